@@ -1,0 +1,233 @@
+//! The Lamport clock and the comparison of clocktimes (protocol, section 5).
+//!
+//! Time comes in from outside, so that nothing here needs to sleep to be tested. The comparison is a relation, not
+//! an order: it can go in a circle, and therefore [`ClockTime`] has no `Ord`.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Below this many seconds apart, the clocks decide and not the times.
+const NEAR_SECONDS: i32 = 5;
+/// A clock under this is taken for one that has wrapped when the other is above [`WRAP_HIGH`].
+const WRAP_LOW: u32 = 1 << 10;
+/// See [`WRAP_LOW`].
+const WRAP_HIGH: u32 = 1 << 22;
+/// How far [`Clock::raise_beyond`] goes past a clock known to be too low.
+const RAISE: u32 = 1 << 20;
+
+/// Whether clock `x` is before clock `y`, across a wrap.
+#[inline]
+pub fn clock_less(x: u32, y: u32) -> bool {
+    if (x < WRAP_LOW && y > WRAP_HIGH) || (y < WRAP_LOW && x > WRAP_HIGH) { x > y } else { x < y }
+}
+
+/// When a record was written: unix seconds in the high half, a clock in the low half.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct ClockTime(pub u64);
+
+impl ClockTime {
+    /// Puts the two halves together.
+    #[inline]
+    pub fn new(seconds: u32, clock: u32) -> Self {
+        Self(u64::from(seconds) << 32 | u64::from(clock))
+    }
+
+    /// Unix seconds.
+    #[inline]
+    pub fn seconds(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// The Lamport clock.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the low half is what is wanted")]
+    pub fn clock(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// Whether this was before `other`: by the clocks if they lie under five seconds apart, else by the times.
+    ///
+    /// Not transitive. Never sort by it.
+    #[inline]
+    pub fn is_before(self, other: Self) -> bool {
+        let apart = self.seconds().wrapping_sub(other.seconds()).cast_signed();
+        if apart.unsigned_abs() < NEAR_SECONDS.unsigned_abs() {
+            clock_less(self.clock(), other.clock())
+        } else {
+            self.seconds() < other.seconds()
+        }
+    }
+}
+
+impl fmt::Debug for ClockTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for ClockTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.seconds(), self.clock())
+    }
+}
+
+/// Unix seconds now, by this machine's clock.
+pub fn unix_seconds() -> u32 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// This process's Lamport counter with a source of time.
+pub struct Clock {
+    counter: AtomicU32,
+    /// Stamps never carry an earlier second: raised when a record of ours would else lie behind a stored one.
+    floor_seconds: AtomicU32,
+    now: Box<dyn Fn() -> u32 + Send + Sync>,
+}
+
+impl Clock {
+    /// A clock that issues `first` next and reads the machine's time.
+    pub fn new(first: u32) -> Self {
+        Self::with_time(first, unix_seconds)
+    }
+
+    /// A clock that issues `first` next and asks `now` for unix seconds.
+    pub fn with_time(first: u32, now: impl Fn() -> u32 + Send + Sync + 'static) -> Self {
+        Self { counter: AtomicU32::new(first), floor_seconds: AtomicU32::new(0), now: Box::new(now) }
+    }
+
+    /// Takes a clock: returns the counter and increments it, wrapping.
+    #[inline]
+    pub fn take(&self) -> u32 {
+        self.counter.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The counter as it stands.
+    pub fn peek(&self) -> u32 {
+        self.counter.load(Ordering::Relaxed)
+    }
+
+    /// Learns a clock received from another node: the counter is at least `received` afterwards.
+    #[inline]
+    pub fn adjust(&self, received: u32) {
+        let mut counter = self.counter.load(Ordering::Relaxed);
+        while clock_less(counter, received) {
+            match self.counter.compare_exchange_weak(counter, received, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(now) => counter = now,
+            }
+        }
+    }
+
+    /// Learns the clocktime of a record stored here: what is issued next is after it, as far as the counter decides.
+    #[inline]
+    pub fn observe(&self, stored: ClockTime) {
+        self.adjust(stored.clock().wrapping_add(1));
+    }
+
+    /// Takes a clocktime: now, and a clock.
+    #[inline]
+    pub fn stamp(&self) -> ClockTime {
+        ClockTime::new(self.seconds(), self.take())
+    }
+
+    /// Takes a clocktime that `previous` is before, raising counter and seconds where they lag.
+    pub fn stamp_after(&self, previous: ClockTime) -> ClockTime {
+        let stamp = self.stamp();
+        if previous.is_before(stamp) {
+            return stamp;
+        }
+        self.observe(previous);
+        let stamp = self.stamp();
+        if previous.is_before(stamp) {
+            return stamp;
+        }
+        // Only a time ahead of ours is left: another machine's clock is wrong by five seconds or more.
+        self.floor_seconds.fetch_max(previous.seconds(), Ordering::Relaxed);
+        self.observe(previous);
+        self.stamp()
+    }
+
+    /// Raises the counter well past `known`, a clock that has proved too low for what others hold.
+    ///
+    /// Does nothing if the counter is past that already, so that many writers who find out at once raise it once.
+    pub fn raise_beyond(&self, known: u32) {
+        match known.checked_add(RAISE) {
+            Some(raised) => self.adjust(raised),
+            // Near the end of the range only a wrapped clock is later.
+            None => self.adjust(0),
+        }
+    }
+
+    /// Unix seconds now, not before any second this clock had to follow.
+    #[inline]
+    pub fn seconds(&self) -> u32 {
+        (self.now)().max(self.floor_seconds.load(Ordering::Relaxed))
+    }
+
+    /// The clocktime that would be issued now; takes nothing.
+    pub fn now(&self) -> ClockTime {
+        ClockTime::new(self.seconds(), self.peek())
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Clock({})", self.now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agrees_with_the_recorded_relation() {
+        let text = include_str!("../tests/vectors/clocktime.json");
+        let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
+        let cases = vectors["less"].as_array().unwrap();
+        assert_eq!(cases.len(), 300);
+        for case in cases {
+            let time = |index: usize| ClockTime(case[index].as_str().unwrap().parse().unwrap());
+            assert_eq!(time(0).is_before(time(1)), case[2].as_bool().unwrap(), "{case}");
+        }
+    }
+
+    #[test]
+    fn taking_returns_then_increments_and_wraps() {
+        let clock = Clock::with_time(u32::MAX, || 7);
+        assert_eq!(clock.take(), u32::MAX);
+        assert_eq!(clock.stamp(), ClockTime::new(7, 0));
+    }
+
+    #[test]
+    fn adjust_only_goes_forward() {
+        let clock = Clock::with_time(10, || 7);
+        clock.adjust(5);
+        assert_eq!(clock.peek(), 10);
+        clock.adjust(20);
+        assert_eq!(clock.peek(), 20);
+    }
+
+    #[test]
+    fn a_stamp_after_another_is_after_it() {
+        for (seconds, counter) in [(100, 5000), (104, 1), (103, 99_999), (200, 3), (10, 7)] {
+            let clock = Clock::with_time(3, || 100);
+            let previous = ClockTime::new(seconds, counter);
+            let stamp = clock.stamp_after(previous);
+            assert!(previous.is_before(stamp), "{previous} {stamp}");
+        }
+    }
+
+    #[test]
+    fn raising_happens_once_for_many() {
+        let clock = Clock::with_time(100, || 7);
+        clock.raise_beyond(90);
+        let raised = clock.peek();
+        clock.raise_beyond(99);
+        clock.raise_beyond(100);
+        assert!(clock.peek() - raised <= 10);
+        assert!(raised > 1_000_000);
+    }
+}

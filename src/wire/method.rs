@@ -1,0 +1,133 @@
+//! Numbers of the protocol: roles, methods, error codes, flags. Each stands here once (protocol, sections 1, 3, 7, 9).
+
+/// Defines a fieldless enum with its wire numbers and a checked conversion from them.
+macro_rules! numbered {
+    ($(#[$doc:meta])* $name:ident: $repr:ty { $($(#[$item_doc:meta])* $item:ident = $number:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr($repr)]
+        pub enum $name { $($(#[$item_doc])* $item = $number,)* }
+
+        impl $name {
+            /// The number on the wire.
+            pub fn number(self) -> $repr {
+                self as $repr
+            }
+
+            /// The one that `number` names, if any does.
+            #[inline]
+            pub fn from_number(number: $repr) -> Option<Self> {
+                match number {
+                    $($number => Some(Self::$item),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+numbered! {
+    /// What a node says it is when it opens a cluster connection.
+    Role: u8 {
+        /// Knows the servers and owns the hash space.
+        Manager = 0,
+        /// Stores records.
+        Server = 1,
+    }
+}
+
+numbered! {
+    /// Every method of servers and managers; all are version 0, so the number is the id.
+    Method: u32 {
+        /// `[clock]` to nil, on cluster connections.
+        KeepAlive = 0,
+        /// `[]` to `[whs, rhs]`: a client asks a manager.
+        HashSpaceRequest = 1,
+        /// `[whs, rhs, clock]`: a manager tells a server or its partner.
+        HashSpaceSync = 2,
+        /// `[whs, rhs]`: a manager tells its clients.
+        HashSpacePush = 3,
+        /// `[]` to a seed: a node asks a manager.
+        WhsRequest = 4,
+        /// `[]` to a seed: a node asks a manager.
+        RhsRequest = 5,
+        /// `[seed, clock, full]`: a manager starts the copying of a replace.
+        ReplaceCopyStart = 8,
+        /// `[seed, clock]`: a manager starts the deleting of a replace.
+        ReplaceDeleteStart = 9,
+        /// `[clocktime, clock]`: a server tells its manager that its copying has ended.
+        ReplaceCopyEnd = 10,
+        /// `[clocktime, clock]`: likewise of the deleting.
+        ReplaceDeleteEnd = 11,
+        /// `[seed, clock]`: which of two managers runs an automatic replace.
+        ReplaceElection = 12,
+        /// `[stream address]`: a server has a stream for another.
+        ReplaceOffer = 16,
+        /// `[clock, flags, key, value]`: a coordinator writes a replica.
+        ReplicateSet = 32,
+        /// `[clock, flags, clocktime, key]`: likewise for a deletion.
+        ReplicateDelete = 33,
+        /// `[key]`.
+        Get = 34,
+        /// `[op, key, value]`.
+        Set = 35,
+        /// `[flags, key]`.
+        Delete = 36,
+        /// `[key, clocktime]`.
+        GetIfModified = 37,
+        /// `[suffix]`: a manager asks a server.
+        CreateBackup = 96,
+        /// `[number]`.
+        GetStatus = 97,
+        /// `[number, value]`.
+        SetConfig = 98,
+        /// `[]` to `[whs, [address]]`: a control tool asks a manager.
+        GetNodesInfo = 99,
+        /// `[replace?]`.
+        AttachNewServers = 100,
+        /// `[replace?]`.
+        DetachFaultServers = 101,
+        /// `[suffix]`: a control tool asks a manager.
+        ManagerBackup = 102,
+        /// `[bool]`.
+        SetAutoReplace = 103,
+        /// `[full]`.
+        StartReplace = 104,
+    }
+}
+
+numbered! {
+    /// Why a request failed.
+    ErrorCode: u32 {
+        /// The connection that carried the request was lost.
+        TransportLost = 1,
+        /// The node could not be reached.
+        NodeLost = 2,
+        /// No answer within the time-out.
+        TimedOut = 3,
+        /// Anything else.
+        Unknown = 4,
+        /// Unknown method, or parameters of a wrong shape.
+        Protocol = 5,
+        /// Not ready, obsolete hash space, storage failure, not allowed.
+        Server = 6,
+    }
+}
+
+impl std::fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::TransportLost => "connection lost",
+            Self::NodeLost => "node unreachable",
+            Self::TimedOut => "timed out",
+            Self::Unknown => "unknown error",
+            Self::Protocol => "protocol error",
+            Self::Server => "server error",
+        })
+    }
+}
+
+/// Flag of Delete: do not wait for the replicas.
+pub const DELETE_ASYNC: u32 = 1;
+/// Flag of `ReplicateSet` and `ReplicateDelete`: the receiver is an owner by rhs, not by whs.
+pub const REPLICATE_BY_RHS: u32 = 1;

@@ -1,0 +1,44 @@
+//! The `MessagePack` dialect and message layouts of kumofs, as bytes in memory.
+//!
+//! Everything here is a pure function of a byte slice: no runtime, no sockets, no clock, no store. What the
+//! fields mean is decided in the layers above; see `docs/protocol.md` for the grammar in full.
+//!
+//! ```text
+//! request   [0, msgid u32, method u32, params]
+//! response  [1, msgid u32, error, result]        error nil: success; else the result is nil
+//! init      [2, address raw, role u8]            opens a cluster connection
+//! ```
+
+pub mod address;
+pub mod frame;
+pub mod method;
+pub mod pack;
+pub mod params;
+pub mod record;
+pub mod scan;
+pub mod unpack;
+
+pub use address::NodeAddress;
+pub use frame::{Init, Message, Request, Response};
+pub use record::{RecordKey, RecordValue};
+pub use scan::Scanner;
+
+/// Nesting of arrays and maps that a message may have; deeper is [`Error::TooDeep`].
+pub const DEPTH_LIMIT: usize = 8;
+
+/// Largest message accepted unless `--max-message` says otherwise, in bytes.
+pub const MESSAGE_LIMIT: usize = 64 << 20;
+
+/// Why bytes from a peer are not a message of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// A byte that no kumofs message can have at this place, or a field of the wrong type.
+    #[error("malformed message")]
+    Malformed,
+    /// The message is, or declares to be, longer than the limit in bytes.
+    #[error("message longer than {0} bytes")]
+    TooLong(usize),
+    /// More than [`DEPTH_LIMIT`] arrays within arrays.
+    #[error("message nested deeper than {DEPTH_LIMIT}")]
+    TooDeep,
+}
