@@ -12,4 +12,5 @@
 //! `docs/architecture.md` says how they work together.
 
 pub mod clock;
+pub mod ring;
 pub mod wire;

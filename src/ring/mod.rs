@@ -1,0 +1,108 @@
+//! The hash space: which servers own a key (protocol, section 6).
+//!
+//! Built from a seed and never changed; a new seed makes a new one. Knows nothing of connections or of this process.
+
+mod hash;
+mod owners;
+
+pub use hash::{hash, raw_key};
+pub use owners::{OWNERS, Owners};
+
+use crate::clock::ClockTime;
+use crate::wire::NodeAddress;
+use crate::wire::params::Seed;
+
+/// Points that each node has on the ring.
+pub const POINTS_PER_NODE: usize = 128;
+
+/// Nodes on a ring of points, with the owners of every stretch worked out in advance.
+#[derive(Debug, Clone, Default)]
+pub struct HashSpace {
+    seed: Seed,
+    /// Values of the points in ascending order.
+    points: Vec<u64>,
+    /// For each point: indexes into the seed of the first distinct nodes from there on.
+    owners: Vec<[u16; OWNERS]>,
+    /// How many entries of each row of `owners` count: three, or all nodes if there are fewer.
+    width: usize,
+}
+
+impl HashSpace {
+    /// Builds the ring of `seed`.
+    pub fn new(seed: Seed) -> Self {
+        let mut placed: Vec<(u64, u16)> = Vec::with_capacity(seed.nodes.len() * POINTS_PER_NODE);
+        for (index, (address, _)) in (0u16..).zip(&seed.nodes) {
+            placed.extend(hash::points(address).map(|point| (point, index)));
+        }
+        // Stable: of two points with one value, the earlier node comes first.
+        placed.sort_by_key(|(point, _)| *point);
+        let width = seed.nodes.len().min(OWNERS);
+        let nodes: Vec<u16> = placed.iter().map(|(_, node)| *node).collect();
+        let owners = (0..nodes.len()).map(|start| distinct_from(&nodes, start, width)).collect();
+        Self { seed, points: placed.into_iter().map(|(point, _)| point).collect(), owners, width }
+    }
+
+    /// The seed that this was built from.
+    pub fn seed(&self) -> &Seed {
+        &self.seed
+    }
+
+    /// The version of this hash space.
+    pub fn clocktime(&self) -> ClockTime {
+        self.seed.clocktime
+    }
+
+    /// Whether any node is active; nothing can be served without.
+    pub fn is_ready(&self) -> bool {
+        self.seed.has_active()
+    }
+
+    /// Whether `address` is in it, active or faulty.
+    pub fn contains(&self, address: NodeAddress) -> bool {
+        self.seed.nodes.iter().any(|(node, _)| *node == address)
+    }
+
+    /// Whether `address` is in it and active.
+    pub fn is_active(&self, address: NodeAddress) -> bool {
+        self.seed.nodes.iter().any(|(node, active)| *active && *node == address)
+    }
+
+    /// Whether both have the same nodes in the same states.
+    pub fn same_nodes(&self, other: &Self) -> bool {
+        self.seed.nodes == other.seed.nodes
+    }
+
+    /// The active nodes, in seed order.
+    pub fn active_nodes(&self) -> impl Iterator<Item = NodeAddress> + '_ {
+        self.seed.nodes.iter().filter(|(_, active)| *active).map(|(node, _)| *node)
+    }
+
+    /// The owners of `hash`: up to three distinct nodes, in ring order, active or not.
+    #[inline]
+    pub fn owners(&self, hash: u64) -> Owners<'_> {
+        let at = self.points.partition_point(|point| *point < hash);
+        let row = self.owners.get(at).or_else(|| self.owners.first());
+        Owners::new(&self.seed.nodes, row.and_then(|row| row.get(..self.width)).unwrap_or_default())
+    }
+}
+
+/// The first `width` distinct nodes from `start` on, around the ring.
+fn distinct_from(nodes: &[u16], start: usize, width: usize) -> [u16; OWNERS] {
+    let mut row = [u16::MAX; OWNERS];
+    let mut found = 0;
+    for node in nodes.iter().cycle().skip(start).take(nodes.len()) {
+        if found == width {
+            break;
+        }
+        if !row.iter().take(found).any(|known| known == node) {
+            if let Some(slot) = row.get_mut(found) {
+                *slot = *node;
+            }
+            found += 1;
+        }
+    }
+    row
+}
+
+#[cfg(test)]
+mod tests;
