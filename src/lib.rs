@@ -12,5 +12,6 @@
 //! `docs/architecture.md` says how they work together.
 
 pub mod clock;
+pub mod net;
 pub mod ring;
 pub mod wire;

@@ -1,0 +1,333 @@
+//! The task that owns one socket: bytes in, messages to their receivers, bytes out.
+//!
+//! Reading and writing use buffers of the thread, not of the connection: an idle connection holds none, and what one
+//! read has brought is parsed, handled and answered while it is in the processor's cache. Only an incomplete message
+//! and answers that the peer does not take yet are kept with the connection.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+
+use super::{Link, LinkKind, Peers, Service};
+use crate::wire::{self, Message, Request, Scanner};
+
+/// Bytes taken from a socket at a time.
+const READ_SIZE: usize = 64 << 10;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch { input: vec![0; READ_SIZE], output: Vec::new() });
+}
+
+/// Buffers that the connections of a thread share; nothing stays in them between two polls.
+struct Scratch {
+    input: Vec<u8>,
+    output: Vec<u8>,
+}
+
+/// Capacity that the shared output buffer keeps.
+const OUTPUT_KEPT: usize = 1 << 20;
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Closed {
+    #[error("closed by peer")]
+    ByPeer,
+    #[error("closed by this side")]
+    BySelf,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Wire(#[from] wire::Error),
+    #[error("incomplete messages of all connections take more than the limit")]
+    PartialLimit,
+}
+
+/// Serves `stream` until it closes; `link` is how others reach it.
+pub(super) async fn serve(
+    mut stream: TcpStream,
+    link: &Arc<Link>,
+    peers: &Arc<Peers>,
+    service: &dyn Service,
+) -> Closed {
+    let (read, write) = stream.split();
+    let mut connection = Connection {
+        read,
+        write,
+        link,
+        peers,
+        service,
+        scanner: Scanner::new(peers.limits().message),
+        partial: Vec::new(),
+        unsent: Vec::new(),
+        sent: 0,
+    };
+    let closed = match connection.run().await {
+        Ok(never) => match never {},
+        Err(closed) => closed,
+    };
+    connection.keep_partial(Vec::new());
+    closed
+}
+
+struct Connection<'a> {
+    read: ReadHalf<'a>,
+    write: WriteHalf<'a>,
+    link: &'a Arc<Link>,
+    peers: &'a Arc<Peers>,
+    service: &'a dyn Service,
+    scanner: Scanner,
+    /// The beginning of a message whose rest has not arrived.
+    partial: Vec<u8>,
+    /// Answers that the socket has not taken, from `sent` on.
+    unsent: Vec<u8>,
+    sent: usize,
+}
+
+impl Connection<'_> {
+    async fn run(&mut self) -> Result<std::convert::Infallible, Closed> {
+        loop {
+            if self.link.is_closing() {
+                return Err(Closed::BySelf);
+            }
+            if let Some(on) = self.link.take_nodelay() {
+                self.write.as_ref().set_nodelay(on)?;
+            }
+            self.flush()?;
+            let blocked = !self.unsent.is_empty();
+            if self.link.is_draining() && !blocked && self.link.in_flight() == 0 && self.link.backlog() == 0 {
+                return Err(Closed::BySelf);
+            }
+            self.note_owing(blocked);
+            let may_read = self.may_read();
+            let link = self.link;
+            let wanted = poll_fn(|cx| {
+                if blocked && let Poll::Ready(ready) = self.write.as_ref().poll_write_ready(cx) {
+                    return Poll::Ready(ready.map_err(Closed::Io));
+                }
+                if may_read { self.poll_input(cx) } else { Poll::Pending }
+            });
+            tokio::select! {
+                biased;
+                result = wanted => result?,
+                () = link.woken() => {}
+            }
+        }
+    }
+
+    /// Whether to take more requests. From nodes always: their responses are what others wait for.
+    fn may_read(&self) -> bool {
+        if self.link.session().is_some() {
+            return true;
+        }
+        !self.link.is_draining()
+            && self.link.may_read()
+            && self.unsent.len() - self.sent < self.peers.limits().unread_answers
+    }
+
+    /// Tells the reaper whether the peer owes us something: its first message, the rest of one, or taking answers.
+    fn note_owing(&self, blocked: bool) {
+        let owing = blocked || !self.partial.is_empty() || self.link.kind() == LinkKind::Undecided;
+        let since = &self.link.owing_since;
+        if !owing {
+            since.store(0, Ordering::Relaxed);
+        } else if since.load(Ordering::Relaxed) == 0 {
+            since.store(self.peers.uptime_seconds(), Ordering::Relaxed);
+        }
+    }
+
+    /// Reads once, if there is something, and handles all of it.
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let Scratch { input, output } = scratch;
+            let mut buffer = ReadBuf::new(input);
+            ready!(Pin::new(&mut self.read).poll_read(cx, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Err(Closed::ByPeer));
+            }
+            self.link.attend();
+            let fed = self.feed(buffer.filled(), output);
+            self.link.collect(output);
+            let sent = self.send(output);
+            output.clear();
+            output.shrink_to(OUTPUT_KEPT);
+            Poll::Ready(fed.and(sent))
+        })
+    }
+
+    /// Handles what has arrived, together with the beginning kept from before.
+    fn feed(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Closed> {
+        if self.partial.is_empty() {
+            let used = self.handle(bytes, out)?;
+            if let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
+                self.keep_partial(rest.to_vec());
+            }
+        } else {
+            let mut all = std::mem::take(&mut self.partial);
+            self.peers.release_partial(all.len());
+            all.extend_from_slice(bytes);
+            let used = self.handle(&all, out)?;
+            all.drain(..used);
+            if used > 0 {
+                all.shrink_to(all.len().saturating_mul(2));
+            }
+            self.keep_partial(all);
+        }
+        if self.peers.partial_overfull() { Err(Closed::PartialLimit) } else { Ok(()) }
+    }
+
+    fn keep_partial(&mut self, partial: Vec<u8>) {
+        self.peers.release_partial(self.partial.len());
+        self.peers.hold_partial(partial.len());
+        self.partial = partial;
+    }
+
+    /// Hands every whole message in `bytes` to its receiver; returns how many bytes that were.
+    fn handle(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<usize, Closed> {
+        let mut incoming = Incoming {
+            bytes,
+            used: 0,
+            scanner: &mut self.scanner,
+            link: self.link,
+            peers: self.peers,
+            service: self.service,
+            broken: None,
+            waiting: None,
+        };
+        incoming.waiting = incoming.next_request();
+        if incoming.waiting.is_some() {
+            self.service.handle(self.link, &mut incoming, out);
+        }
+        match incoming.broken {
+            Some(error) => Err(error.into()),
+            None => {
+                let used = incoming.used;
+                if used > 0 {
+                    self.link.owing_since.store(0, Ordering::Relaxed);
+                }
+                Ok(used)
+            }
+        }
+    }
+
+    /// Sends what is in the outbox and what is left from before, as far as the socket takes it.
+    fn flush(&mut self) -> Result<(), Closed> {
+        if self.unsent.is_empty() {
+            return SCRATCH.with_borrow_mut(|scratch| {
+                let output = &mut scratch.output;
+                self.link.collect(output);
+                let sent = self.send(output);
+                output.clear();
+                output.shrink_to(OUTPUT_KEPT);
+                sent
+            });
+        }
+        self.link.collect(&mut self.unsent);
+        while let Some(rest) = self.unsent.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            match self.write.try_write(rest) {
+                Ok(len) => {
+                    self.sent += len;
+                    self.link.owing_since.store(0, Ordering::Relaxed);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.compact();
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.unsent = Vec::new();
+        self.sent = 0;
+        Ok(())
+    }
+
+    /// Gives back the room of what has been sent, once that is most of the buffer.
+    fn compact(&mut self) {
+        if self.sent > self.unsent.len() / 2 {
+            self.unsent.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+
+    /// Sends `bytes`, or keeps them if something is waiting already or the socket is full.
+    fn send(&mut self, bytes: &[u8]) -> Result<(), Closed> {
+        let mut rest = bytes;
+        while self.unsent.is_empty() && !rest.is_empty() {
+            match self.write.try_write(rest) {
+                Ok(len) => rest = rest.get(len..).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.unsent.extend_from_slice(rest);
+        let backlog = self.unsent.len() - self.sent;
+        if backlog > self.peers.limits().cluster_backlog {
+            return Err(io::Error::new(io::ErrorKind::OutOfMemory, format!("{backlog} bytes left unread")).into());
+        }
+        Ok(())
+    }
+}
+
+/// The requests among the messages of one read; responses and inits are dealt with as they pass.
+struct Incoming<'a> {
+    bytes: &'a [u8],
+    used: usize,
+    scanner: &'a mut Scanner,
+    link: &'a Arc<Link>,
+    peers: &'a Arc<Peers>,
+    service: &'a dyn Service,
+    broken: Option<wire::Error>,
+    /// The first request, read ahead so that a read without any does not reach the service.
+    waiting: Option<Request<'a>>,
+}
+
+impl<'a> Incoming<'a> {
+    fn next_request(&mut self) -> Option<Request<'a>> {
+        while self.broken.is_none() {
+            match self.next_message() {
+                Ok(None) => return None,
+                Err(error) => self.broken = Some(error),
+                Ok(Some(Message::Request(request))) => {
+                    if self.link.kind() == LinkKind::Undecided {
+                        self.link.become_client();
+                    }
+                    return Some(request);
+                }
+                Ok(Some(Message::Response(response))) => match self.link.session() {
+                    Some(session) => session.complete(response),
+                    // A client that answers what nobody asked.
+                    None if self.link.kind() == LinkKind::Client => {}
+                    None => self.broken = Some(wire::Error::Malformed),
+                },
+                Ok(Some(Message::Init(init))) => {
+                    if !self.peers.accept_init(self.link, init, self.service) {
+                        self.broken = Some(wire::Error::Malformed);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn next_message(&mut self) -> Result<Option<Message<'a>>, wire::Error> {
+        let rest = self.bytes.get(self.used..).unwrap_or_default();
+        let Some(len) = self.scanner.advance(rest)? else { return Ok(None) };
+        self.used += len;
+        Message::parse(rest.get(..len).unwrap_or_default()).map(Some)
+    }
+}
+
+impl<'a> Iterator for Incoming<'a> {
+    type Item = Request<'a>;
+
+    fn next(&mut self) -> Option<Request<'a>> {
+        self.waiting.take().or_else(|| self.next_request())
+    }
+}

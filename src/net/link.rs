@@ -1,0 +1,276 @@
+//! One connection as the rest of the program sees it: where to put answers, how much is under way, whom it joins.
+//!
+//! The socket itself belongs to the task in [`super::connection`]; a link outlives it harmlessly.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::Session;
+use crate::wire::frame;
+use crate::wire::method::ErrorCode;
+
+/// Whom a connection joins; decided by its first message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkKind {
+    /// Nothing has arrived yet.
+    Undecided,
+    /// An application, a gateway or a tool.
+    Client,
+    /// A node of the cluster.
+    Cluster,
+}
+
+const UNDECIDED: u8 = 0;
+const CLIENT: u8 = 1;
+const CLUSTER: u8 = 2;
+
+/// Asked of a connection's task from outside.
+const NODELAY_KEEP: u8 = 0;
+const NODELAY_ON: u8 = 1;
+const NODELAY_OFF: u8 = 2;
+
+/// What waits to be sent on a connection.
+#[derive(Debug, Default)]
+struct Outbox {
+    bytes: Vec<u8>,
+    /// The connection's task is about to look: no need to wake it.
+    attended: bool,
+    closed: bool,
+}
+
+/// Capacity that an empty outbox keeps; more is given back, since most connections are idle.
+const OUTBOX_KEPT: usize = 4096;
+
+/// One connection.
+#[derive(Debug)]
+pub struct Link {
+    id: u64,
+    peer: SocketAddr,
+    kind: AtomicU8,
+    /// Set when `kind` becomes cluster, and for connections that this side has dialled.
+    session: OnceLock<Arc<Session>>,
+    outbox: Mutex<Outbox>,
+    wake: Notify,
+    in_flight: AtomicUsize,
+    in_flight_limit: usize,
+    outbox_limit: usize,
+    close: AtomicBool,
+    drain: AtomicBool,
+    nodelay: AtomicU8,
+    /// Seconds of the reaper's clock since when the peer has owed us progress; zero: it owes nothing.
+    pub(super) owing_since: AtomicU32,
+}
+
+impl Link {
+    pub(super) fn new(id: u64, peer: SocketAddr, in_flight_limit: usize, outbox_limit: usize) -> Self {
+        Self {
+            id,
+            peer,
+            kind: AtomicU8::new(UNDECIDED),
+            session: OnceLock::new(),
+            outbox: Mutex::new(Outbox::default()),
+            wake: Notify::new(),
+            in_flight: AtomicUsize::new(0),
+            in_flight_limit,
+            outbox_limit,
+            close: AtomicBool::new(false),
+            drain: AtomicBool::new(false),
+            nodelay: AtomicU8::new(NODELAY_KEEP),
+            owing_since: AtomicU32::new(0),
+        }
+    }
+
+    /// Unique among the connections of this process.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The other end of the socket.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Whom it joins.
+    #[inline]
+    pub fn kind(&self) -> LinkKind {
+        match self.kind.load(Ordering::Acquire) {
+            UNDECIDED => LinkKind::Undecided,
+            CLUSTER => LinkKind::Cluster,
+            _ => LinkKind::Client,
+        }
+    }
+
+    /// The node at the other end, of a cluster connection or of one that this side has dialled.
+    #[inline]
+    pub fn session(&self) -> Option<&Arc<Session>> {
+        self.session.get()
+    }
+
+    pub(super) fn become_client(&self) {
+        self.kind.store(CLIENT, Ordering::Release);
+    }
+
+    /// Binds the link to a node, by a cluster connection or as a client of the node.
+    pub(super) fn bind(&self, session: Arc<Session>, cluster: bool) {
+        if self.session.set(session).is_ok() {
+            self.kind.store(if cluster { CLUSTER } else { CLIENT }, Ordering::Release);
+        }
+    }
+
+    /// Appends to what will be sent; `false` if the connection is closed or its peer has left too much unread.
+    pub fn push(&self, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let mut outbox = self.outbox.lock();
+        if outbox.closed {
+            return false;
+        }
+        write(&mut outbox.bytes);
+        let overfull = outbox.bytes.len() > self.outbox_limit;
+        let unattended = !outbox.attended;
+        drop(outbox);
+        if overfull {
+            tracing::warn!(peer = %self.peer, "closing: {} bytes of messages left unread", self.outbox_limit);
+            self.close();
+            return false;
+        }
+        if unattended {
+            self.wake.notify_one();
+        }
+        true
+    }
+
+    /// Says that the connection's task will look into the outbox before it sleeps.
+    pub(super) fn attend(&self) {
+        self.outbox.lock().attended = true;
+    }
+
+    /// Moves what waits to the end of `out`; from now on pushes wake the task again.
+    pub(super) fn collect(&self, out: &mut Vec<u8>) {
+        let mut outbox = self.outbox.lock();
+        outbox.attended = false;
+        if out.is_empty() && outbox.bytes.len() > OUTBOX_KEPT {
+            std::mem::swap(out, &mut outbox.bytes);
+        } else {
+            out.extend_from_slice(&outbox.bytes);
+            outbox.bytes.clear();
+        }
+        if outbox.bytes.capacity() > OUTBOX_KEPT {
+            outbox.bytes = Vec::new();
+        }
+    }
+
+    /// Bytes that wait in the outbox.
+    pub fn backlog(&self) -> usize {
+        self.outbox.lock().bytes.len()
+    }
+
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    /// Asks the connection's task to end, without waiting for anything under way.
+    pub fn close(&self) {
+        self.close.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.close.load(Ordering::Acquire)
+    }
+
+    /// Asks the connection's task to read no more, and to end when everything under way is answered and sent.
+    pub fn drain(&self) {
+        self.drain.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.drain.load(Ordering::Acquire)
+    }
+
+    /// Marks the outbox closed: nothing pushed from now on is kept.
+    pub(super) fn shut(&self) {
+        let mut outbox = self.outbox.lock();
+        outbox.closed = true;
+        outbox.bytes = Vec::new();
+    }
+
+    /// Requests from this connection that have not been answered yet.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Acquire)
+    }
+
+    pub(super) fn may_read(&self) -> bool {
+        self.in_flight() < self.in_flight_limit
+    }
+
+    /// Asks for `TCP_NODELAY` to be switched.
+    pub fn set_nodelay(&self, on: bool) {
+        self.nodelay.store(if on { NODELAY_ON } else { NODELAY_OFF }, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    pub(super) fn take_nodelay(&self) -> Option<bool> {
+        match self.nodelay.swap(NODELAY_KEEP, Ordering::AcqRel) {
+            NODELAY_ON => Some(true),
+            NODELAY_OFF => Some(false),
+            _ => None,
+        }
+    }
+}
+
+/// The duty to answer one request, exactly once: dropped unanswered, it answers error 6.
+#[derive(Debug)]
+pub struct Reply {
+    link: Arc<Link>,
+    msgid: u32,
+    answered: bool,
+}
+
+impl Reply {
+    /// Takes on the duty; until it is done the request counts as in flight on its connection.
+    pub fn new(link: &Arc<Link>, msgid: u32) -> Self {
+        link.in_flight.fetch_add(1, Ordering::AcqRel);
+        Self { link: link.clone(), msgid, answered: false }
+    }
+
+    /// The connection that the request came on.
+    pub fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    /// Answers with a result, which `write` appends.
+    pub fn ok(mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        self.answer(|out, msgid| {
+            frame::response_head(out, msgid);
+            write(out);
+        });
+    }
+
+    /// Answers with an error.
+    pub fn error(mut self, error: ErrorCode) {
+        self.answer(|out, msgid| frame::error_response(out, msgid, error));
+    }
+
+    fn answer(&mut self, write: impl FnOnce(&mut Vec<u8>, u32)) {
+        self.answered = true;
+        // Before the push, which wakes the task: it then sees that it may read on.
+        let before = self.link.in_flight.fetch_sub(1, Ordering::AcqRel);
+        let msgid = self.msgid;
+        self.link.push(|out| write(out, msgid));
+        if before == self.link.in_flight_limit {
+            self.link.wake.notify_one();
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.answer(|out, msgid| frame::error_response(out, msgid, ErrorCode::Server));
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Connections: sockets to messages and back, sessions to nodes, listeners.
+//!
+//! Knows frames but not what any method means: requests go to a [`Service`], responses to whoever waits for them.
+//! All requests that one read has brought are handled in one go on the network thread, and answered with one write.
+
+mod connection;
+mod link;
+mod listener;
+mod peers;
+mod session;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use link::{Link, LinkKind, Reply};
+pub use listener::{Listener, bind};
+pub use peers::Peers;
+pub use session::{OFFER_STEPS, OnReply, STEPS, Session};
+
+use crate::wire::method::Role;
+use crate::wire::{NodeAddress, Request};
+
+/// What a role does with what arrives.
+pub trait Service: Send + Sync + 'static {
+    /// Handles the requests that one read has brought, in order.
+    ///
+    /// Answers go to `out` when they are known at once, else through a [`Reply`]. Runs on a network thread: it must
+    /// not block. A panic ends this connection only.
+    fn handle(&self, link: &Arc<Link>, requests: &mut dyn Iterator<Item = Request<'_>>, out: &mut Vec<u8>);
+
+    /// A connection to this node stands: the node has said what it is, or this side has dialled as a client.
+    fn bound(&self, _session: &Arc<Session>, _role: Option<Role>) {}
+
+    /// All tries to reach this node have failed; its pending calls have failed with error 2.
+    fn lost(&self, _address: NodeAddress) {}
+}
+
+/// Bounds of what connections may take.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Largest message, in bytes.
+    pub message: usize,
+    /// Accepted connections open at once.
+    pub connections: usize,
+    /// Bytes of incomplete messages that all connections together may hold.
+    pub partial_total: usize,
+    /// Requests of one client connection that wait for their answers before no more are read from it.
+    pub in_flight: usize,
+    /// Bytes of answers that wait for one client to take them before no more requests are read from it.
+    pub unread_answers: usize,
+    /// Bytes that may wait to be sent on one cluster connection before it is closed.
+    pub cluster_backlog: usize,
+    /// Calls to one node that wait for their answers.
+    pub pending_calls: usize,
+    /// How long an accepted connection may go without completing a message it owes, or taking any of its answers.
+    pub stalled: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message: crate::wire::MESSAGE_LIMIT,
+            connections: 10_000,
+            partial_total: 512 << 20,
+            in_flight: 1024,
+            unread_answers: 1 << 20,
+            cluster_backlog: 256 << 20,
+            pending_calls: 1 << 17,
+            stalled: Duration::from_mins(1),
+        }
+    }
+}
+
+/// How to reach nodes.
+#[derive(Debug, Clone)]
+pub struct DialPolicy {
+    /// `-Ys`: time for one try.
+    pub timeout: Duration,
+    /// `-Yn`: tries beyond the first before the node counts as lost.
+    pub retry_limit: u32,
+}

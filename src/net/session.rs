@@ -1,0 +1,233 @@
+//! A session: calls to one node, whichever of its connections carry them (protocol, section 4).
+//!
+//! Pending calls belong to the node's address: a response may arrive on any of its connections. A call fails with
+//! error 1 when the connection that carried it drops, 2 when the node cannot be reached, 3 when its time is up.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::{Link, Peers};
+use crate::wire::method::{ErrorCode, Method};
+use crate::wire::{NodeAddress, Response, frame};
+
+/// Gets the result object's bytes, or why there is none. Runs on a network thread: must not block.
+pub type OnReply = Box<dyn FnOnce(Result<&[u8], ErrorCode>) + Send>;
+
+/// Steps of the clock interval that an ordinary call may take (protocol, section 4).
+pub const STEPS: u16 = 10;
+/// Steps that a `ReplaceOffer` may take: its answer comes after the stream.
+pub const OFFER_STEPS: u16 = 160;
+
+/// Calls to one node.
+pub struct Session {
+    address: NodeAddress,
+    peers: Weak<Peers>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Number of the last call; the first is 1.
+    last: u32,
+    pending: HashMap<u32, Pending>,
+    links: Vec<Arc<Link>>,
+    /// Requests that wait for a first connection.
+    unsent: Vec<u8>,
+    dialing: bool,
+}
+
+struct Pending {
+    steps: u16,
+    /// The connection that carried the call; `None` while it waits for one.
+    link: Option<u64>,
+    on_reply: OnReply,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Session({})", self.address)
+    }
+}
+
+impl Session {
+    pub(super) fn new(address: NodeAddress, peers: &Arc<Peers>) -> Self {
+        Self { address, peers: Arc::downgrade(peers), state: Mutex::default() }
+    }
+
+    /// The node.
+    pub fn address(&self) -> NodeAddress {
+        self.address
+    }
+
+    /// Calls `method`; `params` appends the parameter array. Dials if there is no connection.
+    ///
+    /// With too many calls pending the answer is error 6, at once.
+    pub fn call(self: &Arc<Self>, method: Method, steps: u16, params: impl FnOnce(&mut Vec<u8>), on_reply: OnReply) {
+        let Some(peers) = self.peers.upgrade() else {
+            return on_reply(Err(ErrorCode::NodeLost));
+        };
+        let mut state = self.state.lock();
+        if state.pending.len() >= peers.limits().pending_calls {
+            drop(state);
+            return on_reply(Err(ErrorCode::Server));
+        }
+        let msgid = state.next_msgid();
+        let write = |out: &mut Vec<u8>| {
+            frame::request_head(out, msgid, method);
+            params(out);
+        };
+        let carrier = state.carrier(msgid);
+        let link = carrier.as_ref().map(|link| link.id());
+        state.pending.insert(msgid, Pending { steps, link, on_reply });
+        match carrier {
+            // A push fails only when the connection is closing: the call then fails with it.
+            Some(link) => {
+                link.push(write);
+            }
+            None => {
+                write(&mut state.unsent);
+                if !std::mem::replace(&mut state.dialing, true) {
+                    peers.dial(self.clone());
+                }
+            }
+        }
+    }
+
+    /// [`Self::call`] as a future of the result's bytes.
+    pub async fn ask(
+        self: &Arc<Self>,
+        method: Method,
+        steps: u16,
+        params: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<Vec<u8>, ErrorCode> {
+        let (sender, receiver) = oneshot::channel();
+        let on_reply: OnReply = Box::new(move |result| {
+            // The asker may have gone.
+            let _ = sender.send(result.map(<[u8]>::to_vec));
+        });
+        self.call(method, steps, params, on_reply);
+        receiver.await.unwrap_or(Err(ErrorCode::Unknown))
+    }
+
+    /// Takes a response that arrived on any connection of this node; one that nobody waits for is dropped.
+    pub(super) fn complete(&self, response: Response<'_>) {
+        let pending = self.state.lock().pending.remove(&response.msgid);
+        match pending {
+            Some(pending) => (pending.on_reply)(response.result),
+            None => tracing::debug!(peer = %self.address, msgid = response.msgid, "response to no pending call"),
+        }
+    }
+
+    /// Adds a connection and sends on it what has waited for one.
+    pub(super) fn attach(&self, link: &Arc<Link>) {
+        let mut state = self.state.lock();
+        state.dialing = false;
+        let waited = std::mem::take(&mut state.unsent);
+        for pending in state.pending.values_mut().filter(|pending| pending.link.is_none()) {
+            pending.link = Some(link.id());
+        }
+        state.links.push(link.clone());
+        link.push(|out| out.extend_from_slice(&waited));
+    }
+
+    /// Removes a closed connection and fails the calls it carried. Says whether the node has others.
+    pub(super) fn detach(&self, link: &Link) -> bool {
+        let (failed, connected) = {
+            let mut state = self.state.lock();
+            state.links.retain(|other| other.id() != link.id());
+            let failed = state.take_pending(|pending| pending.link == Some(link.id()));
+            (failed, !state.links.is_empty())
+        };
+        fail(failed, ErrorCode::TransportLost);
+        connected
+    }
+
+    /// Fails every pending call: the node is lost, or no longer of interest.
+    pub fn fail_calls(&self, error: ErrorCode) {
+        let failed = {
+            let mut state = self.state.lock();
+            state.unsent = Vec::new();
+            state.take_pending(|_| true)
+        };
+        fail(failed, error);
+    }
+
+    /// Ends the dialling after the last try has failed.
+    pub(super) fn give_up(&self) {
+        self.state.lock().dialing = false;
+        self.fail_calls(ErrorCode::NodeLost);
+    }
+
+    /// Claims the right to dial: `false` if connected, or if somebody is at it.
+    pub(super) fn begin_dialing(&self) -> bool {
+        let mut state = self.state.lock();
+        state.links.is_empty() && !std::mem::replace(&mut state.dialing, true)
+    }
+
+    /// One step of the clock interval has passed: fails the calls whose steps are used up.
+    pub(super) fn step(&self) {
+        let timed_out = {
+            let mut state = self.state.lock();
+            for pending in state.pending.values_mut() {
+                pending.steps = pending.steps.saturating_sub(1);
+            }
+            state.take_pending(|pending| pending.steps == 0)
+        };
+        fail(timed_out, ErrorCode::TimedOut);
+    }
+
+    /// Whether any connection is there.
+    pub fn is_connected(&self) -> bool {
+        !self.state.lock().links.is_empty()
+    }
+
+    /// Whether there is neither a connection nor a call nor a try for one.
+    pub(super) fn is_idle(&self) -> bool {
+        let state = self.state.lock();
+        state.links.is_empty() && state.pending.is_empty() && !state.dialing
+    }
+
+    /// Calls that wait for their answers.
+    pub fn pending_calls(&self) -> usize {
+        self.state.lock().pending.len()
+    }
+
+    /// Closes all connections of this node.
+    pub fn close(&self) {
+        let links = self.state.lock().links.clone();
+        for link in links {
+            link.close();
+        }
+    }
+}
+
+impl State {
+    /// The next number that no pending call has.
+    fn next_msgid(&mut self) -> u32 {
+        loop {
+            self.last = self.last.wrapping_add(1);
+            if !self.pending.contains_key(&self.last) {
+                return self.last;
+            }
+        }
+    }
+
+    /// The connection for call `msgid`: they take turns.
+    fn carrier(&self, msgid: u32) -> Option<Arc<Link>> {
+        let turn = (msgid as usize).checked_rem(self.links.len())?;
+        self.links.get(turn).cloned()
+    }
+
+    fn take_pending(&mut self, which: impl Fn(&Pending) -> bool) -> Vec<Pending> {
+        self.pending.extract_if(|_, pending| which(pending)).map(|(_, pending)| pending).collect()
+    }
+}
+
+fn fail(calls: Vec<Pending>, error: ErrorCode) {
+    for call in calls {
+        (call.on_reply)(Err(error));
+    }
+}
