@@ -1,0 +1,5 @@
+//! The manager's role: knows the servers and owns the hash space.
+
+pub mod config;
+
+pub use config::Config;

@@ -1,0 +1,78 @@
+//! What a server is told at start: resolved, checked settings.
+//!
+//! No flag names and no parsing here; the command line makes one of these, tests make their own.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::net::{DialPolicy, Limits};
+use crate::wire::NodeAddress;
+
+/// Settings of one server.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Who this server is to the others: the address they dial. With port 0 the port is the one that binding chose.
+    pub address: NodeAddress,
+    /// Where it listens; the same as `address` unless told otherwise. Its port is that of `address`.
+    pub bind: SocketAddr,
+    /// Port of the replace stream, on the host of `bind`; 0, or one that is taken, means any free one.
+    pub stream_port: u16,
+    /// One or two managers, the first being manager 1; they differ.
+    pub managers: Vec<NodeAddress>,
+    /// The store and what belongs to it.
+    pub store: StoreConfig,
+    /// Directory of the temporary files of offers.
+    pub offer_dir: PathBuf,
+    /// Bytes that the temporary files of one replace may take together; `None`: no limit.
+    pub offer_limit: Option<u64>,
+    /// How often a failed `ReplicateSet` is tried again.
+    pub replicate_set_retries: u32,
+    /// How often a failed `ReplicateDelete` is tried again.
+    pub replicate_delete_retries: u32,
+    /// Pause between two `KeepAlive` to a manager; more than zero.
+    pub keepalive_interval: Duration,
+    /// How to reach the other nodes.
+    pub dial: DialPolicy,
+    /// Length of one step of a call's time-out; more than zero.
+    pub clock_interval: Duration,
+    /// File of the binary log.
+    pub binary_log: Option<PathBuf>,
+    /// Bounds of what connections may take.
+    pub limits: Limits,
+}
+
+/// Settings of a server's store.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// The main database file; side files start with its name.
+    pub path: PathBuf,
+    /// What an acknowledged write survives.
+    pub sync: SyncMode,
+    /// Threads that read records which are not in memory; at least 1.
+    pub read_threads: usize,
+    /// Threads that decide writes which need the previous record; at least 1.
+    pub write_threads: usize,
+    /// Memory of the record cache, in bytes.
+    pub cache_bytes: u64,
+    /// Bytes that the redo log may take; at least twice `Limits::message`.
+    pub redo_bytes: u64,
+    /// A tombstone younger than this is never removed; at most `tombstone_max_age`.
+    pub tombstone_min_age: Duration,
+    /// A tombstone older than this is removed.
+    pub tombstone_max_age: Duration,
+    /// Bytes of tombstones' keys, with 8 bytes each of time, beyond which the oldest are removed early.
+    pub tombstone_bytes: u64,
+}
+
+/// When the redo log is forced to the disk. The process may be killed at any time in every mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SyncMode {
+    /// Before an answer: an acknowledged write survives power loss.
+    Always,
+    /// Once a second: power loss takes at most the last second.
+    #[default]
+    Everysec,
+    /// When the kernel likes.
+    Os,
+}
