@@ -1,0 +1,162 @@
+//! The flags that every daemon has, and what they resolve to.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::RangedU64ValueParser;
+
+use super::hosts::{HostPort, Resolver, names_one_host};
+use super::parse::Stop;
+use super::values::{mebibytes, positive_seconds, seconds};
+use crate::life;
+use crate::logging;
+use crate::net::{DialPolicy, Limits};
+use crate::wire::NodeAddress;
+
+/// Default port of a manager.
+pub(super) const MANAGER_PORT: u16 = 19700;
+/// Default port of a server.
+pub(super) const SERVER_PORT: u16 = 19800;
+
+/// Timing, threads, logs and life of a daemon, letter for letter.
+#[derive(Debug, clap::Args)]
+pub(super) struct Common {
+    /// Pause between two signs of life to each manager
+    #[arg(short, long, value_name = "SECONDS", default_value = "2", value_parser = positive_seconds)]
+    pub(super) keepalive_interval: Duration,
+
+    /// How long one attempt to connect may take
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = positive_seconds)]
+    connect_timeout: Duration,
+
+    /// Attempts to connect after a failed one before a node is lost
+    #[arg(long, value_name = "NUMBER", default_value = "4", value_parser = RangedU64ValueParser::<u32>::new().range(0..=65535))]
+    connect_retry_limit: u32,
+
+    /// One step of a call's time-out; a call has ten
+    #[arg(long, value_name = "SECONDS", default_value = "8", value_parser = positive_seconds)]
+    pub(super) clock_interval: Duration,
+
+    /// Threads that write
+    #[arg(long, value_name = "NUMBER", default_value = "2", value_parser = RangedU64ValueParser::<usize>::new().range(1..=256))]
+    pub(super) write_threads: usize,
+
+    /// Threads that read
+    #[arg(long, value_name = "NUMBER", default_value = "4", value_parser = RangedU64ValueParser::<usize>::new().range(1..=256))]
+    pub(super) read_threads: usize,
+
+    /// Log file; "-" or none: stdout
+    #[arg(short = 'o', long, value_name = "PATH")]
+    log: Option<PathBuf>,
+
+    /// Binary log file, read with kumolog
+    #[arg(short = 'g', long, value_name = "PATH")]
+    binary_log: Option<PathBuf>,
+
+    /// Log information too, not only warnings and errors
+    #[arg(short, long)]
+    verbose: bool,
+
+    /// Run in the background and write the process id to a file
+    #[arg(short, long, value_name = "PIDFILE")]
+    daemon: Option<PathBuf>,
+}
+
+/// Bounds of a daemon, which the original had not.
+#[derive(Debug, clap::Args)]
+pub(super) struct Bounds {
+    /// Address to bind instead of the one of --listen; 0.0.0.0 for all
+    #[arg(long, value_name = "IP")]
+    bind: Option<IpAddr>,
+
+    /// Longest message accepted
+    #[arg(long, value_name = "MIB", default_value = "64", value_parser = mebibytes)]
+    max_message: u64,
+
+    /// Connections accepted at one time
+    #[arg(long, value_name = "NUMBER", default_value = "10000", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
+    max_connections: usize,
+
+    /// How long an accepted connection may go without completing a message
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = positive_seconds)]
+    idle_timeout: Duration,
+
+    /// How long requests in flight may take to finish at a shutdown
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    shutdown_timeout: Duration,
+}
+
+impl Common {
+    /// How to reach other nodes.
+    pub(super) fn dial(&self) -> DialPolicy {
+        DialPolicy { timeout: self.connect_timeout, retry_limit: self.connect_retry_limit }
+    }
+
+    /// The file of the binary log.
+    pub(super) fn binary_log(&self) -> Result<Option<PathBuf>, Stop> {
+        match &self.binary_log {
+            Some(path) if path.as_os_str() == "-" => Err(Stop::Usage("-g -: the binary log needs a file".to_owned())),
+            path => Ok(path.clone()),
+        }
+    }
+
+    /// How the process lives.
+    pub(super) fn life(&self, program: &str, bounds: &Bounds) -> life::Settings {
+        let log = match &self.log {
+            Some(path) if path.as_os_str() != "-" => logging::Target::File(path.clone()),
+            _ => logging::Target::Stdout,
+        };
+        life::Settings {
+            program: program.to_owned(),
+            pid_file: self.daemon.clone(),
+            // A log that was sent to stdout in so many words stays there, even in the background.
+            keep_stdout: self.log.as_ref().is_some_and(|path| path.as_os_str() == "-"),
+            log: logging::Settings { target: log, verbose: self.verbose },
+            shutdown_timeout: bounds.shutdown_timeout,
+        }
+    }
+}
+
+impl Bounds {
+    /// What connections may take.
+    pub(super) fn limits(&self) -> Result<Limits, Stop> {
+        // Lengths on the wire have 32 bits, and a record is copied more than once.
+        let message = usize::try_from(self.max_message).ok().filter(|bytes| (1 << 20..=1 << 30).contains(bytes));
+        let message = message.ok_or_else(|| {
+            Stop::Usage(format!("--max-message {}: must be from 1 to 1024 MiB", self.max_message >> 20))
+        })?;
+        Ok(Limits { message, connections: self.max_connections, stalled: self.idle_timeout, ..Limits::default() })
+    }
+
+    /// Where to listen, given who the node is.
+    pub(super) fn bind(&self, address: SocketAddr) -> SocketAddr {
+        self.bind.map_or(address, |ip| SocketAddr::new(ip, address.port()))
+    }
+}
+
+/// The address given with `flag` by which others will know this node.
+pub(super) fn own_address(flag: &str, host: &HostPort, port: u16, resolver: Resolver) -> Result<SocketAddr, Stop> {
+    let address = resolve(flag, host, port, resolver)?;
+    if names_one_host(address.ip()) {
+        Ok(address)
+    } else {
+        Err(Stop::Usage(format!(
+            "{flag} {host}: others must be able to dial this address (to listen on every interface, add --bind {})",
+            address.ip()
+        )))
+    }
+}
+
+/// The address given with `flag` of another node.
+pub(super) fn peer_address(flag: &str, host: &HostPort, port: u16, resolver: Resolver) -> Result<NodeAddress, Stop> {
+    let address = resolve(flag, host, port, resolver)?;
+    if address.port() == 0 || !names_one_host(address.ip()) {
+        return Err(Stop::Usage(format!("{flag} {host}: not the address of a node")));
+    }
+    Ok(NodeAddress::new(address))
+}
+
+fn resolve(flag: &str, host: &HostPort, port: u16, resolver: Resolver) -> Result<SocketAddr, Stop> {
+    host.resolve(port, resolver).map_err(|error| Stop::Failed(format!("{flag} {host}: {error}")))
+}

@@ -1,0 +1,119 @@
+//! The manager's flags, letter for letter, and the settings they resolve to. Every check of a flag is here.
+
+use std::time::Duration;
+
+use clap::Parser;
+
+use super::common::{Bounds, Common, MANAGER_PORT, own_address, peer_address};
+use super::hosts::{HostPort, Resolver, system_resolver};
+use super::parse::{Call, Stop, parse};
+use super::values::seconds;
+use crate::life;
+use crate::manager::Config;
+
+/// The manager of a kumofs cluster: knows the servers, owns the hash space, starts rebalancing.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Address of this manager as the others dial it [port: 19700]
+    #[arg(short, long, value_name = "ADDR[:PORT]")]
+    listen: HostPort,
+
+    /// Address of the other manager, if there are two [port: 19700]
+    #[arg(short, long, value_name = "ADDR[:PORT]")]
+    partner: Option<HostPort>,
+
+    /// Attach, detach and replace without being asked
+    #[arg(short, long)]
+    auto_replace: bool,
+
+    /// How long to wait after a change before an automatic replace
+    #[arg(long, value_name = "SECONDS", default_value = "4", value_parser = seconds)]
+    replace_delay: Duration,
+
+    #[command(flatten)]
+    common: Common,
+
+    #[command(flatten)]
+    bounds: Bounds,
+}
+
+/// Parses and resolves the manager's flags.
+pub(super) fn settings(call: &Call) -> Result<(life::Settings, Config), Stop> {
+    let args = Args::read(call)?;
+    let config = args.config(&system_resolver)?;
+    Ok((args.common.life(&call.program, &args.bounds), config))
+}
+
+impl Args {
+    fn read(call: &Call) -> Result<Self, Stop> {
+        parse(call, |command| {
+            command
+                .mut_arg("clock_interval", |flag| flag.default_value("2"))
+                .mut_arg("keepalive_interval", |flag| flag.help("Pause between two signs of life to each node"))
+        })
+    }
+
+    fn config(&self, resolver: Resolver) -> Result<Config, Stop> {
+        let address = own_address("-l", &self.listen, MANAGER_PORT, resolver)?;
+        let partner = match &self.partner {
+            Some(host) => Some(peer_address("-p", host, MANAGER_PORT, resolver)?),
+            None => None,
+        };
+        if partner == Some(address.into()) {
+            return Err(Stop::Usage("-p names this manager itself (-l)".to_owned()));
+        }
+        Ok(Config {
+            address: address.into(),
+            bind: self.bounds.bind(address),
+            partner,
+            auto_replace: self.auto_replace,
+            replace_delay: self.replace_delay,
+            keepalive_interval: self.common.keepalive_interval,
+            dial: self.common.dial(),
+            clock_interval: self.common.clock_interval,
+            binary_log: self.common.binary_log()?,
+            limits: self.bounds.limits()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(line: &str) -> Result<Config, Stop> {
+        let args = line.split_whitespace().map(Into::into).collect();
+        Args::read(&Call { program: "kumo-manager".to_owned(), args })?.config(&system_resolver)
+    }
+
+    #[test]
+    fn defaults_are_the_originals() {
+        let config = config("-l 127.0.0.1").unwrap();
+        assert_eq!((config.address.to_string(), config.partner), ("127.0.0.1:19700".to_owned(), None));
+        assert_eq!((config.auto_replace, config.replace_delay), (false, Duration::from_secs(4)));
+        assert_eq!(
+            (config.keepalive_interval, config.clock_interval),
+            (Duration::from_secs(2), Duration::from_secs(2))
+        );
+        assert_eq!((config.dial.timeout, config.dial.retry_limit), (Duration::from_secs(1), 4));
+    }
+
+    #[test]
+    fn flags_arrive() {
+        let config = config("-a -l 127.0.0.1:1 -p 127.0.0.1:2 -Rs 0.5 -Ci 3 -TR 9 -TW 9 -g m.mpac").unwrap();
+        assert_eq!(config.partner.unwrap().to_string(), "127.0.0.1:2");
+        assert_eq!((config.auto_replace, config.replace_delay), (true, Duration::from_millis(500)));
+        assert_eq!((config.clock_interval, config.binary_log), (Duration::from_secs(3), Some("m.mpac".into())));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (line, message) in [
+            ("-l 127.0.0.1 -p 127.0.0.1", "-p names this manager itself (-l)"),
+            ("-l 127.0.0.1 -gN 5", "unknown flag '-gN'"),
+            ("", "the following required arguments were not provided: --listen <ADDR[:PORT]>"),
+        ] {
+            assert_eq!(config(line).unwrap_err(), Stop::Usage(message.to_owned()), "{line}");
+        }
+    }
+}

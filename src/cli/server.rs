@@ -1,0 +1,179 @@
+//! The server's flags, letter for letter, and the settings they resolve to. Every check of a flag is here.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::builder::RangedU64ValueParser;
+use clap::{Parser, ValueEnum};
+
+use super::common::{Bounds, Common, MANAGER_PORT, SERVER_PORT, own_address, peer_address};
+use super::hosts::{HostPort, Resolver, system_resolver};
+use super::parse::{Call, Stop, parse};
+use super::values::{kibibytes, mebibytes, seconds};
+use crate::life;
+use crate::server::config::{Config, StoreConfig, SyncMode};
+
+/// Least room of a redo log: below it, merging would never rest.
+const REDO_LIMIT_MIN: u64 = 16 << 20;
+
+/// The storage daemon of kumofs: keeps records, copies them, moves them when servers come and go.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Address of this server as the others dial it [port: 19800]
+    #[arg(short, long, value_name = "ADDR[:PORT]")]
+    listen: HostPort,
+
+    /// Port of the replace stream; if it is taken, a free one is used
+    #[arg(short = 'L', long, value_name = "PORT", default_value = "19900")]
+    stream_listen: u16,
+
+    /// Directory of the temporary files of a replace
+    #[arg(short = 'f', long, value_name = "DIR", default_value = "/tmp")]
+    offer_tmp: PathBuf,
+
+    /// The database file
+    #[arg(short, long, value_name = "PATH")]
+    store: PathBuf,
+
+    /// Address of the manager [port: 19700]
+    #[arg(short, long, value_name = "ADDR[:PORT]")]
+    manager1: HostPort,
+
+    /// Address of the second manager, if there are two [port: 19700]
+    #[arg(short = 'p', long, value_name = "ADDR[:PORT]")]
+    manager2: Option<HostPort>,
+
+    /// How often a failed copy of a set is tried again
+    #[arg(short = 'S', long, value_name = "NUMBER", default_value = "20", value_parser = RangedU64ValueParser::<u32>::new().range(0..=65535))]
+    replicate_set_retry: u32,
+
+    /// How often a failed copy of a delete is tried again
+    #[arg(short = 'D', long, value_name = "NUMBER", default_value = "20", value_parser = RangedU64ValueParser::<u32>::new().range(0..=65535))]
+    replicate_delete_retry: u32,
+
+    /// Room for the temporary files of a replace; 0: no limit
+    #[arg(short = 'M', long, value_name = "MIB", default_value = "0", value_parser = mebibytes)]
+    replace_memory_limit: u64,
+
+    /// How long a deleted key is remembered at least
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    garbage_min_time: Duration,
+
+    /// How long a deleted key is remembered at most
+    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = seconds)]
+    garbage_max_time: Duration,
+
+    /// Room for deleted keys beyond which the oldest are forgotten early
+    #[arg(long, value_name = "KIB", default_value = "2048", value_parser = kibibytes)]
+    garbage_mem_limit: u64,
+
+    #[command(flatten)]
+    common: Common,
+
+    /// What an acknowledged write survives besides a crash of the process
+    #[arg(long, value_name = "MODE", default_value = "everysec", value_enum, hide_possible_values = true)]
+    sync: Sync,
+
+    /// Memory for records
+    #[arg(long, value_name = "MIB", default_value = "256", value_parser = mebibytes)]
+    cache: u64,
+
+    /// Room on disk for writes that are not yet in the database
+    #[arg(long, value_name = "MIB", default_value = "256", value_parser = mebibytes)]
+    redo_limit: u64,
+
+    #[command(flatten)]
+    bounds: Bounds,
+}
+
+/// `--sync`.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Sync {
+    Always,
+    Everysec,
+    Os,
+}
+
+/// Serves until told to end.
+pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
+    let (_life, _config) = settings(call)?;
+    Err(Stop::Failed("there is no server in this build yet".to_owned()))
+}
+
+/// Parses and resolves the server's flags.
+fn settings(call: &Call) -> Result<(life::Settings, Config), Stop> {
+    let args: Args = parse(call, |command| command.after_help(super::tools_help()))?;
+    let config = args.config(&system_resolver)?;
+    Ok((args.common.life(&call.program, &args.bounds), config))
+}
+
+impl Args {
+    fn config(&self, resolver: Resolver) -> Result<Config, Stop> {
+        let address = own_address("-l", &self.listen, SERVER_PORT, resolver)?;
+        let mut managers = vec![peer_address("-m", &self.manager1, MANAGER_PORT, resolver)?];
+        if let Some(host) = &self.manager2 {
+            let second = peer_address("-p", host, MANAGER_PORT, resolver)?;
+            if managers.contains(&second) {
+                return Err(Stop::Usage(format!("-p {host}: the same manager as -m {}", self.manager1)));
+            }
+            managers.push(second);
+        }
+        if managers.contains(&address.into()) {
+            return Err(Stop::Usage(format!("-l {}: the address of a manager", self.listen)));
+        }
+        if !self.offer_tmp.is_dir() {
+            return Err(Stop::Failed(format!("-f {}: not a directory", self.offer_tmp.display())));
+        }
+        let limits = self.bounds.limits()?;
+        Ok(Config {
+            address: address.into(),
+            bind: self.bounds.bind(address),
+            stream_port: self.stream_listen,
+            managers,
+            store: self.store(limits.message)?,
+            offer_dir: self.offer_tmp.clone(),
+            offer_limit: Some(self.replace_memory_limit).filter(|bytes| *bytes > 0),
+            replicate_set_retries: self.replicate_set_retry,
+            replicate_delete_retries: self.replicate_delete_retry,
+            keepalive_interval: self.common.keepalive_interval,
+            dial: self.common.dial(),
+            clock_interval: self.common.clock_interval,
+            binary_log: self.common.binary_log()?,
+            limits,
+        })
+    }
+
+    fn store(&self, message_bytes: usize) -> Result<StoreConfig, Stop> {
+        if self.store.file_name().is_none() {
+            return Err(Stop::Usage(format!("-s {}: not the name of a file", self.store.display())));
+        }
+        // A record that the redo log cannot hold could never be written.
+        let least = u64::try_from(message_bytes).unwrap_or(u64::MAX).saturating_mul(2).max(REDO_LIMIT_MIN);
+        if self.redo_limit < least {
+            return Err(Stop::Usage(format!(
+                "--redo-limit {}: must be at least {} MiB, twice --max-message",
+                self.redo_limit >> 20,
+                least >> 20
+            )));
+        }
+        Ok(StoreConfig {
+            path: self.store.clone(),
+            sync: match self.sync {
+                Sync::Always => SyncMode::Always,
+                Sync::Everysec => SyncMode::Everysec,
+                Sync::Os => SyncMode::Os,
+            },
+            read_threads: self.common.read_threads,
+            write_threads: self.common.write_threads,
+            cache_bytes: self.cache,
+            redo_bytes: self.redo_limit,
+            tombstone_min_age: self.garbage_min_time.min(self.garbage_max_time),
+            tombstone_max_age: self.garbage_max_time,
+            tombstone_bytes: self.garbage_mem_limit,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
