@@ -7,11 +7,17 @@
 //! 3. [`store`]: records on disk and in memory.
 //! 4. [`net`]: connections, sessions and listeners.
 //! 5. [`server`], [`manager`], [`client`]: the roles.
-//! 6. [`cli`]: flags, logging, detaching, the tools.
+//! 6. [`logging`], [`life`]: where log lines go; detaching, signals, the end of a process. They know no role.
+//! 7. [`cli`]: flags and the tools.
 //!
 //! `docs/architecture.md` says how they work together.
 
+pub mod cli;
 pub mod clock;
+pub mod life;
+pub mod logging;
+pub mod manager;
 pub mod net;
 pub mod ring;
+pub mod server;
 pub mod wire;

@@ -1,0 +1,186 @@
+//! The life of a daemon's process: detaching, pid file, log, runtime, signals, and an orderly end.
+//!
+//! Knows nothing of what the daemon serves: a [`Service`] is started, told to reopen its files, and stopped.
+
+mod detach;
+mod files;
+mod pid_file;
+mod signals;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::logging::{self, Log};
+use detach::{Ready, Side};
+pub use files::connections;
+use pid_file::PidFile;
+use signals::{Order, Signal, Signals};
+
+/// Why a service cannot start or go on, in one line once its sources are appended.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// How a daemon's process lives.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Its name, in front of the line that says why it ended.
+    pub program: String,
+    /// Detach from the terminal, and write the process id here.
+    pub pid_file: Option<PathBuf>,
+    /// Keep stdout when detaching, even if it is a terminal or a pipe.
+    pub keep_stdout: bool,
+    /// The log.
+    pub log: logging::Settings,
+    /// How long requests in flight may take once the process is told to end.
+    pub shutdown_timeout: Duration,
+}
+
+/// What a daemon serves. It listens from the moment it exists.
+pub trait Service: Sized {
+    /// Stops accepting, finishes and answers what is in flight until `deadline`, writes what must be kept, and closes.
+    fn stop(self, deadline: Instant) -> impl Future<Output = Result<(), Cause>>;
+
+    /// Opens its log-like files anew (SIGHUP).
+    fn reopen(&self) {}
+
+    /// Completes when the service cannot go on. May be called again after it has been dropped.
+    fn failed(&mut self) -> impl Future<Output = Cause> {
+        std::future::pending()
+    }
+}
+
+/// How a life ended.
+enum End {
+    /// In order.
+    Stopped,
+    /// By a signal that would not wait, or came too early.
+    Killed(Signal),
+}
+
+/// Runs the service that `start` makes until a signal ends it; the result is the process's exit status.
+///
+/// Call it before the process has a second thread: it may fork. The status is 0 after SIGTERM or SIGINT and an orderly
+/// end, 1 after an error, of which one line is on stderr, and 128 + n after signal n when it did not end in order.
+/// When it detaches, this returns in the launching process once the service listens or has failed.
+pub fn run<S: Service>(settings: &Settings, start: impl AsyncFnOnce() -> Result<S, Cause>) -> ExitCode {
+    let ready = match detach::detach(settings) {
+        Ok(Side::Launcher(status)) => return status,
+        Ok(Side::Daemon(ready)) => ready,
+        Err(error) => return complain(settings, &error),
+    };
+    match live(settings, ready, start) {
+        Ok(End::Stopped) => ExitCode::SUCCESS,
+        Ok(End::Killed(signal)) => ExitCode::from(signal.exit_status()),
+        Err(cause) => complain(settings, &*cause),
+    }
+}
+
+/// From pid file to pid file.
+fn live<S: Service>(
+    settings: &Settings,
+    ready: Ready,
+    start: impl AsyncFnOnce() -> Result<S, Cause>,
+) -> Result<End, Cause> {
+    let pid_file = settings.pid_file.as_deref().map(PidFile::claim).transpose()?;
+    let log = Log::open(&settings.log)?;
+    files::raise_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start threads: {error}"))?;
+    let end = runtime.block_on(serve(settings, &log, ready, start));
+    if let Err(cause) = &end {
+        tracing::error!("ending: {}", line(&**cause));
+    }
+    // What a service has left behind, such as a store that is still being opened, is not waited for.
+    runtime.shutdown_background();
+    drop(log);
+    drop(pid_file);
+    end
+}
+
+/// From start to stop of the service.
+async fn serve<S: Service>(
+    settings: &Settings,
+    log: &Log,
+    ready: Ready,
+    start: impl AsyncFnOnce() -> Result<S, Cause>,
+) -> Result<End, Cause> {
+    let mut signals = Signals::new().map_err(|error| format!("cannot handle signals: {error}"))?;
+    let mut service = tokio::select! {
+        service = start() => service?,
+        signal = signals.end() => {
+            tracing::warn!("{signal} before the start was complete");
+            return Ok(End::Killed(signal));
+        }
+    };
+    ready.tell();
+    loop {
+        tokio::select! {
+            order = signals.next() => match order {
+                Order::End(signal) => {
+                    tracing::info!("{signal}: stopping");
+                    break;
+                }
+                Order::Reopen => {
+                    log.reopen();
+                    service.reopen();
+                }
+            },
+            cause = service.failed() => return Err(cause),
+        }
+    }
+    tokio::select! {
+        stopped = service.stop(Instant::now() + settings.shutdown_timeout) => stopped?,
+        signal = signals.end() => {
+            tracing::warn!("{signal} again: ending at once");
+            return Ok(End::Killed(signal));
+        }
+    }
+    tracing::info!("stopped");
+    Ok(End::Stopped)
+}
+
+/// Prints why the process ends; the result is its exit status.
+fn complain(settings: &Settings, cause: &(dyn std::error::Error + 'static)) -> ExitCode {
+    use std::io::Write;
+    // With stderr closed there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "{}: {}", settings.program, line(cause));
+    ExitCode::FAILURE
+}
+
+/// An error and its sources in one line, without repeating what an error has taken over from its source.
+fn line(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = error.source();
+    }
+    text.replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{said}")]
+    struct Failure {
+        said: &'static str,
+        source: Option<Box<Failure>>,
+    }
+
+    #[test]
+    fn an_error_and_its_sources_are_one_line() {
+        let inner = || Some(Box::new(Failure { said: "disk\nfull", source: None }));
+        assert_eq!(line(&Failure { said: "cannot write", source: inner() }), "cannot write: disk full");
+        assert_eq!(line(&Failure { said: "cannot write: disk\nfull", source: inner() }), "cannot write: disk full");
+    }
+}
