@@ -222,10 +222,41 @@ impl Link {
     }
 }
 
+/// Requests of a connection that are under way: while it is held they count, and the connection is not drained.
+#[derive(Debug)]
+pub struct InFlight {
+    link: Arc<Link>,
+    count: usize,
+}
+
+impl InFlight {
+    /// Counts `count` requests of `link` until this is dropped.
+    pub fn new(link: &Arc<Link>, count: usize) -> Self {
+        link.in_flight.fetch_add(count, Ordering::AcqRel);
+        Self { link: link.clone(), count }
+    }
+
+    /// The connection that the requests came on.
+    pub fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let before = self.link.in_flight.fetch_sub(self.count, Ordering::AcqRel);
+        let limit = self.link.in_flight_limit;
+        if (before >= limit && before - self.count < limit) || self.link.is_draining() {
+            self.link.wake.notify_one();
+        }
+    }
+}
+
 /// The duty to answer one request, exactly once: dropped unanswered, it answers error 6.
 #[derive(Debug)]
 pub struct Reply {
-    link: Arc<Link>,
+    /// Dropped after the answer is in the outbox.
+    in_flight: InFlight,
     msgid: u32,
     answered: bool,
 }
@@ -233,13 +264,12 @@ pub struct Reply {
 impl Reply {
     /// Takes on the duty; until it is done the request counts as in flight on its connection.
     pub fn new(link: &Arc<Link>, msgid: u32) -> Self {
-        link.in_flight.fetch_add(1, Ordering::AcqRel);
-        Self { link: link.clone(), msgid, answered: false }
+        Self { in_flight: InFlight::new(link, 1), msgid, answered: false }
     }
 
     /// The connection that the request came on.
     pub fn link(&self) -> &Arc<Link> {
-        &self.link
+        &self.in_flight.link
     }
 
     /// Answers with a result, which `write` appends.
@@ -257,13 +287,8 @@ impl Reply {
 
     fn answer(&mut self, write: impl FnOnce(&mut Vec<u8>, u32)) {
         self.answered = true;
-        // Before the push, which wakes the task: it then sees that it may read on.
-        let before = self.link.in_flight.fetch_sub(1, Ordering::AcqRel);
         let msgid = self.msgid;
-        self.link.push(|out| write(out, msgid));
-        if before == self.link.in_flight_limit {
-            self.link.wake.notify_one();
-        }
+        self.link().push(|out| write(out, msgid));
     }
 }
 

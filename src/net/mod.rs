@@ -12,7 +12,7 @@ mod session;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use link::{Link, LinkKind, Reply};
+pub use link::{InFlight, Link, LinkKind, Reply};
 pub use listener::{Listener, bind};
 pub use peers::Peers;
 pub use session::{OFFER_STEPS, OnReply, STEPS, Session};
@@ -79,3 +79,6 @@ pub struct DialPolicy {
     /// `-Yn`: tries beyond the first before the node counts as lost.
     pub retry_limit: u32,
 }
+
+#[cfg(test)]
+mod tests;

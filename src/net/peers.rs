@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 
 use super::connection::{self, Closed};
 use super::{DialPolicy, Limits, Link, LinkKind, Service, Session};
@@ -32,11 +33,15 @@ pub struct Peers {
     accepted: AtomicUsize,
     partial: AtomicUsize,
     started: Instant,
+    /// Calls may be made from threads that are not the runtime's.
+    runtime: Handle,
     stopping: AtomicBool,
 }
 
 impl Peers {
     /// The connections of a node that introduces itself with `init`, or of a client of the cluster.
+    ///
+    /// Must be called within a runtime, which all connections then belong to.
     pub fn new(init: Option<Init>, policy: DialPolicy, limits: Limits) -> Arc<Self> {
         Arc::new(Self {
             init,
@@ -49,6 +54,7 @@ impl Peers {
             accepted: AtomicUsize::new(0),
             partial: AtomicUsize::new(0),
             started: Instant::now(),
+            runtime: Handle::current(),
             stopping: AtomicBool::new(false),
         })
     }
@@ -181,7 +187,7 @@ impl Peers {
             return;
         };
         let peers = self.clone();
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             let ending = Ending { peers: &peers, link: &link, closed: None, after: Some(after) };
             // Requests are small and answers are awaited: never wait to fill a packet.
             if let Err(error) = stream.set_nodelay(true) {
@@ -216,7 +222,7 @@ impl Peers {
     /// Dials until a connection stands or the tries are used up. The caller has claimed it in the session.
     pub(super) fn dial(self: &Arc<Self>, session: Arc<Session>) {
         let peers = self.clone();
-        tokio::spawn(async move {
+        self.runtime.spawn(async move {
             let mut pause = PAUSE_MIN;
             for attempt in 0..=peers.policy.retry_limit {
                 if attempt > 0 {
