@@ -2,9 +2,9 @@
 //!
 //! The modules form layers; each uses those above it in this list, never those below:
 //!
-//! 1. [`wire`]: messages, records and addresses as bytes.
-//! 2. [`clock`] and [`ring`]: which of two writes is later, and who owns a key.
-//! 3. [`store`]: records on disk and in memory.
+//! 1. [`clock`]: which of two writes is later.
+//! 2. [`wire`]: messages, records and addresses as bytes; [`ring`]: who owns a key.
+//! 3. [`store`]: records on disk and in memory; [`binlog`]: the binary log.
 //! 4. [`net`]: connections, sessions and listeners.
 //! 5. [`server`], [`manager`], [`client`]: the roles.
 //! 6. [`logging`], [`life`]: where log lines go; detaching, signals, the end of a process. They know no role.

@@ -1,0 +1,62 @@
+//! The command line as a user meets it: exit statuses, one line for each mistake, help.
+
+use crate::harness::{Finished, Folder, Process, kumo_server};
+
+fn run(args: &str) -> Finished {
+    let args: Vec<_> = args.split_whitespace().collect();
+    Process::run(&Folder::new(), &kumo_server(), &args)
+}
+
+#[test]
+fn without_arguments_usage_goes_to_stderr() {
+    let finished = run("");
+    assert_eq!((finished.status.code(), finished.stdout.as_str()), (Some(2), ""));
+    assert!(finished.stderr.starts_with("usage: kumo-server -m <addr[:19700]>"), "{finished:?}");
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    let help = run("--help");
+    assert_eq!((help.status.code(), help.stderr.as_str()), (Some(0), ""));
+    for line in ["Usage: kumo-server [OPTIONS] --listen", "\n -gN, --garbage-min-time <SECONDS>", "\nTools"] {
+        assert!(help.stdout.contains(line), "no {line:?} in {}", help.stdout);
+    }
+    let version = run("--version");
+    assert_eq!((version.status.code(), version.stderr.as_str()), (Some(0), ""));
+    assert_eq!(version.stdout.lines().next(), Some(concat!("kumo-server ", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn mistakes_are_one_line_on_stderr() {
+    const LEAST: &str = "-m 127.0.0.1 -l 127.0.0.1 -s x";
+    for (args, status, line) in [
+        ("nonsense".to_owned(), 2, "kumo-server: unknown tool 'nonsense'; try 'kumo-server --help'\n"),
+        (
+            format!("{LEAST} -TR x"),
+            2,
+            "kumo-server: invalid value 'x' for '-TR <NUMBER>': invalid digit found in string; try 'kumo-server --help'\n",
+        ),
+        (format!("{LEAST} -f /nowhere"), 1, "kumo-server: -f /nowhere: not a directory\n"),
+    ] {
+        let finished = run(&args);
+        assert_eq!((finished.status.code(), finished.stdout.as_str()), (Some(status), ""), "{args}");
+        assert_eq!(finished.stderr, line, "{args}");
+    }
+}
+
+#[test]
+fn an_unknown_host_is_named() {
+    // The name of a host that cannot exist (RFC 6761); the system's words for that differ.
+    let finished = run("-m host.invalid -l 127.0.0.1 -s x");
+    assert_eq!(finished.status.code(), Some(1));
+    let start = "kumo-server: -m host.invalid: cannot resolve host 'host.invalid': ";
+    assert!(finished.stderr.starts_with(start) && finished.stderr.lines().count() == 1, "{finished:?}");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let folder = Folder::new();
+    let shell = format!("'{}' --help | true; echo ${{PIPESTATUS[0]}}", kumo_server().display());
+    let finished = Process::run(&folder, "bash".as_ref(), &["-c", &shell]);
+    assert_eq!((finished.stdout.as_str(), finished.stderr.as_str()), ("0\n", ""));
+}

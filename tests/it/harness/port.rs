@@ -1,0 +1,49 @@
+//! Ports that no other test uses, in this process or another, for as long as they are held.
+//!
+//! They lie below the range that the kernel gives to outgoing connections, and a locked file stands for each, so
+//! that a node can be stopped and started again on its port.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// First port and number of ports to choose from; the defaults of all daemons lie outside.
+const FIRST: u16 = 21_000;
+const COUNT: u16 = 11_000;
+
+/// A port on 127.0.0.1, held until dropped.
+pub(crate) struct Port {
+    number: u16,
+    _lock: File,
+}
+
+impl Port {
+    /// A port that nobody listens on.
+    pub(crate) fn reserve() -> Self {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let offset = std::process::id() as u16;
+        (0..COUNT)
+            .map(|_| FIRST + offset.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT)
+            .find_map(Self::lock)
+            .expect("a free port")
+    }
+
+    fn lock(number: u16) -> Option<Self> {
+        let folder = std::env::temp_dir().join("kumo-it-ports");
+        std::fs::create_dir_all(&folder).expect("the folder of port locks");
+        let path: PathBuf = folder.join(number.to_string());
+        let lock = File::options().create(true).append(true).open(path).expect("a port lock");
+        lock.try_lock().ok()?;
+        TcpListener::bind((Ipv4Addr::LOCALHOST, number)).ok()?;
+        Some(Self { number, _lock: lock })
+    }
+
+    pub(crate) fn number(&self) -> u16 {
+        self.number
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.number()).into()
+    }
+}

@@ -1,0 +1,145 @@
+//! What signals do to a daemon: an orderly end, an end at once, and log files opened anew.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::time::Instant;
+
+use rustix::process::Signal;
+
+use crate::harness::{Folder, PATIENCE, Port, Process, echo_daemon, wait_for, wait_until};
+
+/// A running daemon and a connection to it.
+struct Scene {
+    folder: Folder,
+    port: Port,
+    daemon: Process,
+    socket: BufReader<TcpStream>,
+}
+
+impl Scene {
+    fn start() -> Self {
+        let (folder, port) = (Folder::new(), Port::reserve());
+        let daemon = Process::spawn(&folder, "daemon", &echo_daemon(), &[&port.address().to_string(), "-o", "log"]);
+        let socket = wait_for("the daemon listens", || TcpStream::connect(port.address()).ok());
+        socket.set_read_timeout(Some(PATIENCE)).expect("a time-out");
+        let mut scene = Self { folder, port, daemon, socket: BufReader::new(socket) };
+        scene.send("hello");
+        assert_eq!(scene.receive(), "hello\n");
+        scene
+    }
+
+    fn send(&mut self, line: &str) {
+        self.socket.get_mut().write_all(format!("{line}\n").as_bytes()).expect("a write");
+    }
+
+    /// The next line; empty when the daemon has closed the connection.
+    fn receive(&mut self) -> String {
+        let mut line = String::new();
+        self.socket.read_line(&mut line).expect("a read");
+        line
+    }
+
+    fn wait_for_log(&self, text: &str) {
+        wait_until(&format!("{text:?} in the log"), || self.folder.read("log").contains(text));
+    }
+}
+
+#[test]
+fn what_is_in_flight_is_answered_before_the_end() {
+    for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT")] {
+        let mut scene = Scene::start();
+        scene.send("wait");
+        scene.daemon.signal(signal);
+        assert_eq!((scene.receive().as_str(), scene.receive().as_str()), ("wait\n", ""));
+        assert!(TcpStream::connect(scene.port.address()).is_err(), "still accepting");
+        let finished = scene.daemon.finish();
+        assert_eq!((finished.status.code(), finished.stderr.as_str()), (Some(0), ""));
+        let log = scene.folder.read("log");
+        assert!(log.contains(&format!("{name}: stopping")) && log.ends_with("INFO stopped\n"), "{log}");
+    }
+}
+
+#[test]
+fn what_never_ends_is_waited_for_only_so_long() {
+    let mut scene = Scene::start();
+    scene.send("hang");
+    let begin = Instant::now();
+    scene.daemon.signal(Signal::TERM);
+    assert_eq!(scene.daemon.finish().status.code(), Some(0));
+    assert!(begin.elapsed().as_millis() >= 500, "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_second_signal_ends_at_once() {
+    for (signal, status) in [(Signal::TERM, 143), (Signal::INT, 130)] {
+        let mut scene = Scene::start();
+        scene.send("hang");
+        scene.daemon.signal(Signal::TERM);
+        scene.wait_for_log("SIGTERM: stopping");
+        scene.daemon.signal(signal);
+        assert_eq!(scene.daemon.finish().status.code(), Some(status));
+        assert!(scene.folder.read("log").contains("again: ending at once"));
+    }
+}
+
+#[test]
+fn a_signal_during_the_start_ends_it() {
+    let (folder, port) = (Folder::new(), Port::reserve());
+    let args = [&*port.address().to_string(), "-o", "log", "--never"];
+    let daemon = Process::spawn(&folder, "daemon", &echo_daemon(), &args);
+    // The runtime's threads are there a moment before its signal handlers; before those the signal kills.
+    wait_until("signals are handled", || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid().as_raw_nonzero()));
+        let caught =
+            status.expect("a process").lines().find_map(|line| line.strip_prefix("SigCgt:").map(str::to_owned));
+        let caught = u64::from_str_radix(caught.expect("a mask").trim(), 16).expect("a mask");
+        [Signal::TERM, Signal::INT, Signal::HUP].iter().all(|signal| caught >> (signal.as_raw() - 1) & 1 == 1)
+    });
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.finish().status.code(), Some(143));
+    assert!(folder.read("log").contains("SIGTERM before the start was complete"));
+}
+
+#[test]
+fn sighup_opens_the_log_anew() {
+    let mut scene = Scene::start();
+    std::fs::rename(scene.folder.join("log"), scene.folder.join("log.1")).expect("a rename");
+    scene.daemon.signal(Signal::HUP);
+    scene.wait_for_log("service reopens");
+    scene.send("still here");
+    assert_eq!(scene.receive(), "still here\n");
+    assert!(scene.folder.read("log.1").contains("accepted"));
+    assert!(scene.folder.read("log").contains("log reopened"));
+}
+
+#[test]
+fn sigpipe_is_ignored() {
+    let mut scene = Scene::start();
+    scene.daemon.signal(Signal::PIPE);
+    scene.send("still here");
+    assert_eq!(scene.receive(), "still here\n");
+    assert!(scene.daemon.is_running());
+}
+
+#[test]
+fn a_panic_is_logged_with_thread_and_place_and_others_are_served() {
+    let mut scene = Scene::start();
+    scene.send("panic");
+    assert_eq!(scene.receive(), "");
+    let log = scene.folder.read("log");
+    assert!(log.contains("ERROR panic: asked to location=\"tests/it/echo_daemon.rs:"), "{log}");
+    assert!(log.contains("thread=\"tokio-"), "{log}");
+    let socket = TcpStream::connect(scene.port.address()).expect("a connection");
+    scene.socket = BufReader::new(socket);
+    scene.send("others");
+    assert_eq!(scene.receive(), "others\n");
+}
+
+#[test]
+fn a_service_that_fails_ends_the_process_with_its_reason() {
+    let mut scene = Scene::start();
+    scene.send("fail");
+    let finished = scene.daemon.finish();
+    assert_eq!((finished.status.code(), finished.stderr.as_str()), (Some(1), "echo: the service has failed\n"));
+    assert!(scene.folder.read("log").contains("ERROR ending: the service has failed"));
+}
