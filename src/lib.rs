@@ -12,6 +12,7 @@
 //!
 //! `docs/architecture.md` says how they work together.
 
+pub mod binlog;
 pub mod cli;
 pub mod clock;
 pub mod life;
