@@ -3,6 +3,14 @@
 //! `wait` is answered when the daemon is told to stop, `hang` never; `panic` panics, `fail` ends the service.
 //! Arguments: an address, then `-d PIDFILE`, `-o LOG`, and how to start: `--die`, `--panic` or `--never`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that cannot go on must stop, also in helpers, which clippy's exception for tests does not cover"
+)]
+
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;

@@ -1,5 +1,13 @@
 //! Tests with real processes and sockets; one module for each behaviour.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that cannot go on must stop, also in helpers, which clippy's exception for tests does not cover"
+)]
+
 mod cli;
 mod daemon;
 mod harness;

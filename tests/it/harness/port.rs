@@ -22,7 +22,7 @@ impl Port {
     /// A port that nobody listens on.
     pub(crate) fn reserve() -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(0);
-        let offset = std::process::id() as u16;
+        let offset = u16::try_from(std::process::id() % u32::from(COUNT)).unwrap_or_default();
         (0..COUNT)
             .map(|_| FIRST + offset.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT)
             .find_map(Self::lock)
