@@ -21,4 +21,5 @@ pub mod manager;
 pub mod net;
 pub mod ring;
 pub mod server;
+pub mod store;
 pub mod wire;

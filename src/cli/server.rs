@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{Parser, ValueEnum};
+use tokio::time::Instant;
 
 use super::common::{Bounds, Common, MANAGER_PORT, SERVER_PORT, own_address, peer_address};
 use super::hosts::{HostPort, Resolver, system_resolver};
 use super::parse::{Call, Stop, parse};
 use super::values::{kibibytes, mebibytes, seconds};
 use crate::life;
-use crate::server::config::{Config, StoreConfig, SyncMode};
+use crate::server::Server;
+use crate::server::config::Config;
+use crate::store::{self, SweepPolicy, SyncMode};
 
 /// Least room of a redo log: below it, merging would never rest.
 const REDO_LIMIT_MIN: u64 = 16 << 20;
@@ -97,8 +100,19 @@ enum Sync {
 
 /// Serves until told to end.
 pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
-    let (_life, _config) = settings(call)?;
-    Err(Stop::Failed("there is no server in this build yet".to_owned()))
+    let (life, config) = settings(call)?;
+    Ok(life::run(&life, async || Ok(Server::start(config).await?)))
+}
+
+impl life::Service for Server {
+    async fn stop(self, deadline: Instant) -> Result<(), life::Cause> {
+        self.stop(deadline).await;
+        Ok(())
+    }
+
+    fn reopen(&self) {
+        self.reopen();
+    }
 }
 
 /// Parses and resolves the server's flags.
@@ -144,7 +158,7 @@ impl Args {
         })
     }
 
-    fn store(&self, message_bytes: usize) -> Result<StoreConfig, Stop> {
+    fn store(&self, message_bytes: usize) -> Result<store::Options, Stop> {
         if self.store.file_name().is_none() {
             return Err(Stop::Usage(format!("-s {}: not the name of a file", self.store.display())));
         }
@@ -157,8 +171,7 @@ impl Args {
                 least >> 20
             )));
         }
-        Ok(StoreConfig {
-            path: self.store.clone(),
+        Ok(store::Options {
             sync: match self.sync {
                 Sync::Always => SyncMode::Always,
                 Sync::Everysec => SyncMode::Everysec,
@@ -168,9 +181,12 @@ impl Args {
             write_threads: self.common.write_threads,
             cache_bytes: self.cache,
             redo_bytes: self.redo_limit,
-            tombstone_min_age: self.garbage_min_time.min(self.garbage_max_time),
-            tombstone_max_age: self.garbage_max_time,
-            tombstone_bytes: self.garbage_mem_limit,
+            sweep: SweepPolicy {
+                min_age: self.garbage_min_time.min(self.garbage_max_time),
+                max_age: self.garbage_max_time,
+                memory_limit: self.garbage_mem_limit,
+            },
+            ..store::Options::new(&self.store)
         })
     }
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::net::{DialPolicy, Limits};
+use crate::store;
 use crate::wire::NodeAddress;
 
 /// Settings of one server.
@@ -21,7 +22,7 @@ pub struct Config {
     /// One or two managers, the first being manager 1; they differ.
     pub managers: Vec<NodeAddress>,
     /// The store and what belongs to it.
-    pub store: StoreConfig,
+    pub store: store::Options,
     /// Directory of the temporary files of offers.
     pub offer_dir: PathBuf,
     /// Bytes that the temporary files of one replace may take together; `None`: no limit.
@@ -40,39 +41,4 @@ pub struct Config {
     pub binary_log: Option<PathBuf>,
     /// Bounds of what connections may take.
     pub limits: Limits,
-}
-
-/// Settings of a server's store.
-#[derive(Debug, Clone)]
-pub struct StoreConfig {
-    /// The main database file; side files start with its name.
-    pub path: PathBuf,
-    /// What an acknowledged write survives.
-    pub sync: SyncMode,
-    /// Threads that read records which are not in memory; at least 1.
-    pub read_threads: usize,
-    /// Threads that decide writes which need the previous record; at least 1.
-    pub write_threads: usize,
-    /// Memory of the record cache, in bytes.
-    pub cache_bytes: u64,
-    /// Bytes that the redo log may take; at least twice `Limits::message`.
-    pub redo_bytes: u64,
-    /// A tombstone younger than this is never removed; at most `tombstone_max_age`.
-    pub tombstone_min_age: Duration,
-    /// A tombstone older than this is removed.
-    pub tombstone_max_age: Duration,
-    /// Bytes of tombstones' keys, with 8 bytes each of time, beyond which the oldest are removed early.
-    pub tombstone_bytes: u64,
-}
-
-/// When the redo log is forced to the disk. The process may be killed at any time in every mode.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum SyncMode {
-    /// Before an answer: an acknowledged write survives power loss.
-    Always,
-    /// Once a second: power loss takes at most the last second.
-    #[default]
-    Everysec,
-    /// When the kernel likes.
-    Os,
 }

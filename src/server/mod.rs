@@ -1,5 +1,141 @@
-//! The server's role: serves records and keeps its copies.
+//! A server: stores records, coordinates writes, follows its managers.
+//!
+//! [`Server::start`] reads as the list of what there is, [`Server::stop`] takes it down in the opposite order.
 
 pub mod config;
+mod control;
+mod coordinate;
+mod dispatch;
+mod network;
+mod state;
+mod turns;
+mod work;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 pub use config::Config;
+pub use control::{PROTOCOL_VERSION, STATUS_JSON};
+
+use crate::binlog::{self, Binlog};
+use crate::clock::Clock;
+use crate::net::{self, Listener, Peers, Service};
+use crate::store::{self, Store};
+use crate::wire::method::Role;
+use crate::wire::{Init, NodeAddress};
+use dispatch::Dispatch;
+use state::Shared;
+
+/// How often stalled connections are looked for.
+const REAP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why a server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The listening port is taken, or its address is not of this machine.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, io::Error),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] store::OpenError),
+    /// The binary log cannot be opened.
+    #[error(transparent)]
+    BinaryLog(#[from] binlog::OpenError),
+    /// A fault of the program.
+    #[error("cannot start: {0}")]
+    Failed(String),
+}
+
+/// A running server.
+pub struct Server {
+    shared: Arc<Shared>,
+    /// The peers hold it weakly.
+    _service: Arc<dyn Service>,
+    tasks: JoinSet<()>,
+}
+
+impl Server {
+    /// Binds, opens the store and starts serving. Must be called within a runtime.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let listen_failed = |error| StartError::Listen(config.bind, error);
+        let socket = net::bind(config.bind).map_err(listen_failed)?;
+        let port = socket.local_addr().map_err(listen_failed)?.port();
+        let address = NodeAddress::new(SocketAddr::new(config.address.socket().ip(), port));
+        let listener = Listener::new(socket).map_err(listen_failed)?;
+
+        let binary_log = Binlog::open(config.binary_log.as_deref())?;
+        let options = config.store.clone();
+        let opening = tokio::task::spawn_blocking(move || {
+            let mut clock = Arc::new(Clock::new(0));
+            let store = Store::open(options, |first| {
+                clock = Arc::new(Clock::new(first));
+                clock.clone()
+            })?;
+            Ok::<_, store::OpenError>((store, clock))
+        });
+        let (store, clock) = opening.await.map_err(|error| StartError::Failed(error.to_string()))??;
+        let init = Init { address, role: Role::Server };
+        let peers = Peers::new(Some(init), config.dial.clone(), config.limits.clone());
+        let clients = Peers::new(None, config.dial.clone(), config.limits.clone());
+        let shared = Arc::new(Shared::new(config, address, clock, store, peers, clients, binary_log));
+        let service: Arc<dyn Service> = Arc::new(Dispatch(shared.clone()));
+        shared.peers.serve(&service);
+        shared.clients.serve(&service);
+
+        let mut tasks = JoinSet::new();
+        tasks.spawn(listener.run(shared.peers.clone()));
+        tasks.spawn(network::keep_alive(shared.clone()));
+        tasks.spawn(every(shared.clone(), shared.config.clock_interval, |shared| {
+            shared.peers.step();
+            shared.clients.step();
+        }));
+        tasks.spawn(every(shared.clone(), REAP_INTERVAL, |shared| shared.peers.reap()));
+        tracing::info!(%address, store = %shared.config.store.path.display(), "listening");
+        Ok(Self { shared, _service: service, tasks })
+    }
+
+    /// Who this server is, with the port that binding chose.
+    pub fn address(&self) -> NodeAddress {
+        self.shared.address
+    }
+}
+
+impl Server {
+    /// Accepts no more, finishes what is under way until `deadline`, and closes the store.
+    pub async fn stop(mut self, deadline: Instant) {
+        self.tasks.abort_all();
+        if !self.shared.peers.drain_clients(deadline).await {
+            tracing::warn!("some requests were still under way at the end");
+        }
+        self.shared.peers.close();
+        self.shared.clients.close();
+        let store = self.shared.store.clone();
+        match tokio::task::spawn_blocking(move || store.close()).await {
+            Ok(Ok(())) => {}
+            // What is not merged is in the redo log.
+            Ok(Err(error)) => tracing::error!(%error, "closing the store"),
+            Err(error) => tracing::error!(%error, "closing the store"),
+        }
+    }
+
+    /// Opens the binary log anew: it has been moved away.
+    pub fn reopen(&self) {
+        self.shared.binary_log.reopen();
+    }
+}
+
+/// Does `work` once every `interval`.
+async fn every(shared: Arc<Shared>, interval: Duration, work: impl Fn(&Shared) + Send) {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        work(&shared);
+    }
+}

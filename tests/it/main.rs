@@ -10,6 +10,11 @@
 
 mod cli;
 mod daemon;
+mod disk;
+mod faults;
 mod harness;
+mod hostile;
 mod layers;
 mod signals;
+mod vectors;
+mod writes;

@@ -50,9 +50,9 @@ fn defaults_are_the_originals() {
     assert_eq!((store.path.to_str(), store.sync), (Some("/var/kumodb.tch"), SyncMode::Everysec));
     assert_eq!((store.write_threads, store.read_threads), (2, 4));
     assert_eq!((store.cache_bytes, store.redo_bytes), (256 << 20, 256 << 20));
-    assert_eq!(store.tombstone_min_age, Duration::from_mins(1));
-    assert_eq!(store.tombstone_max_age, Duration::from_hours(1));
-    assert_eq!(store.tombstone_bytes, 2048 << 10);
+    assert_eq!(store.sweep.min_age, Duration::from_mins(1));
+    assert_eq!(store.sweep.max_age, Duration::from_hours(1));
+    assert_eq!(store.sweep.memory_limit, 2048 << 10);
     let life = life(LEAST);
     assert_eq!((life.pid_file, life.keep_stdout, life.log.verbose), (None, false, false));
     assert_eq!(life.shutdown_timeout, Duration::from_secs(10));
@@ -62,7 +62,7 @@ fn defaults_are_the_originals() {
 fn the_manuals_command_lines_run_as_written() {
     let one = config("-v -l svr1 -m mgr1 -p mgr2 -s /var/kumodb.tch -gN 5 -gS 20480").unwrap();
     assert_eq!(one.managers.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.1.1:19700", "10.0.1.2:19700"]);
-    assert_eq!((one.store.tombstone_min_age, one.store.tombstone_bytes), (Duration::from_secs(5), 20480 << 10));
+    assert_eq!((one.store.sweep.min_age, one.store.sweep.memory_limit), (Duration::from_secs(5), 20480 << 10));
     let two = config("-v -l svr2 -m mgr1 -p mgr2 -s /var/kumodb.tch -TR 6 -TW 4").unwrap();
     assert_eq!((two.store.read_threads, two.store.write_threads), (6, 4));
     let three = config("-v -l svr3 -m mgr1 -p mgr2 -s /var/kumodb.tch -Ci 16").unwrap();
@@ -101,8 +101,8 @@ fn every_flag_arrives() {
     let store = config.store;
     assert_eq!((store.sync, store.cache_bytes, store.redo_bytes), (SyncMode::Always, 14 << 20, 160 << 20));
     assert_eq!((store.write_threads, store.read_threads), (12, 13));
-    assert_eq!((store.tombstone_min_age.as_secs(), store.tombstone_max_age.as_secs()), (8, 9));
-    assert_eq!(store.tombstone_bytes, 10 << 10);
+    assert_eq!((store.sweep.min_age.as_secs(), store.sweep.max_age.as_secs()), (8, 9));
+    assert_eq!(store.sweep.memory_limit, 10 << 10);
 
     let life = life(&format!("{LEAST} -v -d x.pid -o x.log --shutdown-timeout 19"));
     assert_eq!((life.pid_file, life.keep_stdout), (Some("x.pid".into()), false));
@@ -113,7 +113,7 @@ fn every_flag_arrives() {
 #[test]
 fn a_minimum_age_above_the_maximum_is_lowered() {
     let store = config(&format!("{LEAST} -gN 100 -gX 10")).unwrap().store;
-    assert_eq!((store.tombstone_min_age, store.tombstone_max_age), (Duration::from_secs(10), Duration::from_secs(10)));
+    assert_eq!((store.sweep.min_age, store.sweep.max_age), (Duration::from_secs(10), Duration::from_secs(10)));
 }
 
 #[test]

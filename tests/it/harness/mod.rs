@@ -1,7 +1,9 @@
 //! What every scenario is made of: a folder, ports, processes, and waiting for a condition with a deadline.
 
+pub(crate) mod cluster;
 pub(crate) mod port;
 pub(crate) mod process;
+pub(crate) mod scripted;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -8,9 +8,10 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// First port and number of ports to choose from; the defaults of all daemons lie outside.
+/// First port and number of ports to choose from; the defaults of all daemons lie outside, and the
+/// ports of the recorded exchanges (28,000 to 29,999).
 const FIRST: u16 = 21_000;
-const COUNT: u16 = 11_000;
+const COUNT: u16 = 7_000;
 
 /// A port on 127.0.0.1, held until dropped.
 pub(crate) struct Port {

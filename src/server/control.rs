@@ -1,0 +1,131 @@
+//! `GetStatus`, `SetConfig` and `CreateBackup`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::state::Shared;
+use super::work::Refused;
+use crate::clock::unix_seconds;
+use crate::net::Reply;
+use crate::wire::method::ErrorCode;
+use crate::wire::{pack, params};
+
+/// What the original calls itself, so that tools which compare versions go on working.
+pub const PROTOCOL_VERSION: &str = "0.4.13 revision ";
+/// `GetStatus` number of our own: everything there is to know, as JSON.
+pub const STATUS_JSON: u32 = 1000;
+
+/// Longest suffix of a backup, in bytes.
+const SUFFIX_LIMIT: usize = 64;
+/// Suffixes under which SQLite keeps files of its own beside the store.
+const SQLITE_SUFFIXES: [&str; 3] = ["wal", "shm", "journal"];
+
+/// Answers `GetStatus` (protocol, section 7).
+pub(super) fn status(server: &Arc<Shared>, number: u32, reply: Reply) {
+    let counters = &server.counters;
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let value = match number {
+        0 => u64::from(std::process::id()),
+        1 => server.started.elapsed().as_secs(),
+        2 => u64::from(unix_seconds()),
+        3 => return reply.ok(|out| pack::raw(out, PROTOCOL_VERSION.as_bytes())),
+        4 => count(&counters.gets),
+        5 => count(&counters.sets),
+        6 => count(&counters.deletes),
+        7 => return count_items(server, reply),
+        8 => server.clock.now().0,
+        9 => return reply.ok(|out| server.spaces().rhs.seed().write(out)),
+        10 => return reply.ok(|out| server.spaces().whs.seed().write(out)),
+        11 => u64::from(flags(server)),
+        STATUS_JSON => return full_status(server, reply),
+        _ => return reply.ok(pack::nil),
+    };
+    reply.ok(|out| pack::uint(out, value));
+}
+
+/// 1: not active in whs; 2: rhs and whs differ; 4: copying; 8: deleting.
+fn flags(server: &Shared) -> u32 {
+    let spaces = server.spaces();
+    let inactive = u32::from(!spaces.whs.is_active(server.address));
+    let differ = u32::from(!spaces.whs.same_nodes(&spaces.rhs));
+    inactive | differ << 1 | server.replace_flags()
+}
+
+/// Counting may have to look at the disk: not on a network thread.
+fn count_items(server: &Arc<Shared>, reply: Reply) {
+    let store = server.store.clone();
+    server.runtime.spawn_blocking(move || reply.ok(|out| pack::uint(out, store.count())));
+}
+
+fn full_status(server: &Arc<Shared>, reply: Reply) {
+    let server = server.clone();
+    server.runtime.clone().spawn_blocking(move || {
+        let spaces = server.spaces();
+        let nodes = |space: &crate::ring::HashSpace| -> Vec<_> {
+            let node = |(address, active): &(_, bool)| serde_json::json!({"address": address, "active": active});
+            space.seed().nodes.iter().map(node).collect()
+        };
+        let status = serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "address": server.address,
+            "pid": std::process::id(),
+            "uptime_s": server.started.elapsed().as_secs(),
+            "cmd_get": server.counters.gets.load(Ordering::Relaxed),
+            "cmd_set": server.counters.sets.load(Ordering::Relaxed),
+            "cmd_delete": server.counters.deletes.load(Ordering::Relaxed),
+            "connections": server.peers.link_count(),
+            "clocktime": server.clock.now().0,
+            "flags": flags(&server),
+            "whs": {"clocktime": spaces.whs.clocktime().0, "nodes": nodes(&spaces.whs)},
+            "rhs": {"clocktime": spaces.rhs.clocktime().0, "nodes": nodes(&spaces.rhs)},
+            "items": server.store.count(),
+            "store": server.store.status(),
+        });
+        reply.ok(|out| pack::raw(out, status.to_string().as_bytes()));
+    });
+}
+
+/// Changes a setting of the running server; returns how many connections that concerned.
+pub(super) fn set_config(server: &Shared, params: &[u8]) -> Result<u64, Refused> {
+    let (number, mut value) = params::config(params)?;
+    if number != 0 {
+        return Err(Refused(ErrorCode::Protocol));
+    }
+    let on = value.bool()?;
+    let links = server.peers.links();
+    for link in &links {
+        link.set_nodelay(on);
+    }
+    Ok(links.len() as u64)
+}
+
+/// Answers `CreateBackup` when the backup is complete. The suffix comes from the network and names a file.
+pub(super) fn backup(server: &Arc<Shared>, suffix: &[u8], reply: Reply) {
+    let Some(path) = backup_path(server, suffix) else {
+        tracing::warn!(peer = %reply.link().peer(), suffix = %suffix.escape_ascii(), "backup refused: not a valid suffix");
+        return reply.error(ErrorCode::Server);
+    };
+    let store = server.store.clone();
+    server.runtime.spawn_blocking(move || match store.backup(&path) {
+        Ok(_) => {
+            tracing::info!(path = %path.display(), "backup complete");
+            reply.ok(|out| pack::bool(out, true));
+        }
+        Err(error) => {
+            tracing::error!(path = %path.display(), %error, "backup failed");
+            reply.error(ErrorCode::Server);
+        }
+    });
+}
+
+/// `<store path>-<suffix>`, if the suffix has only harmless characters.
+fn backup_path(server: &Shared, suffix: &[u8]) -> Option<PathBuf> {
+    let fine = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
+    let valid = (1..=SUFFIX_LIMIT).contains(&suffix.len()) && suffix.iter().all(fine) && suffix.first() != Some(&b'.');
+    let suffix = std::str::from_utf8(suffix).ok().filter(|suffix| valid && !SQLITE_SUFFIXES.contains(suffix))?;
+    let mut path = server.config.store.path.clone().into_os_string();
+    path.push("-");
+    path.push(suffix);
+    Some(path.into())
+}

@@ -1,0 +1,140 @@
+//! Which method a request names, and whether this kind of connection may call it (protocol, sections 4 and 7).
+
+use std::sync::Arc;
+
+use super::state::Shared;
+use super::work::{Refused, Work};
+use super::{control, network};
+use crate::net::{Link, LinkKind, Reply, Service, Session};
+use crate::wire::method::{ErrorCode, Method, Role};
+use crate::wire::{NodeAddress, Request, pack, params};
+
+/// A server's face towards its connections.
+pub(super) struct Dispatch(pub(super) Arc<Shared>);
+
+impl Service for Dispatch {
+    fn handle(&self, link: &Arc<Link>, requests: &mut dyn Iterator<Item = Request<'_>>, out: &mut Vec<u8>) {
+        handle(&self.0, link, requests, out);
+    }
+
+    fn bound(&self, session: &Arc<Session>, _role: Option<Role>) {
+        if self.0.is_manager(session.address()) {
+            network::greet_manager(&self.0, session);
+        }
+    }
+
+    fn lost(&self, address: NodeAddress) {
+        tracing::warn!(peer = %address, "node unreachable");
+    }
+}
+
+/// The lifetime of the requests is named here: a write keeps borrowing the read's bytes until it is replicated.
+fn handle<'r>(
+    server: &Arc<Shared>,
+    link: &Arc<Link>,
+    requests: &mut dyn Iterator<Item = Request<'r>>,
+    out: &mut Vec<u8>,
+) {
+    let mut work = Work::new(server, link, out);
+    let cluster = link.kind() == LinkKind::Cluster;
+    for request in requests {
+        let result = match Method::from_number(request.method) {
+            Some(method) if cluster => from_node(server, link, &mut work, method, request),
+            Some(method) => from_client(server, link, &mut work, method, request),
+            None => Err(Refused(ErrorCode::Protocol)),
+        };
+        work.settle(request.msgid, result);
+    }
+    work.finish();
+}
+
+fn from_client<'r>(
+    server: &Arc<Shared>,
+    link: &Arc<Link>,
+    work: &mut Work<'_, 'r>,
+    method: Method,
+    request: Request<'r>,
+) -> Result<(), Refused> {
+    let Request { msgid, params, .. } = request;
+    match method {
+        Method::Get => work.get(msgid, params::get(params)?, None),
+        Method::GetIfModified => {
+            let (key, clocktime) = params::get_if_modified(params)?;
+            work.get(msgid, key, Some(clocktime))
+        }
+        Method::Set => work.set(request),
+        Method::Delete => work.delete(request),
+        Method::GetStatus => {
+            control::status(server, params::status(params)?, Reply::new(link, msgid));
+            Ok(())
+        }
+        Method::SetConfig => {
+            let changed = control::set_config(server, params)?;
+            work.answer(msgid, |out| pack::uint(out, changed));
+            Ok(())
+        }
+        _ => Err(Refused(ErrorCode::Protocol)),
+    }
+}
+
+fn from_node<'r>(
+    server: &Arc<Shared>,
+    link: &Arc<Link>,
+    work: &mut Work<'_, 'r>,
+    method: Method,
+    request: Request<'r>,
+) -> Result<(), Refused> {
+    let Request { msgid, params, .. } = request;
+    match method {
+        Method::ReplicateSet => return work.replicate_set(request),
+        Method::ReplicateDelete => return work.replicate_delete(request),
+        Method::KeepAlive => {
+            server.clock.adjust(params::keep_alive(params)?);
+            work.answer(msgid, pack::nil);
+        }
+        Method::HashSpaceSync => {
+            let manager = only_manager(server, link, method)?;
+            let (whs, rhs, clock) = params::hash_space_sync(params)?;
+            server.clock.adjust(clock);
+            let taken = network::take_synced(server, manager, whs, rhs);
+            work.answer(msgid, |out| if taken { pack::bool(out, true) } else { pack::nil(out) });
+        }
+        Method::ReplaceCopyStart => {
+            let manager = only_manager(server, link, method)?;
+            let (seed, clock, full) = params::replace_copy_start(params)?;
+            server.clock.adjust(clock);
+            work.answer(msgid, |out| pack::bool(out, true));
+            network::copy_start(server, seed, full, manager);
+        }
+        Method::ReplaceDeleteStart => {
+            let manager = only_manager(server, link, method)?;
+            let (seed, clock) = params::seed_and_clock(params)?;
+            server.clock.adjust(clock);
+            work.answer(msgid, |out| pack::bool(out, true));
+            network::delete_start(server, &seed, manager);
+        }
+        Method::ReplaceOffer => {
+            if !work.sender_is_member() {
+                return Err(refuse(link, method));
+            }
+            network::take_offer(server, params::replace_offer(params)?, Reply::new(link, msgid));
+        }
+        Method::CreateBackup => {
+            only_manager(server, link, method)?;
+            control::backup(server, params::backup_suffix(params)?, Reply::new(link, msgid));
+        }
+        _ => return Err(Refused(ErrorCode::Protocol)),
+    }
+    Ok(())
+}
+
+/// The manager at the other end; anybody else is refused.
+fn only_manager(server: &Shared, link: &Link, method: Method) -> Result<NodeAddress, Refused> {
+    let node = link.session().map(|session| session.address());
+    node.filter(|node| server.is_manager(*node)).ok_or_else(|| refuse(link, method))
+}
+
+fn refuse(link: &Link, method: Method) -> Refused {
+    tracing::warn!(peer = %link.peer(), ?method, "refused: not from a manager or member of this cluster");
+    Refused(ErrorCode::Server)
+}

@@ -1,0 +1,225 @@
+//! What the parts of a server share: hash spaces, clock, counters, store and connections, behind methods.
+//!
+//! Knows no message layouts. Guards of its locks never leave a method, so that no lock is held while another part
+//! runs.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::runtime::Handle;
+
+use super::Config;
+use super::coordinate::Submission;
+use super::turns::Turns;
+use crate::binlog::Binlog;
+use crate::clock::Clock;
+use crate::net::{Peers, Session};
+use crate::ring::HashSpace;
+use crate::store::Store;
+use crate::wire::NodeAddress;
+use crate::wire::method::ErrorCode;
+use crate::wire::params::Seed;
+
+/// Writes that may wait while a newly attached server learns the clocks of the others.
+const HELD_LIMIT: usize = 16_384;
+
+/// The two hash spaces as they stand together, with the sessions of their nodes.
+#[derive(Debug, Default)]
+pub(super) struct Spaces {
+    /// For writing: Set, Delete.
+    pub(super) whs: Arc<HashSpace>,
+    /// For reading: Get.
+    pub(super) rhs: Arc<HashSpace>,
+    sessions: HashMap<NodeAddress, Arc<Session>>,
+}
+
+/// A server that must get a copy of a write.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub(super) session: Arc<Session>,
+    /// It is an owner in rhs only: its failure does not make the write fail.
+    pub(super) by_rhs: bool,
+}
+
+impl Spaces {
+    /// Whether `node` is in either hash space, active or not.
+    pub(super) fn contains(&self, node: NodeAddress) -> bool {
+        self.whs.contains(node) || self.rhs.contains(node)
+    }
+
+    /// Calls `each` with every server but `own` that must get a copy of a write to `hash` (protocol, section 7, step 2).
+    pub(super) fn targets(&self, own: NodeAddress, hash: u64, mut each: impl FnMut(Target)) {
+        let writers = self.whs.owners(hash);
+        let mut found = |node: NodeAddress, by_rhs| {
+            if let Some(session) = self.sessions.get(&node) {
+                each(Target { session: session.clone(), by_rhs });
+            }
+        };
+        for node in writers.active().filter(|node| *node != own) {
+            found(node, false);
+        }
+        if self.whs.clocktime() != self.rhs.clocktime() {
+            let only_readers = self.rhs.owners(hash).active();
+            for node in only_readers.filter(|node| *node != own && !writers.is_active_owner(*node)) {
+                found(node, true);
+            }
+        }
+    }
+
+    /// Whether `target` must still get a copy of a write to `hash`: it may have been lost since.
+    pub(super) fn requires(&self, target: NodeAddress, by_rhs: bool, hash: u64) -> bool {
+        let space = if by_rhs { &self.rhs } else { &self.whs };
+        space.owners(hash).is_active_owner(target)
+    }
+}
+
+/// Requests served, for `GetStatus`.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) gets: AtomicU64,
+    pub(super) sets: AtomicU64,
+    pub(super) deletes: AtomicU64,
+}
+
+/// What every part of a server can reach.
+pub(super) struct Shared {
+    pub(super) config: Config,
+    /// Who this server is, with the port that binding chose.
+    pub(super) address: NodeAddress,
+    pub(super) clock: Arc<Clock>,
+    pub(super) store: Store,
+    /// Cluster connections, and all that are accepted.
+    pub(super) peers: Arc<Peers>,
+    /// Connections as a client of other servers: to read their clocks and records.
+    pub(super) clients: Arc<Peers>,
+    pub(super) counters: Counters,
+    pub(super) binary_log: Binlog,
+    pub(super) started: Instant,
+    /// Callbacks come from threads of the store, too.
+    pub(super) runtime: Handle,
+    /// Turns at the store's read pool and at its write pool.
+    pub(super) reads: Turns,
+    pub(super) writes: Turns,
+    spaces: RwLock<Arc<Spaces>>,
+    /// Set while the clocks of the other servers are being asked for: no write is coordinated before.
+    learning: AtomicBool,
+    held: Mutex<Vec<Submission>>,
+}
+
+impl Shared {
+    #[expect(clippy::too_many_arguments, reason = "each is a part of the server, made by its start")]
+    pub(super) fn new(
+        config: Config,
+        address: NodeAddress,
+        clock: Arc<Clock>,
+        store: Store,
+        peers: Arc<Peers>,
+        clients: Arc<Peers>,
+        binary_log: Binlog,
+    ) -> Self {
+        let jobs = store.queue_capacity();
+        Self {
+            reads: Turns::new(jobs),
+            writes: Turns::new(jobs),
+            config,
+            address,
+            clock,
+            store,
+            peers,
+            clients,
+            counters: Counters::default(),
+            binary_log,
+            started: Instant::now(),
+            runtime: Handle::current(),
+            spaces: RwLock::default(),
+            learning: AtomicBool::new(false),
+            held: Mutex::default(),
+        }
+    }
+
+    /// The hash spaces as they stand.
+    #[inline]
+    pub(super) fn spaces(&self) -> Arc<Spaces> {
+        self.spaces.read().clone()
+    }
+
+    /// Takes new hash spaces where `take` gives them; says whether this server has become active in whs by that.
+    ///
+    /// Calls to nodes that are not active any more fail at once, instead of at their time-out.
+    pub(super) fn change_spaces(&self, take: impl FnOnce(&Spaces) -> (Option<Seed>, Option<Seed>)) -> Change {
+        let (before, after) = {
+            let mut spaces = self.spaces.write();
+            let (whs, rhs) = take(&spaces);
+            if whs.is_none() && rhs.is_none() {
+                return Change { taken: false, joined: false };
+            }
+            let whs = whs.map_or_else(|| spaces.whs.clone(), |seed| Arc::new(HashSpace::new(seed)));
+            let rhs = rhs.map_or_else(|| spaces.rhs.clone(), |seed| Arc::new(HashSpace::new(seed)));
+            let sessions = whs
+                .seed()
+                .nodes
+                .iter()
+                .chain(&rhs.seed().nodes)
+                .map(|(node, _)| *node)
+                .filter(|node| *node != self.address)
+                .map(|node| (node, self.peers.session(node)))
+                .collect();
+            let after = Arc::new(Spaces { whs, rhs, sessions });
+            let joined = after.whs.is_active(self.address) && !spaces.whs.is_active(self.address);
+            if joined {
+                // Under the lock: no write sees the new whs without seeing this.
+                self.learning.store(true, Ordering::Release);
+            }
+            (std::mem::replace(&mut *spaces, after.clone()), after)
+        };
+        for (node, session) in &before.sessions {
+            let was_active = before.whs.is_active(*node) || before.rhs.is_active(*node);
+            if was_active && !after.whs.is_active(*node) && !after.rhs.is_active(*node) {
+                session.fail_calls(ErrorCode::NodeLost);
+            }
+        }
+        let joined = after.whs.is_active(self.address) && !before.whs.is_active(self.address);
+        Change { taken: true, joined }
+    }
+
+    /// Whether writes must wait for the clocks of the other servers.
+    #[inline]
+    pub(super) fn is_learning(&self) -> bool {
+        self.learning.load(Ordering::Acquire)
+    }
+
+    /// Keeps a write until the clocks are known; gives it back if they are known by now, or too many wait.
+    pub(super) fn hold(&self, write: Submission) -> Result<(), Submission> {
+        let mut held = self.held.lock();
+        if self.is_learning() && held.len() < HELD_LIMIT {
+            held.push(write);
+            Ok(())
+        } else {
+            Err(write)
+        }
+    }
+
+    /// The clocks are known: returns the writes that have waited.
+    pub(super) fn learned(&self) -> Vec<Submission> {
+        let mut held = self.held.lock();
+        self.learning.store(false, Ordering::Release);
+        std::mem::take(&mut held)
+    }
+
+    /// Whether `node` is one of our managers.
+    pub(super) fn is_manager(&self, node: NodeAddress) -> bool {
+        self.config.managers.contains(&node)
+    }
+}
+
+/// What [`Shared::change_spaces`] has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Change {
+    /// At least one hash space was taken.
+    pub(super) taken: bool,
+    /// This server was not active in whs before and is now.
+    pub(super) joined: bool,
+}

@@ -1,0 +1,430 @@
+//! A cluster of real processes on loopback: one or two managers, servers that come, go, hang and return.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use kumo_server::clock::ClockTime;
+use kumo_server::ring::{self, HashSpace};
+use kumo_server::wire::method::{ErrorCode, Method};
+use kumo_server::wire::params::{self, Seed, SetOp};
+use kumo_server::wire::record::raw_value;
+use kumo_server::wire::unpack::Reader;
+use kumo_server::wire::{Message, NodeAddress, RecordValue, frame};
+use rustix::process::Signal;
+
+use super::scripted::Line;
+use super::{Folder, Port, Process, kumo_server, wait_until};
+
+/// What a write was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// Stored everywhere, under this clocktime.
+    At(ClockTime),
+    /// Deleted, or found deleted.
+    Bool(bool),
+    /// A replica could not be written.
+    Nil,
+    /// Not stored, as far as this server knows.
+    Error(ErrorCode),
+    /// The connection was lost first.
+    Unknown,
+}
+
+impl Written {
+    /// Whether every copy is promised.
+    pub(crate) fn is_acknowledged(self) -> bool {
+        matches!(self, Self::At(_) | Self::Bool(true))
+    }
+}
+
+/// A server process with its place: it keeps port and store when it is killed and started again.
+pub(crate) struct Server {
+    port: Port,
+    stream: Port,
+    name: String,
+    flags: Vec<String>,
+    process: Option<Process>,
+}
+
+impl Server {
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.port.address()
+    }
+
+    pub(crate) fn stream_address(&self) -> SocketAddr {
+        self.stream.address()
+    }
+
+    pub(crate) fn process(&mut self) -> &mut Process {
+        self.process.as_mut().expect("a running server")
+    }
+}
+
+/// The processes of a cluster.
+pub(crate) struct Cluster {
+    folder: Folder,
+    stores: PathBuf,
+    pub(crate) managers: Vec<(Port, Option<Process>)>,
+    pub(crate) servers: Vec<Server>,
+    flags: Vec<String>,
+}
+
+impl Cluster {
+    /// A manager and `servers` servers, attached and ready.
+    pub(crate) fn start(servers: usize) -> Self {
+        Self::start_with(1, servers, &[])
+    }
+
+    /// The same with several managers, and with flags for every server.
+    pub(crate) fn start_with(managers: usize, servers: usize, flags: &[&str]) -> Self {
+        Self::start_where(None, managers, servers, flags)
+    }
+
+    /// The same with a single manager and the stores in `stores`.
+    pub(crate) fn start_in(stores: &Path, servers: usize, flags: &[&str]) -> Self {
+        Self::start_where(Some(stores.to_owned()), 1, servers, flags)
+    }
+
+    fn start_where(stores: Option<PathBuf>, managers: usize, servers: usize, flags: &[&str]) -> Self {
+        let folder = Folder::new();
+        let mut cluster = Self {
+            stores: stores.unwrap_or_else(|| folder.path().to_owned()),
+            folder,
+            managers: (0..managers).map(|_| (Port::reserve(), None)).collect(),
+            servers: Vec::new(),
+            flags: flags.iter().map(ToString::to_string).collect(),
+        };
+        for index in 0..managers {
+            cluster.start_manager(index);
+        }
+        for _ in 0..servers {
+            cluster.add_server();
+        }
+        if servers > 0 {
+            cluster.attach();
+        }
+        cluster
+    }
+
+    pub(crate) fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    pub(crate) fn start_manager(&mut self, index: usize) {
+        let own = self.managers[index].0.address().to_string();
+        let mut args = vec!["manager", "-v", "-l", &own, "-k", "0.3"];
+        let partner = self
+            .managers
+            .iter()
+            .enumerate()
+            .find(|(at, _)| *at != index)
+            .map(|(_, (port, _))| port.address().to_string());
+        if let Some(partner) = &partner {
+            args.extend(["-p", partner]);
+        }
+        let process = Process::spawn(&self.folder, &format!("manager{index}"), &kumo_server(), &args);
+        self.managers[index].1 = Some(process);
+    }
+
+    /// Starts one more server and waits until the managers know it; it is not attached yet.
+    pub(crate) fn add_server(&mut self) -> usize {
+        let index = self.servers.len();
+        self.servers.push(Server {
+            port: Port::reserve(),
+            stream: Port::reserve(),
+            name: format!("server{index}"),
+            flags: self.flags.clone(),
+            process: None,
+        });
+        self.start_server(index);
+        self.wait_known(index);
+        index
+    }
+
+    /// Starts a server on its old port with its old store.
+    pub(crate) fn start_server(&mut self, index: usize) {
+        let managers: Vec<_> = self.managers.iter().map(|(port, _)| port.address().to_string()).collect();
+        let server = &mut self.servers[index];
+        let (own, stream, store) = (
+            server.address().to_string(),
+            server.stream.number().to_string(),
+            self.stores.join(format!("{}.tch", server.name)),
+        );
+        let mut args = vec![
+            "-v",
+            "-l",
+            &own,
+            "-L",
+            &stream,
+            "-s",
+            store.to_str().expect("a path in UTF-8"),
+            "-m",
+            &managers[0],
+            "-k",
+            "0.3",
+            "-Ci",
+            "1",
+            "-f",
+            ".",
+        ];
+        if let Some(second) = managers.get(1) {
+            args.extend(["-p", second]);
+        }
+        args.extend(server.flags.iter().map(String::as_str));
+        server.process = Some(Process::spawn(&self.folder, &server.name, &kumo_server(), &args));
+    }
+
+    fn wait_known(&self, index: usize) {
+        let address = NodeAddress::new(self.servers[index].address());
+        wait_until(&format!("the manager knows {address}"), || {
+            let (whs, detached) = self.nodes_info();
+            detached.contains(&address) || whs.nodes.contains(&(address, true))
+        });
+    }
+
+    /// Kills a server as power loss would, but for the kernel's buffers.
+    pub(crate) fn kill(&mut self, index: usize) {
+        self.servers[index].process().signal(Signal::KILL);
+        self.servers[index].process = None;
+    }
+
+    /// Tells a server to end and waits for it.
+    pub(crate) fn stop(&mut self, index: usize) {
+        let process = self.servers[index].process.take().expect("a running server");
+        process.signal(Signal::TERM);
+        let finished = process.finish();
+        assert!(finished.status.success(), "{finished:?}");
+    }
+
+    /// Asks a running manager.
+    pub(crate) fn manager(&self, method: Method, write: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
+        let running = self.managers.iter().find(|(_, process)| process.is_some()).expect("a running manager");
+        ask(running.0.address(), method, write)
+            .expect("an answer of the manager")
+            .unwrap_or_else(|error| panic!("{method:?}: {error}"))
+    }
+
+    /// The hash space for writing, and the servers not attached.
+    pub(crate) fn nodes_info(&self) -> (Seed, Vec<NodeAddress>) {
+        params::nodes_info(&self.manager(Method::GetNodesInfo, params::write_empty)).unwrap()
+    }
+
+    /// Both hash spaces as the manager has them.
+    pub(crate) fn spaces(&self) -> (HashSpace, HashSpace) {
+        let (whs, rhs) = params::hash_spaces(&self.manager(Method::HashSpaceRequest, params::write_empty)).unwrap();
+        (HashSpace::new(whs), HashSpace::new(rhs))
+    }
+
+    /// Attaches all servers that wait for it, and waits until the replace is over.
+    pub(crate) fn attach(&self) {
+        self.start_attach();
+        self.wait_replaced();
+    }
+
+    /// Starts an attach and goes on.
+    pub(crate) fn start_attach(&self) {
+        self.manager(Method::AttachNewServers, |out| params::write_switch(out, true));
+    }
+
+    /// Removes faulty servers, and waits until the replace is over.
+    pub(crate) fn detach(&self) {
+        self.manager(Method::DetachFaultServers, |out| params::write_switch(out, true));
+        self.wait_replaced();
+    }
+
+    /// Runs a replace among the servers as they are.
+    pub(crate) fn replace(&self) {
+        self.manager(Method::StartReplace, |out| params::write_switch(out, false));
+        self.wait_replaced();
+    }
+
+    /// Waits until manager and running servers agree on one hash space and none copies or deletes.
+    pub(crate) fn wait_replaced(&self) {
+        wait_until("the replace is over", || {
+            let (whs, rhs) = self.spaces();
+            whs.is_ready()
+                && whs.seed() == rhs.seed()
+                && self.running().all(|server| server_settled(server.address(), whs.seed()))
+        });
+    }
+
+    /// Waits until the managers have given up a server that was killed or hangs.
+    pub(crate) fn wait_faulty(&self, index: usize) {
+        let address = NodeAddress::new(self.servers[index].address());
+        wait_until(&format!("{address} is faulty"), || {
+            let (whs, rhs) = self.spaces();
+            let alive = self.running().filter(|server| NodeAddress::new(server.address()) != address);
+            !whs.is_active(address)
+                && !rhs.is_active(address)
+                && alive.map(|server| seed(server.address(), 10)).all(|held| held.as_ref() == Some(whs.seed()))
+        });
+    }
+
+    pub(crate) fn running(&self) -> impl Iterator<Item = &Server> {
+        self.servers.iter().filter(|server| server.process.is_some())
+    }
+
+    /// A client that knows the hash spaces as they are now.
+    pub(crate) fn client(&self) -> Client {
+        Client { spaces: self.spaces(), lines: BTreeMap::new() }
+    }
+
+    /// Records that all running servers hold together, tombstones included.
+    pub(crate) fn items(&self) -> u64 {
+        self.running().map(|server| status(server.address(), 7).expect("a count")).sum()
+    }
+
+    /// Asserts that each key is answered with its value by each of its owners, and that nothing else is stored.
+    pub(crate) fn assert_exactly<'k>(&self, records: impl IntoIterator<Item = (&'k [u8], &'k [u8])>, tombstones: u64) {
+        let mut client = self.client();
+        let mut copies = 0;
+        for (key, value) in records {
+            let owners: Vec<_> = client.spaces.1.owners(ring::hash(key)).active().collect();
+            for owner in &owners {
+                let found = client
+                    .get_from(owner.socket(), key)
+                    .unwrap_or_else(|error| panic!("get {key:?} from {owner}: {error}"));
+                let found = found.unwrap_or_else(|| panic!("{} is missing on {owner}", key.escape_ascii()));
+                assert_eq!(RecordValue::new(&found).unwrap().data(), value, "{} on {owner}", key.escape_ascii());
+            }
+            copies += owners.len() as u64;
+        }
+        assert_eq!(
+            self.items(),
+            copies + tombstones,
+            "copies on servers that should have none, or none where some should be"
+        );
+    }
+}
+
+/// One call on a connection of its own; `None` when the connection could not be used.
+pub(crate) fn ask(
+    address: SocketAddr,
+    method: Method,
+    write: impl Fn(&mut Vec<u8>),
+) -> Option<Result<Vec<u8>, ErrorCode>> {
+    call(&mut Line::connect(address), method, write)
+}
+
+fn call(line: &mut Line, method: Method, write: impl Fn(&mut Vec<u8>)) -> Option<Result<Vec<u8>, ErrorCode>> {
+    let mut request = Vec::new();
+    frame::request_head(&mut request, 1, method);
+    write(&mut request);
+    line.try_send(&request)?;
+    loop {
+        let answer = line.try_receive()?;
+        // A manager pushes hash spaces in between.
+        if let Ok(Message::Response(response)) = Message::parse(&answer) {
+            return Some(response.result.map(<[u8]>::to_vec));
+        }
+    }
+}
+
+/// A number of `GetStatus`.
+pub(crate) fn status(address: SocketAddr, number: u32) -> Option<u64> {
+    let result = ask(address, Method::GetStatus, |out| params::write_status(out, number))?.ok()?;
+    Reader::new(&result).u64().ok()
+}
+
+/// A hash space of a server: 9 rhs, 10 whs.
+pub(crate) fn seed(address: SocketAddr, number: u32) -> Option<Seed> {
+    let result = ask(address, Method::GetStatus, |out| params::write_status(out, number))?.ok()?;
+    params::seed(&result).ok()
+}
+
+/// Whether a server has the hash space and nothing to do for it.
+fn server_settled(address: SocketAddr, whs: &Seed) -> bool {
+    let active = whs.nodes.contains(&(NodeAddress::new(address), true));
+    !active
+        || (seed(address, 9).as_ref() == Some(whs)
+            && seed(address, 10).as_ref() == Some(whs)
+            && status(address, 11) == Some(0))
+}
+
+/// A client of the servers: each request to the node that a gateway would choose.
+pub(crate) struct Client {
+    pub(crate) spaces: (HashSpace, HashSpace),
+    lines: BTreeMap<SocketAddr, Line>,
+}
+
+impl Client {
+    fn call(
+        &mut self,
+        address: SocketAddr,
+        method: Method,
+        write: impl Fn(&mut Vec<u8>),
+    ) -> Option<Result<Vec<u8>, ErrorCode>> {
+        if !self.lines.contains_key(&address) {
+            self.lines.insert(address, Line::try_connect(address)?);
+        }
+        let result = call(self.lines.get_mut(&address)?, method, write);
+        if result.is_none() {
+            self.lines.remove(&address);
+        }
+        result
+    }
+
+    fn write(&mut self, key: &[u8], method: Method, write: impl Fn(&mut Vec<u8>)) -> Written {
+        let Some(coordinator) = self.spaces.0.owners(ring::hash(key)).coordinator() else {
+            return Written::Error(ErrorCode::NodeLost);
+        };
+        match self.call(coordinator.socket(), method, write) {
+            None => Written::Unknown,
+            Some(Err(error)) => Written::Error(error),
+            Some(Ok(result)) => match result[..] {
+                [0xc0] => Written::Nil,
+                [0xc2] => Written::Bool(false),
+                [0xc3] => Written::Bool(true),
+                _ => Written::At(ClockTime(Reader::new(&result).u64().unwrap())),
+            },
+        }
+    }
+
+    pub(crate) fn set(&mut self, key: &[u8], data: &[u8]) -> Written {
+        self.set_op(SetOp::Sync, key, ClockTime(0), data)
+    }
+
+    pub(crate) fn cas(&mut self, key: &[u8], expected: ClockTime, data: &[u8]) -> Written {
+        self.set_op(SetOp::Cas, key, expected, data)
+    }
+
+    pub(crate) fn set_op(&mut self, op: SetOp, key: &[u8], clocktime: ClockTime, data: &[u8]) -> Written {
+        let value = raw_value(clocktime, 0, data);
+        self.write(key, Method::Set, |out| params::write_set(out, op, &ring::raw_key(key), &value))
+    }
+
+    pub(crate) fn delete(&mut self, key: &[u8]) -> Written {
+        self.write(key, Method::Delete, |out| params::write_delete(out, 0, &ring::raw_key(key)))
+    }
+
+    /// Gets from one server, whoever it is.
+    pub(crate) fn get_from(&mut self, address: SocketAddr, key: &[u8]) -> Result<Option<Vec<u8>>, ErrorCode> {
+        let result = self.call(address, Method::Get, |out| params::write_get(out, &ring::raw_key(key)));
+        let result = result.unwrap_or(Err(ErrorCode::TransportLost))?;
+        let mut reader = Reader::new(&result);
+        Ok(if reader.nil() { None } else { Some(reader.raw().unwrap().to_vec()) })
+    }
+
+    /// Gets the data from the first owner that answers.
+    pub(crate) fn get(&mut self, key: &[u8]) -> Option<Vec<u8>> {
+        let owners: Vec<_> = self.spaces.1.owners(ring::hash(key)).active().collect();
+        for owner in &owners {
+            if let Ok(found) = self.get_from(owner.socket(), key) {
+                return found.map(|value| RecordValue::new(&value).unwrap().data().to_vec());
+            }
+        }
+        panic!("none of {owners:?} answers for {}", key.escape_ascii());
+    }
+
+    /// Sets until it is acknowledged, following the cluster's hash spaces.
+    pub(crate) fn set_surely(&mut self, cluster: &Cluster, key: &[u8], data: &[u8]) {
+        wait_until("a set is acknowledged", || {
+            let acknowledged = self.set(key, data).is_acknowledged();
+            if !acknowledged {
+                self.spaces = cluster.spaces();
+            }
+            acknowledged
+        });
+    }
+}

@@ -1,0 +1,294 @@
+//! What strangers may send: after each, the server still serves others, and its memory stays bounded.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use kumo_server::ring;
+use kumo_server::wire::method::{ErrorCode, Method, Role};
+use kumo_server::wire::params::{self, Seed, SetOp};
+use kumo_server::wire::{Init, Message, NodeAddress, frame, pack};
+
+use crate::harness::cluster::{Client, Cluster, ask, seed, status};
+use crate::harness::scripted::Line;
+use crate::harness::wait_until;
+
+/// Most memory that a server may take in these tests, in KiB: its caches are hardly filled.
+const MEMORY_LIMIT_KIB: u64 = 700 << 10;
+
+struct Scene {
+    cluster: Cluster,
+    client: Client,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self::with_flags(&[])
+    }
+
+    fn with_flags(flags: &[&str]) -> Self {
+        let cluster = Cluster::start_with(1, 1, flags);
+        let mut client = cluster.client();
+        assert!(client.set(b"k", b"v").is_acknowledged());
+        Self { cluster, client }
+    }
+
+    fn server(&self) -> SocketAddr {
+        self.cluster.servers[0].address()
+    }
+
+    /// The server's port, and that of its streams.
+    fn ports(&self) -> [SocketAddr; 2] {
+        [self.server(), self.cluster.servers[0].stream_address()]
+    }
+
+    #[track_caller]
+    fn still_serves(&mut self) {
+        assert_eq!(self.client.get(b"k").as_deref(), Some(&b"v"[..]));
+        assert!(self.client.set(b"k", b"v").is_acknowledged());
+        let memory = self.cluster.servers[0].process().resident_kib();
+        assert!(memory < MEMORY_LIMIT_KIB, "{memory} KiB");
+    }
+}
+
+/// A fixed sequence of bytes that looks random.
+fn noise(seed: u64) -> impl Iterator<Item = u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    std::iter::repeat_with(move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_be_bytes()[0]
+    })
+}
+
+fn drain(mut stream: TcpStream) {
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    // Whether it ends or is reset: it is over.
+    let _ = stream.read_to_end(&mut Vec::new());
+}
+
+#[test]
+fn random_bytes_on_both_ports() {
+    let mut scene = Scene::new();
+    for address in scene.ports() {
+        for round in 0..50 {
+            let mut stream = TcpStream::connect(address).unwrap();
+            let bytes: Vec<_> = noise(round).take(5000).collect();
+            // It may be closed before all is taken.
+            let _ = stream.write_all(&bytes);
+            let _ = stream.shutdown(std::net::Shutdown::Write);
+            drain(stream);
+        }
+        scene.still_serves();
+    }
+}
+
+#[test]
+fn lengths_and_nesting_beyond_reason() {
+    let mut scene = Scene::new();
+    let deep = [vec![0x94, 0, 1, 34], vec![0x91; 1000]].concat();
+    for bytes in [
+        &[0xdb, 0xff, 0xff, 0xff, 0xff][..],
+        &[0x94, 0, 1, 34, 0x91, 0xdb, 0xff, 0xff, 0xff, 0xff],
+        &[0xdd, 0xff, 0xff, 0xff, 0xff],
+        &[0x94, 0, 1, 34, 0xdf, 0xff, 0xff, 0xff, 0xff],
+        &deep,
+    ] {
+        let mut stream = TcpStream::connect(scene.server()).unwrap();
+        stream.write_all(bytes).unwrap();
+        drain(stream);
+        scene.still_serves();
+    }
+}
+
+#[test]
+fn half_a_message_and_silence() {
+    let mut scene = Scene::with_flags(&["--idle-timeout", "1"]);
+    let mut half = TcpStream::connect(scene.server()).unwrap();
+    half.write_all(&[0x94, 0, 1]).unwrap();
+    let silent = TcpStream::connect(scene.server()).unwrap();
+    // Silence after a whole message is a client's right.
+    let mut idle = Line::connect(scene.server());
+    let mut request = Vec::new();
+    frame::request_head(&mut request, 1, Method::GetStatus);
+    params::write_status(&mut request, 0);
+    idle.ask(&request);
+    drain(half);
+    drain(silent);
+    assert!(matches!(Message::parse(&idle.ask(&request)), Ok(Message::Response(response)) if response.result.is_ok()));
+    scene.still_serves();
+}
+
+#[test]
+fn five_thousand_connections() {
+    let mut scene = Scene::new();
+    let before = scene.cluster.servers[0].process().resident_kib();
+    let streams: Vec<_> = (0..5000).map(|_| TcpStream::connect(scene.server()).unwrap()).collect();
+    scene.still_serves();
+    let after = scene.cluster.servers[0].process().resident_kib();
+    assert!(after.saturating_sub(before) < 5000 * 20, "{before} KiB, then {after} KiB");
+    drop(streams);
+    scene.still_serves();
+}
+
+#[test]
+fn a_client_that_never_reads_its_answers() {
+    let mut scene = Scene::new();
+    let big = vec![b'x'; 1 << 20];
+    assert!(scene.client.set(b"big", &big).is_acknowledged());
+    let mut requests = Vec::new();
+    for msgid in 0..1000 {
+        frame::request_head(&mut requests, msgid, Method::Get);
+        params::write_get(&mut requests, &ring::raw_key(b"big"));
+    }
+    let streams: Vec<_> = (0..20)
+        .map(|_| {
+            let mut stream = TcpStream::connect(scene.server()).unwrap();
+            stream.write_all(&requests).unwrap();
+            stream
+        })
+        .collect();
+    for _ in 0..50 {
+        scene.still_serves();
+    }
+    drop(streams);
+}
+
+/// A cluster connection that claims to be the node at `claimed`.
+fn as_node(scene: &Scene, claimed: &str) -> Line {
+    let mut line = Line::connect(scene.server());
+    let mut init = Vec::new();
+    Init { address: NodeAddress::new(claimed.parse().unwrap()), role: Role::Server }.write(&mut init);
+    line.ask(&init);
+    line
+}
+
+fn refused(line: &mut Line, method: Method, write: impl Fn(&mut Vec<u8>)) -> ErrorCode {
+    let mut request = Vec::new();
+    frame::request_head(&mut request, 7, method);
+    write(&mut request);
+    loop {
+        if let Message::Response(response) = Message::parse(&line.ask(&request)).unwrap() {
+            return response.result.expect_err("refused");
+        }
+    }
+}
+
+#[test]
+fn strangers_do_not_command() {
+    let mut scene = Scene::new();
+    let own = NodeAddress::new(scene.server());
+    let before = seed(scene.server(), 10).unwrap();
+    let mut line = as_node(&scene, "127.0.0.1:9");
+    let usurped = Seed { nodes: vec![(own, true)], clocktime: kumo_server::clock::ClockTime(u64::MAX) };
+    let key = ring::raw_key(b"k");
+    assert_eq!(
+        refused(&mut line, Method::ReplaceCopyStart, |out| params::write_replace_copy_start(out, &usurped, 0, true)),
+        ErrorCode::Server
+    );
+    assert_eq!(
+        refused(&mut line, Method::ReplaceDeleteStart, |out| params::write_seed_and_clock(out, &usurped, 0)),
+        ErrorCode::Server
+    );
+    assert_eq!(
+        refused(&mut line, Method::HashSpaceSync, |out| params::write_hash_space_sync(out, &usurped, &usurped, 0)),
+        ErrorCode::Server
+    );
+    assert_eq!(
+        refused(&mut line, Method::CreateBackup, |out| params::write_backup_suffix(out, b"x")),
+        ErrorCode::Server
+    );
+    assert_eq!(
+        refused(&mut line, Method::ReplaceOffer, |out| params::write_replace_offer(out, own)),
+        ErrorCode::Server
+    );
+    assert_eq!(
+        refused(&mut line, Method::ReplicateDelete, |out| params::write_replicate_delete(
+            out,
+            0,
+            0,
+            usurped.clocktime,
+            &key
+        )),
+        ErrorCode::Server
+    );
+    assert_eq!(seed(scene.server(), 10), Some(before));
+    scene.still_serves();
+}
+
+#[test]
+fn backups_stay_in_their_folder() {
+    let mut scene = Scene::new();
+    let manager = scene.cluster.managers[0].0.address().to_string();
+    let mut line = as_node(&scene, &manager);
+    for suffix in [&b"../x"[..], b"..", b"a/b", b"", b".hidden", b"wal", b"shm", &[b'x'; 65], b"a\0b", b"a b"] {
+        assert_eq!(
+            refused(&mut line, Method::CreateBackup, |out| params::write_backup_suffix(out, suffix)),
+            ErrorCode::Server
+        );
+    }
+    let files = std::fs::read_dir(scene.cluster.folder().path()).unwrap();
+    let backups = files.flatten().filter(|file| file.file_name().to_string_lossy().starts_with("server0.tch-x"));
+    assert_eq!(backups.count(), 0);
+    scene.still_serves();
+}
+
+#[test]
+fn answers_to_calls_that_were_never_made() {
+    let mut scene = Scene::new();
+    let mut line = as_node(&scene, "127.0.0.1:9");
+    for msgid in 0..1000 {
+        let mut answer = Vec::new();
+        frame::response_head(&mut answer, msgid);
+        pack::bool(&mut answer, true);
+        line.send(&answer);
+    }
+    scene.still_serves();
+}
+
+#[test]
+fn parameters_of_every_wrong_shape() {
+    let mut scene = Scene::new();
+    let shapes: [&[u8]; 8] = [
+        b"\xc0",
+        b"\x90",
+        b"\x05",
+        b"\x91\xc0",
+        b"\x92\x90\x90",
+        b"\x93\xa0\xa0\xa0",
+        b"\x94\xff\xff\xff\xff",
+        b"\x81\x01\x01",
+    ];
+    for method in 0..110u8 {
+        for shape in shapes {
+            let request = [&[0x94, 0, 1, method], shape].concat();
+            let answer = Line::connect(scene.server()).ask(&request);
+            assert!(
+                matches!(Message::parse(&answer), Ok(Message::Response(response)) if response.result == Err(ErrorCode::Protocol)),
+                "{method} {shape:?}"
+            );
+        }
+    }
+    scene.still_serves();
+}
+
+#[test]
+fn a_message_beyond_the_limit_is_refused_and_one_below_is_not() {
+    let mut scene = Scene::with_flags(&["--max-message", "2"]);
+    assert!(scene.client.set(b"fits", &vec![1; (2 << 20) - 100]).is_acknowledged());
+    let too_long = vec![1; 2 << 20];
+    let answer =
+        ask(scene.server(), Method::Set, |out| params::write_set(out, SetOp::Sync, &ring::raw_key(b"k"), &too_long));
+    assert_eq!(answer, None, "the connection is closed");
+    scene.still_serves();
+}
+
+#[test]
+fn connections_beyond_the_limit_are_turned_away() {
+    let mut scene = Scene::with_flags(&["--max-connections", "20"]);
+    let streams: Vec<_> = (0..40).map(|_| TcpStream::connect(scene.server()).unwrap()).collect();
+    scene.still_serves();
+    drop(streams);
+    wait_until("there is room again", || status(scene.server(), 0).is_some());
+}
