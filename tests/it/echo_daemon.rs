@@ -1,7 +1,7 @@
 //! The smallest daemon on `life::run`, for the tests of a process's life: answers each line with a line.
 //!
 //! `wait` is answered when the daemon is told to stop, `hang` never; `panic` panics, `fail` ends the service.
-//! Arguments: an address, then `-d PIDFILE`, `-o LOG`, and how to start: `--die`, `--panic` or `--never`.
+//! Arguments: an address, then `-d PIDFILE`, `-o LOG`, `--keep-stdout`, and how to start: `--die`, `--panic` or `--never`.
 
 #![allow(
     clippy::unwrap_used,
@@ -103,6 +103,7 @@ fn main() -> ExitCode {
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "-d" => settings.pid_file = Some(args.next().expect("a path").into()),
+            "--keep-stdout" => settings.keep_stdout = true,
             "-o" => settings.log.target = logging::Target::File(args.next().expect("a path").into()),
             _ => how = arg,
         }
