@@ -59,12 +59,13 @@ pub trait Service: Sized {
 /// end, 1 after an error, of which one line is on stderr, and 128 + n after signal n when it did not end in order.
 /// When it detaches, this returns in the launching process once the service listens or has failed.
 pub fn run<S: Service>(settings: &Settings, start: impl AsyncFnOnce() -> Result<S, Cause>) -> ExitCode {
-    let ready = match detach::detach(settings) {
+    // Outlives everything else: the launching process ends only when the reason is told and the pid file is gone.
+    let mut ready = match detach::detach(settings) {
         Ok(Side::Launcher(status)) => return status,
         Ok(Side::Daemon(ready)) => ready,
         Err(error) => return complain(settings, &error),
     };
-    match live(settings, ready, start) {
+    match live(settings, &mut ready, start) {
         Ok(()) => ExitCode::SUCCESS,
         Err(cause) => complain(settings, &*cause),
     }
@@ -73,7 +74,7 @@ pub fn run<S: Service>(settings: &Settings, start: impl AsyncFnOnce() -> Result<
 /// From pid file to pid file.
 fn live<S: Service>(
     settings: &Settings,
-    ready: Ready,
+    ready: &mut Ready,
     start: impl AsyncFnOnce() -> Result<S, Cause>,
 ) -> Result<(), Cause> {
     let mut pid_file = settings.pid_file.as_deref().map(PidFile::claim).transpose()?;
@@ -99,7 +100,7 @@ async fn serve<S: Service>(
     settings: &Settings,
     log: &Log,
     pid_file: &mut Option<PidFile>,
-    ready: Ready,
+    ready: &mut Ready,
     start: impl AsyncFnOnce() -> Result<S, Cause>,
 ) -> Result<(), Cause> {
     let mut signals = Signals::new().map_err(|error| format!("cannot handle signals: {error}"))?;
