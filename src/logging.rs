@@ -110,11 +110,16 @@ impl Log {
             Err(error) => tracing::error!("{error}; going on with the old one"),
         }
     }
+
+    /// Waits, up to a second, until every line so far is written; false if that was not long enough.
+    pub fn flush(&self) -> bool {
+        self.output.flush(&self.queue, FLUSH_TIMEOUT)
+    }
 }
 
 impl Drop for Log {
     fn drop(&mut self) {
-        if !self.output.flush(&self.queue, FLUSH_TIMEOUT)
+        if !self.flush()
             && let Some(worker) = self.worker.take()
         {
             // A reader of stdout that has stopped reading must not keep the process from ending.

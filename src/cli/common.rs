@@ -23,34 +23,34 @@ pub(super) const SERVER_PORT: u16 = 19800;
 #[derive(Debug, clap::Args)]
 pub(super) struct Common {
     /// Pause between two signs of life to each manager
-    #[arg(short, long, value_name = "SECONDS", default_value = "2", value_parser = positive_seconds)]
+    #[arg(short, long, value_name = "SEC", default_value = "2", value_parser = positive_seconds)]
     pub(super) keepalive_interval: Duration,
 
     /// How long one attempt to connect may take
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = positive_seconds)]
+    #[arg(long, value_name = "SEC", default_value = "1", value_parser = positive_seconds)]
     connect_timeout: Duration,
 
-    /// Attempts to connect after a failed one before a node is lost
-    #[arg(long, value_name = "NUMBER", default_value = "4", value_parser = RangedU64ValueParser::<u32>::new().range(0..=65535))]
+    /// Attempts after a failed one; then a node is lost
+    #[arg(long, value_name = "N", default_value = "4", value_parser = RangedU64ValueParser::<u32>::new().range(0..=65535))]
     connect_retry_limit: u32,
 
     /// One step of a call's time-out; a call has ten
-    #[arg(long, value_name = "SECONDS", default_value = "8", value_parser = positive_seconds)]
+    #[arg(long, value_name = "SEC", default_value = "8", value_parser = positive_seconds)]
     pub(super) clock_interval: Duration,
 
     /// Threads that write
-    #[arg(long, value_name = "NUMBER", default_value = "2", value_parser = RangedU64ValueParser::<usize>::new().range(1..=256))]
+    #[arg(long, value_name = "N", default_value = "2", value_parser = RangedU64ValueParser::<usize>::new().range(1..=256))]
     pub(super) write_threads: usize,
 
     /// Threads that read
-    #[arg(long, value_name = "NUMBER", default_value = "4", value_parser = RangedU64ValueParser::<usize>::new().range(1..=256))]
+    #[arg(long, value_name = "N", default_value = "4", value_parser = RangedU64ValueParser::<usize>::new().range(1..=256))]
     pub(super) read_threads: usize,
 
     /// Log file; "-" or none: stdout
     #[arg(short = 'o', long, value_name = "PATH")]
     log: Option<PathBuf>,
 
-    /// Binary log file, read with kumolog
+    /// Binary log file, in the original's format
     #[arg(short = 'g', long, value_name = "PATH")]
     binary_log: Option<PathBuf>,
 
@@ -75,15 +75,15 @@ pub(super) struct Bounds {
     max_message: u64,
 
     /// Connections accepted at one time
-    #[arg(long, value_name = "NUMBER", default_value = "10000", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value = "10000", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     max_connections: usize,
 
-    /// How long an accepted connection may go without completing a message
-    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = positive_seconds)]
+    /// How long a connection may take for one message
+    #[arg(long, value_name = "SEC", default_value = "60", value_parser = positive_seconds)]
     idle_timeout: Duration,
 
-    /// How long requests in flight may take to finish at a shutdown
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    /// How long a shutdown waits for requests
+    #[arg(long, value_name = "SEC", default_value = "10", value_parser = seconds)]
     shutdown_timeout: Duration,
 }
 

@@ -27,7 +27,7 @@ struct Args {
     auto_replace: bool,
 
     /// How long to wait after a change before an automatic replace
-    #[arg(long, value_name = "SECONDS", default_value = "4", value_parser = seconds)]
+    #[arg(long, value_name = "SEC", default_value = "4", value_parser = seconds)]
     replace_delay: Duration,
 
     #[command(flatten)]

@@ -14,6 +14,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 pub use parse::{Call, Stop, parse};
 
@@ -74,17 +75,24 @@ fn choose(program: &str, mut args: Vec<OsString>) -> Result<(Call, Run), String>
 }
 
 fn usage() -> String {
-    let tools: Vec<_> = TOOLS.iter().map(|tool| tool.name).collect();
     format!(
         "usage: {SERVER} -m <addr[:19700]> [-p <addr[:19700]>] -l <addr[:19800]> -s <path> [option]...\n       \
          {SERVER} <tool> ...\n\
          tools: {}\n\
          More with '{SERVER} --help'.\n",
-        tools.join(", ")
+        tool_names()
     )
 }
 
-/// The tools, for the end of the server's `--help` and `--version`.
+fn tool_names() -> String {
+    TOOLS.iter().map(|tool| tool.name).collect::<Vec<_>>().join(", ")
+}
+
+/// The version, and what else the binary can do.
+static VERSION_AND_TOOLS: LazyLock<String> =
+    LazyLock::new(|| format!("{}\ntools: {}", env!("CARGO_PKG_VERSION"), tool_names()));
+
+/// The tools, for the end of the server's `--help`.
 fn tools_help() -> String {
     let lines = TOOLS.iter().map(|tool| format!("\n  {:<10} {} (link: {})", tool.name, tool.about, tool.link));
     format!("Tools ({SERVER} <tool> --help):{}", lines.collect::<String>())
@@ -111,4 +119,36 @@ fn report(program: &str, stop: Stop) -> ExitCode {
 /// Prints as much as the other end wants: a closed pipe is no reason to fail.
 fn print(mut to: impl Write, text: &str) {
     let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(program: &str, args: &[&str]) -> Result<(String, Vec<OsString>), String> {
+        choose(program, args.iter().map(OsString::from).collect()).map(|(call, _)| (call.program, call.args))
+    }
+
+    #[test]
+    fn a_dash_means_the_server_whatever_the_binary_is_called() {
+        for program in ["kumo-server", "kumo-server-0.1", ""] {
+            assert_eq!(chosen(program, &["-v"]), Ok(("kumo-server".to_owned(), vec!["-v".into()])), "{program}");
+        }
+    }
+
+    #[test]
+    fn each_tool_is_found_by_name_and_by_link() {
+        for tool in TOOLS {
+            let by_name = (format!("kumo-server {}", tool.name), vec![OsString::from("--help")]);
+            assert_eq!(chosen("kumo-server", &[tool.name, "--help"]), Ok(by_name));
+            assert_eq!(chosen(tool.link, &["-x"]), Ok((tool.link.to_owned(), vec!["-x".into()])));
+        }
+    }
+
+    #[test]
+    fn no_tool_is_a_mistake() {
+        assert_eq!(chosen("kumo-server", &[]), Err(usage()));
+        let unknown = "kumo-server: unknown tool 'nope'; try 'kumo-server --help'\n";
+        assert_eq!(chosen("kumo-server", &["nope", "-v"]), Err(unknown.to_owned()));
+    }
 }

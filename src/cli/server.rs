@@ -27,7 +27,7 @@ struct Args {
     #[arg(short, long, value_name = "ADDR[:PORT]")]
     listen: HostPort,
 
-    /// Port of the replace stream; if it is taken, a free one is used
+    /// Port of the replace stream; a free one if taken
     #[arg(short = 'L', long, value_name = "PORT", default_value = "19900")]
     stream_listen: u16,
 
@@ -48,33 +48,33 @@ struct Args {
     manager2: Option<HostPort>,
 
     /// How often a failed copy of a set is tried again
-    #[arg(short = 'S', long, value_name = "NUMBER", default_value = "20", value_parser = RangedU64ValueParser::<u32>::new().range(0..=65535))]
+    #[arg(short = 'S', long, value_name = "N", default_value = "20", value_parser = RangedU64ValueParser::<u32>::new().range(0..=65535))]
     replicate_set_retry: u32,
 
     /// How often a failed copy of a delete is tried again
-    #[arg(short = 'D', long, value_name = "NUMBER", default_value = "20", value_parser = RangedU64ValueParser::<u32>::new().range(0..=65535))]
+    #[arg(short = 'D', long, value_name = "N", default_value = "20", value_parser = RangedU64ValueParser::<u32>::new().range(0..=65535))]
     replicate_delete_retry: u32,
 
-    /// Room for the temporary files of a replace; 0: no limit
+    /// Room for those temporary files; 0: no limit
     #[arg(short = 'M', long, value_name = "MIB", default_value = "0", value_parser = mebibytes)]
     replace_memory_limit: u64,
 
     /// How long a deleted key is remembered at least
-    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    #[arg(long, value_name = "SEC", default_value = "60", value_parser = seconds)]
     garbage_min_time: Duration,
 
     /// How long a deleted key is remembered at most
-    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = seconds)]
+    #[arg(long, value_name = "SEC", default_value = "3600", value_parser = seconds)]
     garbage_max_time: Duration,
 
-    /// Room for deleted keys beyond which the oldest are forgotten early
+    /// Room for deleted keys; the oldest go early
     #[arg(long, value_name = "KIB", default_value = "2048", value_parser = kibibytes)]
     garbage_mem_limit: u64,
 
     #[command(flatten)]
     common: Common,
 
-    /// What an acknowledged write survives besides a crash of the process
+    /// Force writes to disk: always, everysec, os
     #[arg(long, value_name = "MODE", default_value = "everysec", value_enum, hide_possible_values = true)]
     sync: Sync,
 
@@ -82,7 +82,7 @@ struct Args {
     #[arg(long, value_name = "MIB", default_value = "256", value_parser = mebibytes)]
     cache: u64,
 
-    /// Room on disk for writes that are not yet in the database
+    /// Room for writes not yet in the database
     #[arg(long, value_name = "MIB", default_value = "256", value_parser = mebibytes)]
     redo_limit: u64,
 
@@ -117,7 +117,8 @@ impl life::Service for Server {
 
 /// Parses and resolves the server's flags.
 fn settings(call: &Call) -> Result<(life::Settings, Config), Stop> {
-    let args: Args = parse(call, |command| command.after_help(super::tools_help()))?;
+    let args: Args =
+        parse(call, |command| command.after_help(super::tools_help()).long_version(super::VERSION_AND_TOOLS.as_str()))?;
     let config = args.config(&system_resolver)?;
     Ok((args.common.life(&call.program, &args.bounds), config))
 }

@@ -86,7 +86,7 @@ fn outlives_the_terminal(stream: BorrowedFd) -> bool {
 
 impl Ready {
     /// The service listens: the launching process may end with success.
-    pub(super) fn tell(mut self) {
+    pub(super) fn tell(&mut self) {
         let Some(mut pipe) = self.0.take() else { return };
         if !outlives_the_terminal(io::stderr().as_fd())
             && let Err(error) = File::options()
@@ -101,7 +101,7 @@ impl Ready {
     }
 }
 
-/// Dropped before it was told: the start has failed, and the reason is or will be on stderr.
+/// Dropped before it was told: the start has failed, and the reason is on stderr.
 impl Drop for Ready {
     fn drop(&mut self) {
         if let Some(pipe) = &mut self.0 {

@@ -9,6 +9,7 @@ mod signals;
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -52,28 +53,20 @@ pub trait Service: Sized {
     }
 }
 
-/// How a life ended.
-enum End {
-    /// In order.
-    Stopped,
-    /// By a signal that would not wait, or came too early.
-    Killed(Signal),
-}
-
 /// Runs the service that `start` makes until a signal ends it; the result is the process's exit status.
 ///
 /// Call it before the process has a second thread: it may fork. The status is 0 after SIGTERM or SIGINT and an orderly
 /// end, 1 after an error, of which one line is on stderr, and 128 + n after signal n when it did not end in order.
 /// When it detaches, this returns in the launching process once the service listens or has failed.
 pub fn run<S: Service>(settings: &Settings, start: impl AsyncFnOnce() -> Result<S, Cause>) -> ExitCode {
-    let ready = match detach::detach(settings) {
+    // Outlives everything else: the launching process ends only when the reason is told and the pid file is gone.
+    let mut ready = match detach::detach(settings) {
         Ok(Side::Launcher(status)) => return status,
         Ok(Side::Daemon(ready)) => ready,
         Err(error) => return complain(settings, &error),
     };
-    match live(settings, ready, start) {
-        Ok(End::Stopped) => ExitCode::SUCCESS,
-        Ok(End::Killed(signal)) => ExitCode::from(signal.exit_status()),
+    match live(settings, &mut ready, start) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(cause) => complain(settings, &*cause),
     }
 }
@@ -81,17 +74,17 @@ pub fn run<S: Service>(settings: &Settings, start: impl AsyncFnOnce() -> Result<
 /// From pid file to pid file.
 fn live<S: Service>(
     settings: &Settings,
-    ready: Ready,
+    ready: &mut Ready,
     start: impl AsyncFnOnce() -> Result<S, Cause>,
-) -> Result<End, Cause> {
-    let pid_file = settings.pid_file.as_deref().map(PidFile::claim).transpose()?;
+) -> Result<(), Cause> {
+    let mut pid_file = settings.pid_file.as_deref().map(PidFile::claim).transpose()?;
     let log = Log::open(&settings.log)?;
     files::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start threads: {error}"))?;
-    let end = runtime.block_on(serve(settings, &log, ready, start));
+    let end = runtime.block_on(serve(settings, &log, &mut pid_file, ready, start));
     if let Err(cause) = &end {
         tracing::error!("ending: {}", line(&**cause));
     }
@@ -106,15 +99,18 @@ fn live<S: Service>(
 async fn serve<S: Service>(
     settings: &Settings,
     log: &Log,
-    ready: Ready,
+    pid_file: &mut Option<PidFile>,
+    ready: &mut Ready,
     start: impl AsyncFnOnce() -> Result<S, Cause>,
-) -> Result<End, Cause> {
+) -> Result<(), Cause> {
     let mut signals = Signals::new().map_err(|error| format!("cannot handle signals: {error}"))?;
+    // Pinned here and below, so that ending at once does not begin by dropping what may take its time to go.
+    let starting = pin!(start());
     let mut service = tokio::select! {
-        service = start() => service?,
+        service = starting => service?,
         signal = signals.end() => {
             tracing::warn!("{signal} before the start was complete");
-            return Ok(End::Killed(signal));
+            end_at_once(signal, log, pid_file);
         }
     };
     ready.tell();
@@ -133,15 +129,23 @@ async fn serve<S: Service>(
             cause = service.failed() => return Err(cause),
         }
     }
+    let stopping = pin!(service.stop(Instant::now() + settings.shutdown_timeout));
     tokio::select! {
-        stopped = service.stop(Instant::now() + settings.shutdown_timeout) => stopped?,
+        stopped = stopping => stopped?,
         signal = signals.end() => {
             tracing::warn!("{signal} again: ending at once");
-            return Ok(End::Killed(signal));
+            end_at_once(signal, log, pid_file);
         }
     }
     tracing::info!("stopped");
-    Ok(End::Stopped)
+    Ok(())
+}
+
+/// Ends the process without waiting for any thread, and without any destructor but those of log and pid file.
+fn end_at_once(signal: Signal, log: &Log, pid_file: &mut Option<PidFile>) -> ! {
+    drop(pid_file.take());
+    log.flush();
+    std::process::exit(signal.exit_status());
 }
 
 /// Prints why the process ends; the result is its exit status.

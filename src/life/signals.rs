@@ -14,7 +14,7 @@ pub(super) enum Signal {
 
 impl Signal {
     /// The exit status of a process that this signal has ended, by the shell's convention.
-    pub(super) fn exit_status(self) -> u8 {
+    pub(super) fn exit_status(self) -> i32 {
         128 + match self {
             Self::Interrupt => 2,
             Self::Terminate => 15,

@@ -18,12 +18,30 @@ fn without_arguments_usage_goes_to_stderr() {
 fn help_and_version_go_to_stdout() {
     let help = run("--help");
     assert_eq!((help.status.code(), help.stderr.as_str()), (Some(0), ""));
-    for line in ["Usage: kumo-server [OPTIONS] --listen", "\n -gN, --garbage-min-time <SECONDS>", "\nTools"] {
+    for line in ["Usage: kumo-server [OPTIONS] --listen", "\n -gN, --garbage-min-time <SEC>", "\nTools"] {
         assert!(help.stdout.contains(line), "no {line:?} in {}", help.stdout);
     }
     let version = run("--version");
     assert_eq!((version.status.code(), version.stderr.as_str()), (Some(0), ""));
-    assert_eq!(version.stdout.lines().next(), Some(concat!("kumo-server ", env!("CARGO_PKG_VERSION"))));
+    let mut lines = version.stdout.lines();
+    assert_eq!(lines.next(), Some(concat!("kumo-server ", env!("CARGO_PKG_VERSION"))));
+    assert!(lines.next().is_some_and(|line| line.starts_with("tools: ")), "{version:?}");
+}
+
+/// Each block of the manual that begins with a command shows what that command prints.
+#[test]
+fn the_manual_shows_the_help_as_it_is() {
+    let manual = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/manual.md")).expect("the manual");
+    let mut shown = 0;
+    for block in manual.split("```").skip(1).step_by(2) {
+        let Some((command, text)) = block.split_once("$ kumo-server ").and_then(|(_, rest)| rest.split_once('\n'))
+        else {
+            continue;
+        };
+        assert_eq!(run(command).stdout, text, "docs/manual.md, {command}");
+        shown += 1;
+    }
+    assert!(shown > 0, "the manual shows no help");
 }
 
 #[test]
@@ -34,7 +52,7 @@ fn mistakes_are_one_line_on_stderr() {
         (
             format!("{LEAST} -TR x"),
             2,
-            "kumo-server: invalid value 'x' for '-TR <NUMBER>': invalid digit found in string; try 'kumo-server --help'\n",
+            "kumo-server: invalid value 'x' for '-TR <N>': invalid digit found in string; try 'kumo-server --help'\n",
         ),
         (format!("{LEAST} -f /nowhere"), 1, "kumo-server: -f /nowhere: not a directory\n"),
     ] {

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
@@ -62,6 +62,28 @@ fn without_a_log_file_the_log_goes_where_stdout_was_redirected_to() {
     let _daemon = Detached::named_by(&folder);
     assert!(answers(&port));
     wait_until("a line in the log", || folder.read("run.out").contains("accepted peer=127.0.0.1"));
+}
+
+#[test]
+fn a_log_that_was_sent_to_stdout_stays_there_even_in_a_pipe() {
+    let (folder, port) = (Folder::new(), Port::reserve());
+    let mut launcher = Command::new(echo_daemon())
+        .args([&port.address().to_string(), "-d", "pid", "--keep-stdout"])
+        .current_dir(folder.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a launcher");
+    let mut log = BufReader::new(launcher.stdout.take().expect("a pipe"));
+    assert!(launcher.wait().expect("a launcher").success());
+    let daemon = Detached::named_by(&folder);
+    assert!(answers(&port));
+    let mut line = String::new();
+    log.read_line(&mut line).expect("a line");
+    assert!(line.contains("accepted peer=127.0.0.1"), "{line}");
+    kill_process(daemon.0, Signal::TERM).expect("a signal");
+    // The end of the daemon is the end of the pipe.
+    let rest: Vec<_> = log.lines().map(|line| line.expect("a line")).collect();
+    assert!(rest.last().is_some_and(|line| line.ends_with("stopped")), "{rest:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The smallest daemon on `life::run`, for the tests of a process's life: answers each line with a line.
 //!
 //! `wait` is answered when the daemon is told to stop, `hang` never; `panic` panics, `fail` ends the service.
-//! Arguments: an address, then `-d PIDFILE`, `-o LOG`, and how to start: `--die`, `--panic` or `--never`.
+//! Arguments: an address, then `-d PIDFILE`, `-o LOG`, `--keep-stdout`, and how to start: `--die`, `--panic` or `--never`.
 
 #![allow(
     clippy::unwrap_used,
@@ -70,12 +70,23 @@ async fn talk(socket: TcpStream, mut stopping: watch::Receiver<bool>, failed: Ar
     }
 }
 
+/// A part that takes its time to go, and must not hold up an end at once.
+struct Slow;
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        std::thread::sleep(Duration::from_mins(1));
+    }
+}
+
 impl Service for Echo {
     async fn stop(self, deadline: Instant) -> Result<(), Cause> {
         self.accept.abort();
         let _ = self.accept.await;
         self.stopping.send_replace(true);
+        let slow = Slow;
         let _ = tokio::time::timeout_at(deadline, self.stopping.closed()).await;
+        std::mem::forget(slow);
         Ok(())
     }
 
@@ -103,6 +114,7 @@ fn main() -> ExitCode {
     while let Some(arg) = args.next() {
         match arg.as_str() {
             "-d" => settings.pid_file = Some(args.next().expect("a path").into()),
+            "--keep-stdout" => settings.keep_stdout = true,
             "-o" => settings.log.target = logging::Target::File(args.next().expect("a path").into()),
             _ => how = arg,
         }

@@ -133,11 +133,11 @@ fn ipv6_literals_are_addresses() {
 fn mistakes_are_one_line_that_names_flag_and_value() {
     let usage = |text: &str| Stop::Usage(text.to_owned());
     for (more, stop) in [
-        ("-gN x", usage("invalid value 'x' for '-gN <SECONDS>': not a number of seconds")),
-        ("-gN", usage("a value is required for '-gN <SECONDS>' but none was supplied")),
-        ("-Ys 0", usage("invalid value '0' for '-Ys <SECONDS>': must be at least 0.001 seconds")),
-        ("-TR 0", usage("invalid value '0' for '-TR <NUMBER>': 0 is not in 1..=256")),
-        ("-TR -1", usage("invalid value '-1' for '-TR <NUMBER>': invalid digit found in string")),
+        ("-gN x", usage("invalid value 'x' for '-gN <SEC>': not a number of seconds")),
+        ("-gN", usage("a value is required for '-gN <SEC>' but none was supplied")),
+        ("-Ys 0", usage("invalid value '0' for '-Ys <SEC>': must be at least 0.001 seconds")),
+        ("-TR 0", usage("invalid value '0' for '-TR <N>': 0 is not in 1..=256")),
+        ("-TR -1", usage("invalid value '-1' for '-TR <N>': invalid digit found in string")),
         ("-L 65536", usage("invalid value '65536' for '-L <PORT>': 65536 is not in 0..=65535")),
         ("-gQ 5", usage("unknown flag '-gQ'; there are -gN, -gX, -gS")),
         (

@@ -29,7 +29,7 @@ pub(crate) fn echo_daemon() -> PathBuf {
     path
 }
 
-/// A fresh folder, removed at the end.
+/// A fresh folder, removed at the end. When its test fails, the logs in it are shown.
 pub(crate) struct Folder(tempfile::TempDir);
 
 impl Folder {
@@ -49,6 +49,16 @@ impl Folder {
     /// The text of the file `name` in it; empty if there is none.
     pub(crate) fn read(&self, name: &str) -> String {
         read(&self.join(name))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let files = std::fs::read_dir(self.path()).into_iter().flatten().flatten().map(|entry| entry.path());
+        let is_log = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().contains("log"));
+        for log in files.filter(|path| std::thread::panicking() && is_log(path)) {
+            eprintln!("--- {}\n{}", log.display(), read(&log));
+        }
     }
 }
 

@@ -39,6 +39,7 @@ impl Process {
             .current_dir(folder.path())
             .env_remove("RUST_LOG")
             .env_remove("RUST_BACKTRACE")
+            .env_remove("COLUMNS")
             .stdin(Stdio::null())
             .stdout(File::create(&out).expect("a file for stdout"))
             .stderr(File::create(&err).expect("a file for stderr"))
