@@ -21,19 +21,27 @@ pub(super) enum Phase {
 #[derive(Debug, Clone)]
 pub(super) struct Replace {
     seed: Seed,
+    full: bool,
     phase: Phase,
     servers: BTreeSet<NodeAddress>,
     waiting: BTreeSet<NodeAddress>,
+    /// A server has not done its part.
+    incomplete: bool,
 }
 
 impl Replace {
     /// Begins the copying by `servers` towards `seed`.
-    pub(super) fn new(seed: Seed, servers: BTreeSet<NodeAddress>) -> Self {
-        Self { seed, phase: Phase::Copy, waiting: servers.clone(), servers }
+    pub(super) fn new(seed: Seed, full: bool, servers: BTreeSet<NodeAddress>) -> Self {
+        Self { seed, full, phase: Phase::Copy, waiting: servers.clone(), servers, incomplete: false }
     }
 
     pub(super) fn seed(&self) -> &Seed {
         &self.seed
+    }
+
+    /// Whether every server copies every record to all its owners.
+    pub(super) fn is_full(&self) -> bool {
+        self.full
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -42,6 +50,11 @@ impl Replace {
 
     pub(super) fn servers(&self) -> &BTreeSet<NodeAddress> {
         &self.servers
+    }
+
+    /// Whether some server has not done its part, so that it should all be run again.
+    pub(super) fn is_incomplete(&self) -> bool {
+        self.incomplete
     }
 
     /// Whether `server` has still to report the end of `phase` for the hash space of `clocktime`.
@@ -58,6 +71,12 @@ impl Replace {
     pub(super) fn delete(&mut self) {
         self.phase = Phase::Delete;
         self.waiting = self.servers.clone();
+    }
+
+    /// `server` will not do its part. Says whether it was the last awaited.
+    pub(super) fn refused(&mut self, server: NodeAddress) -> bool {
+        self.incomplete = true;
+        self.forget(server)
     }
 
     /// `server` is gone and will report nothing. Says whether it was the last awaited.

@@ -86,16 +86,15 @@ impl Spaces {
     /// nothing is being rebalanced.
     pub(super) fn fault(&mut self, node: NodeAddress, clock: &Clock) -> bool {
         let apart = self.whs.clocktime != self.rhs.clocktime;
-        let stamp_of = |spaces: &Self| spaces.stamp(clock);
-        let in_rhs = deactivate(&mut self.rhs, node);
-        let in_whs = deactivate(&mut self.whs, node);
-        if in_rhs {
-            self.rhs.clocktime = stamp_of(self);
+        let read = deactivate(&mut self.rhs, node);
+        let written = deactivate(&mut self.whs, node);
+        if read {
+            self.rhs.clocktime = self.stamp(clock);
         }
-        if in_whs {
-            self.whs.clocktime = if in_rhs && !apart { self.rhs.clocktime } else { stamp_of(self) };
+        if written {
+            self.whs.clocktime = if read && !apart { self.rhs.clocktime } else { self.stamp(clock) };
         }
-        in_rhs || in_whs
+        read || written
     }
 
     /// Reads as it is written: what the copying of a replace has prepared.
@@ -107,16 +106,15 @@ impl Spaces {
     pub(super) fn merge(&mut self, whs: Seed, rhs: Seed, clock: &Clock) -> Merge {
         clock.observe(whs.clocktime);
         clock.observe(rhs.clocktime);
-        let lags = supersedes(&self.whs, &whs) || supersedes(&self.rhs, &rhs);
-        let take_whs = supersedes(&whs, &self.whs);
-        let take_rhs = supersedes(&rhs, &self.rhs);
-        if take_whs {
-            self.whs = whs;
+        let mut merge = Merge { taken: false, partner_lags: false };
+        for (held, received) in [(&mut self.whs, whs), (&mut self.rhs, rhs)] {
+            merge.partner_lags |= supersedes(held, &received);
+            if supersedes(&received, held) {
+                *held = received;
+                merge.taken = true;
+            }
         }
-        if take_rhs {
-            self.rhs = rhs;
-        }
-        Merge { taken: take_whs || take_rhs, partner_lags: lags }
+        merge
     }
 
     /// Gives the hash space for writing a new clocktime, nothing else.
@@ -226,15 +224,9 @@ mod tests {
         let mut new = old.clone();
         new.fault(node(1), &clock);
         let mut here = old.clone();
-        assert_eq!(
-            here.merge(new.whs.clone(), new.rhs.clone(), &clock),
-            Merge { taken: true, partner_lags: false }
-        );
+        assert_eq!(here.merge(new.whs.clone(), new.rhs.clone(), &clock), Merge { taken: true, partner_lags: false });
         assert_eq!(here, new);
-        assert_eq!(
-            here.merge(old.whs.clone(), old.rhs.clone(), &clock),
-            Merge { taken: false, partner_lags: true }
-        );
+        assert_eq!(here.merge(old.whs.clone(), old.rhs.clone(), &clock), Merge { taken: false, partner_lags: true });
         assert_eq!(here, new);
         let same = here.clone();
         assert_eq!(here.merge(same.whs, same.rhs, &clock), Merge { taken: false, partner_lags: false });

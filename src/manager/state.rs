@@ -21,10 +21,7 @@ pub(super) enum Action {
     /// Both hash spaces, to every client connection.
     PushClients,
     /// The start of the copying, to the servers of the replace.
-    StartCopy {
-        /// Every server sends every record to all its owners.
-        full: bool,
-    },
+    StartCopy,
     /// The start of the deleting, to the servers of the replace.
     StartDelete,
 }
@@ -180,8 +177,8 @@ impl State {
         let seed = self.spaces.whs.clone();
         self.unfinished = Some(seed.clocktime);
         tracing::info!(clocktime = %seed.clocktime, servers = self.servers.len(), full, "replace: copying");
-        self.replace = Some(Replace::new(seed, self.servers.clone()));
-        Ok(vec![Action::SyncPartner, Action::StartCopy { full }, Action::PushClients])
+        self.replace = Some(Replace::new(seed, full, self.servers.clone()));
+        Ok(vec![Action::SyncPartner, Action::StartCopy, Action::PushClients])
     }
 
     /// A server has ended a phase of the replace towards the hash space of `clocktime`.
@@ -190,11 +187,20 @@ impl State {
         if last { self.phase_complete() } else { Vec::new() }
     }
 
-    /// A server will not take part in the copying: deleting after it could lose records.
-    pub(super) fn refused(&mut self, server: NodeAddress, clocktime: ClockTime) {
-        if self.replace.as_ref().is_some_and(|replace| replace.awaits(server, Phase::Copy, clocktime)) {
-            self.void_copy("a server refused to start");
+    /// A server will not do its part. After such a copying, deleting could lose records: it is given up.
+    pub(super) fn refused(&mut self, server: NodeAddress, phase: Phase, clocktime: ClockTime) -> Vec<Action> {
+        match &mut self.replace {
+            Some(replace) if replace.awaits(server, phase, clocktime) => match phase {
+                Phase::Copy => self.void_copy("a server refused to copy"),
+                Phase::Delete => {
+                    if replace.refused(server) {
+                        return self.phase_complete();
+                    }
+                }
+            },
+            _ => {}
         }
+        Vec::new()
     }
 
     fn phase_complete(&mut self) -> Vec<Action> {
@@ -208,9 +214,13 @@ impl State {
                 vec![Action::SyncPartner, Action::StartDelete, Action::PushClients]
             }
             Phase::Delete => {
-                tracing::info!(%clocktime, "replace: finished");
+                if replace.is_incomplete() {
+                    tracing::warn!(%clocktime, "replace: ended, but not on all servers: it should be run again");
+                } else {
+                    tracing::info!(%clocktime, "replace: finished");
+                    self.unfinished = None;
+                }
                 self.replace = None;
-                self.unfinished = None;
                 Vec::new()
             }
         }

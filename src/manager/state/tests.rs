@@ -38,7 +38,7 @@ fn finish(state: &mut State) {
 }
 
 const TOLD: [Action; 3] = [Action::SyncPartner, Action::SyncServers, Action::PushClients];
-const COPY: [Action; 3] = [Action::SyncPartner, Action::StartCopy { full: false }, Action::PushClients];
+const COPY: [Action; 3] = [Action::SyncPartner, Action::StartCopy, Action::PushClients];
 const DELETE: [Action; 3] = [Action::SyncPartner, Action::StartDelete, Action::PushClients];
 
 #[test]
@@ -152,10 +152,24 @@ fn a_copy_that_a_server_refuses_is_given_up() {
     let clock = clock();
     let mut state = settled(&[1, 2], &clock);
     state.start_replace(false, &clock).unwrap();
-    state.refused(node(1), ClockTime(7));
+    state.refused(node(1), Phase::Copy, ClockTime(7));
     assert!(state.replace().is_some());
-    state.refused(node(1), state.spaces.whs.clocktime);
+    state.refused(node(1), Phase::Copy, state.spaces.whs.clocktime);
     assert!(state.replace().is_none());
+}
+
+#[test]
+fn a_server_that_refuses_to_delete_is_not_waited_for_but_remembered() {
+    let clock = clock();
+    let mut state = settled(&[1, 2], &clock);
+    state.start_replace(false, &clock).unwrap();
+    let clocktime = state.spaces.whs.clocktime;
+    state.ended(node(1), Phase::Copy, clocktime);
+    state.ended(node(2), Phase::Copy, clocktime);
+    state.refused(node(1), Phase::Delete, clocktime);
+    state.ended(node(2), Phase::Delete, clocktime);
+    assert!(state.replace().is_none());
+    assert!(state.has_work());
 }
 
 #[test]
@@ -238,7 +252,7 @@ fn a_replace_given_up_is_work_also_when_it_was_the_partners() {
     let clock = clock();
     let mut state = settled(&[1, 2], &clock);
     state.start_replace(false, &clock).unwrap();
-    state.refused(node(1), state.spaces.whs.clocktime);
+    state.refused(node(1), Phase::Copy, state.spaces.whs.clocktime);
     assert!(state.has_work());
     let mut state = settled(&[1, 2], &clock);
     let mut other = state.spaces.clone();
@@ -257,20 +271,20 @@ enum Event {
     Detach(bool),
     Replace(bool),
     Ended(u8, Phase),
-    Refused(u8),
+    Refused(u8, Phase),
     Rearrange,
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    let phase = prop_oneof![Just(Phase::Copy), Just(Phase::Delete)];
+    let phase = || prop_oneof![Just(Phase::Copy), Just(Phase::Delete)];
     prop_oneof![
         3 => (1u8..6).prop_map(Event::Bound),
         2 => (1u8..6).prop_map(Event::Lost),
         1 => any::<bool>().prop_map(Event::Attach),
         1 => any::<bool>().prop_map(Event::Detach),
         1 => any::<bool>().prop_map(Event::Replace),
-        12 => ((1u8..6), phase).prop_map(|(server, phase)| Event::Ended(server, phase)),
-        1 => (1u8..6).prop_map(Event::Refused),
+        12 => ((1u8..6), phase()).prop_map(|(server, phase)| Event::Ended(server, phase)),
+        1 => ((1u8..6), phase()).prop_map(|(server, phase)| Event::Refused(server, phase)),
         1 => Just(Event::Rearrange),
     ]
 }
@@ -296,10 +310,7 @@ proptest! {
                 Event::Detach(replace) => state.detach(replace, &clock).unwrap_or_default(),
                 Event::Replace(full) => state.start_replace(full, &clock).unwrap_or_default(),
                 Event::Rearrange => state.rearrange(&clock).unwrap_or_default(),
-                Event::Refused(number) => {
-                    state.refused(node(number), current.unwrap_or_default());
-                    Vec::new()
-                }
+                Event::Refused(number, phase) => state.refused(node(number), phase, current.unwrap_or_default()),
                 Event::Ended(number, phase) => {
                     let clocktime = current.unwrap_or_default();
                     if phase == Phase::Copy && state.servers.contains(&node(number)) {
