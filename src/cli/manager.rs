@@ -50,6 +50,10 @@ impl life::Service for Manager {
         self.stop(deadline).await;
         Ok(())
     }
+
+    fn reopen(&self) {
+        self.reopen();
+    }
 }
 
 /// Parses and resolves the manager's flags.

@@ -23,6 +23,7 @@ use tokio::task::JoinHandle;
 
 pub use config::Config;
 
+use crate::binlog::{self, Binlog, Record};
 use crate::net::{self, Listener, Service};
 use crate::wire::NodeAddress;
 use shell::Shell;
@@ -42,6 +43,9 @@ pub enum StartError {
         /// Why not.
         source: io::Error,
     },
+    /// The binary log cannot be written.
+    #[error(transparent)]
+    Binlog(#[from] binlog::OpenError),
 }
 
 /// A running manager.
@@ -60,7 +64,9 @@ impl Manager {
         let listener = Listener::new(socket).map_err(listen_error)?;
         let address = NodeAddress::new(SocketAddr::new(config.address.socket().ip(), bound.port()));
         let settle_until = std::time::Instant::now() + config.keepalive_interval + REDIAL;
-        let shell = Shell::new(config, address, settle_until);
+        let binlog = Binlog::open(config.binary_log.as_deref())?;
+        binlog.write(&Record::ManagerStarted { address, partner: config.partner });
+        let shell = Shell::new(config, address, binlog, settle_until);
         let service: Arc<dyn Service> = shell.clone();
         shell.peers.serve(&service);
         let listening = tokio::spawn(listener.run(shell.peers.clone()));
@@ -72,6 +78,11 @@ impl Manager {
     /// Where it listens; the port is the one that binding chose.
     pub fn address(&self) -> NodeAddress {
         self.shell.address
+    }
+
+    /// Opens the binary log anew, after it has been moved away.
+    pub fn reopen(&self) {
+        self.shell.binlog.reopen();
     }
 
     /// Stops accepting, answers what is under way until `deadline`, and closes.

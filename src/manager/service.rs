@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::replace::Phase;
 use super::shell::{Inner, Shell, tell};
 use super::state::{Action, NoServer, State};
+use crate::binlog::Record;
 use crate::clock::Clock;
 use crate::net::{Link, Reply, Service, Session};
 use crate::wire::method::{ErrorCode, Method, Role};
@@ -66,6 +67,7 @@ impl Shell {
         if inner.state.server_bound(server) {
             let attached = inner.state.spaces().is_attached(server);
             tracing::info!(peer = %server, attached, "server connected");
+            self.binlog.write(&Record::ServerFound { address: server });
             inner.pulses.remove(&server);
             inner.auto.changed(Instant::now());
             if !inner.state.spaces().are_ready() {

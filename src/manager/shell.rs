@@ -17,6 +17,7 @@ use super::auto::Auto;
 use super::pulse::Pulse;
 use super::replace::Phase;
 use super::state::{Action, State};
+use crate::binlog::Binlog;
 use crate::clock::Clock;
 use crate::net::{LinkKind, Peers, STEPS, Session};
 use crate::wire::method::{ErrorCode, Method, Role};
@@ -30,6 +31,7 @@ pub(super) struct Shell {
     pub(super) address: NodeAddress,
     pub(super) clock: Clock,
     pub(super) peers: Arc<Peers>,
+    pub(super) binlog: Binlog,
     inner: Mutex<Inner>,
     /// Told when [`Inner::is_settled`] may have changed.
     pub(super) news: Notify,
@@ -62,7 +64,7 @@ impl Inner {
 pub(super) type Answer = Result<Vec<u8>, ErrorCode>;
 
 impl Shell {
-    pub(super) fn new(config: Config, address: NodeAddress, settle_until: Instant) -> Arc<Self> {
+    pub(super) fn new(config: Config, address: NodeAddress, binlog: Binlog, settle_until: Instant) -> Arc<Self> {
         let init = Init { address, role: Role::Manager };
         let inner = Inner {
             state: State::default(),
@@ -77,6 +79,7 @@ impl Shell {
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             peers: Peers::new(Some(init), config.dial.clone(), config.limits.clone()),
+            binlog,
             address,
             clock: Clock::new(0),
             inner: Mutex::new(inner),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::shell::{Inner, Shell, tell};
+use crate::binlog::Record;
 use crate::net::{STEPS, Session};
 use crate::wire::NodeAddress;
 use crate::wire::method::Method;
@@ -85,6 +86,7 @@ impl Shell {
     pub(super) fn lose_server(&self, inner: &mut Inner, server: NodeAddress, why: &str) {
         if inner.state.is_member(server) {
             tracing::warn!(peer = %server, "server lost: {why}");
+            self.binlog.write(&Record::ServerLost { address: server });
             let actions = inner.state.server_lost(server, &self.clock);
             inner.auto.changed(Instant::now());
             self.perform(inner, actions);
@@ -92,8 +94,11 @@ impl Shell {
     }
 
     pub(super) fn lose_partner(&self, inner: &mut Inner, why: &str) {
-        if std::mem::replace(&mut inner.partner_connected, false) {
-            tracing::warn!(peer = ?self.config.partner, "the other manager is lost: {why}");
+        if let Some(partner) = self.config.partner
+            && std::mem::replace(&mut inner.partner_connected, false)
+        {
+            tracing::warn!(peer = %partner, "the other manager is lost: {why}");
+            self.binlog.write(&Record::PartnerLost { address: partner });
             inner.state.partner_lost();
         }
     }

@@ -12,4 +12,5 @@ mod cli;
 mod daemon;
 mod harness;
 mod layers;
+mod manager;
 mod signals;
