@@ -1,15 +1,17 @@
 //! The manager's flags, letter for letter, and the settings they resolve to. Every check of a flag is here.
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use tokio::time::Instant;
 
 use super::common::{Bounds, Common, MANAGER_PORT, own_address, peer_address};
 use super::hosts::{HostPort, Resolver, system_resolver};
 use super::parse::{Call, Stop, parse};
 use super::values::seconds;
 use crate::life;
-use crate::manager::Config;
+use crate::manager::{Config, Manager};
 
 /// The manager of a kumofs cluster: knows the servers, owns the hash space, starts rebalancing.
 #[derive(Debug, Parser)]
@@ -37,8 +39,25 @@ struct Args {
     bounds: Bounds,
 }
 
+/// Runs a manager until a signal ends it.
+pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
+    let (life, config) = settings(call)?;
+    Ok(life::run(&life, async || Ok(Manager::start(config)?)))
+}
+
+impl life::Service for Manager {
+    async fn stop(self, deadline: Instant) -> Result<(), life::Cause> {
+        self.stop(deadline).await;
+        Ok(())
+    }
+
+    fn reopen(&self) {
+        self.reopen();
+    }
+}
+
 /// Parses and resolves the manager's flags.
-pub(super) fn settings(call: &Call) -> Result<(life::Settings, Config), Stop> {
+fn settings(call: &Call) -> Result<(life::Settings, Config), Stop> {
     let args = Args::read(call)?;
     let config = args.config(&system_resolver)?;
     Ok((args.common.life(&call.program, &args.bounds), config))

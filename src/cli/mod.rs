@@ -36,7 +36,12 @@ struct Tool {
 }
 
 /// Every tool but the server, which has no name: it is what flags without a tool's name mean.
-const TOOLS: &[Tool] = &[];
+const TOOLS: &[Tool] = &[Tool {
+    name: "manager",
+    link: "kumo-manager",
+    about: "Knows the servers, owns the hash space",
+    run: manager::run,
+}];
 
 type Run = fn(&Call) -> Result<ExitCode, Stop>;
 

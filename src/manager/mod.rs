@@ -1,5 +1,97 @@
 //! The manager's role: knows the servers and owns the hash space.
+//!
+//! [`state`] decides, without a network; [`shell`] tells the others, [`service`] hears from them, [`watch`] does what
+//! happens by itself, and [`adopt`] learns what was there before this process. Knows no flags and no signals.
 
+mod adopt;
+mod auto;
 pub mod config;
+mod pulse;
+mod replace;
+mod service;
+mod shell;
+mod spaces;
+mod state;
+mod watch;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
 
 pub use config::Config;
+
+use crate::binlog::{self, Binlog, Record};
+use crate::net::{self, Listener, Service};
+use crate::wire::NodeAddress;
+use shell::Shell;
+
+/// How long after the start the servers of an older cluster may take to find this manager again, beyond the
+/// interval of their keep-alives.
+const REDIAL: Duration = Duration::from_secs(1);
+
+/// Why a manager cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is taken, or not one of this machine.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Where it should have listened.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The binary log cannot be written.
+    #[error(transparent)]
+    Binlog(#[from] binlog::OpenError),
+}
+
+/// A running manager.
+pub struct Manager {
+    shell: Arc<Shell>,
+    listening: JoinHandle<()>,
+    watching: JoinHandle<()>,
+}
+
+impl Manager {
+    /// Listens, finds the partner, and serves from now on. Must be called within a runtime.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let listen_error = |source| StartError::Listen { address: config.bind, source };
+        let socket = net::bind(config.bind).map_err(listen_error)?;
+        let bound = socket.local_addr().map_err(listen_error)?;
+        let listener = Listener::new(socket).map_err(listen_error)?;
+        let address = NodeAddress::new(SocketAddr::new(config.address.socket().ip(), bound.port()));
+        let settle_until = std::time::Instant::now() + config.keepalive_interval + REDIAL;
+        let binlog = Binlog::open(config.binary_log.as_deref())?;
+        binlog.write(&Record::ManagerStarted { address, partner: config.partner });
+        let shell = Shell::new(config, address, binlog, settle_until);
+        let service: Arc<dyn Service> = shell.clone();
+        shell.peers.serve(&service);
+        let listening = tokio::spawn(listener.run(shell.peers.clone()));
+        let watching = tokio::spawn(watch::run(shell.clone()));
+        tracing::info!(%address, partner = ?shell.config.partner, "manager started");
+        Ok(Self { shell, listening, watching })
+    }
+
+    /// Where it listens; the port is the one that binding chose.
+    pub fn address(&self) -> NodeAddress {
+        self.shell.address
+    }
+
+    /// Opens the binary log anew, after it has been moved away.
+    pub fn reopen(&self) {
+        self.shell.binlog.reopen();
+    }
+
+    /// Stops accepting, answers what is under way until `deadline`, and closes.
+    pub async fn stop(self, deadline: tokio::time::Instant) {
+        self.listening.abort();
+        if !self.shell.peers.drain_clients(deadline).await {
+            tracing::warn!("closing with requests unanswered");
+        }
+        self.watching.abort();
+        self.shell.peers.close();
+    }
+}

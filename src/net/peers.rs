@@ -232,6 +232,10 @@ impl Peers {
                 if peers.stopping.load(Ordering::Acquire) {
                     break;
                 }
+                // The node may have dialled us meanwhile.
+                if session.is_connected() {
+                    return;
+                }
                 let connecting = TcpStream::connect(session.address().socket());
                 match tokio::time::timeout(peers.policy.timeout, connecting).await {
                     Ok(Ok(stream)) => return peers.dialled(stream, &session),

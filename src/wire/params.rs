@@ -309,6 +309,13 @@ pub fn backup_suffix(params: &[u8]) -> Result<&[u8], Error> {
     open(params, 1)?.0.raw()
 }
 
+/// Whether a backup may be named so: `[A-Za-z0-9._-]`, 1 to 64 characters, no leading dot (protocol, section 7).
+pub fn is_backup_suffix(suffix: &[u8]) -> bool {
+    (1..=64).contains(&suffix.len())
+        && !suffix.starts_with(b".")
+        && suffix.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte))
+}
+
 /// Appends the parameters of `CreateBackup`.
 pub fn write_backup_suffix(out: &mut Vec<u8>, suffix: &[u8]) {
     pack::array(out, 1);
@@ -416,6 +423,16 @@ mod tests {
         assert_eq!(replace_copy_start(&out), Ok((Seed::default(), 5, false)));
         assert_eq!(switch(&[0x90], Some(false)), Ok(false));
         assert_eq!(switch(&[0x90], None), Err(Error::Malformed));
+    }
+
+    #[test]
+    fn backup_suffixes_stay_in_their_directory() {
+        for suffix in ["20261122", "a", "before_upgrade-2.1", &"x".repeat(64)] {
+            assert!(is_backup_suffix(suffix.as_bytes()), "{suffix}");
+        }
+        for suffix in ["", ".", "..", ".a", "a/b", "../a", "a b", "a\0", "\u{e4}", &"x".repeat(65)] {
+            assert!(!is_backup_suffix(suffix.as_bytes()), "{suffix}");
+        }
     }
 
     #[test]

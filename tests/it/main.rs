@@ -15,6 +15,7 @@ mod faults;
 mod harness;
 mod hostile;
 mod layers;
+mod manager;
 mod signals;
 mod vectors;
 mod writes;

@@ -1,6 +1,9 @@
 //! What every scenario is made of: a folder, ports, processes, and waiting for a condition with a deadline.
 
 pub(crate) mod cluster;
+pub(crate) mod fake_server;
+pub(crate) mod manager;
+pub(crate) mod peer;
 pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod scripted;
@@ -8,6 +11,9 @@ pub(crate) mod scripted;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+pub(crate) use fake_server::FakeServer;
+pub(crate) use manager::Manager;
+pub(crate) use peer::Peer;
 pub(crate) use port::Port;
 pub(crate) use process::{Finished, Process};
 

@@ -1,0 +1,46 @@
+//! Counting the signs of life of one node. Pure.
+
+/// Keep-alives in a row without an answer after which a node is lost.
+const LIMIT: u32 = 5;
+
+/// Answers of one node to its keep-alives.
+#[derive(Debug, Default)]
+pub(super) struct Pulse {
+    /// Whether a keep-alive is out to which no answer has come.
+    owing: bool,
+    missed: u32,
+}
+
+impl Pulse {
+    /// The next keep-alive is due. Says whether the node is lost instead.
+    pub(super) fn beat(&mut self) -> bool {
+        self.missed = if self.owing { self.missed.saturating_add(1) } else { 0 };
+        self.owing = true;
+        self.missed >= LIMIT
+    }
+
+    /// An answer has come, to whichever keep-alive.
+    pub(super) fn answered(&mut self) {
+        self.owing = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn five_misses_in_a_row_and_no_fewer() {
+        let mut pulse = Pulse::default();
+        for _ in 0..3 {
+            for _ in 0..5 {
+                assert!(!pulse.beat());
+            }
+            pulse.answered();
+        }
+        for _ in 0..5 {
+            assert!(!pulse.beat());
+        }
+        assert!(pulse.beat());
+    }
+}

@@ -1,0 +1,283 @@
+//! What a manager does with what arrives: connections, losses, and requests of nodes and clients.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::replace::Phase;
+use super::shell::{Inner, Shell, tell};
+use super::state::{Action, NoServer, State};
+use crate::binlog::Record;
+use crate::clock::Clock;
+use crate::net::{Link, Reply, Service, Session};
+use crate::wire::method::{ErrorCode, Method, Role};
+use crate::wire::{self, NodeAddress, Request, pack, params};
+
+/// Steps that a backup may take: it takes as long as it takes, or until the connection is lost.
+const BACKUP_STEPS: u16 = u16::MAX;
+
+impl Service for Shell {
+    fn handle(&self, link: &Arc<Link>, requests: &mut dyn Iterator<Item = Request<'_>>, _: &mut Vec<u8>) {
+        for request in requests {
+            let answered = match (Method::from_number(request.method), link.session()) {
+                (None, _) => Err(Refused::Unknown),
+                (Some(method), Some(session)) => self.node_asks(session.address(), method, request.params),
+                (Some(method), None) => self.client_asks(link, method, &request),
+            };
+            match answered {
+                Ok(Answered::Now(result)) => {
+                    Reply::new(link, request.msgid).ok(|out| out.extend_from_slice(&result));
+                }
+                Ok(Answered::Later) => {}
+                Err(refused) => {
+                    tracing::warn!(peer = %link.peer(), method = request.method, "request refused: {refused}");
+                    Reply::new(link, request.msgid).error(refused.code());
+                }
+            }
+        }
+    }
+
+    fn bound(&self, session: &Arc<Session>, role: Option<Role>) {
+        let node = session.address();
+        let inner = &mut *self.lock();
+        match role {
+            Some(Role::Manager) if self.config.partner == Some(node) => self.partner_bound(inner, node),
+            Some(Role::Server) if self.config.partner != Some(node) && node != self.address => {
+                self.server_bound(inner, node);
+            }
+            _ => tracing::warn!(peer = %node, ?role, "a node that does not belong here has connected"),
+        }
+    }
+
+    fn lost(&self, address: NodeAddress) {
+        let inner = &mut *self.lock();
+        // Under the lock: a connection that stands now has been, or will be, reported as bound.
+        if self.peers.known_session(address).is_some_and(|session| session.is_connected()) {
+            return;
+        }
+        if self.config.partner == Some(address) {
+            self.lose_partner(inner, "cannot be reached");
+        } else if inner.state.was_seen(address) {
+            self.lose_server(inner, address, "cannot be reached");
+        }
+    }
+}
+
+impl Shell {
+    fn server_bound(&self, inner: &mut Inner, server: NodeAddress) {
+        if inner.state.server_bound(server) {
+            let attached = inner.state.spaces().is_attached(server);
+            tracing::info!(peer = %server, attached, "server connected");
+            self.binlog.write(&Record::ServerFound { address: server });
+            inner.pulses.remove(&server);
+            inner.auto.changed(Instant::now());
+            if !inner.state.spaces().are_ready() {
+                self.ask_server(inner, server);
+            }
+        } else if let Some(replace) = inner.state.replace()
+            && replace.awaits(server, replace.phase(), replace.seed().clocktime)
+        {
+            // It may have been restarted, and then knows nothing of what it was doing.
+            self.start_phase_of(server, replace.phase(), replace.seed(), replace.is_full());
+        }
+    }
+
+    fn partner_bound(&self, inner: &mut Inner, partner: NodeAddress) {
+        if !std::mem::replace(&mut inner.partner_connected, true) {
+            tracing::info!(peer = %partner, "the other manager connected");
+            inner.pulses.remove(&partner);
+        }
+        if inner.state.spaces().whs.nodes.is_empty() {
+            self.ask_partner(inner, partner);
+        } else {
+            self.perform(inner, vec![Action::SyncPartner]);
+        }
+    }
+
+    /// A request on a cluster connection.
+    fn node_asks(&self, node: NodeAddress, method: Method, bytes: &[u8]) -> Result<Answered, Refused> {
+        let inner = &mut *self.lock();
+        match method {
+            Method::KeepAlive => {
+                self.clock.adjust(params::keep_alive(bytes)?);
+                Ok(now(pack::nil))
+            }
+            Method::WhsRequest => Ok(now(|out| inner.state.spaces().whs.write(out))),
+            Method::RhsRequest => Ok(now(|out| inner.state.spaces().rhs.write(out))),
+            Method::HashSpaceSync => {
+                let (whs, rhs, clock) = params::hash_space_sync(bytes)?;
+                self.check_partner(node)?;
+                self.clock.adjust(clock);
+                let (merge, actions) = inner.state.partner_spaces(whs, rhs, &self.clock);
+                self.perform(inner, actions);
+                Ok(now(|out| if merge.taken { pack::bool(out, true) } else { pack::nil(out) }))
+            }
+            Method::ReplaceElection => {
+                let (seed, clock) = params::seed_and_clock(bytes)?;
+                self.check_partner(node)?;
+                self.clock.adjust(clock);
+                let rhs = inner.state.spaces().rhs.clone();
+                let (_, actions) = inner.state.partner_spaces(seed, rhs, &self.clock);
+                self.perform(inner, actions);
+                let taken_over = self.take_over(inner, node);
+                Ok(now(|out| if taken_over { pack::bool(out, true) } else { pack::nil(out) }))
+            }
+            Method::ReplaceCopyEnd => self.phase_ended(inner, node, Phase::Copy, bytes),
+            Method::ReplaceDeleteEnd => self.phase_ended(inner, node, Phase::Delete, bytes),
+            _ => Err(Refused::Unknown),
+        }
+    }
+
+    /// A request of a gateway or a tool.
+    fn client_asks(&self, link: &Arc<Link>, method: Method, request: &Request<'_>) -> Result<Answered, Refused> {
+        let bytes = request.params;
+        match method {
+            Method::HashSpaceRequest => {
+                let spaces = self.lock().state.spaces().clone();
+                Ok(now(|out| params::write_hash_spaces(out, &spaces.whs, &spaces.rhs)))
+            }
+            Method::GetNodesInfo => {
+                let inner = self.lock();
+                Ok(now(|out| params::write_nodes_info(out, &inner.state.spaces().whs, &inner.state.detached())))
+            }
+            Method::AttachNewServers => {
+                let replace = params::switch(bytes, None)?;
+                self.change(link, request.msgid, move |state, clock| state.attach(replace, clock))
+            }
+            Method::DetachFaultServers => {
+                let replace = params::switch(bytes, None)?;
+                self.change(link, request.msgid, move |state, clock| state.detach(replace, clock))
+            }
+            Method::StartReplace => {
+                let full = params::switch(bytes, Some(false))?;
+                self.change(link, request.msgid, move |state, clock| state.start_replace(full, clock))
+            }
+            Method::SetAutoReplace => {
+                let enabled = params::switch(bytes, None)?;
+                tracing::info!(enabled, "automatic replace switched");
+                self.lock().auto.enable(enabled);
+                Ok(now(pack::nil))
+            }
+            Method::ManagerBackup => {
+                let suffix = params::backup_suffix(bytes)?;
+                if !params::is_backup_suffix(suffix) {
+                    tracing::warn!(peer = %link.peer(), suffix = %suffix.escape_ascii(), "backup suffix refused");
+                    return Err(Refused::NotAllowed);
+                }
+                self.back_up(&self.lock(), suffix);
+                Ok(now(pack::nil))
+            }
+            _ => Err(Refused::Unknown),
+        }
+    }
+
+    /// Changes the cluster as a control tool asks; at once, or when it is settled whether there is an older one.
+    fn change(&self, link: &Arc<Link>, msgid: u32, change: impl Change) -> Result<Answered, Refused> {
+        let inner = &mut *self.lock();
+        if inner.is_settled(Instant::now()) {
+            let actions = change(&mut inner.state, &self.clock)?;
+            // Clients hear of the hash space before the one that asked gets its answer.
+            self.perform(inner, actions);
+            return Ok(now(pack::nil));
+        }
+        let reply = Reply::new(link, msgid);
+        self.spawn(async move |shell| {
+            shell.settled().await;
+            let inner = &mut *shell.lock();
+            match change(&mut inner.state, &shell.clock) {
+                Ok(actions) => {
+                    shell.perform(inner, actions);
+                    reply.ok(pack::nil);
+                }
+                Err(error) => reply.error(Refused::from(error).code()),
+            }
+        });
+        Ok(Answered::Later)
+    }
+
+    fn phase_ended(
+        &self,
+        inner: &mut Inner,
+        node: NodeAddress,
+        phase: Phase,
+        bytes: &[u8],
+    ) -> Result<Answered, Refused> {
+        let (clocktime, clock) = params::replace_end(bytes)?;
+        if !inner.state.is_member(node) {
+            return Err(Refused::NotAllowed);
+        }
+        self.clock.adjust(clock);
+        let actions = inner.state.ended(node, phase, clocktime);
+        self.perform(inner, actions);
+        Ok(now(|out| pack::bool(out, true)))
+    }
+
+    /// Whether this manager runs the automatic replace that its partner would otherwise run.
+    fn take_over(&self, inner: &mut Inner, partner: NodeAddress) -> bool {
+        if inner.state.replace().is_some() {
+            return true;
+        }
+        self.address < partner
+            && inner.auto.is_enabled()
+            && inner.is_settled(Instant::now())
+            && (!inner.state.has_work() || self.rearrange(inner))
+    }
+
+    /// Has every attached server write a backup; how that ends is in the log.
+    fn back_up(&self, inner: &Inner, suffix: &[u8]) {
+        let attached = inner.state.servers().iter().filter(|server| inner.state.spaces().is_attached(**server));
+        for server in attached.copied() {
+            let session = self.peers.session(server);
+            let answer =
+                tell(&session, Method::CreateBackup, BACKUP_STEPS, |out| params::write_backup_suffix(out, suffix));
+            self.spawn(async move |_| match answer.await {
+                Ok(_) => tracing::info!(peer = %server, "backup complete"),
+                Err(error) => tracing::error!(peer = %server, "backup failed: {error}"),
+            });
+        }
+    }
+
+    fn check_partner(&self, node: NodeAddress) -> Result<(), Refused> {
+        if self.config.partner == Some(node) { Ok(()) } else { Err(Refused::NotAllowed) }
+    }
+}
+
+/// A change of the cluster that may be refused.
+trait Change: FnOnce(&mut State, &Clock) -> Result<Vec<Action>, NoServer> + Send + 'static {}
+
+impl<F: FnOnce(&mut State, &Clock) -> Result<Vec<Action>, NoServer> + Send + 'static> Change for F {}
+
+/// How a request was dealt with.
+enum Answered {
+    /// The result object.
+    Now(Vec<u8>),
+    /// The answer comes by itself.
+    Later,
+}
+
+fn now(write: impl FnOnce(&mut Vec<u8>)) -> Answered {
+    let mut result = Vec::new();
+    write(&mut result);
+    Answered::Now(result)
+}
+
+/// Why a request was not carried out.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("no such method on this kind of connection")]
+    Unknown,
+    #[error(transparent)]
+    Malformed(#[from] wire::Error),
+    #[error("not allowed")]
+    NotAllowed,
+    #[error(transparent)]
+    NoServer(#[from] NoServer),
+}
+
+impl Refused {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::Unknown | Self::Malformed(_) => ErrorCode::Protocol,
+            Self::NotAllowed | Self::NoServer(_) => ErrorCode::Server,
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Doing what was decided: telling servers, partner and clients, and asking again where it failed.
+//!
+//! One lock guards the decisions; messages are handed to the connections under it, so that every peer is told in the
+//! order in which things were decided. Answers are awaited outside.
+
+use std::collections::{BTreeSet, HashMap};
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::{Notify, oneshot};
+
+use super::Config;
+use super::auto::Auto;
+use super::pulse::Pulse;
+use super::replace::Phase;
+use super::state::{Action, State};
+use crate::binlog::Binlog;
+use crate::clock::Clock;
+use crate::net::{LinkKind, Peers, STEPS, Session};
+use crate::wire::method::{ErrorCode, Method, Role};
+use crate::wire::params::{self, Seed};
+use crate::wire::{Init, NodeAddress, frame};
+
+/// A manager at work.
+pub(super) struct Shell {
+    me: Weak<Self>,
+    pub(super) config: Config,
+    pub(super) address: NodeAddress,
+    pub(super) clock: Clock,
+    pub(super) peers: Arc<Peers>,
+    pub(super) binlog: Binlog,
+    inner: Mutex<Inner>,
+    /// Told when [`Inner::is_settled`] may have changed.
+    pub(super) news: Notify,
+}
+
+/// What the lock guards.
+pub(super) struct Inner {
+    pub(super) state: State,
+    pub(super) auto: Auto,
+    pub(super) pulses: HashMap<NodeAddress, Pulse>,
+    pub(super) partner_connected: bool,
+    /// Questions for hash spaces from before this process that are still out.
+    pub(super) asking: usize,
+    /// Until when servers of a cluster that is older than this process may still turn up.
+    pub(super) settle_until: Instant,
+    /// Nodes that a hash space did not reach.
+    unsynced: BTreeSet<NodeAddress>,
+    /// Number of the last push on each client connection.
+    pushed: HashMap<u64, u32>,
+}
+
+impl Inner {
+    /// Whether a hash space may be founded: none is known, and nobody who might know one is left to ask.
+    pub(super) fn is_settled(&self, now: Instant) -> bool {
+        self.state.spaces().are_ready() || (self.asking == 0 && now >= self.settle_until)
+    }
+}
+
+/// The result object's bytes, or why there is none.
+pub(super) type Answer = Result<Vec<u8>, ErrorCode>;
+
+impl Shell {
+    pub(super) fn new(config: Config, address: NodeAddress, binlog: Binlog, settle_until: Instant) -> Arc<Self> {
+        let init = Init { address, role: Role::Manager };
+        let inner = Inner {
+            state: State::default(),
+            auto: Auto::new(config.auto_replace, config.replace_delay),
+            pulses: HashMap::new(),
+            partner_connected: false,
+            asking: 0,
+            settle_until,
+            unsynced: BTreeSet::new(),
+            pushed: HashMap::new(),
+        };
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            peers: Peers::new(Some(init), config.dial.clone(), config.limits.clone()),
+            binlog,
+            address,
+            clock: Clock::new(0),
+            inner: Mutex::new(inner),
+            news: Notify::new(),
+            config,
+        })
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock()
+    }
+
+    /// Runs `task` with this shell unless it is being dropped.
+    pub(super) fn spawn<F>(&self, task: impl FnOnce(Arc<Self>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        if let Some(me) = self.me.upgrade() {
+            tokio::spawn(task(me));
+        }
+    }
+
+    /// Carries out what was decided.
+    pub(super) fn perform(&self, inner: &mut Inner, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::SyncServers => {
+                    for server in inner.state.servers() {
+                        self.sync(inner, *server);
+                    }
+                }
+                Action::SyncPartner => {
+                    if let Some(partner) = self.config.partner.filter(|_| inner.partner_connected) {
+                        self.sync(inner, partner);
+                    }
+                }
+                Action::PushClients => self.push(inner),
+                Action::StartCopy | Action::StartDelete => self.start_phase(inner),
+            }
+        }
+        if inner.state.spaces().are_ready() {
+            self.news.notify_waiters();
+        }
+    }
+
+    /// Sends both hash spaces to a server or the partner; if it does not get them, again at the next keep-alive.
+    fn sync(&self, inner: &Inner, node: NodeAddress) {
+        let spaces = inner.state.spaces();
+        let answer = tell(&self.peers.session(node), Method::HashSpaceSync, STEPS, |out| {
+            params::write_hash_space_sync(out, &spaces.whs, &spaces.rhs, self.clock.take());
+        });
+        self.spawn(async move |shell| match answer.await {
+            Ok(_) => {}
+            Err(error @ (ErrorCode::TransportLost | ErrorCode::NodeLost | ErrorCode::TimedOut)) => {
+                tracing::debug!(peer = %node, "hash space not delivered: {error}");
+                shell.lock().unsynced.insert(node);
+            }
+            Err(error) => tracing::warn!(peer = %node, "refuses the hash space: {error}"),
+        });
+    }
+
+    /// Sends the hash spaces to those whom they did not reach, as far as they are there.
+    pub(super) fn sync_again(&self, inner: &mut Inner) {
+        for node in std::mem::take(&mut inner.unsynced) {
+            let partner = self.config.partner == Some(node) && inner.partner_connected;
+            if partner || inner.state.servers().contains(&node) {
+                self.sync(inner, node);
+            }
+        }
+    }
+
+    /// Sends both hash spaces to every client connection, which may or may not answer.
+    fn push(&self, inner: &mut Inner) {
+        let spaces = inner.state.spaces();
+        let mut pushed = HashMap::new();
+        for link in self.peers.links() {
+            if link.kind() != LinkKind::Client {
+                continue;
+            }
+            let msgid = inner.pushed.get(&link.id()).map_or(1, |last| last.wrapping_add(1));
+            let taken = link.push(|out| {
+                frame::request_head(out, msgid, Method::HashSpacePush);
+                params::write_hash_spaces(out, &spaces.whs, &spaces.rhs);
+            });
+            if taken {
+                pushed.insert(link.id(), msgid);
+            }
+        }
+        inner.pushed = pushed;
+    }
+
+    /// Tells every server of the replace that its present phase has begun.
+    fn start_phase(&self, inner: &Inner) {
+        if let Some(replace) = inner.state.replace() {
+            for server in replace.servers() {
+                self.start_phase_of(*server, replace.phase(), replace.seed(), replace.is_full());
+            }
+        }
+    }
+
+    /// Tells one server, again and again until it has answered or it no longer matters.
+    pub(super) fn start_phase_of(&self, server: NodeAddress, phase: Phase, seed: &Seed, full: bool) {
+        let answer = self.tell_phase(server, phase, seed, full);
+        let seed = seed.clone();
+        self.spawn(async move |shell| {
+            let mut result = answer.await;
+            while let Err(error) = result {
+                tracing::warn!(peer = %server, "start of {phase:?} not accepted: {error}");
+                if matches!(error, ErrorCode::Server | ErrorCode::Protocol | ErrorCode::Unknown) {
+                    let inner = &mut *shell.lock();
+                    let actions = inner.state.refused(server, phase, seed.clocktime);
+                    return shell.perform(inner, actions);
+                }
+                tokio::time::sleep(shell.config.keepalive_interval).await;
+                let awaited = {
+                    let inner = shell.lock();
+                    inner.state.replace().is_some_and(|replace| replace.awaits(server, phase, seed.clocktime))
+                };
+                if !awaited {
+                    return;
+                }
+                result = shell.tell_phase(server, phase, &seed, full).await;
+            }
+        });
+    }
+
+    fn tell_phase(&self, server: NodeAddress, phase: Phase, seed: &Seed, full: bool) -> Answering {
+        let session = self.peers.session(server);
+        let clock = self.clock.take();
+        match phase {
+            Phase::Copy => tell(&session, Method::ReplaceCopyStart, STEPS, |out| {
+                params::write_replace_copy_start(out, seed, clock, full);
+            }),
+            Phase::Delete => tell(&session, Method::ReplaceDeleteStart, STEPS, |out| {
+                params::write_seed_and_clock(out, seed, clock);
+            }),
+        }
+    }
+}
+
+/// Sends a request now; the future, which holds nothing of the caller's, is its answer.
+pub(super) fn tell(session: &Arc<Session>, method: Method, steps: u16, params: impl FnOnce(&mut Vec<u8>)) -> Answering {
+    let (sender, receiver) = oneshot::channel();
+    let on_reply = Box::new(move |result: Result<&[u8], ErrorCode>| {
+        // Whoever asked may have stopped waiting.
+        let _ = sender.send(result.map(<[u8]>::to_vec));
+    });
+    session.call(method, steps, params, on_reply);
+    Answering(receiver)
+}
+
+/// The answer to come of [`tell`].
+pub(super) struct Answering(oneshot::Receiver<Answer>);
+
+impl Future for Answering {
+    type Output = Answer;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        Pin::new(&mut self.0).poll(cx).map(|answer| answer.unwrap_or(Err(ErrorCode::Unknown)))
+    }
+}

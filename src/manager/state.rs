@@ -1,0 +1,254 @@
+//! What a manager decides: events in, actions out.
+//!
+//! Pure. The events are what happened to connections and what was asked for; the actions say who must be told what,
+//! and [`super::shell`] does the telling.
+
+use std::collections::BTreeSet;
+
+use super::replace::{Phase, Replace};
+use super::spaces::{Merge, Spaces};
+use crate::clock::{Clock, ClockTime};
+use crate::wire::NodeAddress;
+use crate::wire::params::{NODE_LIMIT, Seed};
+
+/// Something that others must be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Both hash spaces, to every connected server.
+    SyncServers,
+    /// Both hash spaces, to the partner.
+    SyncPartner,
+    /// Both hash spaces, to every client connection.
+    PushClients,
+    /// The start of the copying, to the servers of the replace.
+    StartCopy,
+    /// The start of the deleting, to the servers of the replace.
+    StartDelete,
+}
+
+/// Nothing can be attached or replaced: no server is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no server is active")]
+pub(super) struct NoServer;
+
+type Outcome = Result<Vec<Action>, NoServer>;
+
+/// What a manager knows.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    spaces: Spaces,
+    /// Servers that are connected, attached or not.
+    servers: BTreeSet<NodeAddress>,
+    /// Servers that were connected to this process at some time.
+    seen: BTreeSet<NodeAddress>,
+    replace: Option<Replace>,
+    /// The clocktime of the last replace that was started here, until it has ended well.
+    unfinished: Option<ClockTime>,
+}
+
+impl State {
+    pub(super) fn spaces(&self) -> &Spaces {
+        &self.spaces
+    }
+
+    pub(super) fn servers(&self) -> &BTreeSet<NodeAddress> {
+        &self.servers
+    }
+
+    pub(super) fn replace(&self) -> Option<&Replace> {
+        self.replace.as_ref()
+    }
+
+    /// Connected servers that are not active for writing, in the order of their addresses.
+    pub(super) fn detached(&self) -> Vec<NodeAddress> {
+        self.servers.iter().copied().filter(|server| !self.spaces.is_attached(*server)).collect()
+    }
+
+    /// Everybody whose signs of life matter: the connected and the active.
+    pub(super) fn watched(&self) -> BTreeSet<NodeAddress> {
+        self.spaces.active().union(&self.servers).copied().collect()
+    }
+
+    /// Whether `node` may report the end of a phase.
+    pub(super) fn is_member(&self, node: NodeAddress) -> bool {
+        self.spaces.contain(node) || self.servers.contains(&node)
+    }
+
+    /// Whether the loss of a connection to `node` says that it has died: not so if this process never saw it alive.
+    pub(super) fn was_seen(&self, node: NodeAddress) -> bool {
+        self.seen.contains(&node)
+    }
+
+    /// A connection to a server stands. Says whether it was not there before.
+    pub(super) fn server_bound(&mut self, server: NodeAddress) -> bool {
+        if self.servers.len() >= NODE_LIMIT && !self.servers.contains(&server) {
+            return false;
+        }
+        self.seen.insert(server);
+        self.servers.insert(server)
+    }
+
+    /// A server cannot be reached any more.
+    pub(super) fn server_lost(&mut self, server: NodeAddress, clock: &Clock) -> Vec<Action> {
+        self.servers.remove(&server);
+        let mut actions = Vec::new();
+        if self.spaces.fault(server, clock) {
+            self.void_copy("a server was lost");
+            actions = vec![Action::SyncPartner, Action::SyncServers, Action::PushClients];
+        }
+        if self.replace.as_mut().is_some_and(|replace| replace.forget(server)) {
+            actions.extend(self.phase_complete());
+        }
+        // Remembered only as long as it means something.
+        let (spaces, servers) = (&self.spaces, &self.servers);
+        self.seen.retain(|node| servers.contains(node) || spaces.contain(*node));
+        actions
+    }
+
+    /// The partner cannot be reached any more: a replace that it had under way is left half done.
+    pub(super) fn partner_lost(&mut self) {
+        if self.replace.is_none() && self.spaces.whs.clocktime != self.spaces.rhs.clocktime {
+            self.unfinished = Some(self.spaces.whs.clocktime);
+        }
+    }
+
+    /// The partner has sent its hash spaces.
+    pub(super) fn partner_spaces(&mut self, whs: Seed, rhs: Seed, clock: &Clock) -> (Merge, Vec<Action>) {
+        let merge = self.spaces.merge(whs, rhs, clock);
+        let mut actions = Vec::new();
+        if merge.partner_lags {
+            actions.push(Action::SyncPartner);
+        }
+        if merge.taken {
+            self.void_copy("the other manager has a newer hash space");
+            if self.spaces.whs == self.spaces.rhs {
+                self.unfinished = None;
+            }
+            // The partner itself tells the servers.
+            actions.push(Action::PushClients);
+        }
+        (merge, actions)
+    }
+
+    /// A server has told which hash spaces it holds, while this manager had none.
+    pub(super) fn server_spaces(&mut self, whs: Seed, rhs: Seed, clock: &Clock) -> Vec<Action> {
+        if self.spaces.merge(whs, rhs, clock).taken {
+            vec![Action::SyncPartner, Action::SyncServers, Action::PushClients]
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Attaches every connected server that is not, and starts a replace if asked to.
+    pub(super) fn attach(&mut self, replace: bool, clock: &Clock) -> Outcome {
+        let changed = self.spaces.attach(self.detached(), clock);
+        self.after_change(changed, replace, clock)
+    }
+
+    /// Removes the faulty servers, and starts a replace if asked to.
+    pub(super) fn detach(&mut self, replace: bool, clock: &Clock) -> Outcome {
+        let changed = self.spaces.detach(clock);
+        self.after_change(changed, replace, clock)
+    }
+
+    fn after_change(&mut self, changed: bool, replace: bool, clock: &Clock) -> Outcome {
+        if !self.spaces.are_ready() {
+            return Err(NoServer);
+        }
+        if replace {
+            return self.start_replace(false, clock);
+        }
+        if !changed {
+            return Ok(Vec::new());
+        }
+        self.void_copy("the set of attached servers was changed");
+        Ok(vec![Action::SyncPartner, Action::SyncServers, Action::PushClients])
+    }
+
+    /// Starts the copying, by all connected servers, towards the hash space for writing.
+    pub(super) fn start_replace(&mut self, full: bool, clock: &Clock) -> Outcome {
+        if !self.spaces.are_ready() || self.servers.is_empty() {
+            return Err(NoServer);
+        }
+        if self.unfinished == Some(self.spaces.whs.clocktime) {
+            // A report of that replace may still be on its way; it must not count for this one.
+            self.spaces.restamp(clock);
+        }
+        let seed = self.spaces.whs.clone();
+        self.unfinished = Some(seed.clocktime);
+        tracing::info!(clocktime = %seed.clocktime, servers = self.servers.len(), full, "replace: copying");
+        self.replace = Some(Replace::new(seed, full, self.servers.clone()));
+        Ok(vec![Action::SyncPartner, Action::StartCopy, Action::PushClients])
+    }
+
+    /// A server has ended a phase of the replace towards the hash space of `clocktime`.
+    pub(super) fn ended(&mut self, server: NodeAddress, phase: Phase, clocktime: ClockTime) -> Vec<Action> {
+        let last = self.replace.as_mut().is_some_and(|replace| replace.ended(server, phase, clocktime));
+        if last { self.phase_complete() } else { Vec::new() }
+    }
+
+    /// A server will not do its part. After such a copying, deleting could lose records: it is given up.
+    pub(super) fn refused(&mut self, server: NodeAddress, phase: Phase, clocktime: ClockTime) -> Vec<Action> {
+        match &mut self.replace {
+            Some(replace) if replace.awaits(server, phase, clocktime) => match phase {
+                Phase::Copy => self.void_copy("a server refused to copy"),
+                Phase::Delete => {
+                    if replace.refused(server) {
+                        return self.phase_complete();
+                    }
+                }
+            },
+            _ => {}
+        }
+        Vec::new()
+    }
+
+    fn phase_complete(&mut self) -> Vec<Action> {
+        let Some(replace) = &mut self.replace else { return Vec::new() };
+        let clocktime = replace.seed().clocktime;
+        match replace.phase() {
+            Phase::Copy => {
+                replace.delete();
+                self.spaces.settle();
+                tracing::info!(%clocktime, "replace: copied, deleting");
+                vec![Action::SyncPartner, Action::StartDelete, Action::PushClients]
+            }
+            Phase::Delete => {
+                if replace.is_incomplete() {
+                    tracing::warn!(%clocktime, "replace: ended, but not on all servers: it should be run again");
+                } else {
+                    tracing::info!(%clocktime, "replace: finished");
+                    self.unfinished = None;
+                }
+                self.replace = None;
+                Vec::new()
+            }
+        }
+    }
+
+    /// Gives up a copying under way: the hash space that it was for is no longer the one.
+    fn void_copy(&mut self, reason: &str) {
+        if let Some(replace) = self.replace.take_if(|replace| replace.phase() == Phase::Copy) {
+            tracing::warn!(clocktime = %replace.seed().clocktime, "replace: given up: {reason}");
+        }
+    }
+
+    /// Whether an automatic replace would change anything.
+    pub(super) fn has_work(&self) -> bool {
+        self.replace.is_none() && (!self.detached().is_empty() || self.has_faulty() || self.unfinished.is_some())
+    }
+
+    fn has_faulty(&self) -> bool {
+        self.spaces.are_ready() && self.spaces.whs.nodes.iter().any(|(_, active)| !*active)
+    }
+
+    /// Attaches, detaches and replaces at once: what an automatic replace does.
+    pub(super) fn rearrange(&mut self, clock: &Clock) -> Outcome {
+        self.spaces.attach(self.detached(), clock);
+        self.spaces.detach(clock);
+        self.start_replace(false, clock)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! What happens by itself: keep-alives and their misses, automatic replaces, time-outs of calls.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::shell::{Inner, Shell, tell};
+use crate::binlog::Record;
+use crate::net::{STEPS, Session};
+use crate::wire::NodeAddress;
+use crate::wire::method::Method;
+use crate::wire::params;
+use crate::wire::unpack::Reader;
+
+/// How often connections are looked through for stalled ones.
+const REAP_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest pause between two looks at the delay of an automatic replace.
+const AUTO_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Calls `work` every `period` until the future is dropped; a late call delays those after it.
+pub(super) async fn every(period: Duration, mut work: impl FnMut()) {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        work();
+    }
+}
+
+/// Everything that happens by itself, until the future is dropped.
+pub(super) async fn run(shell: Arc<Shell>) {
+    let config = &shell.config;
+    let auto_period = (config.replace_delay / 4).clamp(Duration::from_millis(1), AUTO_INTERVAL);
+    tokio::join!(
+        every(config.keepalive_interval, || shell.keep_alive()),
+        every(config.clock_interval, || shell.peers.step()),
+        every(REAP_INTERVAL, || shell.peers.reap()),
+        every(auto_period, || shell.consider_replace()),
+    );
+}
+
+impl Shell {
+    /// Sends a keep-alive to every server, attached or not, and to the partner; declares lost who has missed too many.
+    pub(super) fn keep_alive(&self) {
+        let inner = &mut *self.lock();
+        let mut watched = inner.state.watched();
+        watched.extend(self.config.partner);
+        inner.pulses.retain(|node, _| watched.contains(node));
+        for node in watched {
+            if inner.pulses.entry(node).or_default().beat() {
+                inner.pulses.remove(&node);
+                self.silent(inner, node);
+            } else {
+                self.keep_alive_of(node);
+            }
+        }
+        self.sync_again(inner);
+    }
+
+    fn keep_alive_of(&self, node: NodeAddress) {
+        let clock = self.clock.take();
+        let session = self.peers.session(node);
+        let answer = tell(&session, Method::KeepAlive, STEPS, |out| params::write_keep_alive(out, clock));
+        self.spawn(async move |shell| {
+            if answer.await.is_ok()
+                && let Some(pulse) = shell.lock().pulses.get_mut(&node)
+            {
+                pulse.answered();
+            }
+        });
+    }
+
+    /// A node has missed too many keep-alives: it is lost, whether or not connections to it stand.
+    fn silent(&self, inner: &mut Inner, node: NodeAddress) {
+        if self.config.partner == Some(node) {
+            self.lose_partner(inner, "does not answer");
+        } else {
+            self.lose_server(inner, node, "does not answer");
+        }
+        // A new connection makes a node known again; the old ones do not carry anything any more.
+        if let Some(session) = self.peers.known_session(node) {
+            session.close();
+        }
+    }
+
+    /// A server is lost: it becomes faulty.
+    pub(super) fn lose_server(&self, inner: &mut Inner, server: NodeAddress, why: &str) {
+        if inner.state.is_member(server) {
+            tracing::warn!(peer = %server, "server lost: {why}");
+            self.binlog.write(&Record::ServerLost { address: server });
+            let actions = inner.state.server_lost(server, &self.clock);
+            inner.auto.changed(Instant::now());
+            self.perform(inner, actions);
+        }
+    }
+
+    pub(super) fn lose_partner(&self, inner: &mut Inner, why: &str) {
+        if let Some(partner) = self.config.partner
+            && std::mem::replace(&mut inner.partner_connected, false)
+        {
+            tracing::warn!(peer = %partner, "the other manager is lost: {why}");
+            self.binlog.write(&Record::PartnerLost { address: partner });
+            inner.state.partner_lost();
+        }
+    }
+
+    /// Starts an automatic replace if one is due, or asks the partner to.
+    fn consider_replace(&self) {
+        let now = Instant::now();
+        let inner = &mut *self.lock();
+        let work = inner.is_settled(now) && inner.state.has_work();
+        if !inner.auto.poll(now, work) {
+            return;
+        }
+        match self.config.partner {
+            // Of two managers, the one with the smaller address.
+            Some(partner) if inner.partner_connected && partner < self.address => {
+                self.elect(inner, &self.peers.session(partner));
+            }
+            _ => {
+                self.rearrange(inner);
+            }
+        }
+    }
+
+    /// Attaches, detaches and replaces. Says whether a replace is under way now.
+    pub(super) fn rearrange(&self, inner: &mut Inner) -> bool {
+        match inner.state.rearrange(&self.clock) {
+            Ok(actions) => {
+                tracing::info!("automatic replace");
+                self.perform(inner, actions);
+                true
+            }
+            Err(error) => {
+                tracing::warn!("no automatic replace: {error}");
+                false
+            }
+        }
+    }
+
+    /// Asks the partner to run the automatic replace; runs it here if it will not.
+    fn elect(&self, inner: &Inner, partner: &Arc<Session>) {
+        let clock = self.clock.take();
+        let whs = &inner.state.spaces().whs;
+        let answer = tell(partner, Method::ReplaceElection, STEPS, |out| params::write_seed_and_clock(out, whs, clock));
+        self.spawn(async move |shell| {
+            let accepted = answer.await.is_ok_and(|result| Reader::new(&result).bool() == Ok(true));
+            let inner = &mut *shell.lock();
+            // Meanwhile the partner may have done it all the same, or somebody has switched it off.
+            if !accepted && inner.auto.is_enabled() && inner.state.has_work() {
+                shell.rearrange(inner);
+            }
+        });
+    }
+}

@@ -1,0 +1,226 @@
+//! A server that stores nothing but plays its part towards managers: connects, keeps alive, copies and deletes.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use kumo_server::wire::method::{ErrorCode, Method, Role};
+use kumo_server::wire::params::{self, Seed};
+use kumo_server::wire::{Init, Message, NodeAddress, Request, frame, pack};
+
+use super::peer::{Peer, Received};
+use super::{Port, wait_for};
+
+/// Pause between keep-alives, and between tries to find a manager.
+const BEAT: Duration = Duration::from_millis(50);
+
+/// A scripted server on a port of its own. Ends when dropped.
+pub(crate) struct FakeServer {
+    pub(crate) port: Port,
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    address: NodeAddress,
+    stopping: AtomicBool,
+    /// Answers nothing and says nothing.
+    hung: AtomicBool,
+    /// Copies without ever reporting the end.
+    endless: AtomicBool,
+    spaces: Mutex<(Seed, Seed)>,
+    heard: Mutex<Vec<(Method, Vec<u8>)>>,
+    streams: Mutex<Vec<TcpStream>>,
+}
+
+impl FakeServer {
+    /// A server that knows no hash space.
+    pub(crate) fn start(managers: &[SocketAddr]) -> Self {
+        Self::start_on(Port::reserve(), managers, (Seed::default(), Seed::default()))
+    }
+
+    /// A server that holds these hash spaces, for writing and for reading.
+    pub(crate) fn start_on(port: Port, managers: &[SocketAddr], spaces: (Seed, Seed)) -> Self {
+        let shared = Arc::new(Shared {
+            address: NodeAddress::new(port.address()),
+            stopping: AtomicBool::new(false),
+            hung: AtomicBool::new(false),
+            endless: AtomicBool::new(false),
+            spaces: Mutex::new(spaces),
+            heard: Mutex::default(),
+            streams: Mutex::default(),
+        });
+        let listener = wait_for("the port of a server that has ended", || TcpListener::bind(port.address()).ok());
+        listener.set_nonblocking(true).expect("a listener");
+        let mut threads = vec![spawn(&shared, move |shared| accept(&listener, shared))];
+        for manager in managers.iter().copied() {
+            threads.push(spawn(&shared, move |shared| dial(manager, shared)));
+        }
+        Self { port, shared, threads }
+    }
+
+    pub(crate) fn address(&self) -> NodeAddress {
+        self.shared.address
+    }
+
+    /// The hash spaces that it holds, for writing and for reading.
+    pub(crate) fn spaces(&self) -> (Seed, Seed) {
+        self.shared.spaces.lock().unwrap().clone()
+    }
+
+    /// The parameters of every request of this method so far.
+    pub(crate) fn heard(&self, method: Method) -> Vec<Vec<u8>> {
+        let heard = self.shared.heard.lock().unwrap();
+        heard.iter().filter(|(other, _)| *other == method).map(|(_, params)| params.clone()).collect()
+    }
+
+    /// From now on it answers nothing and says nothing, though its connections stand; or it does again.
+    pub(crate) fn hang(&self, hung: bool) {
+        self.shared.hung.store(hung, Ordering::SeqCst);
+    }
+
+    /// From now on its copying never ends; or it does again.
+    pub(crate) fn copy_endlessly(&self, endless: bool) {
+        self.shared.endless.store(endless, Ordering::SeqCst);
+    }
+
+    /// Dies; the port and the hash spaces that it held are left.
+    pub(crate) fn kill(mut self) -> (Port, (Seed, Seed)) {
+        self.stop();
+        let spaces = self.spaces();
+        let port = std::mem::replace(&mut self.port, Port::reserve());
+        (port, spaces)
+    }
+
+    fn stop(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        for stream in self.shared.streams.lock().unwrap().iter() {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+        for thread in self.threads.drain(..) {
+            let ended = thread.join();
+            assert!(ended.is_ok() || std::thread::panicking(), "a thread of the fake server failed");
+        }
+    }
+}
+
+impl Drop for FakeServer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn spawn(shared: &Arc<Shared>, work: impl FnOnce(&Arc<Shared>) + Send + 'static) -> JoinHandle<()> {
+    let shared = shared.clone();
+    std::thread::spawn(move || work(&shared))
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    let mut serving = Vec::new();
+    while !shared.is_stopping() {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false).expect("a socket");
+                serving.push(spawn(shared, |shared| shared.serve(Peer::new(stream), false)));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(2)),
+        }
+    }
+    for thread in serving {
+        thread.join().expect("a connection of the fake server");
+    }
+}
+
+fn dial(manager: SocketAddr, shared: &Arc<Shared>) {
+    while !shared.is_stopping() {
+        if !shared.hung.load(Ordering::SeqCst)
+            && let Ok(stream) = TcpStream::connect(manager)
+        {
+            shared.serve(Peer::new(stream), true);
+        }
+        std::thread::sleep(BEAT);
+    }
+}
+
+impl Shared {
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    fn init(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        Init { address: self.address, role: Role::Server }.write(&mut out);
+        out
+    }
+
+    fn serve(&self, mut peer: Peer, dialled: bool) {
+        self.streams.lock().unwrap().push(peer.stream());
+        if dialled {
+            peer.send(&self.init());
+        }
+        while !self.is_stopping() {
+            match peer.receive_within(BEAT) {
+                Received::Closed => return,
+                Received::Nothing => {
+                    if dialled && !self.hung.load(Ordering::SeqCst) {
+                        peer.request(Method::KeepAlive, |out| params::write_keep_alive(out, 1));
+                    }
+                }
+                Received::Message(_) if self.hung.load(Ordering::SeqCst) => {}
+                Received::Message(message) => match Message::parse(&message).expect("a message") {
+                    Message::Init(_) if dialled => {}
+                    Message::Init(_) => drop(peer.send(&self.init())),
+                    Message::Request(request) => self.answer(&mut peer, &request),
+                    Message::Response(_) => {}
+                },
+            }
+        }
+    }
+
+    fn answer(&self, peer: &mut Peer, request: &Request<'_>) {
+        let method = Method::from_number(request.method).expect("a known method");
+        self.heard.lock().unwrap().push((method, request.params.to_vec()));
+        let mut out = Vec::new();
+        frame::response_head(&mut out, request.msgid);
+        let mut end = None;
+        match method {
+            Method::KeepAlive => pack::nil(&mut out),
+            Method::HashSpaceSync => {
+                let (whs, rhs, _) = params::hash_space_sync(request.params).expect("two hash spaces");
+                *self.spaces.lock().unwrap() = (whs, rhs);
+                pack::bool(&mut out, true);
+            }
+            Method::ReplaceCopyStart => {
+                let (seed, _, _) = params::replace_copy_start(request.params).expect("a hash space");
+                end = Some((Method::ReplaceCopyEnd, seed.clocktime));
+                self.spaces.lock().unwrap().0 = seed;
+                pack::bool(&mut out, true);
+            }
+            Method::ReplaceDeleteStart => {
+                let (seed, _) = params::seed_and_clock(request.params).expect("a hash space");
+                end = Some((Method::ReplaceDeleteEnd, seed.clocktime));
+                *self.spaces.lock().unwrap() = (seed.clone(), seed);
+                pack::bool(&mut out, true);
+            }
+            Method::CreateBackup => pack::bool(&mut out, true),
+            Method::GetStatus => {
+                let (whs, rhs) = self.spaces.lock().unwrap().clone();
+                match params::status(request.params).expect("a number") {
+                    9 => rhs.write(&mut out),
+                    10 => whs.write(&mut out),
+                    _ => pack::uint(&mut out, 0),
+                }
+            }
+            _ => {
+                out.clear();
+                frame::error_response(&mut out, request.msgid, ErrorCode::Protocol);
+            }
+        }
+        peer.send(&out);
+        if let Some((method, clocktime)) = end.filter(|_| !self.endless.load(Ordering::SeqCst)) {
+            peer.request(method, |out| params::write_replace_end(out, clocktime, 1));
+        }
+    }
+}

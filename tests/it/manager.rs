@@ -1,0 +1,245 @@
+//! One manager: join, loss, attach, detach, replace, and what it refuses.
+
+use kumo_server::wire::method::{Method, Role};
+use kumo_server::wire::params::{self, Seed};
+use kumo_server::wire::{Init, Message, NodeAddress};
+use rustix::process::Signal;
+
+use crate::harness::{FakeServer, Folder, Manager, Peer, Port, wait_until};
+
+/// A manager with `count` servers attached and settled.
+fn settled(folder: &Folder, port: &Port, count: usize, args: &str) -> (Manager, Vec<FakeServer>) {
+    let manager = Manager::start(folder, "manager", port, args);
+    let servers: Vec<_> = (0..count).map(|_| FakeServer::start(&[manager.address])).collect();
+    manager.wait_detached(&servers.iter().map(FakeServer::address).collect::<Vec<_>>());
+    manager.switch(Method::AttachNewServers, true).unwrap();
+    manager.wait_settled();
+    (manager, servers)
+}
+
+fn states(servers: &[FakeServer], active: impl Fn(usize) -> bool) -> Vec<(NodeAddress, bool)> {
+    servers.iter().enumerate().map(|(index, server)| (server.address(), active(index))).collect()
+}
+
+#[test]
+fn servers_join_are_attached_and_replaced() {
+    let (folder, port) = (Folder::new(), Port::reserve());
+    let (manager, mut servers) = settled(&folder, &port, 3, "");
+    let first = manager.nodes().0;
+    servers.push(FakeServer::start(&[manager.address]));
+    manager.wait_detached(&[servers[3].address()]);
+    assert_eq!(manager.nodes().0, first, "joining alone changes nothing");
+
+    manager.switch(Method::AttachNewServers, true).unwrap();
+    manager.wait_settled();
+    manager.wait_attached(&states(&servers, |_| true));
+    for server in &servers {
+        wait_until("every server has the hash space", || server.spaces() == manager.spaces());
+        let (seed, _, full) =
+            params::replace_copy_start(server.heard(Method::ReplaceCopyStart).last().unwrap()).unwrap();
+        assert_eq!((seed, full), (manager.nodes().0, false));
+    }
+    let started = servers[0].heard(Method::ReplaceCopyStart).len();
+    manager.switch(Method::StartReplace, true).unwrap();
+    wait_until("a full replace", || {
+        let heard = servers[0].heard(Method::ReplaceCopyStart);
+        heard.len() == started + 1 && params::replace_copy_start(&heard[started]).unwrap().2
+    });
+    manager.wait_settled();
+}
+
+#[test]
+fn without_replace_reading_stays_where_it_was() {
+    let (folder, port) = (Folder::new(), Port::reserve());
+    let (manager, mut servers) = settled(&folder, &port, 2, "");
+    let before = manager.spaces().1;
+    servers.push(FakeServer::start(&[manager.address]));
+    manager.wait_detached(&[servers[2].address()]);
+    manager.switch(Method::AttachNewServers, false).unwrap();
+    let (whs, rhs) = manager.spaces();
+    assert_eq!((whs.nodes.len(), &rhs), (3, &before));
+    wait_until("the servers know", || servers.iter().all(|server| server.spaces() == (whs.clone(), rhs.clone())));
+    manager.switch(Method::StartReplace, false).unwrap();
+    manager.wait_settled();
+}
+
+#[test]
+fn a_dead_server_is_faulty_and_listed_when_it_returns() {
+    let (folder, port) = (Folder::new(), Port::reserve());
+    let (manager, mut servers) = settled(&folder, &port, 3, "");
+    let before = manager.nodes().0.clocktime;
+    let (server_port, held) = servers.remove(1).kill();
+    let dead = NodeAddress::new(server_port.address());
+    let mut nodes = states(&servers, |_| true);
+    nodes.push((dead, false));
+    manager.wait_attached(&nodes);
+    let (whs, rhs) = manager.spaces();
+    assert_eq!(whs, rhs);
+    assert!(before.is_before(whs.clocktime));
+    wait_until("the others hear", || servers.iter().all(|server| server.spaces() == (whs.clone(), rhs.clone())));
+
+    servers.push(FakeServer::start_on(server_port, &[manager.address], held));
+    manager.wait_detached(&[dead]);
+    manager.switch(Method::AttachNewServers, true).unwrap();
+    manager.wait_settled();
+    manager.wait_attached(&states(&servers, |_| true));
+
+    drop(servers.remove(2));
+    manager.wait_attached(&[(servers[0].address(), true), (servers[1].address(), true), (dead, false)]);
+    manager.switch(Method::DetachFaultServers, true).unwrap();
+    manager.wait_settled();
+    manager.wait_attached(&states(&servers, |_| true));
+}
+
+#[test]
+fn a_hung_server_is_lost_though_its_connections_stand() {
+    let (folder, port) = (Folder::new(), Port::reserve());
+    let (manager, servers) = settled(&folder, &port, 2, "");
+    servers[0].hang(true);
+    manager.wait_attached(&states(&servers, |index| index != 0));
+    servers[0].hang(false);
+    manager.wait_detached(&[servers[0].address()]);
+}
+
+#[test]
+fn a_copy_that_lost_a_server_is_not_followed_by_a_delete() {
+    let (folder, port) = (Folder::new(), Port::reserve());
+    let (manager, mut servers) = settled(&folder, &port, 3, "");
+    let deletes = servers[0].heard(Method::ReplaceDeleteStart).len();
+    let starts = servers[0].heard(Method::ReplaceCopyStart).len();
+    servers[0].copy_endlessly(true);
+    manager.switch(Method::StartReplace, false).unwrap();
+    wait_until("the copying", || servers[0].heard(Method::ReplaceCopyStart).len() > starts);
+    servers.remove(2).kill();
+    wait_until("the loss", || manager.nodes().0.nodes.iter().any(|(_, active)| !active));
+    // Its report comes late, for a hash space that is no longer the one.
+    servers[0].copy_endlessly(false);
+    let mut late = Peer::connect(manager.address);
+    let mut init = Vec::new();
+    Init { address: servers[0].address(), role: Role::Server }.write(&mut init);
+    late.send(&init);
+    let (seed, _, _) = params::replace_copy_start(servers[0].heard(Method::ReplaceCopyStart).last().unwrap()).unwrap();
+    let answer = late.call(Method::ReplaceCopyEnd, |out| params::write_replace_end(out, seed.clocktime, 1));
+    assert_eq!(answer, Ok(vec![0xc3]), "answered, so that the server stops repeating it");
+    assert_eq!(servers[0].heard(Method::ReplaceDeleteStart).len(), deletes);
+
+    manager.switch(Method::StartReplace, false).unwrap();
+    wait_until("the next one ends well", || servers[0].heard(Method::ReplaceDeleteStart).len() == deletes + 1);
+}
+
+#[test]
+fn clients_are_told_of_every_change() {
+    let (folder, port) = (Folder::new(), Port::reserve());
+    let (manager, mut servers) = settled(&folder, &port, 2, "");
+    let mut gateway = Peer::connect(manager.address);
+    gateway.call(Method::HashSpaceRequest, params::write_empty).unwrap();
+    servers.remove(0).kill();
+    let message = gateway.receive().unwrap();
+    let Message::Request(push) = Message::parse(&message).unwrap() else { panic!("not a request") };
+    assert_eq!((push.msgid, push.method), (1, Method::HashSpacePush.number()));
+    assert_eq!(params::hash_spaces(push.params).unwrap(), manager.spaces());
+}
+
+#[test]
+fn an_automatic_replace_waits_and_then_attaches_and_detaches() {
+    let (folder, port) = (Folder::new(), Port::reserve());
+    let manager = Manager::start(&folder, "manager", &port, "-a -Rs 0.3");
+    let mut servers: Vec<_> = (0..3).map(|_| FakeServer::start(&[manager.address])).collect();
+    manager.wait_attached(&states(&servers, |_| true));
+    manager.wait_settled();
+    servers.remove(0).kill();
+    manager.wait_attached(&states(&servers, |_| true));
+    manager.wait_settled();
+    manager.switch(Method::SetAutoReplace, false).unwrap();
+    servers.push(FakeServer::start(&[manager.address]));
+    manager.wait_detached(&[servers[2].address()]);
+    manager.switch(Method::SetAutoReplace, true).unwrap();
+    manager.wait_attached(&states(&servers, |_| true));
+}
+
+#[test]
+fn a_manager_that_was_killed_learns_the_hash_space_from_the_servers() {
+    let (folder, port) = (Folder::new(), Port::reserve());
+    let (manager, mut servers) = settled(&folder, &port, 3, "");
+    let before = manager.spaces();
+    manager.process.signal(Signal::KILL);
+    drop(manager);
+    let manager = Manager::start(&folder, "manager2", &port, "");
+    wait_until("the hash space is back", || manager.spaces() == before);
+    assert!(manager.nodes().1.is_empty());
+
+    // Also when the first thing that it is told is to attach a server that nobody has seen before.
+    drop(manager);
+    let (server_port, _) = servers.pop().unwrap().kill();
+    let newcomer = FakeServer::start(&[port.address()]);
+    let manager = Manager::start(&folder, "manager3", &port, "");
+    manager.switch(Method::AttachNewServers, true).unwrap();
+    let mut expected = states(&servers, |_| true);
+    // Known from the hash space only: lost after five keep-alives.
+    expected.push((NodeAddress::new(server_port.address()), false));
+    manager.wait_attached(&[expected.clone(), vec![(newcomer.address(), true)]].concat());
+}
+
+#[test]
+fn nothing_can_be_done_without_servers() {
+    let (folder, port) = (Folder::new(), Port::reserve());
+    let manager = Manager::start(&folder, "manager", &port, "");
+    for method in [Method::AttachNewServers, Method::DetachFaultServers, Method::StartReplace] {
+        assert_eq!(manager.switch(method, true), Err(6), "{method:?}");
+    }
+    assert_eq!(manager.nodes(), (Seed::default(), Vec::new()));
+}
+
+#[test]
+fn strangers_and_nonsense_are_refused() {
+    let (folder, port) = (Folder::new(), Port::reserve());
+    let (manager, servers) = settled(&folder, &port, 2, "");
+    let before = manager.spaces();
+
+    let mut client = Peer::connect(manager.address);
+    for (method, error) in [
+        (Method::KeepAlive, 5),
+        (Method::HashSpaceSync, 5),
+        (Method::ReplaceCopyEnd, 5),
+        (Method::Get, 5),
+        (Method::AttachNewServers, 5),
+        (Method::SetAutoReplace, 5),
+        (Method::ManagerBackup, 5),
+    ] {
+        assert_eq!(client.call(method, params::write_empty), Err(error), "{method:?} from a client");
+    }
+    for suffix in ["../../etc/passwd", ".", "", "a b"] {
+        let answer = client.call(Method::ManagerBackup, |out| params::write_backup_suffix(out, suffix.as_bytes()));
+        assert_eq!(answer, Err(6), "{suffix:?}");
+    }
+    assert_eq!(client.call(Method::ManagerBackup, |out| params::write_backup_suffix(out, b"20261122")), Ok(vec![0xc0]));
+    wait_until("the backups", || servers.iter().all(|server| server.heard(Method::CreateBackup).len() == 1));
+
+    let mut stranger = Peer::connect(manager.address);
+    let mut init = Vec::new();
+    Init { address: NodeAddress::new("127.0.0.1:9".parse().unwrap()), role: Role::Manager }.write(&mut init);
+    stranger.send(&init);
+    let mut later = before.0.clone();
+    later.clocktime.0 += 1 << 40;
+    later.nodes.truncate(1);
+    let sync = stranger.call(Method::HashSpaceSync, |out| params::write_hash_space_sync(out, &later, &later, 1));
+    assert_eq!(sync, Err(6));
+    let election = stranger.call(Method::ReplaceElection, |out| params::write_seed_and_clock(out, &later, 1));
+    assert_eq!(election, Err(6));
+    let end = stranger.call(Method::ReplaceCopyEnd, |out| params::write_replace_end(out, before.0.clocktime, 1));
+    assert_eq!(end, Err(6));
+    assert_eq!(stranger.call(Method::GetNodesInfo, params::write_empty), Err(5), "a client's method");
+    assert_eq!(manager.spaces(), before);
+}
+
+#[test]
+fn sigterm_ends_it_in_order() {
+    let (folder, port) = (Folder::new(), Port::reserve());
+    let (manager, _servers) = settled(&folder, &port, 2, "-g manager.mpac");
+    manager.process.signal(Signal::TERM);
+    let finished = manager.process.finish();
+    assert_eq!(finished.status.code(), Some(0), "{finished:?}");
+    let entries = std::fs::read(folder.join("manager.mpac")).unwrap();
+    let names: Vec<_> = kumo_server::binlog::Entries::new(&entries[..]).map(|entry| entry.unwrap().name).collect();
+    assert_eq!(names, ["SM", "nS", "nS"]);
+}
