@@ -13,4 +13,5 @@
 
 pub mod clock;
 pub mod ring;
+pub mod store;
 pub mod wire;
