@@ -1,0 +1,71 @@
+//! Copying the store while it is in use.
+//!
+//! The copy is made on the connection that merges: SQLite starts a backup anew when any other one writes.
+
+use super::disk::Step;
+use super::error::Error;
+use super::maintain::Maintenance;
+use super::tree::{Writer, directory, side_path};
+use rusqlite::Connection;
+use rusqlite::backup::{Backup, StepResult};
+use std::fs::File;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Pages copied before the rest of the work gets its turn: a MiB.
+const STEP_PAGES: i32 = 256;
+/// Pause after a step, in parts of what it took.
+const PAUSE_SHARE: u32 = 2;
+
+/// Copies everything written before the call to `destination`: under another name, synced, then renamed.
+pub(super) fn run(maintenance: &Maintenance<'_>, destination: &Path) -> Result<(), Error> {
+    let failed = |reason: String| Error::Backup { path: destination.to_path_buf(), reason: reason.into() };
+    maintenance.flush()?;
+    let temporary = side_path(destination, ".tmp");
+    let result = copy(maintenance, &temporary).and_then(|()| {
+        maintenance.reached(Step::BackupRename).map_err(|error| error.to_string())?;
+        let rename = || {
+            File::open(&temporary)?.sync_all()?;
+            std::fs::rename(&temporary, destination)?;
+            File::open(directory(destination))?.sync_all()
+        };
+        rename().map_err(|error: std::io::Error| error.to_string())
+    });
+    if result.is_err() {
+        for suffix in ["", "-journal", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(side_path(&temporary, suffix));
+        }
+    }
+    result.map_err(failed)
+}
+
+fn copy(maintenance: &Maintenance<'_>, temporary: &Path) -> Result<(), String> {
+    let text = |error: rusqlite::Error| error.to_string();
+    match std::fs::remove_file(temporary) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.to_string()),
+        _ => {}
+    }
+    let mut copy = Connection::open(temporary).map_err(text)?;
+    // The file is synced as a whole at its end, and is nothing before that.
+    copy.execute_batch("PRAGMA synchronous = OFF").map_err(text)?;
+    {
+        let backup = Backup::new(maintenance.tree.connection(), &mut copy).map_err(text)?;
+        loop {
+            let begun = Instant::now();
+            match backup.step(STEP_PAGES).map_err(text)? {
+                StepResult::Done => break,
+                StepResult::Busy | StepResult::Locked => std::thread::sleep(Duration::from_millis(5)),
+                _ => {}
+            }
+            maintenance.reached(Step::BackupStep).map_err(|error| error.to_string())?;
+            std::thread::sleep(begun.elapsed() / PAUSE_SHARE);
+            if !maintenance.pause() {
+                return Err("the store is being closed".to_owned());
+            }
+        }
+    }
+    copy.query_row("PRAGMA journal_mode = DELETE", (), |_| Ok(())).map_err(text)?;
+    let tally = maintenance.tree.tally();
+    Writer::adopt_copy(&copy, &tally).map_err(text)?;
+    copy.close().map_err(|(_, error)| error.to_string())
+}

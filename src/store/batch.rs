@@ -1,0 +1,170 @@
+//! Writes that are decided in memory and go to the log together.
+
+use super::cache::{Before, Change};
+use super::core::{Core, SyncWaiter};
+use super::error::Error;
+use super::guard::AbortOnPanic;
+use super::options::SyncMode;
+use super::redo::{Append, Entry, Kind};
+use super::write::{Decision, Outcome, Previous, Write, decide};
+use crate::wire::RecordValue;
+use std::sync::atomic::Ordering;
+
+/// Bytes in the log's buffer at which a batch writes them out before its end.
+const WRITE_OUT_BYTES: u64 = 1 << 20;
+
+/// What [`Batch::apply`] made of a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    /// Decided, and visible to all who read from now on. Durable when the batch's commit says so.
+    Done(Outcome),
+    /// Not decided: the previous record is not in memory, or there is no room just now. Hand it to [`Store::write`],
+    /// and any later write to the same key behind it.
+    ///
+    /// [`Store::write`]: super::Store::write
+    Later,
+    /// Refused; nothing changed.
+    Failed(Error),
+}
+
+/// What the tree holds under a key, read when the cache's epoch was this.
+pub(super) struct Base<'a> {
+    pub(super) value: Option<&'a [u8]>,
+    pub(super) generation: u32,
+    pub(super) epoch: u64,
+}
+
+/// Writes of everything one network read has brought.
+///
+/// A batch that is dropped without a commit leaves its writes to the next one, or to the log thread within a second.
+#[must_use = "writes are durable only after a commit"]
+pub struct Batch<'s> {
+    core: &'s Core,
+    /// Greatest sequence number that an outcome rests on, ours and others'.
+    need: u64,
+}
+
+impl<'s> Batch<'s> {
+    pub(super) fn new(core: &'s Core) -> Self {
+        Self { core, need: 0 }
+    }
+
+    /// Decides a write under its record's lock. Does not wait, and does not read from disk.
+    #[inline]
+    pub fn apply(&mut self, write: &Write<'_>) -> Applied {
+        self.apply_on(write, None)
+    }
+
+    /// As [`Batch::apply`], knowing what the main tree holds.
+    pub(super) fn apply_on(&mut self, write: &Write<'_>, base: Option<&Base<'_>>) -> Applied {
+        let core = self.core;
+        if core.trouble.stands()
+            && let Some(error) = core.trouble.error()
+        {
+            return Applied::Failed(error);
+        }
+        if core.closing.load(Ordering::Relaxed) {
+            return Applied::Failed(Error::Closed);
+        }
+        let raw_key = write.key().bytes();
+        let body = write.body();
+        let bytes = (raw_key.len() + body.len()) as u64;
+        if bytes > core.record_limit() {
+            return Applied::Failed(Error::TooLarge { bytes, limit: core.record_limit() });
+        }
+        if core.cache.dirty_bytes() + bytes > core.dirty_limit() {
+            return Applied::Later;
+        }
+        let _guard = AbortOnPanic::new("deciding a write");
+        let mut place = core.cache.find(raw_key);
+        let base = base.filter(|base| base.epoch == core.cache.epoch());
+        let (previous, generation) = match (place.slot(), base) {
+            (Some(slot), _) => (slot.value().map_or(Previous::Absent, Previous::Present), slot.generation),
+            (None, Some(base)) => {
+                let value = base.value.and_then(|value| RecordValue::new(value).ok());
+                (value.map_or(Previous::Absent, Previous::Present), base.generation)
+            }
+            (None, None) => (Previous::Unknown, 0),
+        };
+        let before = match previous {
+            Previous::Unknown => Before::Unknown,
+            Previous::Absent => Before::Known(false),
+            Previous::Present(_) => Before::Known(true),
+        };
+        // What a decision rests on must be in the log before the decision is acknowledged.
+        let rests_on = place.slot().map_or(0, super::cache::Slot::seq);
+        let newest = place.newest();
+        let decision = decide(write, previous, &core.clock, |time| core.cache.is_newest(newest, time));
+        let current = core.generation.load(Ordering::Relaxed);
+        let stamp;
+        let touched;
+        let (kind, head, body, outcome) = match decision {
+            Decision::Read => return Applied::Later,
+            Decision::Keep(outcome) => {
+                self.need = self.need.max(rests_on);
+                place.touch();
+                return Applied::Done(outcome);
+            }
+            Decision::Put(clocktime, outcome) => {
+                stamp = clocktime.0.to_be_bytes();
+                if let Write::Update { .. } = write {
+                    core.clock.observe(clocktime);
+                }
+                (Kind::Put, &stamp[..], body, outcome)
+            }
+            Decision::Touch(outcome) if generation == current => {
+                self.need = self.need.max(rests_on);
+                return Applied::Done(outcome);
+            }
+            Decision::Touch(outcome) => {
+                touched = match previous {
+                    Previous::Present(value) => value.bytes().to_vec(),
+                    Previous::Unknown | Previous::Absent => Vec::new(),
+                };
+                let (head, body) = touched.split_at(touched.len().min(8));
+                (Kind::Put, head, body, outcome)
+            }
+            Decision::Drop => (Kind::Remove, &[][..], &[][..], Outcome::Removed),
+        };
+        let entry = Entry { kind, generation: current, key: raw_key, head, body };
+        let Append::Buffered(seq) = core.redo.append(&entry) else { return Applied::Later };
+        core.cache.write(&mut place, &Change { key: raw_key, head, body, generation: current, seq }, before);
+        drop(place);
+        self.need = seq;
+        core.cache.make_room();
+        if core.redo.buffered() > WRITE_OUT_BYTES {
+            // A failure stands in `trouble` and meets the commit.
+            let _ = core.redo.write_out(seq);
+        }
+        Applied::Done(outcome)
+    }
+
+    /// Writes what was decided to the log, with one `write` for all that is waiting.
+    ///
+    /// `done` hears when the outcomes may be told: with [`SyncMode::Always`] on the log's thread after a sync, otherwise
+    /// before this returns. It must not block, nor panic. On an error nothing of the batch may be acknowledged, though
+    /// some of it may turn out to have been stored, and is visible.
+    pub fn commit(self, done: impl FnOnce(Result<(), Error>) + Send + 'static) {
+        let core = self.core;
+        if self.need == 0 {
+            return done(Ok(()));
+        }
+        core.note_write();
+        if core.wants_merge() {
+            core.kick();
+        }
+        if core.options.sync == SyncMode::Always {
+            if core.redo.synced() >= self.need {
+                return done(Ok(()));
+            }
+            core.sync_waiters.lock().push(SyncWaiter { need: self.need, done: Box::new(done) });
+            core.sync_signal.raise();
+            return;
+        }
+        let result = {
+            let _guard = AbortOnPanic::new("writing the log");
+            core.redo.write_out(self.need).and_then(|()| core.trouble.error().map_or(Ok(()), Err))
+        };
+        done(result);
+    }
+}

@@ -1,0 +1,246 @@
+//! What all threads of a store share: cache, redo log, clock and the signals between them.
+
+use super::cache::Cache;
+use super::disk::Disk;
+use super::error::Error;
+use super::maintain::Request;
+use super::options::Options;
+use super::redo::Redo;
+use super::tree::Tally;
+use super::trouble::Trouble;
+use crate::clock::Clock;
+use crossbeam_channel::{Receiver, Sender};
+use parking_lot::{Condvar, Mutex};
+use rusqlite::Connection;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Share of the cache that unmerged records may take, in quarters.
+const DIRTY_QUARTERS: u64 = 3;
+/// A merge begins when this share of the redo log or of the unmerged records' memory is in use: one in so many.
+const MERGE_SHARE: u64 = 3;
+/// Read connections kept for scans.
+const SPARE_CONNECTIONS: usize = 4;
+
+/// Bytes that a record takes beyond its own, at most.
+const ROOM_SLACK: u64 = 4096;
+
+/// Signal of the waiting: room in the log, waiters for a sync, the end.
+#[derive(Default)]
+pub(super) struct Signal {
+    lock: Mutex<()>,
+    condition: Condvar,
+}
+
+impl Signal {
+    /// Wakes all who wait.
+    pub(super) fn raise(&self) {
+        drop(self.lock.lock());
+        self.condition.notify_all();
+    }
+
+    /// Waits until `ready` or raised or timed out; `ready` is asked under the lock, so that no signal is missed.
+    pub(super) fn wait(&self, timeout: Duration, ready: impl FnOnce() -> bool) {
+        let mut guard = self.lock.lock();
+        if !ready() {
+            self.condition.wait_for(&mut guard, timeout);
+        }
+    }
+}
+
+/// A batch that waits for the disk.
+pub(super) struct SyncWaiter {
+    pub(super) need: u64,
+    pub(super) done: Box<dyn FnOnce(Result<(), Error>) + Send>,
+}
+
+/// Figures of the merges so far.
+#[derive(Debug, Default)]
+pub(super) struct MergeFigures {
+    pub(super) merges: AtomicU64,
+    pub(super) records: AtomicU64,
+    pub(super) micros: AtomicU64,
+    /// Of the blind writes merged last, those that were new keys, in thousandths.
+    pub(super) new_share: AtomicU32,
+}
+
+/// Shared by the handle and all threads.
+pub(super) struct Core {
+    pub(super) options: Options,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) cache: Cache,
+    pub(super) redo: Redo,
+    pub(super) clock: Arc<Clock>,
+    pub(super) trouble: Arc<Trouble>,
+    pub(super) generation: AtomicU32,
+    /// Rows of `twin`, raised before such a row can be seen.
+    pub(super) twins: AtomicU64,
+    pub(super) tombstones: AtomicU64,
+    pub(super) tombstone_bytes: AtomicU64,
+    /// Who waits for a sync (mode `Always`).
+    pub(super) sync_waiters: Mutex<Vec<SyncWaiter>>,
+    pub(super) sync_signal: Signal,
+    /// Raised when the log or the unmerged records have shrunk, or failed.
+    pub(super) room_signal: Signal,
+    pub(super) room_waiters: AtomicU32,
+    pub(super) requests: Sender<Request>,
+    pub(super) request_inbox: Receiver<Request>,
+    kicked: AtomicBool,
+    /// Milliseconds since `started` of the last write.
+    last_write: AtomicU64,
+    started: Instant,
+    /// No new work is accepted.
+    pub(super) closing: AtomicBool,
+    /// The log thread may go.
+    pub(super) stop_log: AtomicBool,
+    /// The maintenance thread answers no more.
+    pub(super) ended: AtomicBool,
+    /// Only in tests: threads go at once and leave everything as it is.
+    pub(super) crashed: AtomicBool,
+    pub(super) figures: MergeFigures,
+    spare: Mutex<Vec<Connection>>,
+}
+
+/// What [`Core::new`] puts together.
+pub(super) struct Parts {
+    pub(super) options: Options,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) cache: Cache,
+    pub(super) redo: Redo,
+    pub(super) clock: Arc<Clock>,
+    pub(super) trouble: Arc<Trouble>,
+    pub(super) generation: u32,
+}
+
+impl Core {
+    pub(super) fn new(parts: Parts) -> Self {
+        let (requests, request_inbox) = crossbeam_channel::bounded(64);
+        Self {
+            options: parts.options,
+            disk: parts.disk,
+            cache: parts.cache,
+            redo: parts.redo,
+            clock: parts.clock,
+            trouble: parts.trouble,
+            generation: AtomicU32::new(parts.generation),
+            twins: AtomicU64::new(0),
+            tombstones: AtomicU64::new(0),
+            tombstone_bytes: AtomicU64::new(0),
+            sync_waiters: Mutex::default(),
+            sync_signal: Signal::default(),
+            room_signal: Signal::default(),
+            room_waiters: AtomicU32::new(0),
+            requests,
+            request_inbox,
+            kicked: AtomicBool::new(false),
+            last_write: AtomicU64::new(0),
+            started: Instant::now(),
+            closing: AtomicBool::new(false),
+            stop_log: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            crashed: AtomicBool::new(false),
+            figures: MergeFigures::default(),
+            spare: Mutex::default(),
+        }
+    }
+
+    /// Bytes that unmerged records may take.
+    pub(super) fn dirty_limit(&self) -> u64 {
+        self.cache.limit() / 4 * DIRTY_QUARTERS
+    }
+
+    /// Largest record accepted, key and value.
+    pub(super) fn record_limit(&self) -> u64 {
+        (self.dirty_limit().min(self.options.redo_bytes) / 2).saturating_sub(2 * ROOM_SLACK)
+    }
+
+    /// Whether a merge should begin for the sake of space.
+    #[inline]
+    pub(super) fn wants_merge(&self) -> bool {
+        self.redo.used() > self.options.redo_bytes / MERGE_SHARE
+            || self.cache.dirty_bytes() > self.dirty_limit() / MERGE_SHARE
+    }
+
+    /// Whether a merge must hurry: writes wait, or soon will.
+    pub(super) fn in_a_hurry(&self) -> bool {
+        self.room_waiters.load(Ordering::Relaxed) > 0
+            || self.redo.used() > self.options.redo_bytes / 4 * 3
+            || self.cache.dirty_bytes() > self.dirty_limit() / 4 * 3
+            || !self.request_inbox.is_empty()
+    }
+
+    /// Wakes the maintenance thread if it may be asleep.
+    pub(super) fn kick(&self) {
+        if !self.kicked.swap(true, Ordering::AcqRel) {
+            // A full inbox means that it has more than enough to wake up for.
+            let _ = self.requests.try_send(Request::Kick);
+        }
+    }
+
+    /// The maintenance thread has heard the kick.
+    pub(super) fn kick_heard(&self) {
+        self.kicked.store(false, Ordering::Release);
+    }
+
+    /// Something was written.
+    pub(super) fn note_write(&self) {
+        self.last_write.store(self.millis(), Ordering::Relaxed);
+    }
+
+    /// How long ago the last write was.
+    pub(super) fn idle(&self) -> Duration {
+        Duration::from_millis(self.millis().saturating_sub(self.last_write.load(Ordering::Relaxed)))
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Waits until there is room for a record of `bytes`, with some to spare. An error if there will not be any soon.
+    pub(super) fn wait_for_room(&self, bytes: u64) -> Result<(), Error> {
+        self.room_waiters.fetch_add(1, Ordering::Relaxed);
+        self.kick();
+        let fits = |used: u64, limit: u64| used <= limit / 4 * 3 && used + bytes + ROOM_SLACK <= limit;
+        let free = || {
+            (fits(self.redo.used(), self.options.redo_bytes) && fits(self.cache.dirty_bytes(), self.dirty_limit()))
+                || self.trouble.stands()
+                || self.crashed.load(Ordering::Relaxed)
+        };
+        while !free() {
+            self.room_signal.wait(Duration::from_millis(100), free);
+        }
+        self.room_waiters.fetch_sub(1, Ordering::Relaxed);
+        if self.crashed.load(Ordering::Relaxed) {
+            return Err(Error::Closed);
+        }
+        self.trouble.error().map_or(Ok(()), Err)
+    }
+
+    /// Lends a reading connection; it is kept for the next time.
+    pub(super) fn with_connection<R>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<R>) -> Result<R, Error> {
+        let spare = self.spare.lock().pop();
+        let connection = match spare {
+            Some(connection) => connection,
+            None => super::tree::open_reader(&self.options.path, SPARE_CONNECTIONS * 4).map_err(Error::read)?,
+        };
+        let result = work(&connection).map_err(Error::read);
+        let mut spare = self.spare.lock();
+        if result.is_ok() && spare.len() < SPARE_CONNECTIONS && !self.closing.load(Ordering::Acquire) {
+            spare.push(connection);
+        }
+        result
+    }
+
+    /// Shows all threads what the tree holds.
+    pub(super) fn publish(&self, tally: &Tally) {
+        self.twins.store(tally.twins, Ordering::Release);
+        self.tombstones.store(tally.tombstones, Ordering::Relaxed);
+        self.tombstone_bytes.store(tally.tombstone_bytes, Ordering::Relaxed);
+    }
+
+    /// Closes the lent connections that came back.
+    pub(super) fn drop_connections(&self) {
+        self.spare.lock().clear();
+    }
+}

@@ -1,0 +1,293 @@
+//! The maintenance thread, sole owner of the connection that changes the main tree: merges, checkpoints, the sweeper,
+//! backups, named state.
+
+use super::backup;
+use super::core::Core;
+use super::disk::Step;
+use super::error::Error;
+use super::merge::Merge;
+use super::sweep::Sweep;
+use super::tree::{Tally, Writer};
+use super::trouble::Part;
+use crossbeam_channel::{RecvTimeoutError, Sender};
+use std::cell::{Cell, RefCell};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How often the thread looks around when nobody calls.
+const TICK: Duration = Duration::from_millis(100);
+/// Time without writes after which what there is gets merged.
+const IDLE: Duration = Duration::from_secs(1);
+/// Time after which it is merged in any case.
+const AGE: Duration = Duration::from_secs(5);
+/// Pause before a failed merge is tried again.
+const RETRY: Duration = Duration::from_millis(200);
+/// Longest pause after one transaction.
+const PAUSE_LIMIT: Duration = Duration::from_millis(20);
+/// Bytes of a page in the write-ahead log.
+const WAL_PAGE: u64 = 4096 + 24;
+
+/// Where an answer goes.
+pub(super) type Reply<T> = Sender<Result<T, Error>>;
+
+/// What the thread is asked for.
+pub(super) enum Request {
+    /// Look whether a merge is due.
+    Kick,
+    /// Merge all that was written before.
+    Flush(Reply<()>),
+    /// Store a named blob durably.
+    PutState { name: String, value: Vec<u8>, reply: Reply<()> },
+    /// Count the generation up, durably.
+    Generation(Reply<u32>),
+    /// Copy the store.
+    Backup { destination: PathBuf, reply: Reply<()> },
+    /// Merge all, close the tree, end.
+    Close(Reply<()>),
+}
+
+/// The thread's state. Methods take `&self`, since a backup borrows the connection while merges go on.
+pub(super) struct Maintenance<'a> {
+    pub(super) core: &'a Core,
+    pub(super) tree: Writer,
+    last_merge: Cell<Instant>,
+    failed_at: Cell<Option<Instant>>,
+    sweep: RefCell<Sweep>,
+    /// Who wants the store closed.
+    closing: RefCell<Option<Reply<()>>>,
+}
+
+/// Runs until the store is closed.
+pub(super) fn run(core: &Core, tree: Writer) {
+    let this = Maintenance {
+        core,
+        tree,
+        last_merge: Cell::new(Instant::now()),
+        failed_at: Cell::new(None),
+        sweep: RefCell::default(),
+        closing: RefCell::default(),
+    };
+    let mut sweeping = false;
+    loop {
+        let pause = if sweeping { Duration::from_millis(2) } else { TICK };
+        match core.request_inbox.recv_timeout(pause) {
+            Ok(request) => this.serve(request, true),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if core.crashed.load(Ordering::Acquire) {
+            // As after a kill: SQLite must not tidy up.
+            core.ended.store(true, Ordering::Release);
+            std::mem::forget(this);
+            return;
+        }
+        if let Some(reply) = this.closing.take() {
+            let result = this.close();
+            core.ended.store(true, Ordering::Release);
+            let _ = reply.send(result);
+            return;
+        }
+        this.merge_if_due();
+        sweeping = this.sweep();
+    }
+}
+
+impl Maintenance<'_> {
+    /// Answers a request; the main loop closes.
+    fn serve(&self, request: Request, may_back_up: bool) {
+        // A client that has gone away does not want the answer.
+        match request {
+            Request::Kick => self.core.kick_heard(),
+            Request::Flush(reply) => drop(reply.send(self.flush())),
+            Request::PutState { name, value, reply } => {
+                let result =
+                    self.order_before().and_then(|()| self.tree.put_state(&name, &value).map_err(Error::failed));
+                drop(reply.send(result));
+            }
+            Request::Generation(reply) => drop(reply.send(self.next_generation())),
+            Request::Backup { destination, reply } => {
+                let result = if may_back_up {
+                    backup::run(self, &destination)
+                } else {
+                    Err(Error::Backup { path: destination, reason: "another backup is under way".into() })
+                };
+                drop(reply.send(result));
+            }
+            Request::Close(reply) => drop(self.closing.replace(Some(reply))),
+        }
+    }
+
+    /// Gives the rest of the work its turn; false if the store is to be closed.
+    pub(super) fn pause(&self) -> bool {
+        while let Ok(request) = self.core.request_inbox.try_recv() {
+            self.serve(request, false);
+        }
+        self.merge_if_due();
+        self.sweep();
+        !self.core.crashed.load(Ordering::Acquire) && !self.core.closing.load(Ordering::Acquire)
+    }
+
+    /// What is stored as state must not be on disk before the writes it was told after.
+    fn order_before(&self) -> Result<(), Error> {
+        self.core.redo.write_all()?;
+        self.core.redo.sync()
+    }
+
+    fn next_generation(&self) -> Result<u32, Error> {
+        let next = self.core.generation.load(Ordering::Relaxed).wrapping_add(1);
+        self.order_before()?;
+        self.tree.seal(|tally| tally.generation = next).map_err(Error::failed)?;
+        self.core.generation.store(next, Ordering::Relaxed);
+        Ok(next)
+    }
+
+    fn merge_if_due(&self) {
+        let core = self.core;
+        if self.failed_at.get().is_some_and(|at| at.elapsed() < RETRY) {
+            return;
+        }
+        let waiting = core.cache.dirty_count() > 0 || core.redo.has_closed();
+        let due = core.wants_merge()
+            || core.room_waiters.load(Ordering::Relaxed) > 0
+            || core.redo.is_suspect()
+            || self.failed_at.get().is_some()
+            || (waiting && (core.idle() >= IDLE || self.last_merge.get().elapsed() >= AGE));
+        if due {
+            // Noted where it fails.
+            let _ = self.flush();
+        }
+    }
+
+    /// Merges everything written so far and lets go of the log that held it.
+    pub(super) fn flush(&self) -> Result<(), Error> {
+        let core = self.core;
+        let begun = Instant::now();
+        let result = self.merge();
+        self.last_merge.set(Instant::now());
+        match &result {
+            Ok(rows) => {
+                self.failed_at.set(None);
+                core.trouble.clear(Part::Merge);
+                if !core.redo.is_suspect() {
+                    core.trouble.clear(Part::Sync);
+                }
+                let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+                core.figures.merges.fetch_add(1, Ordering::Relaxed);
+                core.figures.records.fetch_add(*rows, Ordering::Relaxed);
+                core.figures.micros.fetch_add(micros, Ordering::Relaxed);
+                tracing::debug!(rows, ms = micros / 1000, "merged");
+            }
+            Err(error) => {
+                self.failed_at.set(Some(Instant::now()));
+                core.trouble.note(Part::Merge, error);
+            }
+        }
+        core.room_signal.raise();
+        result.map(drop)
+    }
+
+    fn merge(&self) -> Result<u64, Error> {
+        let core = self.core;
+        if core.cache.dirty_count() == 0 && !core.redo.has_closed() && !core.redo.is_suspect() {
+            return Ok(0);
+        }
+        let suspect = core.redo.is_suspect();
+        let (number, first) = core.redo.rotate()?;
+        let merge = Merge { cache: &core.cache, tree: &self.tree, disk: &*core.disk };
+        let mut chunk_begun = Instant::now();
+        let moved = merge
+            .run(
+                || core.redo.next(),
+                |twins| core.twins.store(twins.max(core.twins.load(Ordering::Acquire)), Ordering::Release),
+                || {
+                    self.bound_wal()?;
+                    if !core.in_a_hurry() {
+                        std::thread::sleep(chunk_begun.elapsed().min(PAUSE_LIMIT));
+                    }
+                    chunk_begun = Instant::now();
+                    Ok(())
+                },
+            )
+            .map_err(Error::failed)?;
+        if let Some(share) = (moved.new * 1000).checked_div(moved.rows) {
+            core.figures.new_share.store(u32::try_from(share).unwrap_or(1000), Ordering::Relaxed);
+        }
+        core.publish(&self.tree.tally());
+        if suspect {
+            self.seal(|_| ())?;
+            core.redo.forgive(first);
+        }
+        // What the merge left out because it was written again is only in the current file: it must be durable
+        // before the older ones go.
+        core.redo.write_all()?;
+        core.redo.sync()?;
+        self.seal(|tally| tally.redo_from = number)?;
+        self.reached(Step::MergeSynced)?;
+        core.redo.delete_before(number);
+        self.checkpoint(false)?;
+        Ok(moved.rows)
+    }
+
+    /// Makes the tree durable, with all that the next start must know.
+    fn seal(&self, change: impl FnOnce(&mut Tally)) -> Result<(), Error> {
+        let (newest, low_seconds) = self.core.cache.newest();
+        let seal = self.tree.seal(|tally| {
+            tally.clock = self.core.clock.peek();
+            tally.newest = newest;
+            tally.low_seconds = low_seconds;
+            tally.generation = self.core.generation.load(Ordering::Relaxed);
+            change(tally);
+        });
+        seal.map_err(Error::failed)
+    }
+
+    /// Checkpoints in the middle of a merge if the write-ahead log has reached its bound.
+    fn bound_wal(&self) -> rusqlite::Result<()> {
+        if self.tree.wal_pages()? * WAL_PAGE > self.core.options.wal_bytes {
+            self.tree.checkpoint(false)?;
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&self, truncate: bool) -> Result<(), Error> {
+        self.reached(Step::Checkpoint)?;
+        if !self.tree.checkpoint(truncate).map_err(Error::failed)? {
+            tracing::debug!("readers kept the checkpoint from finishing; the next one will");
+        }
+        self.reached(Step::Checkpointed)
+    }
+
+    pub(super) fn reached(&self, step: Step) -> Result<(), Error> {
+        self.core.disk.reached(step).map_err(Error::failed)
+    }
+
+    fn sweep(&self) -> bool {
+        if self.core.trouble.stands() {
+            return false;
+        }
+        match self.sweep.borrow_mut().step(self.core, &self.tree) {
+            Ok(more) => more,
+            Err(error) => {
+                tracing::warn!(%error, "sweeping tombstones failed; trying again later");
+                false
+            }
+        }
+    }
+
+    /// Merges all, notes that nothing is left in the log, and closes the tree.
+    fn close(self) -> Result<(), Error> {
+        let flushed = self.flush();
+        if flushed.is_ok() && self.core.cache.dirty_count() == 0 {
+            let number = self.core.redo.number();
+            self.seal(|tally| {
+                tally.redo_from = number + 1;
+                tally.clean = true;
+            })?;
+            self.core.redo.finish();
+            self.checkpoint(true)?;
+        }
+        let closed = self.tree.close().map_err(Error::failed);
+        flushed.and(closed)
+    }
+}

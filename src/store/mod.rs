@@ -1,0 +1,304 @@
+//! The store: records in memory, in a redo log, and in a main tree on disk.
+//!
+//! A write is decided under its record's lock, appended to the redo log, and visible in the cache; a merge moves it to
+//! the tree later, sorted with all others. `docs/storage.md` has the formats, the promises and the reasons.
+//!
+//! No runtime is known here: what takes time answers through callbacks, on threads of the store. Network threads call
+//! [`Store::peek`] and [`Batch`] directly; neither waits for a disk read.
+//!
+//! A panic in here, or in a callback on one of its threads, ends the process: half a write must not live on.
+
+mod backup;
+mod batch;
+mod cache;
+mod core;
+mod disk;
+mod error;
+mod guard;
+mod lock;
+mod maintain;
+mod merge;
+mod newest;
+mod open;
+mod options;
+mod pool;
+mod redo;
+mod scan;
+mod status;
+mod sweep;
+mod syncer;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod trouble;
+mod write;
+
+pub use batch::{Applied, Batch};
+pub use error::{Error, OpenError};
+pub use options::{Options, SweepPolicy, SyncMode};
+pub use pool::{ReadJob, Values, WriteJob};
+pub use scan::{Position, ScanBatch, ScanRow};
+pub use status::Status;
+pub use write::{Outcome, OwnedWrite, Write};
+
+use self::core::Core;
+use crate::clock::Clock;
+use crate::wire::{RecordKey, RecordValue};
+use crossbeam_channel::{RecvTimeoutError, TrySendError};
+use maintain::Request;
+use open::Running;
+use parking_lot::Mutex;
+use pool::Job;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Unmerged records up to which [`Store::count`] merges to be exact.
+const COUNT_MERGE: u64 = 100_000;
+
+/// A store that is open. Clones are the same store; it is closed by [`Store::close`] or with the last of them.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    core: Arc<Core>,
+    reads: open::Pool<ReadJob>,
+    writes: open::Pool<WriteJob>,
+    /// What is left to be ended; taken by whoever closes.
+    ending: Mutex<Option<Ending>>,
+}
+
+struct Ending {
+    pools: Vec<std::thread::JoinHandle<()>>,
+    log: std::thread::JoinHandle<()>,
+    maintenance: std::thread::JoinHandle<()>,
+    lock: lock::OwnerLock,
+}
+
+impl Store {
+    /// Opens the store, or makes it. `clock` is given the first clock that is after all that were stored; the clock it
+    /// returns is kept ahead of every clock stored from then on.
+    pub fn open(options: Options, clock: impl FnOnce(u32) -> Arc<Clock>) -> Result<Self, OpenError> {
+        open::open(options, Arc::new(disk::RealDisk), clock)
+    }
+
+    fn running(running: Running) -> Self {
+        let Running { core, reads, writes, pools, log, maintenance, lock } = running;
+        let ending = Mutex::new(Some(Ending { pools, log, maintenance, lock }));
+        Self { inner: Arc::new(Inner { core, reads, writes, ending }) }
+    }
+
+    /// Shows the record to `see` if memory knows it: its value or tombstone, or that there is none.
+    ///
+    /// `None` says that memory does not know: [`Store::read`] does. `see` runs under a lock and must be short. It may
+    /// be shown a write whose batch has not committed yet.
+    #[inline]
+    pub fn peek<R>(&self, key: RecordKey<'_>, see: impl FnOnce(Option<RecordValue<'_>>) -> R) -> Option<R> {
+        let mut place = self.inner.core.cache.find(key.bytes());
+        let seen = see(place.slot()?.value());
+        place.touch();
+        Some(seen)
+    }
+
+    /// Begins a batch of writes.
+    pub fn batch(&self) -> Batch<'_> {
+        Batch::new(&self.inner.core)
+    }
+
+    /// Reads records on the `-TR` pool. Waits while [`Store::queue_capacity`] jobs are queued.
+    ///
+    /// Whoever must not wait bounds what it submits, with a semaphore of that many permits say, or uses
+    /// [`Store::try_read`].
+    pub fn read(&self, keys: Vec<Box<[u8]>>, done: impl FnOnce(Result<Values, Error>) + Send + 'static) {
+        self.submit_read(ReadJob::new(keys, done));
+    }
+
+    /// As [`Store::read`], for a job that [`Store::try_read`] gave back.
+    pub fn submit_read(&self, job: ReadJob) {
+        if !self.inner.core.closing.load(Ordering::Acquire) {
+            // If all threads are gone the job is dropped, which answers it.
+            let _ = self.inner.reads.jobs.send(Job::Do(job));
+        }
+    }
+
+    /// As [`Store::read`], but gives the job back if the queue is full.
+    pub fn try_read(&self, job: ReadJob) -> Result<(), ReadJob> {
+        if self.inner.core.closing.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        match self.inner.reads.jobs.try_send(Job::Do(job)) {
+            Err(TrySendError::Full(Job::Do(job))) => Err(job),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes on the `-TW` pool, in order: reads what must be read, waits while there is no room, then does as a
+    /// [`Batch`]. Waits while [`Store::queue_capacity`] jobs are queued; see [`Store::try_write`].
+    ///
+    /// Jobs run beside each other: writes to one key whose order matters belong in one job.
+    pub fn write(
+        &self,
+        writes: Vec<OwnedWrite>,
+        decided: impl FnMut(usize, Outcome) + Send + 'static,
+        committed: impl FnOnce(Result<(), Error>) + Send + 'static,
+    ) {
+        self.submit_write(WriteJob::new(writes, decided, committed));
+    }
+
+    /// As [`Store::write`], for a job that [`Store::try_write`] gave back.
+    pub fn submit_write(&self, job: WriteJob) {
+        if !self.inner.core.closing.load(Ordering::Acquire) {
+            let _ = self.inner.writes.jobs.send(Job::Do(job));
+        }
+    }
+
+    /// As [`Store::write`], but gives the job back if the queue is full.
+    pub fn try_write(&self, job: WriteJob) -> Result<(), WriteJob> {
+        if self.inner.core.closing.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        match self.inner.writes.jobs.try_send(Job::Do(job)) {
+            Err(TrySendError::Full(Job::Do(job))) => Err(job),
+            _ => Ok(()),
+        }
+    }
+
+    /// Jobs that each pool's queue holds.
+    pub fn queue_capacity(&self) -> usize {
+        self.inner.core.options.queue_jobs
+    }
+
+    /// Merges everything written before the call into the main tree. Blocks.
+    pub fn flush(&self) -> Result<(), Error> {
+        self.ask(Request::Flush)
+    }
+
+    /// The next records from `from` on: at most `max_rows`, and at most one more than `max_bytes` allow. Blocks.
+    ///
+    /// Each record that was there before a [`Store::flush`] before the first call, and still is, comes exactly once,
+    /// with its value of now. Of those written later, some come.
+    pub fn scan(&self, from: Position, max_rows: usize, max_bytes: usize) -> Result<ScanBatch, Error> {
+        if self.inner.core.closing.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        scan::scan(&self.inner.core, from, max_rows, max_bytes)
+    }
+
+    /// Writes a copy of the store to `destination`, replacing what is there: all that was written before the call, and
+    /// some of what was written since. Blocks; everything else goes on meanwhile. The copy is a store of its own.
+    pub fn backup(&self, destination: &Path) -> Result<(), Error> {
+        let destination = destination.to_path_buf();
+        self.ask(|reply| Request::Backup { destination, reply })
+    }
+
+    /// Records stored, tombstones included. May block for a merge.
+    ///
+    /// Exact while writes pause or are few: blind writes, of which only the merge tells whether their key was new, are
+    /// merged first. Under heavy load (over 100,000 unmerged records) it is an estimate from the share of new keys in
+    /// the last merge, as [`Status::items`] always is.
+    pub fn count(&self) -> u64 {
+        let core = &self.inner.core;
+        if core.cache.items().1 > 0 && core.cache.dirty_count() <= COUNT_MERGE && !core.trouble.stands() {
+            // If it fails the estimate is what there is.
+            let _ = self.flush();
+        }
+        status::estimate(core)
+    }
+
+    /// Figures; cheap, does not block.
+    pub fn status(&self) -> Status {
+        status::status(&self.inner.core)
+    }
+
+    /// The number that every write records.
+    pub fn generation(&self) -> u32 {
+        self.inner.core.generation.load(Ordering::Relaxed)
+    }
+
+    /// Counts the generation up and returns the new one, which is durable then. Blocks.
+    pub fn bump_generation(&self) -> Result<u32, Error> {
+        self.ask(Request::Generation)
+    }
+
+    /// A blob stored by [`Store::state_put`]. Blocks for a read.
+    pub fn state_get(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+        self.inner.core.with_connection(|connection| tree::get_state(connection, name))
+    }
+
+    /// Stores a small blob under a name. Durable when it returns, together with all writes before. Blocks.
+    pub fn state_put(&self, name: &str, value: &[u8]) -> Result<(), Error> {
+        let (name, value) = (name.to_owned(), value.to_vec());
+        self.ask(|reply| Request::PutState { name, value, reply })
+    }
+
+    /// Finishes what is queued, merges everything, and closes. Later calls of anything get [`Error::Closed`], later
+    /// calls of this do nothing. Must not be called from a callback.
+    pub fn close(&self) -> Result<(), Error> {
+        self.inner.close()
+    }
+
+    /// Ends all threads and leaves the files as a kill would.
+    #[cfg(test)]
+    fn crash(&self) {
+        let core = &self.inner.core;
+        core.crashed.store(true, Ordering::Release);
+        core.kick();
+        let _ = self.inner.close();
+    }
+
+    /// Asks the maintenance thread and waits for its answer.
+    fn ask<T>(&self, request: impl FnOnce(maintain::Reply<T>) -> Request) -> Result<T, Error> {
+        if self.inner.core.closing.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        self.inner.ask(request)
+    }
+}
+
+impl Inner {
+    fn ask<T>(&self, request: impl FnOnce(maintain::Reply<T>) -> Request) -> Result<T, Error> {
+        let (reply, answer) = crossbeam_channel::bounded(1);
+        self.core.requests.send(request(reply)).map_err(|_| Error::Closed)?;
+        loop {
+            match answer.recv_timeout(Duration::from_millis(20)) {
+                Ok(result) => return result,
+                Err(RecvTimeoutError::Timeout) if !self.core.ended.load(Ordering::Acquire) => {}
+                Err(_) => return Err(Error::Closed),
+            }
+        }
+    }
+
+    fn close(&self) -> Result<(), Error> {
+        let Some(ending) = self.ending.lock().take() else { return Ok(()) };
+        self.core.closing.store(true, Ordering::Release);
+        for _ in 0..self.reads.threads {
+            let _ = self.reads.jobs.send(Job::Stop);
+        }
+        for _ in 0..self.writes.threads {
+            let _ = self.writes.jobs.send(Job::Stop);
+        }
+        for thread in ending.pools {
+            // A thread that panicked has ended the process.
+            let _ = thread.join();
+        }
+        self.core.stop_log.store(true, Ordering::Release);
+        self.core.sync_signal.raise();
+        let _ = ending.log.join();
+        self.core.drop_connections();
+        let result = self.ask(Request::Close);
+        let _ = ending.maintenance.join();
+        drop(ending.lock);
+        result
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::error!(%error, "closing the store failed; the redo log keeps what is not merged");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Opening: whose file it is, what the log still holds, and the threads.
+
+use super::Store;
+use super::cache::{Before, Cache, Change, Stored};
+use super::core::{Core, Parts};
+use super::disk::Disk;
+use super::error::OpenError;
+use super::guard::AbortOnPanic;
+use super::lock::OwnerLock;
+use super::merge::Merge;
+use super::options::Options;
+use super::pool::{Job, run_reads, run_writes};
+use super::redo::{Kind, ReadEntry, Redo, RedoOptions, recover};
+use super::tree::{self, Reader, Writer};
+use super::trouble::Trouble;
+use super::{maintain, syncer};
+use crate::clock::{Clock, ClockTime};
+use crossbeam_channel::{Receiver, Sender};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+/// A pool's queue and threads.
+pub(super) struct Pool<T> {
+    pub(super) jobs: Sender<Job<T>>,
+    pub(super) threads: usize,
+}
+
+/// Everything running.
+pub(super) struct Running {
+    pub(super) core: Arc<Core>,
+    pub(super) reads: Pool<super::ReadJob>,
+    pub(super) writes: Pool<super::WriteJob>,
+    pub(super) pools: Vec<JoinHandle<()>>,
+    pub(super) log: JoinHandle<()>,
+    pub(super) maintenance: JoinHandle<()>,
+    pub(super) lock: OwnerLock,
+}
+
+pub(super) fn open(
+    options: Options,
+    disk: Arc<dyn Disk>,
+    clock: impl FnOnce(u32) -> Arc<Clock>,
+) -> Result<Store, OpenError> {
+    let options = options.checked();
+    // First a look that leaves no trace, so that a foreign file does not even get a lock file beside it.
+    tree::inspect(&options.path)?;
+    let lock = OwnerLock::take(&options.path)?;
+    let (connection, store_id, tally) = tree::open(&options.path, options.wal_bytes)?;
+    let tree = Writer::new(connection, tally);
+    let clock = clock(tally.clock);
+    let stored = Stored { items: tally.rows, newest: tally.newest, low_seconds: tally.low_seconds };
+    let mut replay = Replay {
+        cache: Cache::new(options.cache_bytes, stored),
+        tree: &tree,
+        disk: &*disk,
+        clock: &clock,
+        path: &options.path,
+        generation: tally.generation,
+    };
+    let log = recover(&options.path, store_id, tally.redo_from, tally.clean, &*disk, |entry| replay.take(entry))?;
+    let Replay { cache, generation, .. } = replay;
+    if log.cut_bytes > 0 {
+        tracing::warn!(bytes = log.cut_bytes, "cut an unfinished write off the end of the redo log");
+    }
+    tracing::info!(records = tally.rows, replayed = log.entries, "store opened");
+    let trouble = Arc::new(Trouble::default());
+    let redo_options = RedoOptions {
+        store: options.path.clone(),
+        store_id,
+        limit: options.redo_bytes,
+        disk: disk.clone(),
+        trouble: trouble.clone(),
+    };
+    let redo = Redo::start(redo_options, log.next_number, log.next_sequence, log.files)
+        .map_err(|source| OpenError::Io { path: super::redo::file_path(&options.path, log.next_number), source })?;
+    tree.seal(|tally| {
+        tally.clean = false;
+        tally.generation = generation;
+    })
+    .map_err(|source| OpenError::Sqlite { path: options.path.clone(), source })?;
+    let core = Core::new(Parts { options, disk, cache, redo, clock, trouble, generation });
+    core.publish(&tree.tally());
+    start(core, tree, lock).map(Store::running)
+}
+
+/// Puts the log's entries back into memory.
+struct Replay<'a> {
+    cache: Cache,
+    tree: &'a Writer,
+    disk: &'a dyn Disk,
+    clock: &'a Clock,
+    path: &'a Path,
+    generation: u32,
+}
+
+impl Replay<'_> {
+    fn take(&mut self, entry: ReadEntry<'_>) -> Result<(), OpenError> {
+        let value = if entry.kind == Kind::Remove { &[][..] } else { entry.value };
+        let (head, body) = value.split_at(value.len().min(8));
+        if let Some(clocktime) = head.first_chunk() {
+            self.clock.observe(ClockTime(u64::from_be_bytes(*clocktime)));
+        }
+        self.generation = self.generation.max(entry.generation);
+        let change = Change { key: entry.key, head, body, generation: entry.generation, seq: entry.sequence };
+        let mut place = self.cache.find(entry.key);
+        self.cache.write(&mut place, &change, Before::Unknown);
+        drop(place);
+        self.cache.make_room();
+        if self.cache.dirty_bytes() > self.cache.limit() / 2 {
+            // A log made under a larger limit: what does not fit goes to the tree at once.
+            let merge = Merge { cache: &self.cache, tree: self.tree, disk: self.disk };
+            merge
+                .run(|| entry.sequence + 1, |_| (), || Ok(()))
+                .map_err(|source| OpenError::Sqlite { path: self.path.to_path_buf(), source })?;
+        }
+        Ok(())
+    }
+}
+
+fn start(core: Core, tree: Writer, lock: OwnerLock) -> Result<Running, OpenError> {
+    let core = Arc::new(core);
+    let options = &core.options;
+    let (reads, read_jobs) = crossbeam_channel::bounded(options.queue_jobs);
+    let (writes, write_jobs) = crossbeam_channel::bounded(options.queue_jobs);
+    let mut pools = Vec::new();
+    for index in 0..options.read_threads {
+        pools.push(pool_thread(&core, format!("store-read-{index}"), read_jobs.clone(), run_reads)?);
+    }
+    for index in 0..options.write_threads {
+        pools.push(pool_thread(&core, format!("store-write-{index}"), write_jobs.clone(), run_writes)?);
+    }
+    let log = thread(&core, "store-log".to_owned(), syncer::run)?;
+    let maintenance = thread(&core, "store-merge".to_owned(), move |core| maintain::run(core, tree))?;
+    Ok(Running {
+        reads: Pool { jobs: reads, threads: options.read_threads },
+        writes: Pool { jobs: writes, threads: options.write_threads },
+        core,
+        pools,
+        log,
+        maintenance,
+        lock,
+    })
+}
+
+/// A thread whose panic is the end of the process.
+fn thread(
+    core: &Arc<Core>,
+    name: String,
+    run: impl FnOnce(&Core) + Send + 'static,
+) -> Result<JoinHandle<()>, OpenError> {
+    let failed = |source: io::Error| OpenError::Io { path: core.options.path.clone(), source };
+    let shared = core.clone();
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(move || {
+            let _guard = AbortOnPanic::new("a store thread");
+            run(&shared);
+        })
+        .map_err(failed)
+}
+
+fn pool_thread<T: Send + 'static>(
+    core: &Arc<Core>,
+    name: String,
+    jobs: Receiver<Job<T>>,
+    run: fn(&Core, &Receiver<Job<T>>, &mut Reader<'_>),
+) -> Result<JoinHandle<()>, OpenError> {
+    let path = &core.options.path;
+    let refused = |source| OpenError::Sqlite { path: path.clone(), source };
+    let sharing = core.options.read_threads + core.options.write_threads;
+    let connection = tree::open_reader(path, sharing).map_err(refused)?;
+    // What it prepares later must not fail then.
+    Reader::new(&connection).map_err(refused)?;
+    thread(core, name, move |core| {
+        match Reader::new(&connection) {
+            Ok(mut reader) => run(core, &jobs, &mut reader),
+            Err(error) => {
+                tracing::error!(%error, "a reading thread cannot start: stopping the process");
+                std::process::abort();
+            }
+        }
+        if core.crashed.load(std::sync::atomic::Ordering::Acquire) {
+            std::mem::forget(connection);
+        }
+    })
+}

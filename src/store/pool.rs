@@ -1,0 +1,251 @@
+//! The threads behind the network threads: reads that miss memory, and writes that must read or wait.
+//!
+//! A hand-over costs more than the read itself, so jobs carry many keys and a thread takes all jobs that wait into one
+//! read transaction.
+
+use super::batch::{Applied, Base, Batch};
+use super::core::Core;
+use super::error::Error;
+use super::tree::Reader;
+use super::write::{Outcome, OwnedWrite, Write};
+use crossbeam_channel::Receiver;
+use std::sync::atomic::Ordering;
+
+/// Keys read in one transaction, about: a transaction that lasts keeps the checkpoint waiting.
+const READ_KEYS: usize = 512;
+
+/// Values in the order of their keys: raw value or tombstone, `None` if there is no record.
+pub type Values = Vec<Option<Vec<u8>>>;
+
+/// An answer that is given exactly once: a job that is dropped unanswered is answered with [`Error::Closed`].
+struct Answer<T>(Option<Box<dyn FnOnce(Result<T, Error>) + Send>>);
+
+impl<T> Answer<T> {
+    fn give(mut self, result: Result<T, Error>) {
+        if let Some(answer) = self.0.take() {
+            answer(result);
+        }
+    }
+}
+
+impl<T> Drop for Answer<T> {
+    fn drop(&mut self) {
+        if let Some(answer) = self.0.take() {
+            answer(Err(Error::Closed));
+        }
+    }
+}
+
+/// Keys to read. See [`Store::read`](super::Store::read).
+pub struct ReadJob {
+    keys: Vec<Box<[u8]>>,
+    done: Answer<Values>,
+}
+
+impl ReadJob {
+    /// `done` is called once, on a store thread. It must not block, nor panic.
+    pub fn new(keys: Vec<Box<[u8]>>, done: impl FnOnce(Result<Values, Error>) + Send + 'static) -> Self {
+        Self { keys, done: Answer(Some(Box::new(done))) }
+    }
+}
+
+/// Writes to be decided, in order. See [`Store::write`](super::Store::write).
+pub struct WriteJob {
+    writes: Vec<OwnedWrite>,
+    decided: Box<dyn FnMut(usize, Outcome) + Send>,
+    committed: Answer<()>,
+}
+
+impl WriteJob {
+    /// `decided` hears the outcome of each write by its index, `committed` then whether they may be told: both on a
+    /// store thread. They must not block, nor panic.
+    pub fn new(
+        writes: Vec<OwnedWrite>,
+        decided: impl FnMut(usize, Outcome) + Send + 'static,
+        committed: impl FnOnce(Result<(), Error>) + Send + 'static,
+    ) -> Self {
+        Self { writes, decided: Box::new(decided), committed: Answer(Some(Box::new(committed))) }
+    }
+}
+
+/// A message to a pool thread.
+pub(super) enum Job<T> {
+    /// Work.
+    Do(T),
+    /// End, after what was queued before.
+    Stop,
+}
+
+/// A thread of the read pool.
+pub(super) fn run_reads(core: &Core, jobs: &Receiver<Job<ReadJob>>, reader: &mut Reader<'_>) {
+    let mut stop = false;
+    while !stop {
+        let mut waiting = Vec::new();
+        let mut keys = 0;
+        match jobs.recv() {
+            Ok(Job::Do(job)) => {
+                keys += job.keys.len();
+                waiting.push(job);
+            }
+            Ok(Job::Stop) | Err(_) => return,
+        }
+        while keys < READ_KEYS {
+            match jobs.try_recv() {
+                Ok(Job::Do(job)) => {
+                    keys += job.keys.len();
+                    waiting.push(job);
+                }
+                Ok(Job::Stop) => {
+                    stop = true;
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        let keys: Vec<&[u8]> = waiting.iter().flat_map(|job| &job.keys).map(|key| &**key).collect();
+        let read = read_all(core, reader, &keys);
+        match read {
+            Ok(values) => {
+                let mut values = values.into_iter();
+                for job in waiting {
+                    let its = values.by_ref().take(job.keys.len()).collect();
+                    job.done.give(Ok(its));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "reading from the main tree failed");
+                for job in waiting {
+                    job.done.give(Err(error.clone()));
+                }
+            }
+        }
+    }
+}
+
+/// Current values, from memory where they are, the rest in read transactions of bounded length.
+fn read_all(core: &Core, reader: &mut Reader<'_>, keys: &[&[u8]]) -> Result<Values, Error> {
+    let mut values = Vec::with_capacity(keys.len());
+    for some in keys.chunks(READ_KEYS) {
+        let epoch = core.cache.epoch();
+        reader
+            .within(|reader| {
+                for key in some {
+                    let mut place = core.cache.find(key);
+                    if let Some(slot) = place.slot() {
+                        values.push(slot.value().map(|value| value.bytes().to_vec()));
+                        place.touch();
+                        continue;
+                    }
+                    drop(place);
+                    let twins = core.twins.load(Ordering::Acquire) > 0;
+                    let value = reader.get(key, twins, |found| {
+                        core.cache.settle(key, found, epoch, |value| value.map(|value| value.bytes().to_vec()))
+                    })?;
+                    values.push(value);
+                }
+                Ok(())
+            })
+            .map_err(Error::read)?;
+    }
+    Ok(values)
+}
+
+/// A thread of the write pool.
+pub(super) fn run_writes(core: &Core, jobs: &Receiver<Job<WriteJob>>, reader: &mut Reader<'_>) {
+    while let Ok(Job::Do(mut job)) = jobs.recv() {
+        let mut batch = Batch::new(core);
+        let mut result = Ok(());
+        for (some_index, some) in job.writes.chunks(READ_KEYS).enumerate() {
+            result = write_some(core, reader, &mut batch, some, |index, outcome| {
+                (job.decided)(some_index * READ_KEYS + index, outcome);
+            });
+            if result.is_err() {
+                break;
+            }
+        }
+        match result {
+            Ok(()) => {
+                let committed = job.committed;
+                batch.commit(move |result| committed.give(result));
+            }
+            Err(error) => {
+                // What was decided before is written in any case, and answered as failed: better than half an answer.
+                batch.commit(|_| ());
+                job.committed.give(Err(error));
+            }
+        }
+    }
+}
+
+/// A record as the tree has it; the outer `None`: not read, since it was in memory.
+type Read = Option<Option<(Vec<u8>, u32)>>;
+
+fn write_some(
+    core: &Core,
+    reader: &mut Reader<'_>,
+    batch: &mut Batch<'_>,
+    writes: &[OwnedWrite],
+    mut decided: impl FnMut(usize, Outcome),
+) -> Result<(), Error> {
+    let keys: Vec<&[u8]> = writes.iter().map(OwnedWrite::key).collect();
+    let (mut epoch, mut bases) = read_bases(core, reader, &keys)?;
+    for (index, owned) in writes.iter().enumerate() {
+        let Some(write) = owned.borrow() else { return Err(Error::Read("a write with a malformed key".into())) };
+        loop {
+            let base = bases.get(index).and_then(Option::as_ref).map(|read| Base {
+                value: read.as_ref().map(|(value, _)| &value[..]),
+                generation: read.as_ref().map_or(0, |(_, generation)| *generation),
+                epoch,
+            });
+            match batch.apply_on(&write, base.as_ref()) {
+                Applied::Done(outcome) => {
+                    decided(index, outcome);
+                    break;
+                }
+                Applied::Failed(error) => return Err(error),
+                Applied::Later => {
+                    make_way(core, &write)?;
+                    // What was read is out of date, or has left memory: read this one and those after it again.
+                    let rest = keys.get(index..).unwrap_or_default();
+                    let again;
+                    (epoch, again) = read_bases(core, reader, rest)?;
+                    bases.truncate(index);
+                    bases.extend(again);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Waits for room if that is what is missing.
+fn make_way(core: &Core, write: &Write<'_>) -> Result<(), Error> {
+    let bytes = (write.key().bytes().len() + write.body().len()) as u64;
+    let lacks = |used: u64, limit: u64| used + bytes + 64 > limit;
+    if lacks(core.redo.used(), core.options.redo_bytes) || lacks(core.cache.dirty_bytes(), core.dirty_limit()) {
+        core.wait_for_room(bytes)?;
+    }
+    Ok(())
+}
+
+/// Reads what the tree has of keys that are not in memory, with the epoch from before.
+fn read_bases(core: &Core, reader: &mut Reader<'_>, keys: &[&[u8]]) -> Result<(u64, Vec<Read>), Error> {
+    let epoch = core.cache.epoch();
+    let missing: Vec<bool> = keys.iter().map(|key| core.cache.find(key).slot().is_none()).collect();
+    if !missing.contains(&true) {
+        return Ok((epoch, vec![None; keys.len()]));
+    }
+    let bases = reader.within(|reader| {
+        let mut bases = Vec::with_capacity(keys.len());
+        for (key, missing) in keys.iter().zip(missing) {
+            bases.push(if missing {
+                let twins = core.twins.load(Ordering::Acquire) > 0;
+                Some(reader.get(key, twins, |found| found.map(|(value, generation)| (value.to_vec(), generation)))?)
+            } else {
+                None
+            });
+        }
+        Ok(bases)
+    });
+    Ok((epoch, bases.map_err(Error::read)?))
+}

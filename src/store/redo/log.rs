@@ -1,0 +1,406 @@
+//! The log being written: one shared buffer, one file, one writer at a time.
+//!
+//! Entries get their sequence number when they enter the buffer, so that the log's order is the order of decisions.
+//! Whoever commits writes out what all have buffered; who comes a moment later finds his already written.
+//! Lock order: `syncing`, then `writer`, then `buffer`.
+
+use super::{Entry, FILE_HEADER, FLAG_EARLIER_DURABLE, FRAME_HEADER, FileHeader, file_path, seal_frame};
+use crate::store::disk::{Disk, LogFile};
+use crate::store::error::Error;
+use crate::store::trouble::{Part, Trouble};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// A buffer grown beyond this by large records is given back.
+const SPARE_LIMIT: usize = 4 << 20;
+
+/// Where and how to log.
+pub(in crate::store) struct RedoOptions {
+    /// Path of the store.
+    pub(in crate::store) store: PathBuf,
+    /// Which store the files belong to.
+    pub(in crate::store) store_id: u64,
+    /// Bytes of all files together.
+    pub(in crate::store) limit: u64,
+    /// The file system.
+    pub(in crate::store) disk: Arc<dyn Disk>,
+    /// Where failures are noted.
+    pub(in crate::store) trouble: Arc<Trouble>,
+}
+
+/// What became of an append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Append {
+    /// It is in the buffer under this sequence number.
+    Buffered(u64),
+    /// The log is at its limit.
+    Full,
+}
+
+/// The log.
+pub(in crate::store) struct Redo {
+    options: RedoOptions,
+    buffer: Mutex<Buffer>,
+    writer: Mutex<Writer>,
+    /// Held while syncing: files must become durable in their order.
+    syncing: Mutex<()>,
+    /// All up to this sequence number is written to files.
+    written: AtomicU64,
+    /// All up to this sequence number is durable.
+    synced: AtomicU64,
+    /// Bytes in files and buffer.
+    used: AtomicU64,
+    /// Bytes in the buffer.
+    buffered: AtomicU64,
+    /// A sync has failed: what the kernel still has of the files written so far proves nothing.
+    suspect: AtomicBool,
+}
+
+struct Buffer {
+    /// A frame without its header filled in.
+    frame: Vec<u8>,
+    count: u32,
+    /// Sequence number of the first entry in it, or of the next if it is empty.
+    first: u64,
+}
+
+impl Buffer {
+    fn next(&self) -> u64 {
+        self.first.wrapping_add(u64::from(self.count))
+    }
+}
+
+struct Writer {
+    file: Arc<dyn LogFile>,
+    number: u64,
+    offset: u64,
+    /// A frame that is not written yet: empty, or what the last write failed on.
+    pending: Vec<u8>,
+    pending_first: u64,
+    pending_count: u32,
+    /// Files before this one that are not synced yet, oldest first.
+    unsynced: Vec<Arc<dyn LogFile>>,
+    /// Files before this one that still exist: number and bytes, oldest first.
+    closed: VecDeque<(u64, u64)>,
+}
+
+impl Redo {
+    /// Starts file `number` after those in `closed` (number, bytes, file), at sequence number `first`.
+    pub(in crate::store) fn start(
+        options: RedoOptions,
+        number: u64,
+        first: u64,
+        closed: Vec<(u64, u64, Arc<dyn LogFile>)>,
+    ) -> io::Result<Self> {
+        let file = create(&options, number)?;
+        let header = FileHeader { store_id: options.store_id, number, first };
+        file.write_at(&header.encode(), 0)?;
+        let used = closed.iter().map(|(_, bytes, _)| bytes).sum::<u64>() + FILE_HEADER as u64;
+        let unsynced = closed.iter().map(|(_, _, file)| file.clone()).collect();
+        let closed = closed.into_iter().map(|(number, bytes, _)| (number, bytes)).collect();
+        Ok(Self {
+            options,
+            buffer: Mutex::new(Buffer { frame: vec![0; FRAME_HEADER], count: 0, first }),
+            writer: Mutex::new(Writer {
+                file,
+                number,
+                offset: FILE_HEADER as u64,
+                pending: Vec::new(),
+                pending_first: first,
+                pending_count: 0,
+                unsynced,
+                closed,
+            }),
+            syncing: Mutex::new(()),
+            written: AtomicU64::new(first.wrapping_sub(1)),
+            synced: AtomicU64::new(first.wrapping_sub(1)),
+            used: AtomicU64::new(used),
+            buffered: AtomicU64::new(0),
+            suspect: AtomicBool::new(false),
+        })
+    }
+
+    /// Gives an entry its sequence number and buffers it. Call with the record's shard locked.
+    #[inline]
+    pub(in crate::store) fn append(&self, entry: &Entry<'_>) -> Append {
+        let bytes = entry.len() as u64;
+        let mut buffer = self.buffer.lock();
+        if self.used.load(Ordering::Relaxed) + bytes > self.options.limit {
+            return Append::Full;
+        }
+        if !entry.encode(&mut buffer.frame) {
+            return Append::Full;
+        }
+        let sequence = buffer.next();
+        buffer.count += 1;
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+        self.buffered.fetch_add(bytes, Ordering::Relaxed);
+        Append::Buffered(sequence)
+    }
+
+    /// The sequence number that the next entry gets.
+    pub(in crate::store) fn next(&self) -> u64 {
+        self.buffer.lock().next()
+    }
+
+    /// Bytes in all files and the buffer.
+    #[inline]
+    pub(in crate::store) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that no `write` has taken yet.
+    #[inline]
+    pub(in crate::store) fn buffered(&self) -> u64 {
+        self.buffered.load(Ordering::Relaxed)
+    }
+
+    /// Up to which sequence number everything is durable.
+    pub(in crate::store) fn synced(&self) -> u64 {
+        self.synced.load(Ordering::Acquire)
+    }
+
+    /// Up to which sequence number everything is with the kernel.
+    pub(in crate::store) fn written(&self) -> u64 {
+        self.written.load(Ordering::Acquire)
+    }
+
+    /// Hands everything up to sequence number `need` to the kernel, with all else that is buffered.
+    #[inline]
+    pub(in crate::store) fn write_out(&self, need: u64) -> Result<(), Error> {
+        if self.written.load(Ordering::Acquire) >= need {
+            return Ok(());
+        }
+        let mut writer = self.writer.lock();
+        if self.written.load(Ordering::Acquire) >= need {
+            return Ok(());
+        }
+        self.write_locked(&mut writer)
+    }
+
+    /// Writes what is buffered, also when nobody has asked for it.
+    pub(in crate::store) fn write_all(&self) -> Result<(), Error> {
+        self.write_locked(&mut self.writer.lock())
+    }
+
+    fn write_locked(&self, writer: &mut Writer) -> Result<(), Error> {
+        if !writer.pending.is_empty() {
+            self.write_pending(writer)?;
+        }
+        {
+            let mut buffer = self.buffer.lock();
+            if buffer.count == 0 {
+                return Ok(());
+            }
+            std::mem::swap(&mut writer.pending, &mut buffer.frame);
+            buffer.frame.clear();
+            buffer.frame.resize(FRAME_HEADER, 0);
+            (writer.pending_first, writer.pending_count) = (buffer.first, buffer.count);
+            buffer.first = buffer.next();
+            buffer.count = 0;
+            self.buffered.store(0, Ordering::Relaxed);
+        }
+        self.write_pending(writer)
+    }
+
+    /// Writes the pending frame at the end of the last good one, so that a retry covers what a failure left behind.
+    fn write_pending(&self, writer: &mut Writer) -> Result<(), Error> {
+        let (first, count) = (writer.pending_first, writer.pending_count);
+        if !seal_frame(&mut writer.pending, writer.number, first, count, 0) {
+            return Err(self.options.trouble.note(Part::Append, "a frame of the redo log has outgrown its format"));
+        }
+        if let Err(error) = writer.file.write_at(&writer.pending, writer.offset) {
+            // Best effort: the space is wanted back, and the tail is recognised as torn in any case.
+            let _ = writer.file.truncate(writer.offset);
+            let name = file_path(&self.options.store, writer.number);
+            return Err(self.options.trouble.note(Part::Append, format!("{}: {error}", name.display())));
+        }
+        writer.offset += writer.pending.len() as u64;
+        self.used.fetch_add(FRAME_HEADER as u64, Ordering::Relaxed);
+        writer.pending.clear();
+        if writer.pending.capacity() > SPARE_LIMIT {
+            writer.pending = Vec::new();
+        }
+        self.written.store(first.wrapping_add(u64::from(count)).wrapping_sub(1), Ordering::Release);
+        self.options.trouble.clear(Part::Append);
+        Ok(())
+    }
+
+    /// Makes everything written before the call durable.
+    ///
+    /// After one failure it fails until [`Redo::forgive`]: the kernel drops pages that it could not write, and a second
+    /// sync of the same file would call that good.
+    pub(in crate::store) fn sync(&self) -> Result<(), Error> {
+        let _turn = self.syncing.lock();
+        if self.suspect.load(Ordering::Acquire) {
+            return Err(self.options.trouble.error().unwrap_or_else(|| Error::failed("a sync has failed")));
+        }
+        let (file, unsynced, target) = {
+            let mut writer = self.writer.lock();
+            (writer.file.clone(), std::mem::take(&mut writer.unsynced), self.written.load(Ordering::Acquire))
+        };
+        for file in unsynced.iter().chain([&file]) {
+            if let Err(error) = file.sync() {
+                self.suspect.store(true, Ordering::Release);
+                return Err(self.options.trouble.note(Part::Sync, format!("sync of the redo log: {error}")));
+            }
+        }
+        self.synced.fetch_max(target, Ordering::AcqRel);
+        if !unsynced.is_empty() {
+            self.mark_earlier_durable();
+        }
+        Ok(())
+    }
+
+    /// Notes in the current file that those before it are durable: damage to them is damage from now on, and not a
+    /// loss of power. Without the note recovery is only more lenient, so a failure may be ignored.
+    fn mark_earlier_durable(&self) {
+        let mut writer = self.writer.lock();
+        if !writer.unsynced.is_empty() || !writer.pending.is_empty() {
+            return;
+        }
+        let mut frame = [0; FRAME_HEADER];
+        let next = self.written.load(Ordering::Acquire).wrapping_add(1);
+        if seal_frame(&mut frame, writer.number, next, 0, FLAG_EARLIER_DURABLE)
+            && writer.file.write_at(&frame, writer.offset).is_ok()
+        {
+            writer.offset += FRAME_HEADER as u64;
+            self.used.fetch_add(FRAME_HEADER as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Begins a new file. Returns its number and the sequence number from which on entries are in it; those before are
+    /// in older files. An untouched file is not followed by another.
+    ///
+    /// Only the merge thread calls this.
+    pub(in crate::store) fn rotate(&self) -> Result<(u64, u64), Error> {
+        let number = {
+            let writer = self.writer.lock();
+            let untouched = writer.offset <= (FILE_HEADER + FRAME_HEADER) as u64 && writer.pending.is_empty();
+            if untouched && self.written() == self.next().wrapping_sub(1) && !self.suspect.load(Ordering::Acquire) {
+                return Ok((writer.number, self.next()));
+            }
+            writer.number + 1
+        };
+        let refused = |error: io::Error| {
+            let name = file_path(&self.options.store, number);
+            Error::failed(format!("{}: {error}", name.display()))
+        };
+        let file = create(&self.options, number).map_err(refused)?;
+        let mut writer = self.writer.lock();
+        let first = if writer.pending.is_empty() { self.buffer.lock().first } else { writer.pending_first };
+        let header = FileHeader { store_id: self.options.store_id, number, first };
+        if let Err(error) = file.write_at(&header.encode(), 0) {
+            drop(writer);
+            let _ = self.options.disk.remove(&file_path(&self.options.store, number));
+            return Err(refused(error));
+        }
+        let old = std::mem::replace(&mut writer.file, file);
+        let closed = (writer.number, writer.offset);
+        writer.unsynced.push(old);
+        writer.closed.push_back(closed);
+        writer.number = number;
+        writer.offset = FILE_HEADER as u64;
+        self.used.fetch_add(FILE_HEADER as u64, Ordering::Relaxed);
+        Ok((number, first))
+    }
+
+    /// Whether there are files before the current one.
+    pub(in crate::store) fn has_closed(&self) -> bool {
+        !self.writer.lock().closed.is_empty()
+    }
+
+    /// Deletes the files before `number`, oldest first: their contents are durable elsewhere.
+    ///
+    /// A file that cannot be deleted is kept for the next time, and so are those after it.
+    pub(in crate::store) fn delete_before(&self, number: u64) {
+        // A sync under way may hold files that go; it must not report on them afterwards.
+        let _turn = self.syncing.lock();
+        let mut deleted = false;
+        loop {
+            let oldest = self.writer.lock().closed.front().copied();
+            let Some((oldest, bytes)) = oldest.filter(|(oldest, _)| *oldest < number) else { break };
+            let path = file_path(&self.options.store, oldest);
+            match self.options.disk.remove(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "cannot delete a redo log file that is merged");
+                    return;
+                }
+            }
+            let mut writer = self.writer.lock();
+            writer.closed.pop_front();
+            deleted = true;
+            self.used.fetch_sub(bytes.min(self.used()), Ordering::Relaxed);
+        }
+        let mut writer = self.writer.lock();
+        if deleted && writer.closed.is_empty() {
+            writer.unsynced.clear();
+        }
+    }
+
+    /// Everything below sequence number `durable` is safe in the main tree and the current file is younger than any
+    /// failed sync: syncing makes sense again.
+    pub(in crate::store) fn forgive(&self, durable: u64) {
+        let _turn = self.syncing.lock();
+        if self.suspect.load(Ordering::Acquire) {
+            self.writer.lock().unsynced.clear();
+            self.synced.fetch_max(durable.wrapping_sub(1), Ordering::AcqRel);
+            self.suspect.store(false, Ordering::Release);
+        }
+    }
+
+    /// Number of the current file.
+    pub(in crate::store) fn number(&self) -> u64 {
+        self.writer.lock().number
+    }
+
+    /// Whether a sync has failed and not been forgiven.
+    pub(in crate::store) fn is_suspect(&self) -> bool {
+        self.suspect.load(Ordering::Acquire)
+    }
+
+    /// Deletes every file, the current one too: all is merged and nothing will be written any more.
+    pub(in crate::store) fn finish(&self) {
+        let number = self.number();
+        self.delete_before(number);
+        if self.writer.lock().closed.is_empty() {
+            let path = file_path(&self.options.store, number);
+            if let Err(error) = self.options.disk.remove(&path) {
+                tracing::warn!(path = %path.display(), %error, "cannot delete an empty redo log file");
+            }
+        }
+        if let Some(directory) = directory(&self.options) {
+            let _ = self.options.disk.sync_directory(&directory);
+        }
+    }
+}
+
+fn directory(options: &RedoOptions) -> Option<PathBuf> {
+    let parent = options.store.parent()?;
+    Some(if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_path_buf() })
+}
+
+/// Makes the file `number`, durable by name. One left over from an attempt that failed is replaced.
+fn create(options: &RedoOptions, number: u64) -> io::Result<Arc<dyn LogFile>> {
+    let path = file_path(&options.store, number);
+    let file = match options.disk.create(&path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            options.disk.remove(&path)?;
+            options.disk.create(&path)?
+        }
+        other => other?,
+    };
+    if let Some(directory) = directory(options)
+        && let Err(error) = options.disk.sync_directory(&directory)
+    {
+        let _ = options.disk.remove(&path);
+        return Err(error);
+    }
+    Ok(file)
+}

@@ -1,0 +1,66 @@
+//! The log's thread: group commit, the sync of each second, and retries of what has failed.
+
+use super::core::Core;
+use super::error::Error;
+use super::options::SyncMode;
+use super::trouble::Part;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Pause between retries of a failed append.
+const RETRY: Duration = Duration::from_millis(100);
+/// Time within which [`SyncMode::Everysec`] promises durability.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Runs until the store is closed and nobody waits any more.
+pub(super) fn run(core: &Core) {
+    let mut last_sync = Instant::now();
+    loop {
+        let stop = || core.stop_log.load(Ordering::Acquire);
+        core.sync_signal.wait(RETRY, || stop() || !core.sync_waiters.lock().is_empty());
+        if core.crashed.load(Ordering::Acquire) {
+            return;
+        }
+        let stopping = stop();
+        let waiters = std::mem::take(&mut *core.sync_waiters.lock());
+        if !waiters.is_empty() {
+            let need = waiters.iter().map(|waiter| waiter.need).max().unwrap_or(0);
+            let result = core.redo.write_out(need).and_then(|()| core.redo.sync());
+            if core.redo.is_suspect() {
+                core.kick();
+            }
+            last_sync = Instant::now();
+            for waiter in waiters {
+                (waiter.done)(result.clone());
+            }
+        }
+        if core.trouble.stands_for(Part::Append) {
+            // The outcome is noted where it fails or works.
+            let _ = core.redo.write_all();
+            if !core.trouble.stands() {
+                core.room_signal.raise();
+            }
+        }
+        if stopping && core.sync_waiters.lock().is_empty() {
+            return;
+        }
+        if last_sync.elapsed() >= EVERY {
+            last_sync = Instant::now();
+            tick(core);
+        }
+    }
+}
+
+/// What happens each second.
+fn tick(core: &Core) {
+    if core.redo.buffered() > 0 && !core.trouble.stands() {
+        let _ = core.redo.write_all();
+    }
+    let lags = core.redo.synced() < core.redo.written();
+    if core.options.sync != SyncMode::Os && lags && !core.redo.is_suspect() {
+        let result: Result<(), Error> = core.redo.sync();
+        if result.is_err() {
+            core.kick();
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Each operation once, and what opening refuses.
+
+use super::bed::*;
+use crate::clock::ClockTime;
+use crate::store::{Error, OpenError, Outcome, Write};
+use crate::wire::{RecordKey, RecordValue, record};
+
+fn record_key(key: &[u8]) -> RecordKey<'_> {
+    RecordKey::new(key).unwrap()
+}
+
+#[test]
+fn set_get_delete_and_all_again_after_reopening() {
+    let bed = Bed::new();
+    let store = bed.open();
+    let first = set(&store, &key(1), "one");
+    assert_eq!(data(&store, &key(1)).as_deref(), Some("one"));
+    let second = set(&store, &key(1), "two!");
+    assert!(first.is_before(second));
+    let deletion = delete(&store, &key(2));
+    assert_eq!(get(&store, &key(2)), Some(record::tombstone(deletion).to_vec()));
+    assert_eq!(get(&store, &key(3)), None);
+    assert_eq!(store.count(), 2);
+    store.close().unwrap();
+    assert_eq!(write(&store, &Write::Delete { key: record_key(&key(1)) }), Err(Error::Closed));
+    assert_eq!(store.close(), Ok(()));
+
+    let store = bed.open();
+    assert_eq!(store.count(), 2);
+    assert_eq!(data(&store, &key(1)).as_deref(), Some("two!"));
+    assert_eq!(get(&store, &key(2)), Some(record::tombstone(deletion).to_vec()));
+    let third = set(&store, &key(1), "three");
+    assert!(second.is_before(third), "the clock goes on where it was");
+    assert_eq!(store.count(), 2);
+}
+
+#[test]
+fn cas_matches_only_the_clocktime_of_a_live_record() {
+    let bed = Bed::new();
+    let store = bed.open();
+    let key = key(1);
+    let cas = |expected, data: &str| {
+        write(&store, &Write::Cas { key: record_key(&key), body: &body(data), expected }).unwrap()
+    };
+    assert_eq!(cas(ClockTime(7), "no"), Outcome::Mismatch { stored: None });
+    let Outcome::Stored { clocktime } = cas(ClockTime(0), "added") else { panic!("0 adds") };
+    assert_eq!(cas(ClockTime(0), "no"), Outcome::Mismatch { stored: Some(clocktime) });
+    assert!(matches!(cas(clocktime, "swapped"), Outcome::Stored { .. }));
+    assert_eq!(data(&store, &key).as_deref(), Some("swapped"));
+    let deletion = delete(&store, &key);
+    assert_eq!(cas(deletion, "no"), Outcome::Mismatch { stored: Some(deletion) });
+    assert!(matches!(cas(ClockTime(0), "again"), Outcome::Stored { .. }));
+}
+
+#[test]
+fn update_stores_what_is_newer_and_nothing_else() {
+    let bed = Bed::new();
+    let store = bed.open();
+    let key = key(1);
+    let update = |time: ClockTime, touch| {
+        let value = record::raw_value(time, 0, b"x");
+        let write_ = Write::Update { key: record_key(&key), value: RecordValue::new(&value).unwrap(), touch };
+        write(&store, &write_).unwrap()
+    };
+    let time = |clock| ClockTime::new(1_700_000_000, clock);
+    assert_eq!(update(time(10), false), Outcome::Stored { clocktime: time(10) });
+    assert_eq!(update(time(10), false), Outcome::Ignored { stored: time(10) });
+    assert_eq!(update(time(9), false), Outcome::Ignored { stored: time(10) });
+    assert_eq!(update(time(11), false), Outcome::Stored { clocktime: time(11) });
+    assert!(time(11).is_before(set(&store, &key, "ours")), "the clock has learned");
+    assert_eq!(store.bump_generation(), Ok(1));
+    let Outcome::Ignored { stored } = update(time(9), true) else { panic!("it is old") };
+    store.flush().unwrap();
+    let rows = scan_all(&store, 10);
+    assert_eq!((rows.len(), rows[0].generation), (1, 1), "touched");
+    let removed = |clocktime| write(&store, &Write::Remove { key: record_key(&key), clocktime }).unwrap();
+    assert_eq!(removed(time(9)), Outcome::Kept);
+    assert_eq!(removed(stored), Outcome::Removed);
+    assert_eq!(get(&store, &key), None);
+    assert_eq!(store.count(), 0);
+    assert!(scan_all(&store, 10).is_empty());
+}
+
+#[test]
+fn a_delete_tells_whether_something_was_there() {
+    let bed = Bed::new();
+    let store = bed.open();
+    set(&store, &key(1), "x");
+    let delete = |key: &[u8]| match write(&store, &Write::Delete { key: record_key(key) }).unwrap() {
+        Outcome::Deleted { live, .. } => live,
+        other => panic!("{other:?}"),
+    };
+    assert!(delete(&key(1)));
+    assert!(!delete(&key(1)));
+    assert!(!delete(&key(2)));
+}
+
+#[test]
+fn reads_come_from_the_tree_when_memory_has_nothing() {
+    let bed = Bed::new();
+    let store = bed.open();
+    for number in 0..1000 {
+        set(&store, &key(number), &number.to_string());
+    }
+    store.close().unwrap();
+    let store = bed.open();
+    assert_eq!(store.peek(record_key(&key(5)), |_| ()), None);
+    let keys: Vec<Box<[u8]>> = (0..1001).map(|number| key(number).into()).collect();
+    let values = answer(|sender| store.read(keys, move |values| sender.send(values).unwrap())).unwrap();
+    for (number, value) in values[..1000].iter().enumerate() {
+        let value = value.as_deref().unwrap();
+        assert_eq!(RecordValue::new(value).unwrap().data(), number.to_string().as_bytes());
+    }
+    assert_eq!(values[1000], None);
+    assert_eq!(store.peek(record_key(&key(5)), |value| value.is_some()), Some(true), "filled by the read");
+    assert_eq!(store.peek(record_key(&key(1000)), |value| value.is_none()), Some(true), "absence too");
+}
+
+#[test]
+fn state_and_generation_are_there_after_a_crash() {
+    let bed = Bed::new();
+    let store = bed.open();
+    assert_eq!(store.state_get("space"), Ok(None));
+    store.state_put("space", b"one").unwrap();
+    store.state_put("space", b"two").unwrap();
+    assert_eq!(store.bump_generation(), Ok(1));
+    assert_eq!(store.bump_generation(), Ok(2));
+    store.crash();
+    let store = bed.try_open_at(&bed.image("after")).unwrap();
+    assert_eq!(store.state_get("space"), Ok(Some(b"two".to_vec())));
+    assert_eq!(store.generation(), 2);
+}
+
+#[test]
+fn a_second_owner_is_refused_by_name_and_pid() {
+    let bed = Bed::new();
+    let store = bed.open();
+    let error = bed.try_open().err().unwrap();
+    let OpenError::Locked { owner, .. } = &error else { panic!("{error}") };
+    assert_eq!(*owner, Some(std::process::id()));
+    assert!(error.to_string().contains("db: in use by another process (pid "), "{error}");
+    drop(store);
+    bed.open();
+}
+
+#[test]
+fn foreign_files_are_refused_and_left_alone() {
+    let bed = Bed::new();
+    let path = bed.options.path.clone();
+    let refusal = |what: &str| {
+        let error = bed.try_open().err().unwrap().to_string();
+        assert!(error.contains("db: "), "names the file: {error}");
+        assert!(error.contains(what), "{error}");
+        assert!(!error.contains('\n'));
+    };
+    for (bytes, what) in [
+        (&b"ToKyO CaBiNeT\n1.0:911\n"[..], "`kumo-server mergedb` imports it"),
+        (b"hello", "an unknown kind of file"),
+        (b"SQLite format 3\0 short", "an unknown kind of file"),
+    ] {
+        std::fs::write(&path, bytes).unwrap();
+        refusal(what);
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        assert!(!bed.path("db.lock").exists());
+    }
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    refusal("a directory");
+    std::fs::remove_dir(&path).unwrap();
+
+    let foreign = |pragma: &str| {
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        connection.execute_batch(&format!("CREATE TABLE IF NOT EXISTS t(x); {pragma}")).unwrap();
+    };
+    foreign("");
+    refusal("another program's SQLite database");
+    foreign("PRAGMA application_id = 77");
+    refusal("(application id 77)");
+    std::fs::remove_file(&path).unwrap();
+    bed.open().close().unwrap();
+    foreign("PRAGMA user_version = 9");
+    refusal("store format 9, this program knows up to 1");
+}
+
+#[test]
+fn an_empty_file_becomes_a_store() {
+    let bed = Bed::new();
+    std::fs::write(&bed.options.path, b"").unwrap();
+    set(&bed.open(), &key(1), "x");
+    assert_eq!(data(&bed.open(), &key(1)).as_deref(), Some("x"));
+}
+
+#[test]
+fn a_missing_redo_file_is_an_error_and_so_is_one_of_another_store() {
+    let bed = Bed::new();
+    let store = bed.open();
+    set(&store, &key(1), "x");
+    store.crash();
+    let image = bed.image("missing");
+    let log = image.with_file_name("db.redo.1");
+    let bytes = std::fs::read(&log).unwrap();
+    std::fs::remove_file(&log).unwrap();
+    assert!(matches!(bed.try_open_at(&image), Err(OpenError::RedoDamaged { .. })));
+    std::fs::write(&log, &bytes).unwrap();
+    assert_eq!(data(&bed.try_open_at(&image).unwrap(), &key(1)).as_deref(), Some("x"));
+
+    let other = Bed::new();
+    other.open().close().unwrap();
+    std::fs::write(other.path("db.redo.2"), bytes).unwrap();
+    assert!(matches!(other.try_open(), Err(OpenError::RedoForeign { .. })), "{:?}", other.try_open().err());
+}

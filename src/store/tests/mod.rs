@@ -1,0 +1,5 @@
+//! The store as a whole: against a model, through crashes, failures and restarts.
+
+mod basic;
+mod bed;
+mod model;

@@ -1,0 +1,115 @@
+//! Reading the tree: single records and bounded pieces of the whole.
+
+use super::{join_key, key_bound, split_key};
+use rusqlite::{Connection, OptionalExtension, Statement};
+
+/// A row as read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::store) struct Row {
+    pub(in crate::store) key: Box<[u8]>,
+    pub(in crate::store) value: Vec<u8>,
+    pub(in crate::store) generation: u32,
+}
+
+/// Prepared statements of a reading connection.
+pub(in crate::store) struct Reader<'c> {
+    begin: Statement<'c>,
+    end: Statement<'c>,
+    record: Statement<'c>,
+    twin: Statement<'c>,
+    records: Statement<'c>,
+    twins: Statement<'c>,
+}
+
+impl<'c> Reader<'c> {
+    pub(in crate::store) fn new(connection: &'c Connection) -> rusqlite::Result<Self> {
+        Ok(Self {
+            begin: connection.prepare("BEGIN")?,
+            end: connection.prepare("COMMIT")?,
+            record: connection.prepare("SELECT key, value, generation FROM record WHERE hash = ?1")?,
+            twin: connection.prepare("SELECT value, generation FROM twin WHERE hash = ?1 AND key = ?2")?,
+            records: connection
+                .prepare("SELECT hash, key, value, generation FROM record WHERE hash >= ?1 ORDER BY hash")?,
+            twins: connection.prepare(
+                "SELECT hash, key, value, generation FROM twin WHERE (hash, key) > (?1, ?2) ORDER BY hash, key",
+            )?,
+        })
+    }
+
+    /// Runs `work` within one read transaction.
+    pub(in crate::store) fn within<R>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> rusqlite::Result<R>,
+    ) -> rusqlite::Result<R> {
+        self.begin.execute(())?;
+        let result = work(self);
+        let ended = self.end.execute(());
+        let result = result?;
+        ended?;
+        Ok(result)
+    }
+
+    /// The record of a raw key, as raw value and generation. `twins` says whether there are any.
+    pub(in crate::store) fn get<R>(
+        &mut self,
+        raw_key: &[u8],
+        twins: bool,
+        see: impl FnOnce(Option<(&[u8], u32)>) -> R,
+    ) -> rusqlite::Result<R> {
+        let (rowid, key) = split_key(raw_key);
+        let mut rows = self.record.query([rowid])?;
+        if let Some(row) = rows.next()?
+            && row.get_ref(0)?.as_blob()? == key
+        {
+            return Ok(see(Some((row.get_ref(1)?.as_blob()?, row.get(2)?))));
+        }
+        drop(rows);
+        if twins {
+            let mut rows = self.twin.query((rowid, key))?;
+            if let Some(row) = rows.next()? {
+                return Ok(see(Some((row.get_ref(0)?.as_blob()?, row.get(1)?))));
+            }
+        }
+        Ok(see(None))
+    }
+
+    /// Rows of `record` from row id `from` on, until there are `max_rows` of them or `max_bytes`; at least one.
+    pub(in crate::store) fn records_from(
+        &mut self,
+        from: i64,
+        max_rows: usize,
+        max_bytes: usize,
+    ) -> rusqlite::Result<Vec<Row>> {
+        gather(self.records.query([from])?, max_rows, max_bytes)
+    }
+
+    /// As [`Reader::records_from`], for `twin` and after the given raw key; an empty one is before all.
+    pub(in crate::store) fn twins_after(
+        &mut self,
+        raw_key: &[u8],
+        max_rows: usize,
+        max_bytes: usize,
+    ) -> rusqlite::Result<Vec<Row>> {
+        gather(self.twins.query(key_bound(raw_key))?, max_rows, max_bytes)
+    }
+}
+
+/// A named blob.
+pub(in crate::store) fn get_state(connection: &Connection, name: &str) -> rusqlite::Result<Option<Vec<u8>>> {
+    connection.query_row("SELECT value FROM meta WHERE name = 'state:' || ?1", [name], |row| row.get(0)).optional()
+}
+
+fn gather(mut rows: rusqlite::Rows<'_>, max_rows: usize, max_bytes: usize) -> rusqlite::Result<Vec<Row>> {
+    let (mut gathered, mut bytes) = (Vec::new(), 0_usize);
+    while gathered.len() < max_rows.max(1) && (gathered.is_empty() || bytes < max_bytes) {
+        let Some(row) = rows.next()? else { break };
+        let row = Row {
+            key: join_key(row.get(0)?, row.get_ref(1)?.as_blob()?),
+            value: row.get_ref(2)?.as_blob()?.to_vec(),
+            generation: row.get(3)?,
+        };
+        bytes += row.key.len() + row.value.len();
+        gathered.push(row);
+    }
+    Ok(gathered)
+}

@@ -1,0 +1,217 @@
+//! What kind of file lies at a path, making a new tree, and opening connections with the settings they need.
+
+use super::Tally;
+use crate::store::error::OpenError;
+use rusqlite::{Connection, OpenFlags};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// `kumo` in ASCII: the file belongs to this program.
+const APPLICATION_ID: u32 = 0x6b75_6d6f;
+/// Format of the tables.
+const FORMAT: u32 = 1;
+/// First SQLite without the WAL-reset bug.
+const OLDEST_SQLITE: i32 = 3_051_003;
+/// Page cache of the connection that merges, in KiB.
+const WRITER_CACHE_KIB: i64 = 16 << 10;
+/// Page cache of all reading connections together, in KiB.
+const READERS_CACHE_KIB: i64 = 32 << 10;
+
+const TABLES: &str = "
+    CREATE TABLE record(
+        hash INTEGER PRIMARY KEY, key BLOB NOT NULL, value BLOB NOT NULL, generation INTEGER NOT NULL, deleted INTEGER
+    ) STRICT;
+    CREATE INDEX record_tombstone ON record(deleted) WHERE deleted IS NOT NULL;
+    CREATE TABLE twin(
+        hash INTEGER NOT NULL, key BLOB NOT NULL, value BLOB NOT NULL, generation INTEGER NOT NULL, deleted INTEGER,
+        PRIMARY KEY(hash, key)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX twin_tombstone ON twin(deleted) WHERE deleted IS NOT NULL;
+    CREATE TABLE meta(name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+";
+
+/// The path of a store's side file.
+pub(in crate::store) fn side_path(store: &Path, suffix: &str) -> PathBuf {
+    let mut name = store.as_os_str().to_os_string();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Looks at the file at `path` without changing anything. `false`: there is none, or an empty one.
+///
+/// Only for a moment at which this process has no SQLite connection to the file: closing any descriptor of a file drops
+/// the process's locks on it.
+pub(in crate::store) fn inspect(path: &Path) -> Result<bool, OpenError> {
+    let foreign = |what: &str| OpenError::Foreign { path: path.to_path_buf(), what: what.to_owned() };
+    let failed = |source: io::Error| OpenError::Io { path: path.to_path_buf(), source };
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(failed(error)),
+    };
+    if metadata.is_dir() {
+        return Err(foreign("a directory"));
+    }
+    if !metadata.is_file() {
+        return Err(foreign("not a regular file"));
+    }
+    let mut head = Vec::new();
+    File::open(path).and_then(|file| file.take(100).read_to_end(&mut head)).map_err(failed)?;
+    if head.is_empty() {
+        return Ok(false);
+    }
+    if head.starts_with(b"ToKyO CaBiNeT") {
+        return Err(OpenError::TokyoCabinet { path: path.to_path_buf() });
+    }
+    if !head.starts_with(b"SQLite format 3\0") || head.len() < 100 {
+        return Err(foreign("an unknown kind of file"));
+    }
+    let field = |offset: usize| {
+        head.get(offset..).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_be_bytes(*bytes))
+    };
+    let (application, format) = (field(68), field(60));
+    if application != APPLICATION_ID {
+        return Err(foreign(&format!("another program's SQLite database (application id {application})")));
+    }
+    if format > FORMAT {
+        return Err(OpenError::Newer { path: path.to_path_buf(), found: format, known: FORMAT });
+    }
+    Ok(true)
+}
+
+/// Makes a new tree at `path`: under another name first, so that it is there as a whole or not at all.
+fn create(path: &Path, store_id: u64) -> Result<(), OpenError> {
+    let temporary = side_path(path, ".create");
+    let failed = |source: io::Error| OpenError::Io { path: temporary.clone(), source };
+    let refused = |source: rusqlite::Error| OpenError::Sqlite { path: temporary.clone(), source };
+    match std::fs::remove_file(&temporary) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    // Syncing is done by hand below. A write-ahead log lying there would be applied to the new file.
+    for suffix in ["-wal", "-shm", "-journal"] {
+        let stale = side_path(path, suffix);
+        if stale.exists() {
+            let what = format!("{} is there without its database", stale.display());
+            return Err(OpenError::Foreign { path: stale, what });
+        }
+    }
+    let connection = Connection::open(&temporary).map_err(refused)?;
+    let tally = Tally { redo_from: 1, clean: true, ..Tally::default() };
+    connection
+        .execute_batch(&format!(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA page_size = 4096; BEGIN; {TABLES}
+             PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT};"
+        ))
+        .and_then(|()| set_identity(&connection, store_id, &tally))
+        .and_then(|()| connection.execute_batch("COMMIT"))
+        .map_err(refused)?;
+    connection.close().map_err(|(_, source)| refused(source))?;
+    let sync = || {
+        File::open(&temporary)?.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        File::open(directory(path))?.sync_all()
+    };
+    sync().map_err(failed)
+}
+
+/// The directory a path is in.
+pub(in crate::store) fn directory(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Writes which store this is and what it holds.
+pub(super) fn set_identity(connection: &Connection, store_id: u64, tally: &Tally) -> rusqlite::Result<()> {
+    let tally = serde_json::to_string(tally).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    let mut put = connection.prepare("INSERT OR REPLACE INTO meta(name, value) VALUES(?1, CAST(?2 AS BLOB))")?;
+    put.execute(("store_id", format!("{store_id:016x}")))?;
+    put.execute(("tally", tally))?;
+    Ok(())
+}
+
+/// The connection that writes, the store's id and its tally. Makes the tree if there is none.
+///
+/// The caller has the store's lock and has [inspected](inspect) the file.
+pub(in crate::store) fn open(path: &Path, wal_bytes: u64) -> Result<(Connection, u64, Tally), OpenError> {
+    if rusqlite::version_number() < OLDEST_SQLITE {
+        return Err(OpenError::OldSqlite { found: rusqlite::version() });
+    }
+    if !inspect(path)? {
+        create(path, random_id())?;
+    }
+    let refused = |source: rusqlite::Error| OpenError::Sqlite { path: path.to_path_buf(), source };
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(refused)?;
+    let limit = i64::try_from(wal_bytes).unwrap_or(i64::MAX);
+    settle(&connection, WRITER_CACHE_KIB).map_err(refused)?;
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", (), |row| row.get(0)).map_err(refused)?;
+    if mode != "wal" {
+        let what = format!("on a file system without write-ahead logging (journal mode {mode})");
+        return Err(OpenError::Foreign { path: path.to_path_buf(), what });
+    }
+    connection
+        .query_row(&format!("PRAGMA journal_size_limit = {limit}"), (), |_| Ok(()))
+        .and_then(|()| connection.execute_batch("PRAGMA wal_autocheckpoint = 0").or_else(ignore_rows))
+        .map_err(refused)?;
+    let (store_id, tally) = identity(&connection, path)?;
+    Ok((connection, store_id, tally))
+}
+
+/// `execute_batch` complains about a PRAGMA that answers.
+fn ignore_rows(error: rusqlite::Error) -> rusqlite::Result<()> {
+    if matches!(error, rusqlite::Error::ExecuteReturnedResults) { Ok(()) } else { Err(error) }
+}
+
+fn identity(connection: &Connection, path: &Path) -> Result<(u64, Tally), OpenError> {
+    let get = |name: &str| {
+        connection
+            .query_row("SELECT CAST(value AS TEXT) FROM meta WHERE name = ?1", [name], |row| row.get::<_, String>(0))
+            .map_err(|source| OpenError::Sqlite { path: path.to_path_buf(), source })
+    };
+    let damaged = |name: &str| OpenError::Foreign {
+        path: path.to_path_buf(),
+        what: format!("a store whose meta table has no valid {name}"),
+    };
+    let store_id = u64::from_str_radix(&get("store_id")?, 16).map_err(|_| damaged("store id"))?;
+    let tally = serde_json::from_str(&get("tally")?).map_err(|_| damaged("tally"))?;
+    Ok((store_id, tally))
+}
+
+/// Settings of every connection.
+///
+/// WAL with NORMAL: a commit survives the process, and the checkpoint syncs before it overwrites. What must survive a
+/// loss of power is committed with FULL. No mmap: an I/O error would be a signal. Sorting in memory: temporary files of
+/// SQLite have no bound of ours.
+fn settle(connection: &Connection, cache_kib: i64) -> rusqlite::Result<()> {
+    connection.busy_timeout(Duration::from_secs(10))?;
+    connection.set_prepared_statement_cache_capacity(32);
+    for pragma in [
+        "synchronous = NORMAL".to_owned(),
+        format!("cache_size = -{cache_kib}"),
+        "mmap_size = 0".to_owned(),
+        "temp_store = MEMORY".to_owned(),
+        "trusted_schema = OFF".to_owned(),
+    ] {
+        connection.execute_batch(&format!("PRAGMA {pragma}")).or_else(ignore_rows)?;
+    }
+    Ok(())
+}
+
+/// A connection that only reads; `sharing` of them will be open.
+pub(in crate::store) fn open_reader(path: &Path, sharing: usize) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    let share = READERS_CACHE_KIB / i64::try_from(sharing.max(1)).unwrap_or(1);
+    settle(&connection, share.max(256))?;
+    connection.execute_batch("PRAGMA query_only = ON").or_else(ignore_rows)?;
+    Ok(connection)
+}
+
+/// A number that no two stores share.
+pub(super) fn random_id() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
+    RandomState::new().hash_one((now, std::process::id()))
+}

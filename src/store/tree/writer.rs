@@ -1,0 +1,308 @@
+//! Writing the tree: sorted rows in short transactions, checkpoints, state, and the oldest tombstones.
+
+use super::{Tally, join_key, key_bound, schema, split_key};
+use crate::wire::RecordValue;
+use rusqlite::{Connection, OptionalExtension};
+use std::cell::Cell;
+
+/// A row to merge: a record's newest state.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::store) struct MergeRow<'a> {
+    pub(in crate::store) key: &'a [u8],
+    /// Raw value or tombstone; empty: the record is removed.
+    pub(in crate::store) value: &'a [u8],
+    pub(in crate::store) generation: u32,
+}
+
+/// A tombstone found by age.
+#[derive(Debug, Clone)]
+pub(in crate::store) struct Tombstone {
+    pub(in crate::store) key: Box<[u8]>,
+    pub(in crate::store) value: Vec<u8>,
+    pub(in crate::store) generation: u32,
+    /// Unix seconds of the deletion.
+    pub(in crate::store) deleted: u32,
+}
+
+/// The only connection that changes the tree.
+pub(in crate::store) struct Writer {
+    connection: Connection,
+    tally: Cell<Tally>,
+}
+
+impl Writer {
+    pub(in crate::store) fn new(connection: Connection, tally: Tally) -> Self {
+        Self { connection, tally: Cell::new(tally) }
+    }
+
+    /// What the tree knows of itself, as committed.
+    pub(in crate::store) fn tally(&self) -> Tally {
+        self.tally.get()
+    }
+
+    /// The connection, for a backup.
+    pub(in crate::store) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Merges rows in one transaction. `existed` hears of each, in order, whether its key had a row before.
+    ///
+    /// `before_commit` may still refuse.
+    pub(in crate::store) fn merge<'a>(
+        &self,
+        rows: impl Iterator<Item = MergeRow<'a>>,
+        mut existed: impl FnMut(bool),
+        before_commit: impl FnOnce(&Tally) -> std::io::Result<()>,
+    ) -> rusqlite::Result<()> {
+        let mut tally = self.tally.get();
+        self.transaction(|connection| {
+            for row in rows {
+                existed(merge_row(connection, &mut tally, row)?);
+            }
+            before_commit(&tally).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+            put_tally(connection, &tally)
+        })?;
+        self.tally.set(tally);
+        Ok(())
+    }
+
+    /// Changes the tally, and returns when that and everything before it is durable.
+    pub(in crate::store) fn seal(&self, change: impl FnOnce(&mut Tally)) -> rusqlite::Result<()> {
+        let mut tally = self.tally.get();
+        change(&mut tally);
+        self.durably(|connection| put_tally(connection, &tally))?;
+        self.tally.set(tally);
+        Ok(())
+    }
+
+    /// Stores a named blob durably.
+    pub(in crate::store) fn put_state(&self, name: &str, value: &[u8]) -> rusqlite::Result<()> {
+        self.durably(|connection| {
+            connection
+                .prepare_cached("INSERT OR REPLACE INTO meta(name, value) VALUES('state:' || ?1, ?2)")?
+                .execute((name, value))
+                .map(drop)
+        })
+    }
+
+    /// Copies the write-ahead log into the tree and begins it anew once no reader needs it.
+    ///
+    /// Returns false if readers kept it from finishing.
+    pub(in crate::store) fn checkpoint(&self, truncate: bool) -> rusqlite::Result<bool> {
+        let mode = if truncate { "TRUNCATE" } else { "RESTART" };
+        let busy: i64 = self.connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), (), |row| row.get(0))?;
+        Ok(busy == 0)
+    }
+
+    /// Up to `limit` tombstones deleted before `before`, oldest first, after the one at `after` (seconds and raw key).
+    pub(in crate::store) fn tombstones(
+        &self,
+        after: (i64, &[u8]),
+        before: u32,
+        limit: usize,
+    ) -> rusqlite::Result<Vec<Tombstone>> {
+        let (rowid, key) = key_bound(after.1);
+        let rows = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut found = Vec::new();
+        let mut statement = self.connection.prepare_cached(
+            "SELECT hash, key, value, generation, deleted FROM record
+             WHERE deleted IS NOT NULL AND (deleted, hash) > (?1, ?2) AND deleted < ?3 ORDER BY deleted, hash LIMIT ?4",
+        )?;
+        gather(statement.query((after.0, rowid, before, rows))?, &mut found)?;
+        if self.tally.get().twins > 0 {
+            let mut statement = self.connection.prepare_cached(
+                "SELECT hash, key, value, generation, deleted FROM twin
+                 WHERE deleted IS NOT NULL AND (deleted, hash, key) > (?1, ?2, ?5) AND deleted < ?3
+                 ORDER BY deleted, hash, key LIMIT ?4",
+            )?;
+            gather(statement.query((after.0, rowid, before, rows, key))?, &mut found)?;
+        }
+        // What lies beyond the limit comes with a later call.
+        found.sort_by(|a, b| (a.deleted, split_key(&a.key)).cmp(&(b.deleted, split_key(&b.key))));
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    /// Makes a finished copy of this tree a store of its own: another id, no redo log.
+    pub(in crate::store) fn adopt_copy(copy: &Connection, tally: &Tally) -> rusqlite::Result<()> {
+        let tally = Tally { clean: true, redo_from: 1, ..*tally };
+        schema::set_identity(copy, schema::random_id(), &tally)
+    }
+
+    /// Pages in the write-ahead log.
+    pub(in crate::store) fn wal_pages(&self) -> rusqlite::Result<u64> {
+        let pages: i64 =
+            self.connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)")?.query_row((), |row| row.get(1))?;
+        Ok(u64::try_from(pages).unwrap_or(0))
+    }
+
+    /// Closes the connection; SQLite deletes the write-ahead log then.
+    pub(in crate::store) fn close(self) -> rusqlite::Result<()> {
+        self.connection.close().map_err(|(_, error)| error)
+    }
+
+    fn durably(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> rusqlite::Result<()> {
+        self.connection.execute_batch("PRAGMA synchronous = FULL")?;
+        let result = self.transaction(work);
+        self.connection.execute_batch("PRAGMA synchronous = NORMAL")?;
+        result
+    }
+
+    fn transaction(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> rusqlite::Result<()> {
+        let connection = &self.connection;
+        connection.prepare_cached("BEGIN IMMEDIATE")?.execute(())?;
+        let result = work(connection).and_then(|()| connection.prepare_cached("COMMIT")?.execute(()).map(drop));
+        if result.is_err() && !connection.is_autocommit() {
+            // A rollback that fails leaves the transaction to be rolled back by the next BEGIN's failure or by closing.
+            let _ = connection.execute_batch("ROLLBACK");
+        }
+        result
+    }
+}
+
+fn gather(mut rows: rusqlite::Rows<'_>, found: &mut Vec<Tombstone>) -> rusqlite::Result<()> {
+    while let Some(row) = rows.next()? {
+        found.push(Tombstone {
+            key: join_key(row.get(0)?, row.get_ref(1)?.as_blob()?),
+            value: row.get_ref(2)?.as_blob()?.to_vec(),
+            generation: row.get(3)?,
+            deleted: row.get(4)?,
+        });
+    }
+    Ok(())
+}
+
+fn put_tally(connection: &Connection, tally: &Tally) -> rusqlite::Result<()> {
+    let text = serde_json::to_vec(tally).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    connection.prepare_cached("UPDATE meta SET value = ?1 WHERE name = 'tally'")?.execute([text]).map(drop)
+}
+
+/// Merges one row; true if its key had one before.
+///
+/// A live record that stays live is by far the most frequent case: one statement, and the tombstone index is not touched.
+fn merge_row(connection: &Connection, tally: &mut Tally, row: MergeRow<'_>) -> rusqlite::Result<bool> {
+    let (rowid, key) = split_key(row.key);
+    let bytes = key.len() as u64 + 8;
+    let deleted = RecordValue::new(row.value)
+        .ok()
+        .filter(RecordValue::is_tombstone)
+        .map(|tombstone| tombstone.clocktime().seconds());
+    let forget = |tally: &mut Tally| {
+        tally.tombstones = tally.tombstones.saturating_sub(1);
+        tally.tombstone_bytes = tally.tombstone_bytes.saturating_sub(bytes);
+    };
+    if row.value.is_empty() {
+        let Some(was_tombstone) = remove(connection, tally, rowid, key)? else { return Ok(false) };
+        tally.rows = tally.rows.saturating_sub(1);
+        if was_tombstone {
+            forget(tally);
+        }
+        return Ok(true);
+    }
+    let was_tombstone = update(connection, tally, (rowid, key), row, deleted)?;
+    if deleted.is_some() && was_tombstone != Some(true) {
+        tally.tombstones += 1;
+        tally.tombstone_bytes += bytes;
+    }
+    match was_tombstone {
+        Some(was_tombstone) => {
+            if was_tombstone && deleted.is_none() {
+                forget(tally);
+            }
+            Ok(true)
+        }
+        None => {
+            insert(connection, tally, (rowid, key), row, deleted)?;
+            tally.rows += 1;
+            Ok(false)
+        }
+    }
+}
+
+/// Updates an existing row; says whether it was a tombstone, `None` if there is no such row.
+fn update(
+    connection: &Connection,
+    tally: &Tally,
+    (rowid, key): (i64, &[u8]),
+    row: MergeRow<'_>,
+    deleted: Option<u32>,
+) -> rusqlite::Result<Option<bool>> {
+    let parameters = (rowid, key, row.value, row.generation, deleted);
+    let live =
+        "UPDATE record SET value = ?3, generation = ?4, deleted = ?5 WHERE hash = ?1 AND key = ?2 AND deleted IS NULL";
+    let live_to_live =
+        "UPDATE record SET value = ?3, generation = ?4 WHERE hash = ?1 AND key = ?2 AND deleted IS NULL AND ?5 IS NULL";
+    let sql = if deleted.is_none() { live_to_live } else { live };
+    if connection.prepare_cached(sql)?.execute(parameters)? > 0 {
+        return Ok(Some(false));
+    }
+    if tally.tombstones > 0
+        && connection
+            .prepare_cached(
+                "UPDATE record SET value = ?3, generation = ?4, deleted = ?5
+                 WHERE hash = ?1 AND key = ?2 AND deleted IS NOT NULL",
+            )?
+            .execute(parameters)?
+            > 0
+    {
+        return Ok(Some(true));
+    }
+    if tally.twins > 0 {
+        let was: Option<bool> = connection
+            .prepare_cached("SELECT deleted IS NOT NULL FROM twin WHERE hash = ?1 AND key = ?2")?
+            .query_row((rowid, key), |row| row.get(0))
+            .optional()?;
+        if was.is_some() {
+            connection
+                .prepare_cached(
+                    "UPDATE twin SET value = ?3, generation = ?4, deleted = ?5 WHERE hash = ?1 AND key = ?2",
+                )?
+                .execute(parameters)?;
+        }
+        return Ok(was);
+    }
+    Ok(None)
+}
+
+/// Adds a row for a key that has none.
+fn insert(
+    connection: &Connection,
+    tally: &mut Tally,
+    (rowid, key): (i64, &[u8]),
+    row: MergeRow<'_>,
+    deleted: Option<u32>,
+) -> rusqlite::Result<()> {
+    let parameters = (rowid, key, row.value, row.generation, deleted);
+    let added = connection
+        .prepare_cached(
+            "INSERT INTO record(hash, key, value, generation, deleted) VALUES(?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT DO NOTHING",
+        )?
+        .execute(parameters)?;
+    if added == 0 {
+        connection
+            .prepare_cached("INSERT INTO twin(hash, key, value, generation, deleted) VALUES(?1, ?2, ?3, ?4, ?5)")?
+            .execute(parameters)?;
+        tally.twins += 1;
+    }
+    Ok(())
+}
+
+/// Removes a key's row; says whether it was a tombstone, `None` if there was none.
+fn remove(connection: &Connection, tally: &mut Tally, rowid: i64, key: &[u8]) -> rusqlite::Result<Option<bool>> {
+    let removed = connection
+        .prepare_cached("DELETE FROM record WHERE hash = ?1 AND key = ?2 RETURNING deleted IS NOT NULL")?
+        .query_row((rowid, key), |row| row.get(0))
+        .optional()?;
+    if removed.is_some() || tally.twins == 0 {
+        return Ok(removed);
+    }
+    let removed = connection
+        .prepare_cached("DELETE FROM twin WHERE hash = ?1 AND key = ?2 RETURNING deleted IS NOT NULL")?
+        .query_row((rowid, key), |row| row.get(0))
+        .optional()?;
+    if removed.is_some() {
+        tally.twins -= 1;
+    }
+    Ok(removed)
+}
