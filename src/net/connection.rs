@@ -66,6 +66,7 @@ pub(super) async fn serve(
         service,
         scanner: Scanner::new(peers.limits().message),
         partial: Vec::new(),
+        paused: false,
         unsent: Vec::new(),
         sent: 0,
     };
@@ -86,6 +87,8 @@ struct Connection<'a> {
     scanner: Scanner,
     /// The beginning of a message whose rest has not arrived.
     partial: Vec<u8>,
+    /// `partial` may hold whole messages: their turn comes when the answers to those before are sent.
+    paused: bool,
     /// Answers that the socket has not taken, from `sent` on.
     unsent: Vec<u8>,
     sent: usize,
@@ -112,7 +115,11 @@ impl Connection<'_> {
                 if blocked && let Poll::Ready(ready) = self.write.as_ref().poll_write_ready(cx) {
                     return Poll::Ready(ready.map_err(Closed::Io));
                 }
-                if may_read { self.poll_input(cx) } else { Poll::Pending }
+                match may_read {
+                    true if self.paused => Poll::Ready(self.resume()),
+                    true => self.poll_input(cx),
+                    false => Poll::Pending,
+                }
             });
             tokio::select! {
                 biased;
@@ -152,14 +159,24 @@ impl Connection<'_> {
             if buffer.filled().is_empty() {
                 return Poll::Ready(Err(Closed::ByPeer));
             }
-            self.link.attend();
-            let fed = self.feed(buffer.filled(), output);
-            self.link.collect(output);
-            let sent = self.send(output);
-            output.clear();
-            output.shrink_to(OUTPUT_KEPT);
-            Poll::Ready(fed.and(sent))
+            Poll::Ready(self.feed_and_send(buffer.filled(), output))
         })
+    }
+
+    /// Goes on with what was left when enough had been answered.
+    fn resume(&mut self) -> Result<(), Closed> {
+        SCRATCH.with_borrow_mut(|scratch| self.feed_and_send(&[], &mut scratch.output))
+    }
+
+    fn feed_and_send(&mut self, bytes: &[u8], output: &mut Vec<u8>) -> Result<(), Closed> {
+        self.link.attend();
+        self.link.wants_more();
+        let fed = self.feed(bytes, output);
+        self.link.collect(output);
+        let sent = self.send(output);
+        output.clear();
+        output.shrink_to(OUTPUT_KEPT);
+        fed.and(sent)
     }
 
     /// Handles what has arrived, together with the beginning kept from before.
@@ -200,6 +217,7 @@ impl Connection<'_> {
             service: self.service,
             broken: None,
             waiting: None,
+            paused: false,
         };
         incoming.waiting = incoming.next_request();
         if incoming.waiting.is_some() {
@@ -208,6 +226,7 @@ impl Connection<'_> {
         match incoming.broken {
             Some(error) => Err(error.into()),
             None => {
+                self.paused = incoming.paused;
                 let used = incoming.used;
                 if used > 0 {
                     self.link.owing_since.store(0, Ordering::Relaxed);
@@ -268,7 +287,7 @@ impl Connection<'_> {
         }
         self.unsent.extend_from_slice(rest);
         let backlog = self.unsent.len() - self.sent;
-        if backlog > self.peers.limits().cluster_backlog {
+        if backlog > self.peers.limits().backlog {
             return Err(io::Error::new(io::ErrorKind::OutOfMemory, format!("{backlog} bytes left unread")).into());
         }
         Ok(())
@@ -286,6 +305,8 @@ struct Incoming<'a> {
     broken: Option<wire::Error>,
     /// The first request, read ahead so that a read without any does not reach the service.
     waiting: Option<Request<'a>>,
+    /// The rest must wait.
+    paused: bool,
 }
 
 impl<'a> Incoming<'a> {
@@ -328,6 +349,10 @@ impl<'a> Iterator for Incoming<'a> {
     type Item = Request<'a>;
 
     fn next(&mut self) -> Option<Request<'a>> {
-        self.waiting.take().or_else(|| self.next_request())
+        if self.waiting.is_some() {
+            return self.waiting.take();
+        }
+        self.paused = self.link.has_enough();
+        if self.paused { None } else { self.next_request() }
     }
 }

@@ -60,6 +60,8 @@ pub struct Link {
     outbox_limit: usize,
     close: AtomicBool,
     drain: AtomicBool,
+    /// The answers to what one read has brought take much room already.
+    enough: AtomicBool,
     nodelay: AtomicU8,
     /// Seconds of the reaper's clock since when the peer has owed us progress; zero: it owes nothing.
     pub(super) owing_since: AtomicU32,
@@ -79,6 +81,7 @@ impl Link {
             outbox_limit,
             close: AtomicBool::new(false),
             drain: AtomicBool::new(false),
+            enough: AtomicBool::new(false),
             nodelay: AtomicU8::new(NODELAY_KEEP),
             owing_since: AtomicU32::new(0),
         }
@@ -203,6 +206,24 @@ impl Link {
         self.in_flight.load(Ordering::Acquire)
     }
 
+    /// Says that the answers given at once take so much room that the next request should wait until they are sent.
+    ///
+    /// For clients only: a node's messages are always taken.
+    pub fn enough(&self) {
+        self.enough.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the next request must wait.
+    #[inline]
+    pub(super) fn has_enough(&self) -> bool {
+        self.session.get().is_none() && (self.enough.load(Ordering::Relaxed) || !self.may_read())
+    }
+
+    pub(super) fn wants_more(&self) {
+        self.enough.store(false, Ordering::Relaxed);
+    }
+
+    #[inline]
     pub(super) fn may_read(&self) -> bool {
         self.in_flight() < self.in_flight_limit
     }

@@ -48,8 +48,8 @@ pub struct Limits {
     pub in_flight: usize,
     /// Bytes of answers that wait for one client to take them before no more requests are read from it.
     pub unread_answers: usize,
-    /// Bytes that may wait to be sent on one cluster connection before it is closed.
-    pub cluster_backlog: usize,
+    /// Bytes that may wait to be sent on one connection before it is closed.
+    pub backlog: usize,
     /// Calls to one node that wait for their answers.
     pub pending_calls: usize,
     /// How long an accepted connection may go without completing a message it owes, or taking any of its answers.
@@ -62,9 +62,9 @@ impl Default for Limits {
             message: crate::wire::MESSAGE_LIMIT,
             connections: 10_000,
             partial_total: 512 << 20,
-            in_flight: 1024,
+            in_flight: 256,
             unread_answers: 1 << 20,
-            cluster_backlog: 256 << 20,
+            backlog: 256 << 20,
             pending_calls: 1 << 17,
             stalled: Duration::from_mins(1),
         }

@@ -175,7 +175,7 @@ impl Peers {
 
     fn new_link(&self, peer: SocketAddr) -> Arc<Link> {
         let id = self.last_link.fetch_add(1, Ordering::Relaxed) + 1;
-        let link = Arc::new(Link::new(id, peer, self.limits.in_flight, self.limits.cluster_backlog));
+        let link = Arc::new(Link::new(id, peer, self.limits.in_flight, self.limits.backlog));
         self.links.lock().insert(id, link.clone());
         link
     }

@@ -17,12 +17,17 @@ struct Echo {
     batches: AtomicUsize,
     bound: AtomicUsize,
     lost: AtomicUsize,
+    /// Requests of one batch after which it has had enough.
+    enough_after: Mutex<Option<usize>>,
 }
 
 impl Service for Echo {
     fn handle(&self, link: &Arc<Link>, requests: &mut dyn Iterator<Item = Request<'_>>, out: &mut Vec<u8>) {
         self.batches.fetch_add(1, Ordering::Relaxed);
-        for request in requests {
+        for (count, request) in requests.enumerate() {
+            if Some(count + 1) == *self.enough_after.lock() {
+                link.enough();
+            }
             match request.method {
                 98 => self.held.lock().push(Reply::new(link, request.msgid)),
                 77 => panic!("as the test wants"),
@@ -185,12 +190,15 @@ async fn no_more_is_read_while_too_much_is_in_flight() {
         stream.write_all(&request(msgid, Method::SetConfig, b"x")).await.unwrap();
         until("it arrives", || node.echo.held.lock().len() >= usize::try_from(msgid + 1).unwrap().min(10)).await;
     }
-    assert_eq!(node.echo.held.lock().len(), 10);
-    let held = std::mem::take(&mut *node.echo.held.lock());
-    for reply in held {
-        reply.ok(pack::nil);
+    for _ in 0..3 {
+        until("ten are in flight", || node.echo.held.lock().len() == 10).await;
+        let held = std::mem::take(&mut *node.echo.held.lock());
+        for reply in held {
+            reply.ok(pack::nil);
+        }
     }
-    until("the rest is read", || node.echo.held.lock().len() == 20).await;
+    let answers: Vec<u8> = (0..30).flat_map(|msgid| [0x94, 1, msgid, 0xc0, 0xc0]).collect();
+    expect(&mut stream, &answers).await;
 }
 
 #[tokio::test]
@@ -365,4 +373,16 @@ async fn draining_answers_what_is_in_flight() {
     expect(&mut stream, &[0x94, 1, 5, 0xc0, 0xc0]).await;
     assert!(draining.await.unwrap());
     expect_close(&mut stream).await;
+}
+
+#[tokio::test]
+async fn requests_wait_while_the_answers_to_those_before_take_much_room() {
+    let node = node();
+    *node.echo.enough_after.lock() = Some(3);
+    let mut stream = client(&node).await;
+    let bytes: Vec<u8> = (0..10).flat_map(|msgid| request(msgid, Method::GetStatus, b"abc")).collect();
+    stream.write_all(&bytes).await.unwrap();
+    let answers: Vec<u8> = (0..10).flat_map(|msgid| echo_of(msgid, b"abc")).collect();
+    expect(&mut stream, &answers).await;
+    assert_eq!(node.echo.batches.load(Ordering::Relaxed), 4);
 }

@@ -44,6 +44,9 @@ fn handle<'r>(
             None => Err(Refused(ErrorCode::Protocol)),
         };
         work.settle(request.msgid, result);
+        if work.answered_bytes() > server.config.limits.unread_answers {
+            link.enough();
+        }
     }
     work.finish();
 }

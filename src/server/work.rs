@@ -112,6 +112,11 @@ impl<'a, 'r> Work<'a, 'r> {
         }
     }
 
+    /// Bytes of answers so far, to this read's requests.
+    pub(super) fn answered_bytes(&self) -> usize {
+        self.out.len()
+    }
+
     /// Appends an answer that is known at once.
     pub(super) fn answer(&mut self, msgid: u32, write: impl FnOnce(&mut Vec<u8>)) {
         frame::response_head(self.out, msgid);
