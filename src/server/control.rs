@@ -108,7 +108,7 @@ pub(super) fn backup(server: &Arc<Shared>, suffix: &[u8], reply: Reply) {
     };
     let store = server.store.clone();
     server.runtime.spawn_blocking(move || match store.backup(&path) {
-        Ok(_) => {
+        Ok(()) => {
             tracing::info!(path = %path.display(), "backup complete");
             reply.ok(|out| pack::bool(out, true));
         }

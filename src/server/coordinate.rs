@@ -149,7 +149,7 @@ pub(super) fn submit(server: &Arc<Shared>, submissions: Vec<Submission>) {
                     }
                 }
             },
-        )
+        );
     });
 }
 

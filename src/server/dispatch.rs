@@ -28,13 +28,7 @@ impl Service for Dispatch {
     }
 }
 
-/// The lifetime of the requests is named here: a write keeps borrowing the read's bytes until it is replicated.
-fn handle<'r>(
-    server: &Arc<Shared>,
-    link: &Arc<Link>,
-    requests: &mut dyn Iterator<Item = Request<'r>>,
-    out: &mut Vec<u8>,
-) {
+fn handle(server: &Arc<Shared>, link: &Arc<Link>, requests: &mut dyn Iterator<Item = Request<'_>>, out: &mut Vec<u8>) {
     let mut work = Work::new(server, link, out);
     let cluster = link.kind() == LinkKind::Cluster;
     for request in requests {
@@ -43,7 +37,7 @@ fn handle<'r>(
             Some(method) => from_client(server, link, &mut work, method, request),
             None => Err(Refused(ErrorCode::Protocol)),
         };
-        work.settle(request.msgid, result);
+        work.settle(request.msgid, &result);
         if work.answered_bytes() > server.config.limits.unread_answers {
             link.enough();
         }

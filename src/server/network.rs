@@ -58,7 +58,7 @@ fn request_spaces(server: &Arc<Shared>, manager: &Arc<Session>) {
         let (server, from) = (server.clone(), manager.address());
         // An error is asked again at the next keep-alive, or when the manager is connected again.
         let take = move |result: Result<&[u8], ErrorCode>| match result.map(params::seed) {
-            Ok(Ok(seed)) => take_requested(&server, from, method, seed),
+            Ok(Ok(seed)) => take_requested(&server, from, method, &seed),
             Ok(Err(error)) => tracing::warn!(peer = %from, "hash space: {error}"),
             Err(error) => tracing::debug!(peer = %from, "hash space: {error}"),
         };
@@ -67,7 +67,7 @@ fn request_spaces(server: &Arc<Shared>, manager: &Arc<Session>) {
 }
 
 /// Takes a hash space that was asked for if it is newer than the one held, or if none is held.
-fn take_requested(server: &Arc<Shared>, from: NodeAddress, method: Method, seed: Seed) {
+fn take_requested(server: &Arc<Shared>, from: NodeAddress, method: Method, seed: &Seed) {
     let wanted =
         |held: &HashSpace| seed.has_active() && (!held.is_ready() || held.clocktime().is_before(seed.clocktime));
     take(server, from, |whs, rhs| match method {

@@ -106,9 +106,9 @@ impl<'a, 'r> Work<'a, 'r> {
     }
 
     /// Answers `request` with an error if `result` is one.
-    pub(super) fn settle(&mut self, msgid: u32, result: Result<(), Refused>) {
+    pub(super) fn settle(&mut self, msgid: u32, result: &Result<(), Refused>) {
         if let Err(Refused(error)) = result {
-            frame::error_response(self.out, msgid, error);
+            frame::error_response(self.out, msgid, *error);
         }
     }
 
@@ -367,7 +367,7 @@ fn read_misses(server: &Arc<Shared>, misses: Vec<Miss>) {
                     Err(_) => reply.error(ErrorCode::Server),
                 }
             }
-        })
+        });
     });
 }
 
@@ -394,6 +394,6 @@ fn store_replicas(server: &Arc<Shared>, replicas: Vec<(OwnedWrite, Reply)>) {
                     }
                 }
             },
-        )
+        );
     });
 }

@@ -30,7 +30,7 @@ pub struct SweepPolicy {
 
 impl Default for SweepPolicy {
     fn default() -> Self {
-        Self { min_age: Duration::from_secs(60), max_age: Duration::from_secs(3600), memory_limit: 2048 << 10 }
+        Self { min_age: Duration::from_mins(1), max_age: Duration::from_hours(1), memory_limit: 2048 << 10 }
     }
 }
 
