@@ -57,7 +57,7 @@ fn copy(maintenance: &Maintenance<'_>, temporary: &Path) -> Result<(), String> {
                 StepResult::Busy | StepResult::Locked => std::thread::sleep(Duration::from_millis(5)),
                 _ => {}
             }
-            maintenance.reached(Step::BackupStep).map_err(|error| error.to_string())?;
+            maintenance.reached(Step::BackupCopied).map_err(|error| error.to_string())?;
             std::thread::sleep(begun.elapsed() / PAUSE_SHARE);
             if !maintenance.pause() {
                 return Err("the store is being closed".to_owned());

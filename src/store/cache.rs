@@ -407,12 +407,18 @@ impl Cache {
         collected
     }
 
-    /// Shows a collected record to `see`; does nothing if it has been written again since.
-    pub(super) fn with_dirty(&self, dirty: &Dirty, see: impl FnOnce(&Slot)) {
+    /// Shows a collected record to `see`, as it is now.
+    ///
+    /// One that has been written again since is shown, too: a record that is written all the time would else never
+    /// come into the tree, and be missing from a backup and from a scan. Others of its hash may be shown with it.
+    pub(super) fn with_dirty(&self, dirty: &Dirty, mut see: impl FnMut(&Slot)) {
         let Some(shard) = self.shard(dirty.table_hash) else { return };
-        if let Some(slot) = shard.lock().table.find(dirty.table_hash, |slot| slot.seq == dirty.seq) {
-            see(slot);
+        let shard = shard.lock();
+        if let Some(slot) = shard.table.find(dirty.table_hash, |slot| slot.seq == dirty.seq) {
+            return see(slot);
         }
+        let again = |slot: &&Slot| slot.seq > dirty.seq && slot.hash() == dirty.rowid.cast_unsigned();
+        shard.table.iter_hash(dirty.table_hash).filter(again).for_each(see);
     }
 
     /// Puts collected records that were not merged back on their shards' lists.

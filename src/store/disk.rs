@@ -22,7 +22,7 @@ pub(super) enum Step {
     /// The checkpoint is over.
     Checkpointed,
     /// A backup has copied some pages.
-    BackupStep,
+    BackupCopied,
     /// A backup is about to get its name.
     BackupRename,
     /// A step of the sweeper has decided.

@@ -111,11 +111,13 @@ pub enum Error {
 
 impl Error {
     /// Reading failed because of `cause`.
+    #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
     pub(super) fn read(cause: impl ToString) -> Self {
         Self::Read(cause.to_string().into())
     }
 
     /// Writing failed because of `cause`.
+    #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
     pub(super) fn failed(cause: impl ToString) -> Self {
         Self::Failed(cause.to_string().into())
     }

@@ -180,7 +180,7 @@ impl Maintenance<'_> {
             }
             Err(error) => {
                 self.failed_at.set(Some(Instant::now()));
-                core.trouble.note(Part::Merge, error);
+                core.trouble.note(Part::Merge, &error.to_string());
             }
         }
         core.room_signal.raise();

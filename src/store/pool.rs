@@ -18,7 +18,9 @@ const READ_KEYS: usize = 512;
 pub type Values = Vec<Option<Vec<u8>>>;
 
 /// An answer that is given exactly once: a job that is dropped unanswered is answered with [`Error::Closed`].
-struct Answer<T>(Option<Box<dyn FnOnce(Result<T, Error>) + Send>>);
+struct Answer<T>(Option<Callback<T>>);
+
+type Callback<T> = Box<dyn FnOnce(Result<T, Error>) + Send>;
 
 impl<T> Answer<T> {
     fn give(mut self, result: Result<T, Error>) {

@@ -49,7 +49,7 @@ impl Trouble {
     }
 
     /// Notes a failure; the first of a row is logged.
-    pub(super) fn note(&self, part: Part, cause: impl ToString) -> Error {
+    pub(super) fn note(&self, part: Part, cause: &dyn ToString) -> Error {
         let cause: Arc<str> = cause.to_string().into();
         let mut reasons = self.reasons.lock();
         if let Some(reason) = reasons.get_mut(part as usize) {

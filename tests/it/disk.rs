@@ -73,7 +73,9 @@ fn a_backup_while_others_write_is_complete_and_opens() {
     restored.attach();
     let mut client = restored.client();
     for index in 0..2000 {
-        let found = client.get(format!("k{index}").as_bytes()).unwrap_or_else(|| panic!("k{index} of {} is missing", restored.items()));
+        let found = client
+            .get(format!("k{index}").as_bytes())
+            .unwrap_or_else(|| panic!("k{index} of {} is missing", restored.items()));
         assert!(found == b"before" || found == b"after!");
     }
     assert_eq!(restored.items(), 2000);

@@ -211,13 +211,13 @@ impl Redo {
     fn write_pending(&self, writer: &mut Writer) -> Result<(), Error> {
         let (first, count) = (writer.pending_first, writer.pending_count);
         if !seal_frame(&mut writer.pending, writer.number, first, count, 0) {
-            return Err(self.options.trouble.note(Part::Append, "a frame of the redo log has outgrown its format"));
+            return Err(self.options.trouble.note(Part::Append, &"a frame of the redo log has outgrown its format"));
         }
         if let Err(error) = writer.file.write_at(&writer.pending, writer.offset) {
             // Best effort: the space is wanted back, and the tail is recognised as torn in any case.
             let _ = writer.file.truncate(writer.offset);
             let name = file_path(&self.options.store, writer.number);
-            return Err(self.options.trouble.note(Part::Append, format!("{}: {error}", name.display())));
+            return Err(self.options.trouble.note(Part::Append, &format!("{}: {error}", name.display())));
         }
         writer.offset += writer.pending.len() as u64;
         self.used.fetch_add(FRAME_HEADER as u64, Ordering::Relaxed);
@@ -246,7 +246,7 @@ impl Redo {
         for file in unsynced.iter().chain([&file]) {
             if let Err(error) = file.sync() {
                 self.suspect.store(true, Ordering::Release);
-                return Err(self.options.trouble.note(Part::Sync, format!("sync of the redo log: {error}")));
+                return Err(self.options.trouble.note(Part::Sync, &format!("sync of the redo log: {error}")));
             }
         }
         self.synced.fetch_max(target, Ordering::AcqRel);

@@ -43,7 +43,7 @@ fn op() -> impl Strategy<Value = Op> {
 
 /// Half of the keys share three hashes.
 fn model_key(number: u8) -> Vec<u8> {
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         key(u64::from(number))
     } else {
         record::raw_key(u64::from(number % 3) << 63, &vec![number; usize::from(number / 20)])

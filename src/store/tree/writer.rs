@@ -204,19 +204,15 @@ fn merge_row(connection: &Connection, tally: &mut Tally, row: MergeRow<'_>) -> r
         tally.tombstones += 1;
         tally.tombstone_bytes += bytes;
     }
-    match was_tombstone {
-        Some(was_tombstone) => {
-            if was_tombstone && deleted.is_none() {
-                forget(tally);
-            }
-            Ok(true)
+    if let Some(was_tombstone) = was_tombstone {
+        if was_tombstone && deleted.is_none() {
+            forget(tally);
         }
-        None => {
-            insert(connection, tally, (rowid, key), row, deleted)?;
-            tally.rows += 1;
-            Ok(false)
-        }
+        return Ok(true);
     }
+    insert(connection, tally, (rowid, key), row, deleted)?;
+    tally.rows += 1;
+    Ok(false)
 }
 
 /// Updates an existing row; says whether it was a tombstone, `None` if there is no such row.
