@@ -88,7 +88,7 @@ impl Shell {
         });
     }
 
-    /// Waits until a hash space may be founded, if none is known; see [`Inner::is_settled`].
+    /// Waits until the cluster may be changed; see [`Inner::is_settled`].
     pub(super) async fn settled(&self) {
         loop {
             let news = self.news.notified();
@@ -99,7 +99,7 @@ impl Shell {
             if settled {
                 return;
             }
-            // Past `settle_until` only the answer of somebody asked is missing, and that ends with a notice.
+            // Later than that only an answer or a connection is missing, or the loss of a server: each is news.
             let until = until.max(Instant::now() + PATIENCE);
             tokio::select! {
                 () = news => {}
