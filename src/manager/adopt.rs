@@ -92,15 +92,16 @@ impl Shell {
     pub(super) async fn settled(&self) {
         loop {
             let news = self.news.notified();
-            let (settled, until) = {
+            let now = Instant::now();
+            let until = {
                 let inner = self.lock();
-                (inner.is_settled(Instant::now()), inner.settle_until)
+                if inner.is_settled(now) {
+                    return;
+                }
+                inner.settle_until
             };
-            if settled {
-                return;
-            }
             // Later than that only an answer or a connection is missing, or the loss of a server: each is news.
-            let until = until.max(Instant::now() + PATIENCE);
+            let until = if until > now { until } else { now + PATIENCE };
             tokio::select! {
                 () = news => {}
                 () = tokio::time::sleep_until(until.into()) => {}
