@@ -88,19 +88,20 @@ impl Shell {
         });
     }
 
-    /// Waits until a hash space may be founded, if none is known; see [`Inner::is_settled`].
+    /// Waits until the cluster may be changed; see [`Inner::is_settled`].
     pub(super) async fn settled(&self) {
         loop {
             let news = self.news.notified();
-            let (settled, until) = {
+            let now = Instant::now();
+            let until = {
                 let inner = self.lock();
-                (inner.is_settled(Instant::now()), inner.settle_until)
+                if inner.is_settled(now) {
+                    return;
+                }
+                inner.settle_until
             };
-            if settled {
-                return;
-            }
-            // Past `settle_until` only the answer of somebody asked is missing, and that ends with a notice.
-            let until = until.max(Instant::now() + PATIENCE);
+            // Later than that only an answer or a connection is missing, or the loss of a server: each is news.
+            let until = if until > now { until } else { now + PATIENCE };
             tokio::select! {
                 () = news => {}
                 () = tokio::time::sleep_until(until.into()) => {}

@@ -30,7 +30,7 @@ use shell::Shell;
 
 /// How long after the start the servers of an older cluster may take to find this manager again, beyond the
 /// interval of their keep-alives.
-const REDIAL: Duration = Duration::from_secs(1);
+const REDIAL: Duration = Duration::from_millis(300);
 
 /// Why a manager cannot start.
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::replace::Phase;
 use super::shell::{Inner, Shell, tell};
-use super::state::{Action, NoServer, State};
+use super::state::{Action, Impossible, Outcome, State};
 use crate::binlog::Record;
 use crate::clock::Clock;
 use crate::net::{Link, Reply, Service, Session};
@@ -69,6 +69,7 @@ impl Shell {
             tracing::info!(peer = %server, attached, "server connected");
             self.binlog.write(&Record::ServerFound { address: server });
             inner.pulses.remove(&server);
+            self.news.notify_waiters();
             inner.auto.changed(Instant::now());
             if !inner.state.spaces().are_ready() {
                 self.ask_server(inner, server);
@@ -170,7 +171,7 @@ impl Shell {
         }
     }
 
-    /// Changes the cluster as a control tool asks; at once, or when it is settled whether there is an older one.
+    /// Changes the cluster as a control tool asks: at once, or when it is settled what there is to change.
     fn change(&self, link: &Arc<Link>, msgid: u32, change: impl Change) -> Result<Answered, Refused> {
         let inner = &mut *self.lock();
         if inner.is_settled(Instant::now()) {
@@ -188,7 +189,10 @@ impl Shell {
                     shell.perform(inner, actions);
                     reply.ok(pack::nil);
                 }
-                Err(error) => reply.error(Refused::from(error).code()),
+                Err(error) => {
+                    tracing::warn!("request refused: {error}");
+                    reply.error(Refused::from(error).code());
+                }
             }
         });
         Ok(Answered::Later)
@@ -242,9 +246,9 @@ impl Shell {
 }
 
 /// A change of the cluster that may be refused.
-trait Change: FnOnce(&mut State, &Clock) -> Result<Vec<Action>, NoServer> + Send + 'static {}
+trait Change: FnOnce(&mut State, &Clock) -> Outcome + Send + 'static {}
 
-impl<F: FnOnce(&mut State, &Clock) -> Result<Vec<Action>, NoServer> + Send + 'static> Change for F {}
+impl<F: FnOnce(&mut State, &Clock) -> Outcome + Send + 'static> Change for F {}
 
 /// How a request was dealt with.
 enum Answered {
@@ -270,14 +274,14 @@ enum Refused {
     #[error("not allowed")]
     NotAllowed,
     #[error(transparent)]
-    NoServer(#[from] NoServer),
+    Impossible(#[from] Impossible),
 }
 
 impl Refused {
     fn code(&self) -> ErrorCode {
         match self {
             Self::Unknown | Self::Malformed(_) => ErrorCode::Protocol,
-            Self::NotAllowed | Self::NoServer(_) => ErrorCode::Server,
+            Self::NotAllowed | Self::Impossible(_) => ErrorCode::Server,
         }
     }
 }

@@ -54,9 +54,14 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    /// Whether a hash space may be founded: none is known, and nobody who might know one is left to ask.
+    /// Whether it is known what there is to change: every active server has connected or is lost; or there is no
+    /// hash space, and nobody is left who might know one.
     pub(super) fn is_settled(&self, now: Instant) -> bool {
-        self.state.spaces().are_ready() || (self.asking == 0 && now >= self.settle_until)
+        if self.state.spaces().are_ready() {
+            self.state.absent().is_none()
+        } else {
+            self.asking == 0 && now >= self.settle_until
+        }
     }
 }
 
@@ -120,9 +125,7 @@ impl Shell {
                 Action::StartCopy | Action::StartDelete => self.start_phase(inner),
             }
         }
-        if inner.state.spaces().are_ready() {
-            self.news.notify_waiters();
-        }
+        self.news.notify_waiters();
     }
 
     /// Sends both hash spaces to a server or the partner; if it does not get them, again at the next keep-alive.

@@ -26,12 +26,18 @@ pub(super) enum Action {
     StartDelete,
 }
 
-/// Nothing can be attached or replaced: no server is there.
+/// Why the cluster cannot be changed as asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no server is active")]
-pub(super) struct NoServer;
+pub(super) enum Impossible {
+    /// Nobody is there to attach, to keep or to copy.
+    #[error("no server is active")]
+    NoServer,
+    /// What it holds would not be copied, and then be deleted elsewhere.
+    #[error("{0} is active but not connected to this manager")]
+    Absent(NodeAddress),
+}
 
-type Outcome = Result<Vec<Action>, NoServer>;
+pub(super) type Outcome = Result<Vec<Action>, Impossible>;
 
 /// What a manager knows.
 #[derive(Debug, Default)]
@@ -67,6 +73,11 @@ impl State {
     /// Everybody whose signs of life matter: the connected and the active.
     pub(super) fn watched(&self) -> BTreeSet<NodeAddress> {
         self.spaces.active().union(&self.servers).copied().collect()
+    }
+
+    /// A server that is active but not connected: it will connect, or be lost, before long.
+    pub(super) fn absent(&self) -> Option<NodeAddress> {
+        self.spaces.active().difference(&self.servers).next().copied()
     }
 
     /// Whether `node` may report the end of a phase.
@@ -153,7 +164,7 @@ impl State {
 
     fn after_change(&mut self, changed: bool, replace: bool, clock: &Clock) -> Outcome {
         if !self.spaces.are_ready() {
-            return Err(NoServer);
+            return Err(Impossible::NoServer);
         }
         if replace {
             return self.start_replace(false, clock);
@@ -168,7 +179,10 @@ impl State {
     /// Starts the copying, by all connected servers, towards the hash space for writing.
     pub(super) fn start_replace(&mut self, full: bool, clock: &Clock) -> Outcome {
         if !self.spaces.are_ready() || self.servers.is_empty() {
-            return Err(NoServer);
+            return Err(Impossible::NoServer);
+        }
+        if let Some(absent) = self.absent() {
+            return Err(Impossible::Absent(absent));
         }
         if self.unfinished == Some(self.spaces.whs.clocktime) {
             // A report of that replace may still be on its way; it must not count for this one.

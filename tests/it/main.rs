@@ -16,6 +16,8 @@ mod harness;
 mod hostile;
 mod layers;
 mod manager;
+mod manager_vectors;
 mod signals;
+mod two_managers;
 mod vectors;
 mod writes;

@@ -45,7 +45,7 @@ const DELETE: [Action; 3] = [Action::SyncPartner, Action::StartDelete, Action::P
 fn a_new_server_is_not_attached_until_it_is_told_to_be() {
     let clock = clock();
     let mut state = State::default();
-    assert_eq!(state.attach(true, &clock), Err(NoServer));
+    assert_eq!(state.attach(true, &clock), Err(Impossible::NoServer));
     state.server_bound(node(2));
     state.server_bound(node(1));
     assert_eq!(state.detached(), [node(1), node(2)]);
@@ -198,12 +198,24 @@ fn detaching_removes_the_faulty_and_replaces() {
 }
 
 #[test]
+fn nothing_is_replaced_while_an_active_server_is_absent() {
+    let clock = clock();
+    let known = settled(&[1, 2], &clock).spaces;
+    let mut state = State::default();
+    state.server_bound(node(1));
+    assert_eq!(state.server_spaces(known.whs, known.rhs, &clock), TOLD);
+    assert_eq!(state.start_replace(false, &clock), Err(Impossible::Absent(node(2))));
+    state.server_lost(node(2), &clock);
+    assert_eq!(state.start_replace(false, &clock), Ok(COPY.to_vec()));
+}
+
+#[test]
 fn with_every_server_lost_nothing_is_detached() {
     let clock = clock();
     let mut state = settled(&[1, 2], &clock);
     state.server_lost(node(1), &clock);
     state.server_lost(node(2), &clock);
-    assert_eq!(state.detach(true, &clock), Err(NoServer));
+    assert_eq!(state.detach(true, &clock), Err(Impossible::NoServer));
     assert_eq!(state.spaces.whs.nodes.len(), 2);
     assert!(!state.has_work());
 }

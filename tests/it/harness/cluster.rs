@@ -10,7 +10,7 @@ use kumo_server::wire::method::{ErrorCode, Method};
 use kumo_server::wire::params::{self, Seed, SetOp};
 use kumo_server::wire::record::raw_value;
 use kumo_server::wire::unpack::Reader;
-use kumo_server::wire::{Message, NodeAddress, RecordValue, frame};
+use kumo_server::wire::{NodeAddress, RecordValue};
 use rustix::process::Signal;
 
 use super::scripted::Line;
@@ -304,21 +304,7 @@ pub(crate) fn ask(
     method: Method,
     write: impl Fn(&mut Vec<u8>),
 ) -> Option<Result<Vec<u8>, ErrorCode>> {
-    call(&mut Line::connect(address), method, write)
-}
-
-fn call(line: &mut Line, method: Method, write: impl Fn(&mut Vec<u8>)) -> Option<Result<Vec<u8>, ErrorCode>> {
-    let mut request = Vec::new();
-    frame::request_head(&mut request, 1, method);
-    write(&mut request);
-    line.try_send(&request)?;
-    loop {
-        let answer = line.try_receive()?;
-        // A manager pushes hash spaces in between.
-        if let Ok(Message::Response(response)) = Message::parse(&answer) {
-            return Some(response.result.map(<[u8]>::to_vec));
-        }
-    }
+    Line::connect(address).try_call(method, write)
 }
 
 /// A number of `GetStatus`.
@@ -358,7 +344,7 @@ impl Client {
         if !self.lines.contains_key(&address) {
             self.lines.insert(address, Line::try_connect(address)?);
         }
-        let result = call(self.lines.get_mut(&address)?, method, write);
+        let result = self.lines.get_mut(&address)?.try_call(method, write);
         if result.is_none() {
             self.lines.remove(&address);
         }

@@ -10,7 +10,7 @@ use kumo_server::wire::method::{ErrorCode, Method, Role};
 use kumo_server::wire::params::{self, Seed};
 use kumo_server::wire::{Init, Message, NodeAddress, Request, frame, pack};
 
-use super::peer::{Peer, Received};
+use super::scripted::{Line, Look};
 use super::{Port, wait_for};
 
 /// Pause between keep-alives, and between tries to find a manager.
@@ -123,7 +123,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         match listener.accept() {
             Ok((stream, _)) => {
                 stream.set_nonblocking(false).expect("a socket");
-                serving.push(spawn(shared, |shared| shared.serve(Peer::new(stream), false)));
+                serving.push(spawn(shared, |shared| shared.serve(Line::over(stream), false)));
             }
             Err(_) => std::thread::sleep(Duration::from_millis(2)),
         }
@@ -138,7 +138,7 @@ fn dial(manager: SocketAddr, shared: &Arc<Shared>) {
         if !shared.hung.load(Ordering::SeqCst)
             && let Ok(stream) = TcpStream::connect(manager)
         {
-            shared.serve(Peer::new(stream), true);
+            shared.serve(Line::over(stream), true);
         }
         std::thread::sleep(BEAT);
     }
@@ -155,31 +155,31 @@ impl Shared {
         out
     }
 
-    fn serve(&self, mut peer: Peer, dialled: bool) {
-        self.streams.lock().unwrap().push(peer.stream());
+    fn serve(&self, mut line: Line, dialled: bool) {
+        self.streams.lock().unwrap().push(line.stream());
         if dialled {
-            peer.send(&self.init());
+            line.try_send(&self.init());
         }
         while !self.is_stopping() {
-            match peer.receive_within(BEAT) {
-                Received::Closed => return,
-                Received::Nothing => {
+            match line.look_for(BEAT) {
+                Look::Closed => return,
+                Look::Nothing => {
                     if dialled && !self.hung.load(Ordering::SeqCst) {
-                        peer.request(Method::KeepAlive, |out| params::write_keep_alive(out, 1));
+                        line.request(Method::KeepAlive, |out| params::write_keep_alive(out, 1));
                     }
                 }
-                Received::Message(_) if self.hung.load(Ordering::SeqCst) => {}
-                Received::Message(message) => match Message::parse(&message).expect("a message") {
+                Look::Message(_) if self.hung.load(Ordering::SeqCst) => {}
+                Look::Message(message) => match Message::parse(&message).expect("a message") {
                     Message::Init(_) if dialled => {}
-                    Message::Init(_) => drop(peer.send(&self.init())),
-                    Message::Request(request) => self.answer(&mut peer, &request),
+                    Message::Init(_) => drop(line.try_send(&self.init())),
+                    Message::Request(request) => self.answer(&mut line, &request),
                     Message::Response(_) => {}
                 },
             }
         }
     }
 
-    fn answer(&self, peer: &mut Peer, request: &Request<'_>) {
+    fn answer(&self, line: &mut Line, request: &Request<'_>) {
         let method = Method::from_number(request.method).expect("a known method");
         self.heard.lock().unwrap().push((method, request.params.to_vec()));
         let mut out = Vec::new();
@@ -218,9 +218,9 @@ impl Shared {
                 frame::error_response(&mut out, request.msgid, ErrorCode::Protocol);
             }
         }
-        peer.send(&out);
+        line.try_send(&out);
         if let Some((method, clocktime)) = end.filter(|_| !self.endless.load(Ordering::SeqCst)) {
-            peer.request(method, |out| params::write_replace_end(out, clocktime, 1));
+            line.request(method, |out| params::write_replace_end(out, clocktime, 1));
         }
     }
 }

@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 
 use kumo_server::wire::NodeAddress;
-use kumo_server::wire::method::Method;
+use kumo_server::wire::method::{ErrorCode, Method};
 use kumo_server::wire::params::{self, Seed};
 
-use super::{Folder, Peer, Port, Process, kumo_server, wait_until};
+use super::scripted::Line;
+use super::{Folder, Port, Process, kumo_server, wait_until};
 
 /// Quick enough for tests: a node that answers nothing is lost within a second.
 const QUICK: &str = "-k 0.1 -Ys 0.3 -Ci 0.1 -v";
@@ -24,25 +25,25 @@ impl Manager {
         let mut all = vec!["manager", "-l", &listen];
         all.extend(QUICK.split_whitespace().chain(args.split_whitespace()));
         let process = Process::spawn(folder, name, &kumo_server(), &all);
-        drop(Peer::connect(port.address()));
+        drop(Line::connect(port.address()));
         Self { process, address: port.address() }
     }
 
     /// The hash space for writing and the connected servers that are not in it, as `kumoctl status` asks.
     pub(crate) fn nodes(&self) -> (Seed, Vec<NodeAddress>) {
-        let answer = Peer::connect(self.address).call(Method::GetNodesInfo, params::write_empty);
+        let answer = Line::connect(self.address).call(Method::GetNodesInfo, params::write_empty);
         params::nodes_info(&answer.expect("an answer")).expect("nodes")
     }
 
     /// Both hash spaces.
     pub(crate) fn spaces(&self) -> (Seed, Seed) {
-        let answer = Peer::connect(self.address).call(Method::HashSpaceRequest, params::write_empty);
+        let answer = Line::connect(self.address).call(Method::HashSpaceRequest, params::write_empty);
         params::hash_spaces(&answer.expect("an answer")).expect("two hash spaces")
     }
 
     /// Asks for something that takes a boolean and answers nil; the error, if it is refused.
-    pub(crate) fn switch(&self, method: Method, value: bool) -> Result<(), u32> {
-        let answer = Peer::connect(self.address).call(method, |out| params::write_switch(out, value));
+    pub(crate) fn switch(&self, method: Method, value: bool) -> Result<(), ErrorCode> {
+        let answer = Line::connect(self.address).call(method, |out| params::write_switch(out, value));
         answer.map(|result| assert_eq!(result, [0xc0], "nil"))
     }
 

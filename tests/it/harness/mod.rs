@@ -3,7 +3,6 @@
 pub(crate) mod cluster;
 pub(crate) mod fake_server;
 pub(crate) mod manager;
-pub(crate) mod peer;
 pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod scripted;
@@ -13,7 +12,6 @@ use std::time::{Duration, Instant};
 
 pub(crate) use fake_server::FakeServer;
 pub(crate) use manager::Manager;
-pub(crate) use peer::Peer;
 pub(crate) use port::Port;
 pub(crate) use process::{Finished, Process};
 

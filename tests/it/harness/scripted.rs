@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kumo_server::wire::{Message, Scanner};
+use kumo_server::wire::method::{ErrorCode, Method};
+use kumo_server::wire::{Message, Scanner, frame};
 
 /// How long a test waits for a message before it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -26,6 +27,15 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 pub(crate) struct Line {
     stream: TcpStream,
     arrived: Vec<u8>,
+    /// Number of the last request made with [`Self::request`].
+    last: u32,
+}
+
+/// What a look at a connection has brought.
+pub(crate) enum Look {
+    Message(Vec<u8>),
+    Nothing,
+    Closed,
 }
 
 impl Line {
@@ -45,7 +55,7 @@ impl Line {
     pub(crate) fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { stream, arrived: Vec::new() }
+        Self { stream, arrived: Vec::new(), last: 0 }
     }
 
     /// Connects if somebody listens.
@@ -70,20 +80,76 @@ impl Line {
 
     /// The next whole message; `None` when the other side has closed.
     pub(crate) fn try_receive(&mut self) -> Option<Vec<u8>> {
+        match self.look() {
+            Look::Message(message) => Some(message),
+            Look::Closed => None,
+            Look::Nothing => panic!("no message within {PATIENCE:?}"),
+        }
+    }
+
+    /// The next whole message, if it comes within `time`.
+    pub(crate) fn look_for(&mut self, time: Duration) -> Look {
+        self.stream.set_read_timeout(Some(time)).unwrap();
+        let look = self.look();
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        look
+    }
+
+    fn look(&mut self) -> Look {
         loop {
             if let Some(len) = Scanner::new(64 << 20).advance(&self.arrived).expect("a well-formed message") {
-                return Some(self.arrived.drain(..len).collect());
+                return Look::Message(self.arrived.drain(..len).collect());
             }
             let mut chunk = [0; 4096];
             match self.stream.read(&mut chunk) {
-                Ok(0) => return None,
+                Ok(0) => return Look::Closed,
                 Ok(len) => self.arrived.extend_from_slice(&chunk[..len]),
                 Err(error) if [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe].contains(&error.kind()) => {
-                    return None;
+                    return Look::Closed;
+                }
+                Err(error) if [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind()) => {
+                    return Look::Nothing;
                 }
                 Err(error) => panic!("waiting for a message: {error}"),
             }
         }
+    }
+
+    /// Sends a request and returns its number; `None` when the other side has closed.
+    pub(crate) fn request(&mut self, method: Method, write: impl FnOnce(&mut Vec<u8>)) -> Option<u32> {
+        self.last += 1;
+        let mut request = Vec::new();
+        frame::request_head(&mut request, self.last, method);
+        write(&mut request);
+        self.try_send(&request)?;
+        Some(self.last)
+    }
+
+    /// Calls a method and waits for its answer, passing over what else arrives; `None` when the other side has closed.
+    pub(crate) fn try_call(
+        &mut self,
+        method: Method,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Option<Result<Vec<u8>, ErrorCode>> {
+        let msgid = self.request(method, write)?;
+        loop {
+            let answer = self.try_receive()?;
+            if let Ok(Message::Response(response)) = Message::parse(&answer)
+                && response.msgid == msgid
+            {
+                return Some(response.result.map(<[u8]>::to_vec));
+            }
+        }
+    }
+
+    /// The same on a connection that must stay open.
+    pub(crate) fn call(&mut self, method: Method, write: impl FnOnce(&mut Vec<u8>)) -> Result<Vec<u8>, ErrorCode> {
+        self.try_call(method, write).expect("an answer, not the end of the connection")
+    }
+
+    /// The socket, to be closed from elsewhere.
+    pub(crate) fn stream(&self) -> TcpStream {
+        self.stream.try_clone().unwrap()
     }
 
     /// Sends a request and returns the next message.
