@@ -112,6 +112,13 @@ pub(super) struct Dirty {
     pub(super) seq: u64,
 }
 
+impl Dirty {
+    /// The same record in the state of `slot`.
+    pub(super) fn as_of(&self, slot: &Slot) -> Self {
+        Self { seq: slot.seq, ..*self }
+    }
+}
+
 /// What is known when a record comes into memory that was not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Before {

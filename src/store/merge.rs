@@ -42,7 +42,7 @@ impl Chunk {
                 let middle = self.bytes.len();
                 self.bytes.extend_from_slice(slot.value_bytes());
                 self.rows.push(ChunkRow {
-                    dirty: Dirty { seq: slot.seq, ..*dirty },
+                    dirty: dirty.as_of(slot),
                     key: start..middle,
                     value: middle..self.bytes.len(),
                     generation: slot.generation,
