@@ -16,6 +16,7 @@ mod harness;
 mod hostile;
 mod layers;
 mod manager;
+mod server_life;
 mod signals;
 mod vectors;
 mod writes;
