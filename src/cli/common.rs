@@ -19,6 +19,9 @@ pub(super) const MANAGER_PORT: u16 = 19700;
 /// Default port of a server.
 pub(super) const SERVER_PORT: u16 = 19800;
 
+/// Open files kept for all that is no accepted connection: store, logs, offers, connections to other nodes.
+const FILES_RESERVED: usize = 256;
+
 /// Timing, threads, logs and life of a daemon, letter for letter.
 #[derive(Debug, clap::Args)]
 pub(super) struct Common {
@@ -133,6 +136,11 @@ impl Bounds {
     pub(super) fn bind(&self, address: SocketAddr) -> SocketAddr {
         self.bind.map_or(address, |ip| SocketAddr::new(ip, address.port()))
     }
+}
+
+/// Lowers the number of connections to what the limit of open files allows. Called with the log open: it may warn.
+pub(super) fn fit_connections(limits: &mut Limits) {
+    limits.connections = life::connections(limits.connections, FILES_RESERVED);
 }
 
 /// The address given with `flag` by which others will know this node.

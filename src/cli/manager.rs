@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Parser;
 use tokio::time::Instant;
 
-use super::common::{Bounds, Common, MANAGER_PORT, own_address, peer_address};
+use super::common::{Bounds, Common, MANAGER_PORT, fit_connections, own_address, peer_address};
 use super::hosts::{HostPort, Resolver, system_resolver};
 use super::parse::{Call, Stop, parse};
 use super::values::seconds;
@@ -28,7 +28,7 @@ struct Args {
     #[arg(short, long)]
     auto_replace: bool,
 
-    /// How long to wait after a change before an automatic replace
+    /// Pause between a change and an automatic replace
     #[arg(long, value_name = "SEC", default_value = "4", value_parser = seconds)]
     replace_delay: Duration,
 
@@ -41,8 +41,11 @@ struct Args {
 
 /// Runs a manager until a signal ends it.
 pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
-    let (life, config) = settings(call)?;
-    Ok(life::run(&life, async || Ok(Manager::start(config)?)))
+    let (life, mut config) = settings(call)?;
+    Ok(life::run(&life, async || {
+        fit_connections(&mut config.limits);
+        Ok(Manager::start(config)?)
+    }))
 }
 
 impl life::Service for Manager {
@@ -68,6 +71,9 @@ impl Args {
         parse(call, |command| {
             command
                 .mut_arg("clock_interval", |flag| flag.default_value("2"))
+                // Flags of every daemon, which a manager has no use for.
+                .mut_arg("write_threads", |flag| flag.hide(true))
+                .mut_arg("read_threads", |flag| flag.hide(true))
                 .mut_arg("keepalive_interval", |flag| flag.help("Pause between two signs of life to each node"))
         })
     }

@@ -8,7 +8,7 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Parser, ValueEnum};
 use tokio::time::Instant;
 
-use super::common::{Bounds, Common, MANAGER_PORT, SERVER_PORT, own_address, peer_address};
+use super::common::{Bounds, Common, MANAGER_PORT, SERVER_PORT, fit_connections, own_address, peer_address};
 use super::hosts::{HostPort, Resolver, system_resolver};
 use super::parse::{Call, Stop, parse};
 use super::values::{kibibytes, mebibytes, seconds};
@@ -100,8 +100,11 @@ enum Sync {
 
 /// Serves until told to end.
 pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
-    let (life, config) = settings(call)?;
-    Ok(life::run(&life, async || Ok(Server::start(config).await?)))
+    let (life, mut config) = settings(call)?;
+    Ok(life::run(&life, async || {
+        fit_connections(&mut config.limits);
+        Ok(Server::start(config).await?)
+    }))
 }
 
 impl life::Service for Server {

@@ -28,20 +28,32 @@ fn help_and_version_go_to_stdout() {
     assert!(lines.next().is_some_and(|line| line.starts_with("tools: ")), "{version:?}");
 }
 
-/// Each block of the manual that begins with a command shows what that command prints.
+/// Each block of the manual that begins with a command shows what that command prints, and each tool has one.
+///
+/// After a change of flags, `UPDATE_MANUAL=1 cargo test --test it manual` writes the blocks anew.
 #[test]
 fn the_manual_shows_the_help_as_it_is() {
-    let manual = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/manual.md")).expect("the manual");
-    let mut shown = 0;
+    const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/manual.md");
+    let manual = std::fs::read_to_string(PATH).expect("the manual");
+    let mut updated = manual.clone();
+    let mut commands = Vec::new();
     for block in manual.split("```").skip(1).step_by(2) {
-        let Some((command, text)) = block.split_once("$ kumo-server ").and_then(|(_, rest)| rest.split_once('\n'))
-        else {
-            continue;
-        };
-        assert_eq!(run(command).stdout, text, "docs/manual.md, {command}");
-        shown += 1;
+        let shown = block.split_once("$ kumo-server ").and_then(|(_, rest)| rest.split_once('\n'));
+        let Some((command, text)) = shown else { continue };
+        let place = |text: &str| format!("$ kumo-server {command}\n{text}```");
+        updated = updated.replace(&place(text), &place(&run(command).stdout));
+        commands.push(command);
     }
-    assert!(shown > 0, "the manual shows no help");
+    let version = run("--version").stdout;
+    let tools = version.lines().find_map(|line| line.strip_prefix("tools: ")).expect("the tools");
+    for tool in tools.split(", ") {
+        assert!(commands.contains(&&*format!("{tool} --help")), "docs/manual.md does not show {tool} --help");
+    }
+    if std::env::var_os("UPDATE_MANUAL").is_some() {
+        std::fs::write(PATH, updated).expect("the manual");
+    } else {
+        assert_eq!(manual, updated, "docs/manual.md is not what --help prints");
+    }
 }
 
 #[test]

@@ -133,9 +133,11 @@ fn a_daemon_that_dies_unheard_is_a_failure() {
     assert!(answers(&port));
 }
 
-/// Whether `pid` has ended but nobody has waited for it, as where no init process does.
+/// Whether `pid` has ended, its last thread too, but nobody has waited for it, as where no init process does.
 fn is_zombie(pid: Pid) -> bool {
-    std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).is_ok_and(|stat| stat.contains(") Z"))
+    let folder = format!("/proc/{}", pid.as_raw_nonzero());
+    let ended = std::fs::read_to_string(format!("{folder}/stat")).is_ok_and(|stat| stat.contains(") Z"));
+    ended && std::fs::read_dir(format!("{folder}/task")).is_ok_and(|threads| threads.count() <= 1)
 }
 
 #[test]

@@ -57,6 +57,7 @@ async fn talk(socket: TcpStream, mut stopping: watch::Receiver<bool>, failed: Ar
             _ = stopping.wait_for(|stop| *stop) => return,
         };
         let Ok(Some(line)) = line else { return };
+        tracing::info!("asked to {line}");
         match line.as_str() {
             "wait" => drop(stopping.wait_for(|stop| *stop).await),
             "hang" => std::future::pending().await,

@@ -17,6 +17,7 @@ mod hostile;
 mod layers;
 mod manager;
 mod manager_vectors;
+mod server_life;
 mod signals;
 mod two_managers;
 mod vectors;

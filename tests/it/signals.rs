@@ -49,6 +49,7 @@ fn what_is_in_flight_is_answered_before_the_end() {
     for (signal, name) in [(Signal::TERM, "SIGTERM"), (Signal::INT, "SIGINT")] {
         let mut scene = Scene::start();
         scene.send("wait");
+        scene.wait_for_log("asked to wait");
         scene.daemon.signal(signal);
         assert_eq!((scene.receive().as_str(), scene.receive().as_str()), ("wait\n", ""));
         assert!(TcpStream::connect(scene.port.address()).is_err(), "still accepting");
@@ -63,6 +64,7 @@ fn what_is_in_flight_is_answered_before_the_end() {
 fn what_never_ends_is_waited_for_only_so_long() {
     let mut scene = Scene::start();
     scene.send("hang");
+    scene.wait_for_log("asked to hang");
     let begin = Instant::now();
     scene.daemon.signal(Signal::TERM);
     assert_eq!(scene.daemon.finish().status.code(), Some(0));
@@ -74,6 +76,7 @@ fn a_second_signal_ends_at_once() {
     for (signal, status) in [(Signal::TERM, 143), (Signal::INT, 130)] {
         let mut scene = Scene::start();
         scene.send("hang");
+        scene.wait_for_log("asked to hang");
         scene.daemon.signal(Signal::TERM);
         scene.wait_for_log("SIGTERM: stopping");
         scene.daemon.signal(signal);
