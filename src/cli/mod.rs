@@ -2,6 +2,7 @@
 //!
 //! Everything about flags ends here: the layers above receive resolved settings and know no flag's name.
 
+mod cluster;
 mod common;
 mod ctl;
 mod date;
@@ -50,6 +51,7 @@ const TOOLS: &[Tool] = &[
         run: manager::run,
     },
     Tool { name: "ctl", link: Some("kumoctl"), about: "Shows and changes the state of a cluster", run: ctl::run },
+    Tool { name: "cluster", link: None, about: "Runs a whole cluster on this machine, to try it", run: cluster::run },
     Tool { name: "get", link: None, about: "Prints the value of a key", run: get::run },
     Tool { name: "set", link: None, about: "Sets a key", run: set::run },
     Tool { name: "delete", link: None, about: "Deletes a key", run: delete::run },
