@@ -14,6 +14,7 @@
 
 pub mod binlog;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod life;
 pub mod logging;

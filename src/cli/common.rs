@@ -64,6 +64,10 @@ pub(super) struct Common {
     /// Run in the background and write the process id to a file
     #[arg(short, long, value_name = "PIDFILE")]
     daemon: Option<PathBuf>,
+
+    /// End when stdin does; for a process that launches daemons and takes them along
+    #[arg(long, hide = true, conflicts_with = "daemon")]
+    end_with_stdin: bool,
 }
 
 /// Bounds of a daemon, which the original had not.
@@ -115,6 +119,7 @@ impl Common {
             pid_file: self.daemon.clone(),
             // A log that was sent to stdout in so many words stays there, even in the background.
             keep_stdout: self.log.as_ref().is_some_and(|path| path.as_os_str() == "-"),
+            end_with_stdin: self.end_with_stdin,
             log: logging::Settings { target: log, verbose: self.verbose },
             shutdown_timeout: bounds.shutdown_timeout,
         }

@@ -2,12 +2,19 @@
 //!
 //! Everything about flags ends here: the layers above receive resolved settings and know no flag's name.
 
+mod cluster;
 mod common;
+mod ctl;
+mod date;
+mod delete;
+mod get;
 mod historic;
 mod hosts;
 mod manager;
 mod parse;
 mod server;
+mod set;
+mod tool;
 mod values;
 
 use std::ffi::OsString;
@@ -28,20 +35,27 @@ const USAGE: u8 = 2;
 struct Tool {
     /// First argument that selects it.
     name: &'static str,
-    /// Name of a link to the binary that selects it: its name in 2010.
-    link: &'static str,
+    /// Name of a link to the binary that selects it: its name in 2010, if it had one.
+    link: Option<&'static str>,
     /// What it does, for `--help`.
     about: &'static str,
     run: Run,
 }
 
 /// Every tool but the server, which has no name: it is what flags without a tool's name mean.
-const TOOLS: &[Tool] = &[Tool {
-    name: "manager",
-    link: "kumo-manager",
-    about: "Knows the servers, owns the hash space",
-    run: manager::run,
-}];
+const TOOLS: &[Tool] = &[
+    Tool {
+        name: "manager",
+        link: Some("kumo-manager"),
+        about: "Knows the servers, owns the hash space",
+        run: manager::run,
+    },
+    Tool { name: "ctl", link: Some("kumoctl"), about: "Shows and changes the state of a cluster", run: ctl::run },
+    Tool { name: "cluster", link: None, about: "Runs a whole cluster on this machine, to try it", run: cluster::run },
+    Tool { name: "get", link: None, about: "Prints the value of a key", run: get::run },
+    Tool { name: "set", link: None, about: "Sets a key", run: set::run },
+    Tool { name: "delete", link: None, about: "Deletes a key", run: delete::run },
+];
 
 type Run = fn(&Call) -> Result<ExitCode, Stop>;
 
@@ -61,8 +75,8 @@ pub fn main() -> ExitCode {
 
 /// Which tool runs, by the name of the program and its first argument. The error is the text for stderr.
 fn choose(program: &str, mut args: Vec<OsString>) -> Result<(Call, Run), String> {
-    if let Some(tool) = TOOLS.iter().find(|tool| tool.link == program) {
-        return Ok((Call { program: tool.link.to_owned(), args }, tool.run));
+    if let Some(tool) = TOOLS.iter().find(|tool| tool.link == Some(program)) {
+        return Ok((Call { program: program.to_owned(), args }, tool.run));
     }
     let Some(first) = args.first() else {
         return Err(usage());
@@ -99,7 +113,11 @@ static VERSION_AND_TOOLS: LazyLock<String> =
 
 /// The tools, for the end of the server's `--help`.
 fn tools_help() -> String {
-    let lines = TOOLS.iter().map(|tool| format!("\n  {:<10} {} (link: {})", tool.name, tool.about, tool.link));
+    let line = |tool: &Tool| {
+        let link = tool.link.map(|link| format!(" (link: {link})")).unwrap_or_default();
+        format!("\n  {:<10} {}{link}", tool.name, tool.about)
+    };
+    let lines = TOOLS.iter().map(line);
     format!("Tools ({SERVER} <tool> --help):{}", lines.collect::<String>())
 }
 

@@ -4,6 +4,7 @@
 
 mod detach;
 mod files;
+mod launcher;
 mod pid_file;
 mod signals;
 
@@ -33,6 +34,8 @@ pub struct Settings {
     pub pid_file: Option<PathBuf>,
     /// Keep stdout when detaching, even if it is a terminal or a pipe.
     pub keep_stdout: bool,
+    /// End when stdin does: whoever holds its other end is gone, or wants this to end.
+    pub end_with_stdin: bool,
     /// The log.
     pub log: logging::Settings,
     /// How long requests in flight may take once the process is told to end.
@@ -114,6 +117,7 @@ async fn serve<S: Service>(
         }
     };
     ready.tell();
+    let mut launcher_gone = std::pin::pin!(launcher::gone(settings.end_with_stdin));
     loop {
         tokio::select! {
             order = signals.next() => match order {
@@ -126,6 +130,10 @@ async fn serve<S: Service>(
                     service.reopen();
                 }
             },
+            () = &mut launcher_gone => {
+                tracing::info!("stdin has ended: stopping");
+                break;
+            }
             cause = service.failed() => return Err(cause),
         }
     }

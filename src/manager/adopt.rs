@@ -9,13 +9,10 @@ use std::time::{Duration, Instant};
 
 use super::shell::{Inner, Shell, tell};
 use crate::net::{DialPolicy, Link, Peers, STEPS, Service};
-use crate::wire::method::{ErrorCode, Method};
+use crate::wire::method::{ErrorCode, Method, STATUS_RHS, STATUS_WHS};
 use crate::wire::params::{self, Seed};
 use crate::wire::{NodeAddress, Request, frame};
 
-/// Number of `GetStatus` for the hash space for writing, and for reading.
-const STATUS_WHS: u32 = 10;
-const STATUS_RHS: u32 = 9;
 /// How long one server, or the partner, may take to tell.
 const PATIENCE: Duration = Duration::from_secs(2);
 

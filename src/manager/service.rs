@@ -9,7 +9,7 @@ use super::state::{Action, Impossible, Outcome, State};
 use crate::binlog::Record;
 use crate::clock::Clock;
 use crate::net::{Link, Reply, Service, Session};
-use crate::wire::method::{ErrorCode, Method, Role};
+use crate::wire::method::{ErrorCode, Method, Role, STATUS_FLAGS, STATUS_RHS, STATUS_WHS};
 use crate::wire::{self, NodeAddress, Request, pack, params};
 
 /// Steps that a backup may take: it takes as long as it takes, or until the connection is lost.
@@ -139,6 +139,18 @@ impl Shell {
             Method::GetNodesInfo => {
                 let inner = self.lock();
                 Ok(now(|out| params::write_nodes_info(out, &inner.state.spaces().whs, &inner.state.detached())))
+            }
+            // Not in the original, which answers error 5.
+            Method::GetStatus => {
+                let number = params::status(bytes)?;
+                let inner = self.lock();
+                let spaces = inner.state.spaces();
+                Ok(now(|out| match number {
+                    STATUS_RHS => spaces.rhs.write(out),
+                    STATUS_WHS => spaces.whs.write(out),
+                    STATUS_FLAGS => pack::uint(out, inner.state.flags().into()),
+                    _ => pack::nil(out),
+                }))
             }
             Method::AttachNewServers => {
                 let replace = params::switch(bytes, None)?;

@@ -9,6 +9,7 @@ use super::replace::{Phase, Replace};
 use super::spaces::{Merge, Spaces};
 use crate::clock::{Clock, ClockTime};
 use crate::wire::NodeAddress;
+use crate::wire::method::{FLAG_COPYING, FLAG_DELETING, FLAG_DIFFERENT, FLAG_UNFINISHED};
 use crate::wire::params::{NODE_LIMIT, Seed};
 
 /// Something that others must be told.
@@ -245,6 +246,18 @@ impl State {
         if let Some(replace) = self.replace.take_if(|replace| replace.phase() == Phase::Copy) {
             tracing::warn!(clocktime = %replace.seed().clocktime, "replace: given up: {reason}");
         }
+    }
+
+    /// What is under way, as the flags of `GetStatus`.
+    pub(super) fn flags(&self) -> u32 {
+        let different = if self.spaces.whs.nodes == self.spaces.rhs.nodes { 0 } else { FLAG_DIFFERENT };
+        let replace = match &self.replace {
+            Some(replace) if replace.phase() == Phase::Copy => FLAG_COPYING,
+            Some(_) => FLAG_DELETING,
+            None if self.unfinished.is_some() => FLAG_UNFINISHED,
+            None => 0,
+        };
+        different | replace
     }
 
     /// Whether an automatic replace would change anything.

@@ -131,3 +131,20 @@ impl std::fmt::Display for ErrorCode {
 pub const DELETE_ASYNC: u32 = 1;
 /// Flag of `ReplicateSet` and `ReplicateDelete`: the receiver is an owner by rhs, not by whs.
 pub const REPLICATE_BY_RHS: u32 = 1;
+
+/// Number of `GetStatus` for the stored records.
+pub const STATUS_ITEMS: u32 = 7;
+/// Number of `GetStatus` for the hash space for reading.
+pub const STATUS_RHS: u32 = 9;
+/// Number of `GetStatus` for the hash space for writing.
+pub const STATUS_WHS: u32 = 10;
+/// Number of `GetStatus` for flags: what a server is busy with; of a manager, what its servers are.
+pub const STATUS_FLAGS: u32 = 11;
+/// Flag: the hash spaces for reading and for writing have different nodes.
+pub const FLAG_DIFFERENT: u32 = 2;
+/// Flag: records are being copied.
+pub const FLAG_COPYING: u32 = 4;
+/// Flag: records are being deleted.
+pub const FLAG_DELETING: u32 = 8;
+/// Flag of a manager: the last replace has not ended well and should be run again.
+pub const FLAG_UNFINISHED: u32 = 16;

@@ -62,6 +62,7 @@ fn deleting_starts_when_the_last_has_copied_and_reading_follows_writing() {
     state.server_bound(node(3));
     state.attach(true, &clock).unwrap();
     let clocktime = state.spaces.whs.clocktime;
+    assert_eq!(state.flags(), FLAG_COPYING | FLAG_DIFFERENT);
     assert!(state.ended(node(1), Phase::Copy, clocktime).is_empty());
     assert!(state.ended(node(1), Phase::Copy, clocktime).is_empty());
     assert!(state.ended(node(2), Phase::Copy, ClockTime(7)).is_empty(), "another replace");
@@ -71,7 +72,7 @@ fn deleting_starts_when_the_last_has_copied_and_reading_follows_writing() {
     assert_eq!(state.ended(node(3), Phase::Copy, clocktime), DELETE);
     assert_eq!(state.spaces.rhs, state.spaces.whs);
     for number in 1..=3 {
-        assert!(state.replace().is_some());
+        assert_eq!(state.flags(), FLAG_DELETING);
         assert!(state.ended(node(number), Phase::Delete, clocktime).is_empty());
     }
     assert!(state.replace().is_none());
@@ -156,6 +157,7 @@ fn a_copy_that_a_server_refuses_is_given_up() {
     assert!(state.replace().is_some());
     state.refused(node(1), Phase::Copy, state.spaces.whs.clocktime);
     assert!(state.replace().is_none());
+    assert_eq!(state.flags(), FLAG_UNFINISHED);
 }
 
 #[test]

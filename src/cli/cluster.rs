@@ -1,0 +1,200 @@
+//! `cluster`: a manager and some servers as child processes on this machine, ready to be tried.
+//!
+//! The servers keep their data in one folder. What was attached before is attached again before anything is added,
+//! so that a larger cluster on the same folder copies what the smaller one has stored.
+
+mod children;
+mod folder;
+
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use clap::builder::RangedU64ValueParser;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::ctl;
+use super::parse::{Call, Stop, parse};
+use super::tool::block_on;
+use crate::client::Caller;
+use crate::wire::NodeAddress;
+use crate::wire::method::Method;
+use crate::wire::params;
+use children::Children;
+use folder::Folder;
+
+/// Most servers of a cluster on one machine.
+const SERVERS_MAX: usize = 50;
+/// From the base port to that of the first server, and of its stream, less one.
+const SERVER_PORTS: u16 = 100;
+const STREAM_PORTS: u16 = 200;
+/// How long the processes may take to find each other.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// How long ports of a cluster that is just ending may stay taken.
+const PORT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long one call may take.
+const CALL: Duration = Duration::from_secs(10);
+/// Pause between two looks at the processes.
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// Runs a manager and servers on this machine until Ctrl-C; the data is kept.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Number of servers [default: 3, or as many as the folder has]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=SERVERS_MAX as u64))]
+    servers: Option<usize>,
+
+    /// Folder of the data and the logs
+    #[arg(long, value_name = "DIR", default_value = "./kumo-cluster")]
+    dir: PathBuf,
+
+    /// Port of the manager; servers listen from 101 above it on, their streams from 201 above it on
+    #[arg(long, value_name = "PORT", default_value = "19700", value_parser = RangedU64ValueParser::<u16>::new().range(1024..=65000))]
+    base_port: u16,
+}
+
+/// Where everything listens.
+#[derive(Debug, Clone, Copy)]
+struct Ports(u16);
+
+impl Ports {
+    fn manager(self) -> SocketAddr {
+        local(self.0)
+    }
+
+    /// The server with this number, from 1 on.
+    fn server(self, number: usize) -> SocketAddr {
+        local(self.0.saturating_add(SERVER_PORTS).saturating_add(offset(number)))
+    }
+
+    fn stream(self, number: usize) -> SocketAddr {
+        local(self.0.saturating_add(STREAM_PORTS).saturating_add(offset(number)))
+    }
+}
+
+fn local(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+fn offset(number: usize) -> u16 {
+    u16::try_from(number).unwrap_or(u16::MAX)
+}
+
+pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
+    let args: Args = parse(call, |command| command)?;
+    let folder = Folder::open(&args.dir)?;
+    let servers = folder.servers(args.servers, args.base_port)?;
+    let ports = Ports(args.base_port);
+    check_ports(ports, servers)?;
+    let mut children = Children::new(&folder)?;
+    block_on(async {
+        let cannot = |error| Stop::Failed(format!("cannot handle signals: {error}"));
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
+        let ended = tokio::select! {
+            ended = serve(&mut children, &folder, ports, servers) => ended,
+            _ = interrupt.recv() => Ok(()),
+            _ = terminate.recv() => Ok(()),
+        };
+        children.stop().await;
+        ended
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes sure that nobody else listens on any port of the cluster.
+fn check_ports(ports: Ports, servers: usize) -> Result<(), Stop> {
+    let numbers = 1..=servers;
+    let all = std::iter::once(ports.manager()).chain(numbers.flat_map(|i| [ports.server(i), ports.stream(i)]));
+    let deadline = Instant::now() + PORT_PATIENCE;
+    for address in all {
+        while let Err(error) = TcpListener::bind(address) {
+            if Instant::now() > deadline {
+                return Err(Stop::Failed(format!("port {address}: {error}; another --base-port may help")));
+            }
+            std::thread::sleep(GLANCE);
+        }
+    }
+    Ok(())
+}
+
+/// Brings everything up and stays as long as it is all there; the error is what ended first.
+async fn serve(children: &mut Children<'_>, folder: &Folder, ports: Ports, servers: usize) -> Result<(), Stop> {
+    let caller = ctl::caller(CALL);
+    children.start_manager(ports)?;
+    let known = folder.attached().min(servers);
+    if known > 0 {
+        bring_up(children, &caller, ports, 1..=known).await?;
+    }
+    if known < servers {
+        bring_up(children, &caller, ports, known + 1..=servers).await?;
+    }
+    folder.remember(servers, ports.0)?;
+    introduce(folder, ports, servers);
+    children.watch().await
+}
+
+/// Starts the servers with these numbers and attaches them.
+async fn bring_up(
+    children: &mut Children<'_>,
+    caller: &Caller,
+    ports: Ports,
+    numbers: std::ops::RangeInclusive<usize>,
+) -> Result<(), Stop> {
+    let manager = NodeAddress::new(ports.manager());
+    for number in numbers.clone() {
+        children.start_server(ports, number)?;
+    }
+    let deadline = Instant::now() + PATIENCE;
+    let mut attached = false;
+    loop {
+        children.check()?;
+        // Until the manager listens there is no answer.
+        if let Ok(nodes) = ctl::nodes(caller, manager).await {
+            let is_there = |number| {
+                let node = NodeAddress::new(ports.server(number));
+                (nodes.detached.contains(&node), nodes.whs.nodes.contains(&(node, true)))
+            };
+            let mut states = numbers.clone().map(is_there);
+            if states.clone().all(|(_, active)| active) {
+                break;
+            }
+            if !attached && states.all(|(detached, active)| detached || active) {
+                let answer = caller.ask(manager, Method::AttachNewServers, |out| params::write_switch(out, true)).await;
+                answer.map_err(|error| ctl::failed(manager, error))?;
+                attached = true;
+            }
+        }
+        if Instant::now() > deadline {
+            return Err(Stop::Failed(format!("the servers have not found the manager within {PATIENCE:?}")));
+        }
+        tokio::time::sleep(GLANCE).await;
+    }
+    tokio::select! {
+        replaced = ctl::wait(caller, manager) => replaced,
+        ended = children.watch() => ended,
+    }
+}
+
+/// Says where everything is and what can be done with it, in lines that can be pasted.
+fn introduce(folder: &Folder, ports: Ports, servers: usize) {
+    let program = std::env::args().next().unwrap_or_else(|| "kumo-server".to_owned());
+    let manager = ports.manager();
+    let line = |name: &str, address| format!("{name:<9} {address}  {}\n", folder.log(name).display());
+    let server = |number| line(&format!("server{number}"), ports.server(number));
+    let lines = (1..=servers).map(server).collect::<String>();
+    let text = format!(
+        "{}{lines}\nReady. Try, in another terminal:\n  \
+         {program} set -m {manager} hello world\n  \
+         {program} get -m {manager} hello\n  \
+         {program} ctl {manager} status\n\
+         Ctrl-C ends it; the data stays in {}.\n",
+        line("manager", manager),
+        folder.path().display()
+    );
+    // Nobody may be reading: the cluster runs all the same.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}

@@ -1,0 +1,128 @@
+//! The folder of a try-it cluster: data, logs, and a note of what the cluster was.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::cli::parse::Stop;
+
+/// Number of servers without a flag and without a note.
+const SERVERS: usize = 3;
+
+/// What the note says; servers have their place in the hash space by their address.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Note {
+    servers: usize,
+    base_port: u16,
+}
+
+/// A folder that this process holds.
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    note: Option<Note>,
+    /// Locked as long as it is open.
+    _lock: File,
+}
+
+impl Folder {
+    /// Opens the folder, made if there is none; refuses one that another cluster runs in.
+    pub(super) fn open(path: &Path) -> Result<Self, Stop> {
+        let failed = |error: std::io::Error| Stop::Failed(format!("--dir {}: {error}", path.display()));
+        fs::create_dir_all(path).map_err(failed)?;
+        let lock = File::options().create(true).append(true).open(path.join("lock")).map_err(failed)?;
+        if lock.try_lock().is_err() {
+            return Err(Stop::Failed(format!("--dir {}: another cluster is running in it", path.display())));
+        }
+        let name = path.join(NOTE);
+        let note = match fs::read(&name) {
+            Ok(text) => Some(
+                serde_json::from_slice(&text)
+                    .map_err(|error| Stop::Failed(format!("{}: not a note of a cluster: {error}", name.display())))?,
+            ),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(failed(error)),
+        };
+        Ok(Self { path: path.to_owned(), note, _lock: lock })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How many servers to run, given how many are wanted, and on which ports.
+    pub(super) fn servers(&self, wanted: Option<usize>, base_port: u16) -> Result<usize, Stop> {
+        let Some(note) = self.note else { return Ok(wanted.unwrap_or(SERVERS)) };
+        if note.base_port != base_port {
+            // Other addresses own other keys.
+            let (path, base_port) = (self.path.display(), note.base_port);
+            return Err(Stop::Failed(format!("{path} holds the data of a cluster with --base-port {base_port}")));
+        }
+        match wanted {
+            Some(wanted) if wanted < note.servers => {
+                let (path, servers) = (self.path.display(), note.servers);
+                Err(Stop::Failed(format!("{path} holds the data of {servers} servers: --servers {wanted} is too few")))
+            }
+            wanted => Ok(wanted.unwrap_or(note.servers)),
+        }
+    }
+
+    /// How many servers hold the data of the folder.
+    pub(super) fn attached(&self) -> usize {
+        self.note.map_or(0, |note| note.servers)
+    }
+
+    /// Notes what holds the data from now on.
+    pub(super) fn remember(&self, servers: usize, base_port: u16) -> Result<(), Stop> {
+        let failed = |error: std::io::Error| Stop::Failed(format!("{}: {error}", self.path.display()));
+        let note = serde_json::to_vec(&Note { servers, base_port }).map_err(|error| Stop::Failed(error.to_string()))?;
+        let mut file = tempfile::NamedTempFile::new_in(&self.path).map_err(failed)?;
+        file.write_all(&note).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
+        file.persist(self.path.join(NOTE)).map(drop).map_err(|error| failed(error.error))
+    }
+
+    /// The log of a process.
+    pub(super) fn log(&self, name: &str) -> PathBuf {
+        self.path.join(format!("{name}.log"))
+    }
+
+    /// The database of the server with this number.
+    pub(super) fn store(&self, number: usize) -> PathBuf {
+        self.path.join(format!("database{number}.tch"))
+    }
+}
+
+/// Name of the note.
+const NOTE: &str = "cluster.json";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_remembers_its_cluster_and_serves_one() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("new");
+        let folder = Folder::open(&path).unwrap();
+        assert_eq!((folder.servers(None, 1), folder.servers(Some(5), 1), folder.attached()), (Ok(3), Ok(5), 0));
+        folder.remember(4, 1).unwrap();
+        let Err(Stop::Failed(line)) = Folder::open(&path) else { panic!("opened twice") };
+        assert!(line.ends_with("another cluster is running in it"), "{line}");
+        drop(folder);
+
+        let folder = Folder::open(&path).unwrap();
+        assert_eq!((folder.servers(None, 1), folder.servers(Some(6), 1), folder.attached()), (Ok(4), Ok(6), 4));
+        let refused = |wanted, port| match folder.servers(wanted, port) {
+            Err(Stop::Failed(line)) => line.split_once(" holds ").unwrap().1.to_owned(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(refused(Some(3), 1), "the data of 4 servers: --servers 3 is too few");
+        assert_eq!(refused(None, 2), "the data of a cluster with --base-port 1");
+        drop(folder);
+
+        fs::write(path.join(NOTE), "nonsense").unwrap();
+        assert!(matches!(Folder::open(&path), Err(Stop::Failed(line)) if line.contains("not a note of a cluster")));
+    }
+}

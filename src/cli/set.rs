@@ -1,0 +1,50 @@
+//! `set`: one value, from the command line or from stdin.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use super::parse::{Call, Stop, parse};
+use super::tool::{Managers, block_on, failed};
+use crate::wire::MESSAGE_LIMIT;
+
+/// Room that key and message take beside the value.
+const MARGIN: usize = 128 << 10;
+
+/// Sets a key, and ends when every server that owns it has it.
+#[derive(Debug, Parser)]
+struct Args {
+    #[command(flatten)]
+    managers: Managers,
+
+    /// The key
+    key: OsString,
+
+    /// The value; without it, all of stdin
+    value: Option<OsString>,
+}
+
+pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
+    let args: Args = parse(call, |command| command)?;
+    let value = match args.value {
+        Some(value) => value.into_encoded_bytes(),
+        None => read_stdin()?,
+    };
+    let key = args.key.as_encoded_bytes();
+    if key.len() + value.len() > MESSAGE_LIMIT - MARGIN {
+        let limit = (MESSAGE_LIMIT - MARGIN) >> 10;
+        return Err(Stop::Failed(format!("key and value have more than {limit} KiB, the most that servers take")));
+    }
+    block_on(async { args.managers.connect().await?.set(key, 0, &value).await.map_err(failed) })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read_stdin() -> Result<Vec<u8>, Stop> {
+    let mut value = Vec::new();
+    let limit = u64::try_from(MESSAGE_LIMIT).unwrap_or(u64::MAX);
+    let read = std::io::stdin().lock().take(limit).read_to_end(&mut value);
+    read.map_err(|error| Stop::Failed(format!("stdin: {error}")))?;
+    Ok(value)
+}

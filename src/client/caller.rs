@@ -1,0 +1,102 @@
+//! Client connections to any nodes: one call at a time or many, each with a time-out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use super::Options;
+use crate::net::{DialPolicy, Limits, Link, Peers, STEPS, Service, Session};
+use crate::wire::method::{ErrorCode, Method};
+use crate::wire::params::{self, Seed};
+use crate::wire::{NodeAddress, Request, frame, pack};
+
+/// Gets the hash spaces that a manager pushes: for writing, and for reading. Runs on a network thread.
+pub(super) type OnPush = Box<dyn Fn(Seed, Seed) + Send + Sync>;
+
+/// Calls nodes as their client.
+pub struct Caller {
+    peers: Arc<Peers>,
+    /// The peers hold it weakly.
+    _listener: Arc<dyn Service>,
+    stepping: JoinHandle<()>,
+}
+
+impl Caller {
+    /// Connects to nobody yet. Must be called within a runtime.
+    pub fn new(options: &Options) -> Self {
+        Self::with_push(options, Box::new(|_, _| ()))
+    }
+
+    /// The same; hash spaces that managers push go to `on_push`.
+    pub(super) fn with_push(options: &Options, on_push: OnPush) -> Self {
+        let policy = DialPolicy { timeout: options.connect_timeout, retry_limit: 0 };
+        let peers = Peers::new(None, policy, Limits::default());
+        let listener: Arc<dyn Service> = Arc::new(Pushes(on_push));
+        peers.serve(&listener);
+        let step = (options.call_timeout / u32::from(STEPS)).max(Duration::from_millis(1));
+        let stepped = peers.clone();
+        let stepping = tokio::spawn(async move {
+            let mut steps = tokio::time::interval(step);
+            loop {
+                steps.tick().await;
+                stepped.step();
+            }
+        });
+        Self { peers, _listener: listener, stepping }
+    }
+
+    /// Calls a method of `node`; `write` appends the parameter array. The result is the result object's bytes.
+    ///
+    /// A connection that had been closed meanwhile is no error: the call is made again on a new one, if it was lost
+    /// without an answer and `method` changes nothing.
+    pub async fn ask(
+        &self,
+        node: NodeAddress,
+        method: Method,
+        write: impl Fn(&mut Vec<u8>),
+    ) -> Result<Vec<u8>, ErrorCode> {
+        let session: Arc<Session> = self.peers.session(node);
+        match session.ask(method, STEPS, &write).await {
+            Err(ErrorCode::TransportLost) if is_question(method) => session.ask(method, STEPS, &write).await,
+            answer => answer,
+        }
+    }
+}
+
+/// Whether a method may be called twice as well as once.
+fn is_question(method: Method) -> bool {
+    matches!(
+        method,
+        Method::Get | Method::GetIfModified | Method::GetStatus | Method::GetNodesInfo | Method::HashSpaceRequest
+    )
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        self.stepping.abort();
+        self.peers.close();
+    }
+}
+
+/// What nodes ask their clients: a manager tells of hash spaces, nothing else.
+struct Pushes(OnPush);
+
+impl Service for Pushes {
+    fn handle(&self, _: &Arc<Link>, requests: &mut dyn Iterator<Item = Request<'_>>, out: &mut Vec<u8>) {
+        for request in requests {
+            let spaces = match Method::from_number(request.method) {
+                Some(Method::HashSpacePush) => params::hash_spaces(request.params).ok(),
+                _ => None,
+            };
+            match spaces {
+                Some((whs, rhs)) => {
+                    (self.0)(whs, rhs);
+                    frame::response_head(out, request.msgid);
+                    pack::nil(out);
+                }
+                None => frame::error_response(out, request.msgid, ErrorCode::Protocol),
+            }
+        }
+    }
+}
