@@ -33,7 +33,9 @@ fn open(directory: &tempfile::TempDir, sync: SyncMode) -> Store {
 
 fn keys() -> Vec<Vec<u8>> {
     (0..KEYS)
-        .map(|number| record::raw_key(number.wrapping_mul(0x9e37_79b9_7f4a_7c15), format!("key-{number:09}").as_bytes()))
+        .map(|number| {
+            record::raw_key(number.wrapping_mul(0x9e37_79b9_7f4a_7c15), format!("key-{number:09}").as_bytes())
+        })
         .collect()
 }
 
@@ -148,17 +150,19 @@ fn read_20k_from_the_tree(bencher: divan::Bencher, batch: usize) {
     let Bed { store, keys, _directory } = full(SyncMode::Os);
     store.close().expect("a clean end");
     drop(store);
-    bencher.counter(ItemsCount::new(20_000_u64)).with_inputs(|| open(&_directory, SyncMode::Os)).bench_local_refs(|store| {
-        let (done, wait) = channel();
-        for some in keys[..20_000].chunks(batch) {
-            let done = done.clone();
-            store.read(some.iter().map(|raw| raw[..].into()).collect(), move |values| {
-                done.send(values.expect("values").len()).expect("a waiting bench");
-            });
-        }
-        drop(done);
-        assert_eq!(wait.iter().sum::<usize>(), 20_000);
-    });
+    bencher.counter(ItemsCount::new(20_000_u64)).with_inputs(|| open(&_directory, SyncMode::Os)).bench_local_refs(
+        |store| {
+            let (done, wait) = channel();
+            for some in keys[..20_000].chunks(batch) {
+                let done = done.clone();
+                store.read(some.iter().map(|raw| raw[..].into()).collect(), move |values| {
+                    done.send(values.expect("values").len()).expect("a waiting bench");
+                });
+            }
+            drop(done);
+            assert_eq!(wait.iter().sum::<usize>(), 20_000);
+        },
+    );
 }
 
 #[divan::bench(sample_count = 5, sample_size = 1)]
