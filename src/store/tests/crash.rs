@@ -121,13 +121,11 @@ fn random_write(store: &Store, history: &Shared, dice: &mut Dice, inline: bool) 
 fn work(store: &Store, bed: &Bed, disk: &FaultyDisk, history: &Shared, dice: &mut Dice, steps: u64) -> bool {
     // Writes in the midst of merges, between any two of their steps.
     let (inner_store, inner_history, mut inner_dice) = (store.clone(), history.clone(), dice.clone());
-    if bed.options.sync != SyncMode::Always {
-        disk.visit(move |_| {
-            if inner_dice.roll(2) == 0 {
-                let _ = random_write(&inner_store, &inner_history, &mut inner_dice, true);
-            }
-        });
-    }
+    disk.visit(move |_| {
+        if inner_dice.roll(2) == 0 {
+            let _ = random_write(&inner_store, &inner_history, &mut inner_dice, true);
+        }
+    });
     let mut ended = true;
     for _ in 0..steps {
         let result = match dice.roll(16) {
@@ -286,6 +284,11 @@ fn failures_are_sticky_and_pass_without_loss() {
             }
         };
         check(&store, "running");
+        if bed.options.sync != SyncMode::Always {
+            store.flush().unwrap();
+        }
+        let dark = disk.power_loss(&bed.path("dark"), &mut dice);
+        check(&bed.try_open_at(&dark).unwrap(), "after a loss of power");
         disk.kill();
         store.crash();
         let healthy = healthy(bed);

@@ -291,14 +291,23 @@ impl LogFile for FaultyFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.disk.act(|state| {
+        let result = self.disk.act(|state| {
             if let Some(shadow) = state.shadows.get_mut(&self.path) {
                 for (offset, bytes) in std::mem::take(&mut shadow.volatile) {
                     Shadow::apply(&mut shadow.durable, offset, &bytes);
                 }
             }
             Ok(())
-        })
+        });
+        let mut state = self.disk.state.lock();
+        if result.is_err()
+            && !state.dead
+            && let Some(shadow) = state.shadows.get_mut(&self.path)
+        {
+            // The kernel forgets the pages that it could not write, and the next sync will not miss them.
+            shadow.volatile.clear();
+        }
+        result
     }
 
     fn truncate(&self, length: u64) -> io::Result<()> {
