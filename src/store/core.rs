@@ -165,6 +165,7 @@ impl Core {
     /// Whether a merge must hurry: writes wait, or soon will.
     pub(super) fn in_a_hurry(&self) -> bool {
         self.room_waiters.load(Ordering::Relaxed) > 0
+            || self.closing.load(Ordering::Relaxed)
             || self.redo.used() > self.options.redo_bytes / 4 * 3
             || self.cache.dirty_bytes() > self.dirty_limit() / 4 * 3
             || !self.request_inbox.is_empty()

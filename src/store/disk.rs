@@ -11,10 +11,14 @@ use std::sync::Arc;
 /// Steps of the main tree's life at which a test may look at the files or refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
+    /// A merge has noted what it will write.
+    MergeCollected,
     /// A transaction of a merge is about to be committed.
     MergeCommit,
     /// A transaction of a merge is committed, its records not yet marked as merged.
     MergeCommitted,
+    /// The redo log's current file is durable; the tree does not say yet that the older ones are not needed.
+    RedoSynced,
     /// All is in the tree and synced; the redo log's old files are about to go.
     MergeSynced,
     /// The checkpoint is about to begin.

@@ -222,6 +222,7 @@ impl Maintenance<'_> {
         // before the older ones go.
         core.redo.write_all()?;
         core.redo.sync()?;
+        self.reached(Step::RedoSynced)?;
         self.seal(|tally| tally.redo_from = number)?;
         self.reached(Step::MergeSynced)?;
         core.redo.delete_before(number);

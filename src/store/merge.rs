@@ -87,6 +87,7 @@ impl Merge<'_> {
     ) -> rusqlite::Result<Moved> {
         let dirty = self.cache.collect(next_seq);
         let mut rest = &dirty[..];
+        self.reached(Step::MergeCollected).inspect_err(|_| self.cache.uncollect(rest))?;
         let mut moved = Moved::default();
         let mut chunk = Chunk::default();
         while !rest.is_empty() {
@@ -126,7 +127,11 @@ impl Merge<'_> {
         );
         chunk.existed = existed;
         result?;
-        self.disk.reached(Step::MergeCommitted).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+        self.reached(Step::MergeCommitted)
+    }
+
+    fn reached(&self, step: Step) -> rusqlite::Result<()> {
+        self.disk.reached(step).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
     }
 
     /// The rows are committed: what has not been written again is clean now.

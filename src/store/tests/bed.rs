@@ -24,7 +24,15 @@ pub(super) struct Bed {
 
 impl Bed {
     pub(super) fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::within(tempfile::tempdir().unwrap())
+    }
+
+    /// A bed whose disk is memory where the system has that: for thousands of runs.
+    pub(super) fn in_memory() -> Self {
+        Self::within(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap())
+    }
+
+    fn within(directory: tempfile::TempDir) -> Self {
         let mut options = Options::new(directory.path().join("db"));
         options.read_threads = 1;
         options.write_threads = 1;

@@ -2,4 +2,6 @@
 
 mod basic;
 mod bed;
+mod crash;
+mod faulty;
 mod model;

@@ -1,0 +1,302 @@
+//! Random work that is cut short at any operation on the disk, or meets failures: nothing acknowledged is lost, nothing
+//! deleted comes back, and nothing is there that nobody wrote.
+//!
+//! `KUMO_CRASH_RUNS` sets the number of runs, `KUMO_CRASH_SEED` the first seed.
+
+use super::bed::*;
+use super::faulty::{Dice, Fault, FaultyDisk};
+use crate::clock::ClockTime;
+use crate::store::{Applied, Error, Outcome, Store, SyncMode, Write};
+use crate::wire::{RecordKey, RecordValue};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+const KEYS: u64 = 12;
+
+/// Live data by key number; absent and deleted are the same here.
+type View = BTreeMap<u64, String>;
+
+/// Everything that was written, in order, and how much of it was acknowledged.
+#[derive(Debug, Default)]
+struct History {
+    /// Key number, what it became, and whether that was acknowledged.
+    writes: Vec<(u64, Option<String>, bool)>,
+    /// All writes before this one are durable by a flush.
+    flushed: usize,
+}
+
+impl History {
+    fn after(&self, count: usize) -> View {
+        let mut view = View::new();
+        for (key, data, _) in &self.writes[..count] {
+            match data {
+                Some(data) => drop(view.insert(*key, data.clone())),
+                None => drop(view.remove(key)),
+            }
+        }
+        view
+    }
+
+    /// What a key may hold: what was acknowledged last, and what was tried after that.
+    fn may_hold(&self, key: u64) -> Vec<Option<&str>> {
+        let mut allowed = vec![None];
+        for (_, data, acknowledged) in self.writes.iter().filter(|(written, ..)| *written == key) {
+            if *acknowledged {
+                allowed.clear();
+            }
+            allowed.push(data.as_deref());
+        }
+        allowed
+    }
+}
+
+type Shared = Arc<Mutex<History>>;
+
+fn view(store: &Store) -> View {
+    (0..KEYS).filter_map(|number| data(store, &crash_key(number)).map(|data| (number, data))).collect()
+}
+
+/// Two of the keys share a hash.
+fn crash_key(number: u64) -> Vec<u8> {
+    if number < 2 { crate::wire::record::raw_key(77, &[u8::try_from(number).unwrap()]) } else { key(number) }
+}
+
+/// One random write; true if it was acknowledged. Never waits for the pool if `inline`.
+fn random_write(store: &Store, history: &Shared, dice: &mut Dice, inline: bool) -> Result<(), Error> {
+    let number = dice.roll(KEYS);
+    let raw = crash_key(number);
+    let key = RecordKey::new(&raw).unwrap();
+    let stamp = history.lock().writes.len();
+    let data = format!("{stamp}:{}", "x".repeat(usize::try_from(dice.roll(60)).unwrap()));
+    let body = body(&data);
+    let value;
+    let (operation, becomes) = match dice.roll(8) {
+        0 | 1 => (Write::Delete { key }, None),
+        2 if !inline => {
+            let stored = get(store, &raw).and_then(|value| {
+                let value = RecordValue::new(&value).ok()?;
+                (!value.is_tombstone()).then(|| value.clocktime())
+            });
+            (Write::Cas { key, body: &body, expected: stored.unwrap_or(ClockTime(0)) }, Some(data))
+        }
+        3 => {
+            let time = ClockTime::new(1_700_000_000, 5_000 + u32::try_from(stamp).unwrap() * 64);
+            value = crate::wire::record::raw_value(time, 0, data.as_bytes());
+            (Write::Update { key, value: RecordValue::new(&value).unwrap(), touch: false }, Some(data))
+        }
+        _ => (Write::Set { key, body: &body }, Some(data)),
+    };
+    let place = history.lock().writes.len();
+    // Entered before it is tried: a kill in the middle may or may not leave it.
+    history.lock().writes.push((number, becomes, false));
+    let result = if inline {
+        let mut batch = store.batch();
+        match batch.apply(&operation) {
+            Applied::Done(outcome) => {
+                let (sender, receiver) = std::sync::mpsc::channel();
+                batch.commit(move |result| sender.send(result).unwrap());
+                receiver.recv_timeout(DEADLINE).unwrap().map(|()| outcome)
+            }
+            Applied::Later => {
+                history.lock().writes.truncate(place);
+                return Ok(());
+            }
+            Applied::Failed(error) => Err(error),
+        }
+    } else {
+        write(store, &operation)
+    };
+    match result {
+        Ok(Outcome::Ignored { .. }) => drop(history.lock().writes.remove(place)),
+        Ok(Outcome::Mismatch { .. }) => panic!("nobody else writes"),
+        Ok(_) => history.lock().writes[place].2 = true,
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// Random work until it is over or the disk says no. True if it came to its end.
+fn work(store: &Store, bed: &Bed, disk: &FaultyDisk, history: &Shared, dice: &mut Dice, steps: u64) -> bool {
+    // Writes in the midst of merges, between any two of their steps.
+    let (inner_store, inner_history, mut inner_dice) = (store.clone(), history.clone(), dice.clone());
+    disk.visit(move |_| {
+        if inner_dice.roll(2) == 0 {
+            let _ = random_write(&inner_store, &inner_history, &mut inner_dice, true);
+        }
+    });
+    let mut ended = true;
+    for _ in 0..steps {
+        let result = match dice.roll(16) {
+            0 | 1 => {
+                let before = history.lock().writes.len();
+                store.flush().map(|()| {
+                    let mut history = history.lock();
+                    history.flushed = history.flushed.max(before);
+                })
+            }
+            2 => {
+                bed.now.fetch_add(u32::try_from(dice.roll(4)).unwrap(), Ordering::Relaxed);
+                Ok(())
+            }
+            3 if dice.roll(4) == 0 => store.backup(&bed.path("backup")),
+            _ => random_write(store, history, dice, false),
+        };
+        if result.is_err() {
+            ended = false;
+            break;
+        }
+    }
+    disk.leave();
+    ended
+}
+
+fn runs() -> (u64, std::ops::Range<u64>) {
+    let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
+    let (count, seed) = (number("KUMO_CRASH_RUNS", 100), number("KUMO_CRASH_SEED", 1));
+    (count, seed..seed + count)
+}
+
+fn bed(sync: SyncMode) -> (Bed, FaultyDisk) {
+    let mut bed = Bed::in_memory();
+    bed.options.sync = sync;
+    bed.options.sweep.max_age = std::time::Duration::from_secs(2);
+    let disk = FaultyDisk::new(&bed.options.path);
+    bed.disk = Arc::new(disk.clone());
+    (bed, disk)
+}
+
+/// The same place with a disk that works, and without the sweeper: what is there is counted.
+fn healthy(mut bed: Bed) -> Bed {
+    bed.disk = Arc::new(crate::store::disk::RealDisk);
+    bed.options.sweep = crate::store::SweepPolicy::default();
+    bed
+}
+
+fn mode(seed: u64) -> SyncMode {
+    [SyncMode::Always, SyncMode::Everysec, SyncMode::Os][usize::try_from(seed % 3).unwrap()]
+}
+
+#[test]
+fn killed_at_any_operation_nothing_acknowledged_is_lost() {
+    let (_, seeds) = runs();
+    let mut kills = 0;
+    for seed in seeds {
+        let mut dice = Dice(seed);
+        let (bed, disk) = bed(mode(seed));
+        let store = bed.open();
+        let history = Shared::default();
+        disk.plan(1 + dice.roll(150), Fault::Kill(usize::try_from(dice.roll(1001)).unwrap()));
+        work(&store, &bed, &disk, &history, &mut dice, 100);
+        disk.kill();
+        kills += 1;
+        store.crash();
+        let image = disk.image().unwrap();
+        let healthy = healthy(bed);
+        for round in 0..2 {
+            let store = healthy.try_open_at(&image).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            let view = view(&store);
+            let history = history.lock();
+            for number in 0..KEYS {
+                let (found, allowed) = (view.get(&number).map(String::as_str), history.may_hold(number));
+                assert!(
+                    allowed.contains(&found),
+                    "seed {seed} round {round}: key {number}: {found:?}, not of {allowed:?}"
+                );
+            }
+            store.flush().unwrap();
+            assert_eq!(store.status().unresolved, 0);
+            assert_eq!(store.count(), scan_all(&store, 5).len() as u64, "seed {seed}");
+            store.close().unwrap();
+        }
+    }
+    assert!(kills > 0);
+}
+
+#[test]
+fn a_loss_of_power_leaves_a_prefix_and_with_always_everything_acknowledged() {
+    let (_, seeds) = runs();
+    let mut shortened = 0;
+    for seed in seeds {
+        let mut dice = Dice(seed);
+        let (bed, disk) = bed(mode(seed));
+        let store = bed.open();
+        disk.tree_is_durable();
+        let history = Shared::default();
+        disk.plan(1 + dice.roll(200), Fault::Kill(usize::try_from(dice.roll(1001)).unwrap()));
+        work(&store, &bed, &disk, &history, &mut dice, 100);
+        disk.kill();
+        store.crash();
+        for round in 0..3 {
+            let image = disk.power_loss(&bed.path(&format!("dark-{round}")), &mut dice);
+            let healthy = Bed { disk: Arc::new(crate::store::disk::RealDisk), ..Bed::in_memory() };
+            let store = healthy.try_open_at(&image).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+            let found = view(&store);
+            let history = history.lock();
+            let least = if bed.options.sync == SyncMode::Always {
+                history.writes.iter().rposition(|(.., acknowledged)| *acknowledged).map_or(0, |last| last + 1)
+            } else {
+                history.flushed
+            };
+            let total = history.writes.len();
+            let fits = (least..=total).rev().find(|&count| history.after(count) == found);
+            assert!(
+                fits.is_some(),
+                "seed {seed} round {round}: {found:?} is none of the last {} states",
+                total - least
+            );
+            shortened += u64::from(fits < Some(total));
+            store.crash();
+        }
+    }
+    assert!(shortened > 0, "power was lost too gently to prove anything");
+}
+
+#[test]
+fn failures_are_sticky_and_pass_without_loss() {
+    let (_, seeds) = runs();
+    let mut failures = 0;
+    for seed in seeds {
+        let mut dice = Dice(seed);
+        let (bed, disk) = bed(mode(seed));
+        let store = bed.open();
+        let history = Shared::default();
+        disk.plan(1 + dice.roll(100), Fault::Fail(dice.roll(6)));
+        for _ in 0..4 {
+            work(&store, &bed, &disk, &history, &mut dice, 40);
+            if dice.roll(2) == 0 {
+                wait_until("the failure passes", || store.status().failed.is_none());
+            }
+        }
+        disk.heal();
+        // Space is back; the store finds out by itself.
+        wait_until(&format!("writes are accepted again (seed {seed}: {:?})", store.status().failed), || {
+            store.status().failed.is_none()
+        });
+        failures += disk.failed();
+        assert!(work(&store, &bed, &disk, &history, &mut dice, 20), "seed {seed}: {:?}", store.status().failed);
+        let check = |store: &Store, when: &str| {
+            let (view, history) = (view(store), history.lock());
+            for number in 0..KEYS {
+                let (found, allowed) = (view.get(&number).map(String::as_str), history.may_hold(number));
+                assert!(allowed.contains(&found), "seed {seed} {when}: key {number}: {found:?}, not of {allowed:?}");
+            }
+        };
+        check(&store, "running");
+        if bed.options.sync != SyncMode::Always {
+            store.flush().unwrap();
+        }
+        let dark = disk.power_loss(&bed.path("dark"), &mut dice);
+        check(&bed.try_open_at(&dark).unwrap(), "after a loss of power");
+        disk.kill();
+        store.crash();
+        let healthy = healthy(bed);
+        let store = healthy.try_open_at(&disk.image().unwrap()).unwrap();
+        check(&store, "after a kill");
+        store.flush().unwrap();
+        check(&store, "merged");
+        assert_eq!(store.count(), scan_all(&store, 5).len() as u64, "seed {seed}");
+    }
+    assert!(failures > 0);
+}
