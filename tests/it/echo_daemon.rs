@@ -108,6 +108,7 @@ fn main() -> ExitCode {
         program: "echo".to_owned(),
         pid_file: None,
         keep_stdout: false,
+        end_with_stdin: false,
         log: logging::Settings { target: logging::Target::Stdout, verbose: true },
         shutdown_timeout: Duration::from_millis(500),
     };
