@@ -18,13 +18,14 @@ impl Service for Dispatch {
     }
 
     fn bound(&self, session: &Arc<Session>, _role: Option<Role>) {
+        self.0.note_reachable(session.address());
         if self.0.is_manager(session.address()) {
             network::greet_manager(&self.0, session);
         }
     }
 
     fn lost(&self, address: NodeAddress) {
-        tracing::warn!(peer = %address, "node unreachable");
+        self.0.note_unreachable(address);
     }
 }
 

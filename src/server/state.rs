@@ -3,7 +3,7 @@
 //! Knows no message layouts. Guards of its locks never leave a method, so that no lock is held while another part
 //! runs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -21,7 +21,7 @@ use crate::ring::HashSpace;
 use crate::store::Store;
 use crate::wire::NodeAddress;
 use crate::wire::method::ErrorCode;
-use crate::wire::params::Seed;
+use crate::wire::params::{NODE_LIMIT, Seed};
 
 /// Writes that may wait while a newly attached server learns the clocks of the others.
 const HELD_LIMIT: usize = 16_384;
@@ -107,6 +107,8 @@ pub(super) struct Shared {
     /// Set while the clocks of the other servers are being asked for: no write is coordinated before.
     learning: AtomicBool,
     held: Mutex<Vec<Submission>>,
+    /// Nodes that could not be reached when last tried: said once in the log, not at every try.
+    unreachable: Mutex<HashSet<NodeAddress>>,
 }
 
 impl Shared {
@@ -137,6 +139,7 @@ impl Shared {
             spaces: RwLock::default(),
             learning: AtomicBool::new(false),
             held: Mutex::default(),
+            unreachable: Mutex::default(),
         }
     }
 
@@ -209,6 +212,21 @@ impl Shared {
         std::mem::take(&mut held)
     }
 
+    /// A connection to `node` stands.
+    pub(super) fn note_reachable(&self, node: NodeAddress) {
+        if self.unreachable.lock().remove(&node) {
+            tracing::info!(peer = %node, "node reachable again");
+        }
+    }
+
+    /// All tries to reach `node` have failed.
+    pub(super) fn note_unreachable(&self, node: NodeAddress) {
+        let mut unreachable = self.unreachable.lock();
+        if unreachable.len() < NODE_LIMIT && unreachable.insert(node) {
+            tracing::warn!(peer = %node, "node unreachable");
+        }
+    }
+
     /// Whether `node` is one of our managers.
     pub(super) fn is_manager(&self, node: NodeAddress) -> bool {
         self.config.managers.contains(&node)
@@ -222,4 +240,67 @@ pub(super) struct Change {
     pub(super) taken: bool,
     /// This server was not active in whs before and is now.
     pub(super) joined: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::ClockTime;
+    use crate::net::{DialPolicy, Limits};
+
+    fn node(number: u16) -> NodeAddress {
+        NodeAddress::new(std::net::SocketAddr::from(([10, 0, 0, 1], number)))
+    }
+
+    fn space(clocktime: u64, nodes: &[(u16, bool)]) -> Arc<HashSpace> {
+        let nodes = nodes.iter().map(|(number, active)| (node(*number), *active)).collect();
+        Arc::new(HashSpace::new(Seed { nodes, clocktime: ClockTime(clocktime) }))
+    }
+
+    fn spaces(whs: Arc<HashSpace>, rhs: Arc<HashSpace>) -> Spaces {
+        let peers = Peers::new(None, DialPolicy { timeout: Duration::from_secs(1), retry_limit: 0 }, Limits::default());
+        let nodes = whs.seed().nodes.iter().chain(&rhs.seed().nodes);
+        let sessions = nodes.map(|(node, _)| (*node, peers.session(*node))).collect();
+        Spaces { whs, rhs, sessions }
+    }
+
+    fn targets(spaces: &Spaces, own: NodeAddress, hash: u64) -> Vec<(NodeAddress, bool)> {
+        let mut found = Vec::new();
+        spaces.targets(own, hash, |target| found.push((target.session.address(), target.by_rhs)));
+        found
+    }
+
+    #[tokio::test]
+    async fn a_write_goes_to_the_other_writers_and_while_the_spaces_differ_to_the_readers_too() {
+        let old = space(1, &[(1, true), (2, true), (3, true)]);
+        let new = space(2, &[(1, true), (2, true), (3, true), (4, true), (5, true), (6, true)]);
+        let settled = spaces(old.clone(), old.clone());
+        let moving = spaces(new.clone(), old.clone());
+        for hash in (0..200u64).map(|index| index.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
+            let own = old.owners(hash).coordinator().unwrap();
+            let found = targets(&settled, own, hash);
+            assert_eq!((found.len(), found.iter().all(|(_, by_rhs)| !by_rhs)), (2, true));
+
+            let own = new.owners(hash).coordinator().unwrap();
+            let found = targets(&moving, own, hash);
+            let writers: Vec<_> = found.iter().filter(|(_, by_rhs)| !by_rhs).map(|(node, _)| *node).collect();
+            assert_eq!(writers, new.owners(hash).active().skip(1).collect::<Vec<_>>());
+            for reader in old.owners(hash).active().filter(|node| *node != own && !writers.contains(node)) {
+                assert!(found.contains(&(reader, true)));
+            }
+            assert!(found.iter().all(|(node, _)| *node != own));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_faulty_server_gets_no_copy_and_is_not_required() {
+        let whs = space(2, &[(1, true), (2, false), (3, true)]);
+        let spaces = spaces(whs.clone(), whs);
+        let found = targets(&spaces, node(1), 7);
+        assert_eq!(found, [(node(3), false)]);
+        assert!(!spaces.requires(node(2), false, 7));
+        assert!(spaces.requires(node(3), false, 7));
+    }
 }
