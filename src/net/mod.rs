@@ -31,6 +31,11 @@ pub trait Service: Send + Sync + 'static {
     /// A connection to this node stands: the node has said what it is, or this side has dialled as a client.
     fn bound(&self, _session: &Arc<Session>, _role: Option<Role>) {}
 
+    /// Whether to dial this node again when its last connection drops. An address is only a claim of whoever connected.
+    fn keeps(&self, _address: NodeAddress) -> bool {
+        true
+    }
+
     /// All tries to reach this node have failed; its pending calls have failed with error 2.
     fn lost(&self, _address: NodeAddress) {}
 }

@@ -281,7 +281,10 @@ impl Peers {
         if connected || self.init.is_none() || self.stopping.load(Ordering::Acquire) {
             return;
         }
-        self.connect(session.address());
+        let service = self.service.get().and_then(Weak::upgrade);
+        if service.is_some_and(|service| service.keeps(session.address())) {
+            self.connect(session.address());
+        }
     }
 }
 

@@ -24,6 +24,10 @@ impl Service for Dispatch {
         }
     }
 
+    fn keeps(&self, address: NodeAddress) -> bool {
+        self.0.is_manager(address) || self.0.spaces().contains(address)
+    }
+
     fn lost(&self, address: NodeAddress) {
         self.0.note_unreachable(address);
     }

@@ -14,6 +14,7 @@ mod disk;
 mod faults;
 mod harness;
 mod hostile;
+mod ipv6;
 mod layers;
 mod manager;
 mod manager_vectors;
