@@ -403,14 +403,17 @@ impl Cache {
             let shard = &mut *shard;
             shard.collected_before = next_seq();
             for table_hash in std::mem::take(&mut shard.dirty) {
-                for slot in shard.table.iter_hash(table_hash).filter(|slot| slot.seq != 0) {
+                // The table looks at some bits of the hash only. Under another slot's hash a slot would be found now, but
+                // not when the table has grown.
+                let is_it = |slot: &&Slot| slot.seq != 0 && self.hasher.hash_one(slot.key()) == table_hash;
+                for slot in shard.table.iter_hash(table_hash).filter(is_it) {
                     collected.push(Dirty { rowid: slot.hash().cast_signed(), table_hash, seq: slot.seq });
                 }
             }
         }
         collected.sort_unstable();
-        // Slots whose table hashes look alike are seen once for each of them.
-        collected.dedup_by_key(|dirty| (dirty.rowid, dirty.seq));
+        // One that became dirty, was collected by a merge that failed, and was written again, is listed twice.
+        collected.dedup();
         collected
     }
 
