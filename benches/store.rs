@@ -3,6 +3,13 @@
 //! `peek` and `batch` decide that network threads call the store inline: at over a million a second they cost less than a
 //! hand-over. `read` decides how many keys a hand-over must carry to be worth it. `merge` decides the sizes of chunks.
 
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a bench that meets an error has nothing better to do"
+)]
+
 use divan::counter::ItemsCount;
 use kumo_server::clock::{Clock, ClockTime};
 use kumo_server::store::{Applied, Options, Store, SyncMode, Write};
