@@ -27,8 +27,11 @@ fn append(redo: &Redo, key: &[u8], value: &[u8]) -> u64 {
     }
 }
 
-/// Sequence number, key and value of all that comes back.
-fn read_back(store: &Path, from: u64) -> Result<(Vec<(u64, Vec<u8>, Vec<u8>)>, u64), OpenError> {
+/// Sequence number, key and value.
+type Came = (u64, Vec<u8>, Vec<u8>);
+
+/// All that comes back, and how many bytes were cut off.
+fn read_back(store: &Path, from: u64) -> Result<(Vec<Came>, u64), OpenError> {
     let mut entries = Vec::new();
     let found = recover(store, STORE_ID, from, false, &RealDisk, |entry| {
         assert_eq!(entry.generation, 3);
