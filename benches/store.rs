@@ -3,6 +3,13 @@
 //! `peek` and `batch` decide that network threads call the store inline: at over a million a second they cost less than a
 //! hand-over. `read` decides how many keys a hand-over must carry to be worth it. `merge` decides the sizes of chunks.
 
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a bench that meets an error has nothing better to do"
+)]
+
 use divan::counter::ItemsCount;
 use kumo_server::clock::{Clock, ClockTime};
 use kumo_server::store::{Applied, Options, Store, SyncMode, Write};
@@ -147,10 +154,10 @@ fn cas_100k_by_16(bencher: divan::Bencher) {
 
 #[divan::bench(args = [1, 16, 256], sample_count = 10, sample_size = 1)]
 fn read_20k_from_the_tree(bencher: divan::Bencher, batch: usize) {
-    let Bed { store, keys, _directory } = full(SyncMode::Os);
+    let Bed { store, keys, _directory: directory } = full(SyncMode::Os);
     store.close().expect("a clean end");
     drop(store);
-    bencher.counter(ItemsCount::new(20_000_u64)).with_inputs(|| open(&_directory, SyncMode::Os)).bench_local_refs(
+    bencher.counter(ItemsCount::new(20_000_u64)).with_inputs(|| open(&directory, SyncMode::Os)).bench_local_refs(
         |store| {
             let (done, wait) = channel();
             for some in keys[..20_000].chunks(batch) {

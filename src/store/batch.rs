@@ -42,11 +42,18 @@ pub struct Batch<'s> {
     core: &'s Core,
     /// Greatest sequence number that an outcome rests on, ours and others'.
     need: u64,
+    /// Made by the store's own threads, which have waited for their turn.
+    patient: bool,
 }
 
 impl<'s> Batch<'s> {
     pub(super) fn new(core: &'s Core) -> Self {
-        Self { core, need: 0 }
+        Self { core, need: 0, patient: false }
+    }
+
+    /// A batch that the throttle does not hold back.
+    pub(super) fn patient(core: &'s Core) -> Self {
+        Self { core, need: 0, patient: true }
     }
 
     /// Decides a write under its record's lock. Does not wait, and does not read from disk.
@@ -72,7 +79,7 @@ impl<'s> Batch<'s> {
         if bytes > core.record_limit() {
             return Applied::Failed(Error::TooLarge { bytes, limit: core.record_limit() });
         }
-        if core.cache.dirty_bytes() + bytes > core.dirty_limit() {
+        if core.cache.dirty_bytes() + bytes > core.dirty_limit() || (!self.patient && !core.may_write(bytes)) {
             return Applied::Later;
         }
         let _guard = AbortOnPanic::new("deciding a write");

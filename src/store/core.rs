@@ -6,6 +6,7 @@ use super::error::Error;
 use super::maintain::Request;
 use super::options::Options;
 use super::redo::Redo;
+use super::throttle::{self, Throttle};
 use super::tree::Tally;
 use super::trouble::Trouble;
 use crate::clock::Clock;
@@ -25,6 +26,9 @@ const SPARE_CONNECTIONS: usize = 4;
 
 /// Bytes that a record takes beyond its own, at most.
 const ROOM_SLACK: u64 = 4096;
+
+/// How often a write that the throttle holds back asks again.
+const TURN: Duration = Duration::from_millis(1);
 
 /// Signal of the waiting: room in the log, waiters for a sync, the end.
 #[derive(Default)]
@@ -84,6 +88,7 @@ pub(super) struct Core {
     /// Raised when the log or the unmerged records have shrunk, or failed.
     pub(super) room_signal: Signal,
     pub(super) room_waiters: AtomicU32,
+    throttle: Throttle,
     pub(super) requests: Sender<Request>,
     pub(super) request_inbox: Receiver<Request>,
     kicked: AtomicBool,
@@ -131,6 +136,7 @@ impl Core {
             sync_signal: Signal::default(),
             room_signal: Signal::default(),
             room_waiters: AtomicU32::new(0),
+            throttle: Throttle::default(),
             requests,
             request_inbox,
             kicked: AtomicBool::new(false),
@@ -166,9 +172,30 @@ impl Core {
     pub(super) fn in_a_hurry(&self) -> bool {
         self.room_waiters.load(Ordering::Relaxed) > 0
             || self.closing.load(Ordering::Relaxed)
-            || self.redo.used() > self.options.redo_bytes / 4 * 3
-            || self.cache.dirty_bytes() > self.dirty_limit() / 4 * 3
+            || self.is_tight()
             || !self.request_inbox.is_empty()
+    }
+
+    /// Whether so much room is used that writes must be kept from using the rest before the merge ends.
+    fn is_tight(&self) -> bool {
+        self.redo.used() > self.options.redo_bytes / 2 || self.cache.dirty_bytes() > self.dirty_limit() / 2
+    }
+
+    /// Sets the rate of writes so that the room lasts for `time`, in which the merge will clean `cleaned` bytes.
+    pub(super) fn throttle_for(&self, time: Duration, cleaned: u64) {
+        let rate = self.is_tight().then(|| {
+            let redo = (self.options.redo_bytes / 16 * 15).saturating_sub(self.redo.used());
+            let dirty = (self.dirty_limit() / 16 * 15 + cleaned).saturating_sub(self.cache.dirty_bytes());
+            // A record of usual size takes up to twice as much memory as it takes room in the log.
+            throttle::rate(redo.min(dirty / 2), time)
+        });
+        self.throttle.set(rate, self.started.elapsed());
+    }
+
+    /// Whether a write of `bytes` may come now.
+    #[inline]
+    pub(super) fn may_write(&self, bytes: u64) -> bool {
+        self.throttle.take(bytes, || self.started.elapsed())
     }
 
     /// Wakes the maintenance thread if it may be asleep.
@@ -216,6 +243,14 @@ impl Core {
             return Err(Error::Closed);
         }
         self.trouble.error().map_or(Ok(()), Err)
+    }
+
+    /// Waits until the throttle lets `bytes` through.
+    pub(super) fn wait_for_turn(&self, bytes: u64) {
+        let over = || self.trouble.stands() || self.crashed.load(Ordering::Relaxed);
+        while !self.may_write(bytes) && !over() {
+            std::thread::sleep(TURN);
+        }
     }
 
     /// Lends a reading connection; it is kept for the next time.

@@ -25,6 +25,10 @@ const AGE: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(200);
 /// Longest pause after one transaction.
 const PAUSE_LIMIT: Duration = Duration::from_millis(20);
+/// A merge takes this many times what its transactions seem to need, and ...
+const FINISH_SHARE: f64 = 1.2;
+/// ... this for syncs at its end.
+const FINISH: Duration = Duration::from_millis(100);
 /// Bytes of a page in the write-ahead log.
 const WAL_PAGE: u64 = 4096 + 24;
 
@@ -195,13 +199,15 @@ impl Maintenance<'_> {
         let suspect = core.redo.is_suspect();
         let (number, first) = core.redo.rotate()?;
         let merge = Merge { cache: &core.cache, tree: &self.tree, disk: &*core.disk };
-        let mut chunk_begun = Instant::now();
+        let begun = Instant::now();
+        let mut chunk_begun = begun;
         let moved = merge
             .run(
                 || core.redo.next(),
                 |twins| core.twins.store(twins.max(core.twins.load(Ordering::Acquire)), Ordering::Release),
-                || {
+                |done, left| {
                     self.bound_wal()?;
+                    self.throttle(begun.elapsed(), done, left);
                     if !core.in_a_hurry() {
                         std::thread::sleep(chunk_begun.elapsed().min(PAUSE_LIMIT));
                     }
@@ -226,8 +232,20 @@ impl Maintenance<'_> {
         self.seal(|tally| tally.redo_from = number)?;
         self.reached(Step::MergeSynced)?;
         core.redo.delete_before(number);
+        core.throttle_for(Duration::ZERO, 0);
+        core.room_signal.raise();
         self.checkpoint(false)?;
         Ok(moved.rows)
+    }
+
+    /// Lets writes come as fast as the rest of the merge allows.
+    fn throttle(&self, elapsed: Duration, done: usize, left: usize) {
+        let (done, left) = (u32::try_from(done.max(1)).unwrap_or(u32::MAX), u32::try_from(left).unwrap_or(u32::MAX));
+        let rest = elapsed.mul_f64(f64::from(left) / f64::from(done));
+        // Dirty records are much alike: those left are their share of all.
+        let dirty = self.core.cache.dirty_count().max(1);
+        let cleaned = self.core.cache.dirty_bytes() / dirty * u64::from(left);
+        self.core.throttle_for(rest.mul_f64(FINISH_SHARE) + FINISH, cleaned);
     }
 
     /// Makes the tree durable, with all that the next start must know.

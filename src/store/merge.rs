@@ -76,14 +76,15 @@ pub(super) struct Merge<'a> {
 
 impl Merge<'_> {
     /// Merges all records that are dirty now, in the tree's order and in short transactions. `next_seq` tells the log's
-    /// next sequence number; `between` is called after each transaction.
+    /// next sequence number; `between` is called after each transaction with
+    /// the numbers of records done and left.
     ///
     /// `before_commit` hears how many rows of `twin` there will be.
     pub(super) fn run(
         &self,
         next_seq: impl Fn() -> u64,
         before_commit: impl Fn(u64),
-        mut between: impl FnMut() -> rusqlite::Result<()>,
+        mut between: impl FnMut(usize, usize) -> rusqlite::Result<()>,
     ) -> rusqlite::Result<Moved> {
         let dirty = self.cache.collect(next_seq);
         let mut rest = &dirty[..];
@@ -99,7 +100,7 @@ impl Merge<'_> {
             }
             self.mark(&chunk, &mut moved);
             rest = rest.get(covered..).unwrap_or_default();
-            if let Err(error) = between() {
+            if let Err(error) = between(dirty.len() - rest.len(), rest.len()) {
                 self.cache.uncollect(rest);
                 return Err(error);
             }

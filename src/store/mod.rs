@@ -29,6 +29,7 @@ mod sweep;
 mod syncer;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod tree;
 mod trouble;
 mod write;

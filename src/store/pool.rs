@@ -155,7 +155,7 @@ fn read_all(core: &Core, reader: &mut Reader<'_>, keys: &[&[u8]]) -> Result<Valu
 /// A thread of the write pool.
 pub(super) fn run_writes(core: &Core, jobs: &Receiver<Job<WriteJob>>, reader: &mut Reader<'_>) {
     while let Ok(Job::Do(mut job)) = jobs.recv() {
-        let mut batch = Batch::new(core);
+        let mut batch = Batch::patient(core);
         let mut result = Ok(());
         for (some_index, some) in job.writes.chunks(READ_KEYS).enumerate() {
             result = write_some(core, reader, &mut batch, some, |index, outcome| {
@@ -193,6 +193,7 @@ fn write_some(
     let (mut epoch, mut bases) = read_bases(core, reader, &keys)?;
     for (index, owned) in writes.iter().enumerate() {
         let Some(write) = owned.borrow() else { return Err(Error::Read("a write with a malformed key".into())) };
+        core.wait_for_turn(write.key().bytes().len() as u64 + write.body().len() as u64);
         loop {
             let base = bases.get(index).and_then(Option::as_ref).map(|read| Base {
                 value: read.as_ref().map(|(value, _)| &value[..]),

@@ -61,7 +61,7 @@ impl Sweep {
             return Ok(false);
         }
         let epoch = core.cache.epoch();
-        let mut batch = Batch::new(core);
+        let mut batch = Batch::patient(core);
         let mut full = false;
         for tombstone in &found {
             let left = tally.tombstone_bytes.saturating_sub(self.removed_bytes);

@@ -1,1 +1,180 @@
 //! The log on its own: what is written comes back, whatever the end looks like.
+
+use super::*;
+use crate::store::disk::RealDisk;
+use crate::store::error::OpenError;
+use crate::store::trouble::Trouble;
+use std::sync::Arc;
+
+const STORE_ID: u64 = 77;
+
+fn start(store: &Path, number: u64, first: u64, limit: u64) -> Redo {
+    let options = RedoOptions {
+        store: store.to_path_buf(),
+        store_id: STORE_ID,
+        limit,
+        disk: Arc::new(RealDisk),
+        trouble: Arc::new(Trouble::default()),
+    };
+    Redo::start(options, number, first, Vec::new()).unwrap()
+}
+
+fn append(redo: &Redo, key: &[u8], value: &[u8]) -> u64 {
+    let entry = Entry { kind: Kind::Put, generation: 3, key, head: &value[..4], body: &value[4..] };
+    match redo.append(&entry) {
+        Append::Buffered(seq) => seq,
+        Append::Full => panic!("there is room"),
+    }
+}
+
+/// Sequence number, key and value.
+type Came = (u64, Vec<u8>, Vec<u8>);
+
+/// All that comes back, and how many bytes were cut off.
+fn read_back(store: &Path, from: u64) -> Result<(Vec<Came>, u64), OpenError> {
+    let mut entries = Vec::new();
+    let found = recover(store, STORE_ID, from, false, &RealDisk, |entry| {
+        assert_eq!(entry.generation, 3);
+        entries.push((entry.sequence, entry.key.to_vec(), entry.value.to_vec()));
+        Ok(())
+    })?;
+    assert_eq!(found.entries, entries.len() as u64);
+    Ok((entries, found.cut_bytes))
+}
+
+#[test]
+fn a_tail_torn_at_any_byte_is_cut_back_to_the_last_whole_frame() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("db");
+    let redo = start(&store, 1, 1, 1 << 20);
+    let path = file_path(&store, 1);
+    let mut ends = vec![FILE_HEADER];
+    for number in 0..6_u8 {
+        for part in 0..=number % 3 {
+            append(&redo, &[b'k', number, part], &[number; 9]);
+        }
+        redo.write_all().unwrap();
+        ends.push(usize::try_from(std::fs::metadata(&path).unwrap().len()).unwrap());
+    }
+    let whole = std::fs::read(&path).unwrap();
+    let (all, _) = read_back(&store, 1).unwrap();
+    assert_eq!(all.len(), 12);
+    for cut in FILE_HEADER..whole.len() {
+        // Cut short, and with the rest overwritten as a reused block would be.
+        for tail in [0, whole.len() - cut] {
+            let mut torn = whole[..cut].to_vec();
+            torn.resize(cut + tail, 0xa5);
+            if torn == whole {
+                continue;
+            }
+            std::fs::write(&path, &torn).unwrap();
+            let (entries, _) = read_back(&store, 1).unwrap();
+            let frames = ends.iter().filter(|&&end| end <= cut).count() - 1;
+            let expected: usize = (0..frames).map(|number| number % 3 + 1).sum();
+            assert_eq!(entries[..], all[..expected], "cut at {cut}");
+            assert_eq!(std::fs::metadata(&path).unwrap().len(), ends[frames] as u64, "cut off at the last good end");
+        }
+    }
+    for cut in 0..FILE_HEADER {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let (entries, cut_bytes) = read_back(&store, 1).unwrap();
+        assert_eq!((entries.len(), cut_bytes), (0, cut as u64), "a file that was just being made");
+        assert!(!path.exists());
+        std::fs::write(&path, &whole).unwrap();
+    }
+}
+
+#[test]
+fn a_flipped_bit_anywhere_ends_the_log_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("db");
+    let redo = start(&store, 1, 1, 1 << 20);
+    for number in 0..4_u8 {
+        append(&redo, &[number], &[number; 9]);
+        redo.write_all().unwrap();
+    }
+    let path = file_path(&store, 1);
+    let whole = std::fs::read(&path).unwrap();
+    let frame = (whole.len() - FILE_HEADER) / 4;
+    for at in FILE_HEADER..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x10;
+        std::fs::write(&path, &bytes).unwrap();
+        let (entries, _) = read_back(&store, 1).unwrap();
+        assert_eq!(entries.len(), (at - FILE_HEADER) / frame, "flipped at {at}");
+    }
+}
+
+#[test]
+fn damage_to_an_earlier_file_is_an_error_once_it_was_durable() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("db");
+    for synced in [false, true] {
+        for number in 1..4 {
+            let _ = std::fs::remove_file(file_path(&store, number));
+        }
+        let redo = start(&store, 1, 1, 1 << 20);
+        append(&redo, b"one", &[1; 9]);
+        redo.write_all().unwrap();
+        append(&redo, b"two", &[2; 9]);
+        redo.write_all().unwrap();
+        assert_eq!(redo.rotate().unwrap(), (2, 3));
+        append(&redo, b"three", &[3; 9]);
+        redo.write_all().unwrap();
+        if synced {
+            redo.sync().unwrap();
+        }
+        assert_eq!(read_back(&store, 1).unwrap().0.len(), 3);
+        let path = file_path(&store, 1);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let result = read_back(&store, 1);
+        if synced {
+            assert!(matches!(result, Err(OpenError::RedoDamaged { .. })));
+            assert!(file_path(&store, 2).exists(), "left for whoever looks into it");
+        } else {
+            assert_eq!(result.unwrap().0.len(), 1, "power was lost before the first file was synced");
+            assert!(!file_path(&store, 2).exists());
+        }
+    }
+}
+
+#[test]
+fn files_that_are_merged_are_deleted_and_gaps_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("db");
+    let redo = start(&store, 1, 1, 1 << 20);
+    for number in 0..3_u8 {
+        append(&redo, &[number], &[number; 9]);
+        redo.write_all().unwrap();
+        redo.rotate().unwrap();
+    }
+    redo.sync().unwrap();
+    let bytes = std::fs::read(file_path(&store, 2)).unwrap();
+    std::fs::remove_file(file_path(&store, 2)).unwrap();
+    assert!(matches!(read_back(&store, 1), Err(OpenError::RedoDamaged { .. })));
+    assert!(matches!(read_back(&store, 2), Err(OpenError::RedoDamaged { .. })));
+    std::fs::write(file_path(&store, 2), bytes).unwrap();
+    assert_eq!(read_back(&store, 2).unwrap().0.len(), 2, "from the second file on");
+    assert!(!file_path(&store, 1).exists());
+}
+
+#[test]
+fn the_limit_refuses_before_anything_is_buffered() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("db");
+    let redo = start(&store, 1, 1, 1000);
+    let value = [1; 100];
+    let entry = Entry { kind: Kind::Put, generation: 3, key: b"k", head: &value[..8], body: &value[8..] };
+    let mut taken = 0;
+    while redo.append(&entry) != Append::Full {
+        taken += 1;
+    }
+    assert_eq!(taken, (1000 - FILE_HEADER) / entry.len());
+    redo.write_all().unwrap();
+    let (number, _) = redo.rotate().unwrap();
+    redo.delete_before(number);
+    assert!(matches!(redo.append(&entry), Append::Buffered(_)));
+}

@@ -4,4 +4,7 @@ mod basic;
 mod bed;
 mod crash;
 mod faulty;
+mod limits;
 mod model;
+mod sweeping;
+mod together;

@@ -1,0 +1,186 @@
+//! Every bound is reached, holds, and lets go again.
+
+use super::bed::*;
+use crate::store::{Error, OwnedWrite, ReadJob, SyncMode, Write};
+use crate::wire::RecordKey;
+
+fn big_set(store: &crate::store::Store, number: u64, len: usize) -> Result<crate::store::Outcome, Error> {
+    let body = vec![u8::try_from(number % 251).unwrap(); len];
+    write(store, &Write::Set { key: RecordKey::new(&key(number)).unwrap(), body: &body })
+}
+
+#[test]
+fn a_full_redo_log_makes_writers_wait_and_go_on() {
+    let mut bed = Bed::new();
+    bed.options.redo_bytes = 1 << 20;
+    bed.options.write_threads = 2;
+    let store = bed.open();
+    std::thread::scope(|scope| {
+        for writer in 0..3 {
+            let store = &store;
+            scope.spawn(move || {
+                for number in 0..1500 {
+                    big_set(store, writer * 1500 + number, 3000).unwrap();
+                    assert!(store.status().redo_bytes <= (1 << 20) + 4096);
+                }
+            });
+        }
+    });
+    assert!(store.status().merges >= 4, "13 MiB went through 1 MiB");
+    assert_eq!(store.count(), 4500);
+}
+
+#[test]
+fn the_cache_limit_holds_with_large_values_and_with_tiny_ones() {
+    for (len, records) in [(1 << 20, 48), (200_000, 200), (10, 120_000), (0, 120_000)] {
+        let mut bed = Bed::new();
+        bed.options.cache_bytes = 8 << 20;
+        let store = bed.open();
+        let mut most = 0;
+        let mut later = Vec::new();
+        for number in 0..records {
+            if len > 10 {
+                big_set(&store, number, len).unwrap();
+                most = most.max(store.status().cache_bytes);
+                continue;
+            }
+            let body = vec![0; len + 2];
+            later.push(OwnedWrite::from(&Write::Set { key: RecordKey::new(&key(number)).unwrap(), body: &body }));
+            if later.len() == 500 {
+                let some = std::mem::take(&mut later);
+                answer(|sender| store.write(some, |_, _| (), move |result| sender.send(result).unwrap())).unwrap();
+                most = most.max(store.status().cache_bytes);
+            }
+        }
+        // One record more than the limit may be in place before another has made room.
+        let limit = (8 << 20) + 2 * (len as u64 + 4096);
+        assert!(most <= limit, "{most} bytes with values of {len}, limit {limit}");
+        assert_eq!(store.count(), records);
+        for number in (0..records).step_by(7) {
+            assert_eq!(
+                get(&store, &key(number)).map(|value| value.len()),
+                Some(8 + len.max(if len > 10 { len } else { len + 2 }))
+            );
+        }
+        assert!(store.status().cache_bytes <= limit, "after reading");
+    }
+}
+
+#[test]
+fn a_record_that_could_never_fit_is_refused() {
+    let mut bed = Bed::new();
+    bed.options.cache_bytes = 4 << 20;
+    let store = bed.open();
+    assert!(matches!(big_set(&store, 1, 3 << 20), Err(Error::TooLarge { .. })));
+    assert_eq!(store.count(), 0);
+    big_set(&store, 1, 1 << 20).unwrap();
+}
+
+#[test]
+fn a_full_queue_gives_the_job_back() {
+    let mut bed = Bed::new();
+    bed.options.queue_jobs = 2;
+    let store = bed.open();
+    let (release, gate) = crossbeam_channel::bounded::<()>(0);
+    let (done, answers) = crossbeam_channel::unbounded();
+    let job = |gate: crossbeam_channel::Receiver<()>| {
+        let done = done.clone();
+        ReadJob::new(vec![key(1).into()], move |values| {
+            let _ = gate.recv();
+            done.send(values.is_ok()).unwrap();
+        })
+    };
+    let mut accepted = 0;
+    let refused = loop {
+        assert!(accepted <= 4, "the queue must fill up");
+        match store.try_read(job(gate.clone())) {
+            Ok(()) => accepted += 1,
+            Err(job) => break job,
+        }
+        // The one thread takes what it can into its transaction.
+        std::thread::yield_now();
+    };
+    drop(release);
+    store.submit_read(refused);
+    for _ in 0..=accepted {
+        assert!(answers.recv_timeout(DEADLINE).unwrap());
+    }
+}
+
+#[test]
+fn always_answers_after_a_sync_and_for_many_at_once() {
+    let mut bed = Bed::new();
+    bed.options.sync = SyncMode::Always;
+    let store = bed.open();
+    let (done, answers) = crossbeam_channel::unbounded();
+    for number in 0..500 {
+        let body = body("x");
+        let raw = key(number);
+        let mut batch = store.batch();
+        batch.apply(&Write::Set { key: RecordKey::new(&raw).unwrap(), body: &body });
+        let done = done.clone();
+        batch.commit(move |result| done.send((std::thread::current().name().map(str::to_owned), result)).unwrap());
+    }
+    for _ in 0..500 {
+        let (thread, result) = answers.recv_timeout(DEADLINE).unwrap();
+        result.unwrap();
+        assert_eq!(thread.as_deref(), Some("store-log"));
+    }
+    store.crash();
+    assert_eq!(bed.try_open_at(&bed.image("after")).unwrap().count(), 500);
+}
+
+#[test]
+fn many_and_few_threads_both_work() {
+    for (reads, writes) in [(1, 1), (32, 16)] {
+        let mut bed = Bed::new();
+        bed.options.read_threads = reads;
+        bed.options.write_threads = writes;
+        let store = bed.open();
+        for number in 0..200 {
+            delete(&store, &key(number));
+        }
+        store.close().unwrap();
+        let store = bed.open();
+        let keys = (0..200).map(|number| key(number).into()).collect();
+        let values = answer(|sender| store.read(keys, move |values| sender.send(values).unwrap())).unwrap();
+        assert!(values.iter().all(|value| value.as_ref().is_some_and(|value| value.len() == 8)));
+    }
+}
+
+#[test]
+fn thousands_of_keys_with_one_hash_are_all_right() {
+    let bed = Bed::new();
+    let store = bed.open();
+    let twin = |number: u32| crate::wire::record::raw_key(u64::MAX / 3, &number.to_be_bytes());
+    let empty = crate::wire::record::raw_key(u64::MAX / 3, b"");
+    for number in 0..4000 {
+        set(&store, &twin(number), &number.to_string());
+    }
+    set(&store, &empty, "empty");
+    store.flush().unwrap();
+    assert_eq!((store.count(), store.status().twins), (4001, 4000));
+    for number in (0..4000).step_by(2) {
+        let stored = crate::wire::RecordValue::new(&get(&store, &twin(number)).unwrap()).unwrap().clocktime();
+        let raw = twin(number);
+        let remove = Write::Remove { key: RecordKey::new(&raw).unwrap(), clocktime: stored };
+        assert_eq!(write(&store, &remove), Ok(crate::store::Outcome::Removed));
+    }
+    store.close().unwrap();
+    let store = bed.open();
+    assert_eq!(store.count(), 2001);
+    set(&store, &twin(0), "back");
+    for number in 1..4000 {
+        let expected = (number % 2 == 1).then(|| number.to_string());
+        assert_eq!(data(&store, &twin(number)), expected, "{number}");
+    }
+    store.flush().unwrap();
+    let rows = scan_all(&store, 37);
+    assert_eq!(rows.len(), 2002);
+    let mut keys: Vec<_> = rows.into_iter().map(|row| row.key).collect();
+    keys.sort();
+    keys.dedup();
+    assert_eq!(keys.len(), 2002, "each once");
+    assert_eq!(data(&store, &empty).as_deref(), Some("empty"));
+    assert_eq!(data(&store, &twin(0)).as_deref(), Some("back"));
+}

@@ -1,0 +1,96 @@
+//! Tombstones go when they should, also after a restart, and never with something written since.
+
+use super::bed::*;
+use crate::store::{Store, SweepPolicy};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+fn bed(min: u64, max: u64, memory: u64) -> Bed {
+    let mut bed = Bed::new();
+    bed.options.sweep =
+        SweepPolicy { min_age: Duration::from_secs(min), max_age: Duration::from_secs(max), memory_limit: memory };
+    bed
+}
+
+fn pass(bed: &Bed, seconds: u32) {
+    bed.now.fetch_add(seconds, Ordering::Relaxed);
+}
+
+fn swept_to(store: &Store, left: u64) {
+    wait_until(&format!("{left} tombstones are left, of {}", store.status().tombstones), || {
+        store.flush().unwrap();
+        store.status().tombstones == left
+    });
+}
+
+#[test]
+fn by_age_and_not_before() {
+    let bed = bed(10, 100, 1 << 20);
+    let store = bed.open();
+    for number in 0..1000 {
+        delete(&store, &key(number));
+    }
+    pass(&bed, 50);
+    for number in 1000..1100 {
+        delete(&store, &key(number));
+    }
+    set(&store, &key(2000), "stays");
+    store.flush().unwrap();
+    pass(&bed, 49);
+    store.flush().unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    swept_to(&store, 1100);
+    set(&store, &key(5), "written since");
+    pass(&bed, 3);
+    swept_to(&store, 100);
+    assert_eq!(store.count(), 102);
+    assert_eq!(get(&store, &key(6)), None);
+    assert_eq!(data(&store, &key(5)).as_deref(), Some("written since"));
+    assert!(get(&store, &key(1000)).is_some(), "too young");
+    store.close().unwrap();
+
+    pass(&bed, 60);
+    let store = bed.open();
+    swept_to(&store, 0);
+    assert_eq!(store.count(), 2);
+    assert_eq!(data(&store, &key(2000)).as_deref(), Some("stays"));
+}
+
+#[test]
+fn by_memory_the_oldest_first_and_never_the_youngest() {
+    // A key of 5 to 7 bytes and 8 for each: about 14.
+    let bed = bed(10, 1_000_000, 2000);
+    let store = bed.open();
+    for age in 0..20 {
+        for number in 0..100 {
+            delete(&store, &key(age * 100 + number));
+        }
+        pass(&bed, 1);
+    }
+    wait_until("memory is under its limit, or all that is left is young", || {
+        store.flush().unwrap();
+        store.status().tombstones <= 1000
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    store.flush().unwrap();
+    let left = store.status();
+    assert!(left.tombstones >= 900, "those under the least age stay: {left:?}");
+    assert!(get(&store, &key(1999)).is_some());
+    assert!(get(&store, &key(0)).is_none());
+    pass(&bed, 1000);
+    wait_until("the limit holds", || {
+        store.flush().unwrap();
+        store.status().tombstone_bytes <= 2000
+    });
+    assert!(store.status().tombstone_bytes > 1500, "no more than needed: {:?}", store.status());
+    assert!(get(&store, &key(1999)).is_some(), "the youngest stay");
+}
+
+#[test]
+fn a_minimum_above_the_maximum_is_lowered() {
+    let bed = bed(1000, 5, 1 << 20);
+    let store = bed.open();
+    delete(&store, &key(1));
+    pass(&bed, 7);
+    swept_to(&store, 0);
+}
