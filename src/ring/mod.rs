@@ -52,6 +52,11 @@ impl HashSpace {
         self.seed.clocktime
     }
 
+    /// Where owners change: they are the same for all hashes after one of these up to and including the next.
+    pub fn points(&self) -> &[u64] {
+        &self.points
+    }
+
     /// Whether any node is active; nothing can be served without.
     pub fn is_ready(&self) -> bool {
         self.seed.has_active()

@@ -7,7 +7,9 @@ mod control;
 mod coordinate;
 mod dispatch;
 mod network;
+pub mod replace;
 mod state;
+pub mod stream;
 mod turns;
 mod work;
 

@@ -1,0 +1,3 @@
+//! Rebalancing.
+
+pub mod plan;
