@@ -199,7 +199,8 @@ fn event() -> impl Strategy<Value = Event> {
 
 /// The hash space of these nodes; few differ, and each is used often.
 fn ring(nodes: &BTreeMap<u16, bool>) -> Rc<HashSpace> {
-    thread_local!(static KNOWN: RefCell<HashMap<Vec<(u16, bool)>, Rc<HashSpace>>> = RefCell::default());
+    type Known = HashMap<Vec<(u16, bool)>, Rc<HashSpace>>;
+    thread_local!(static KNOWN: RefCell<Known> = RefCell::default());
     let nodes: Vec<_> = nodes.iter().map(|(number, active)| (*number, *active)).collect();
     KNOWN.with_borrow_mut(|known| known.entry(nodes).or_insert_with_key(|nodes| Rc::new(space(nodes))).clone())
 }

@@ -1,0 +1,126 @@
+//! Open offers, and the stream port on which their targets come for them.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, oneshot};
+
+use super::{HELLO_LEN, read_hello};
+use crate::net;
+use crate::wire::NodeAddress;
+
+/// Time that a connection has to say hello.
+const HELLO_TIME: Duration = Duration::from_secs(10);
+/// Connections that may be about to say hello at once; more are turned away.
+const HELLO_LIMIT: usize = 64;
+/// How long to wait when accepting fails for want of file descriptors or memory.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Binds the stream port. A taken port is not fatal, since every offer carries its address: another one will do.
+pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
+    match net::bind(address) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let listener = net::bind(SocketAddr::new(address.ip(), 0))?;
+            tracing::warn!("stream port {} is taken: using {}", address.port(), listener.local_addr()?.port());
+            Ok(listener)
+        }
+        bound => bound,
+    }
+}
+
+/// Offers that wait for their targets, one for each target.
+#[derive(Debug, Default)]
+pub struct Offers {
+    open: Mutex<HashMap<NodeAddress, Waiting>>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    taker: oneshot::Sender<TcpStream>,
+    id: u64,
+}
+
+impl Offers {
+    /// Opens an offer to `target`; one that is open already is closed by that.
+    pub fn open(self: &Arc<Self>, target: NodeAddress) -> OpenOffer {
+        let (sender, taken) = oneshot::channel();
+        let mut open = self.open.lock();
+        let id = open.get(&target).map_or(0, |waiting| waiting.id + 1);
+        open.insert(target, Waiting { taker: sender, id });
+        OpenOffer { offers: self.clone(), target, id, taken }
+    }
+
+    /// Accepts targets until the future is dropped.
+    pub async fn run(self: Arc<Self>, listener: TcpListener) {
+        let room = Arc::new(Semaphore::new(HELLO_LIMIT));
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    let Ok(place) = room.clone().try_acquire_owned() else {
+                        tracing::warn!(%peer, "turned away: {HELLO_LIMIT} stream connections have not said hello yet");
+                        continue;
+                    };
+                    let offers = self.clone();
+                    tokio::spawn(async move {
+                        offers.welcome(stream, peer).await;
+                        drop(place);
+                    });
+                }
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    tracing::error!(%error, "accept on the stream port");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Hears who has connected and hands the connection to that target's offer.
+    async fn welcome(&self, mut stream: TcpStream, peer: SocketAddr) {
+        let mut hello = [0; HELLO_LEN];
+        match tokio::time::timeout(HELLO_TIME, stream.read_exact(&mut hello)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return tracing::warn!(%peer, "stream connection without a hello: {error}"),
+            Err(_) => return tracing::warn!(%peer, "stream connection without a hello in {} s", HELLO_TIME.as_secs()),
+        }
+        let Ok(target) = read_hello(&hello) else {
+            return tracing::warn!(%peer, "stream connection with a hello that names nobody");
+        };
+        let Some(waiting) = self.open.lock().remove(&target) else {
+            return tracing::warn!(%peer, %target, "stream connection without an offer");
+        };
+        // The offer may just have been given up.
+        let _ = waiting.taker.send(stream);
+    }
+}
+
+/// An offer that waits for its target; dropped, it is closed.
+#[derive(Debug)]
+pub struct OpenOffer {
+    offers: Arc<Offers>,
+    target: NodeAddress,
+    id: u64,
+    taken: oneshot::Receiver<TcpStream>,
+}
+
+impl OpenOffer {
+    /// The target's connection, once it comes. `None`: another offer to it has been opened.
+    pub async fn taken(&mut self) -> Option<TcpStream> {
+        (&mut self.taken).await.ok()
+    }
+}
+
+impl Drop for OpenOffer {
+    fn drop(&mut self) {
+        let mut open = self.offers.open.lock();
+        if open.get(&self.target).is_some_and(|waiting| waiting.id == self.id) {
+            open.remove(&self.target);
+        }
+    }
+}
