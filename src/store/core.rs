@@ -82,6 +82,8 @@ pub(super) struct Core {
     pub(super) twins: AtomicU64,
     pub(super) tombstones: AtomicU64,
     pub(super) tombstone_bytes: AtomicU64,
+    /// Until when no tombstone is swept.
+    tombstones_held: Mutex<Option<Instant>>,
     /// Who waits for a sync (mode `Always`).
     pub(super) sync_waiters: Mutex<Vec<SyncWaiter>>,
     pub(super) sync_signal: Signal,
@@ -132,6 +134,7 @@ impl Core {
             twins: AtomicU64::new(0),
             tombstones: AtomicU64::new(0),
             tombstone_bytes: AtomicU64::new(0),
+            tombstones_held: Mutex::default(),
             sync_waiters: Mutex::default(),
             sync_signal: Signal::default(),
             room_signal: Signal::default(),
@@ -149,6 +152,16 @@ impl Core {
             figures: MergeFigures::default(),
             spare: Mutex::default(),
         }
+    }
+
+    /// Has no tombstone swept for so long from now, whatever was said before.
+    pub(super) fn hold_tombstones(&self, time: Duration) {
+        *self.tombstones_held.lock() = Instant::now().checked_add(time);
+    }
+
+    /// Whether tombstones may be swept now.
+    pub(super) fn may_sweep(&self) -> bool {
+        self.tombstones_held.lock().is_none_or(|until| Instant::now() >= until)
     }
 
     /// Bytes that unmerged records may take.

@@ -224,6 +224,12 @@ impl Store {
         self.ask(Request::Generation)
     }
 
+    /// Has no tombstone swept for so long from now, whatever its age; zero ends an earlier hold. For times in which
+    /// records travel between servers, and one may arrive after the deletion that hides it.
+    pub fn hold_tombstones(&self, time: Duration) {
+        self.inner.core.hold_tombstones(time);
+    }
+
     /// A blob stored by [`Store::state_put`]. Blocks for a read.
     pub fn state_get(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         self.inner.core.with_connection(|connection| tree::get_state(connection, name))

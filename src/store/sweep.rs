@@ -49,7 +49,7 @@ impl Sweep {
         }
         let tally = tree.tally();
         let now = core.clock.seconds();
-        if tally.tombstones == 0 || now <= self.done_until {
+        if tally.tombstones == 0 || now <= self.done_until || !core.may_sweep() {
             return Ok(false);
         }
         let left = tally.tombstone_bytes.saturating_sub(self.removed_bytes);

@@ -2,7 +2,7 @@
 
 use super::bed::*;
 use crate::clock::ClockTime;
-use crate::store::{Applied, Error, OpenError, Outcome, Write};
+use crate::store::{Applied, Error, OpenError, Outcome, Store, Write};
 use crate::wire::{RecordKey, RecordValue, record};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -240,4 +240,24 @@ fn records_written_during_a_merge_are_merged_by_the_next() {
     });
     store.flush().unwrap();
     assert_eq!(scan_all(&store, 1000).len() as u64, RECORDS);
+}
+
+#[test]
+fn tombstones_that_are_held_are_not_swept() {
+    let beds = [Bed::new(), Bed::new()].map(|mut bed| {
+        bed.options.sweep.max_age = std::time::Duration::from_secs(10);
+        bed
+    });
+    let [held, free] = beds.each_ref().map(Bed::open);
+    held.hold_tombstones(DEADLINE);
+    for (bed, store) in beds.iter().zip([&held, &free]) {
+        delete(store, &key(1));
+        bed.now.fetch_add(60, Ordering::Relaxed);
+        store.flush().unwrap();
+    }
+    let swept = |store: &Store| get(store, &key(1)).is_none();
+    wait_until("the free one is swept", || swept(&free));
+    assert!(!swept(&held));
+    held.hold_tombstones(std::time::Duration::ZERO);
+    wait_until("the other is swept, too", || swept(&held));
 }
