@@ -12,6 +12,10 @@ use crate::wire::{RecordKey, RecordValue, pack};
 
 /// Bytes gathered before they are handed to the compressor, whose calls are dear for single records.
 const PORTION: usize = 64 << 10;
+/// Output that the compressor may be holding back, at most.
+const HELD_BACK: u64 = 128 << 10;
+/// Bytes around a record, or around all of them, at most.
+const FRAME: u64 = 16;
 /// Fast beats small: the streams of a replace cross a local network once.
 const LEVEL: u32 = 1;
 
@@ -53,9 +57,15 @@ impl<W: Write> Encoder<W> {
         self.records
     }
 
-    /// At most how long the stream has become, in bytes, apart from what the compressor holds back (under 128 KiB).
+    /// How long the stream may be when it is ended now, in bytes.
     pub fn size(&self) -> u64 {
-        self.zlib.total_out() + self.plain.len() as u64
+        let compressed = self.zlib.total_out().saturating_add(HELD_BACK).min(at_most(self.zlib.total_in()));
+        compressed.saturating_add(at_most(self.plain.len() as u64))
+    }
+
+    /// How long a record may make a stream.
+    pub fn size_of(key: RecordKey<'_>, value: RecordValue<'_>) -> u64 {
+        at_most((key.bytes().len() + value.bytes().len()) as u64).saturating_add(FRAME)
     }
 
     /// Ends the stream and returns what it was written to.
@@ -99,6 +109,11 @@ impl Chunk {
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
+}
+
+/// What `len` bytes can become: at this level noise grows by up to a bit for each byte.
+fn at_most(len: u64) -> u64 {
+    len.saturating_add(len / 8)
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub use offers::{Offers, OpenOffer, bind};
 pub use receive::{Receiver, Sink, Stored};
 pub use send::send;
 
-use crate::wire;
+use crate::{store, wire};
 
 /// A side that shows no progress for this long is given up.
 pub const SILENCE: Duration = Duration::from_mins(1);
@@ -67,8 +67,11 @@ pub enum Error {
     #[error("unexpected byte {0:#04x} from the target")]
     Unexpected(u8),
     /// Storing what arrived failed.
-    #[error("store: {0}")]
-    Store(String),
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// Too many streams are being fetched already.
+    #[error("too many streams at a time")]
+    Busy,
 }
 
 #[cfg(test)]

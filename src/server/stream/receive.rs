@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Decoder, Error, NIL, RecordBatch, SIGN, SIGN_INTERVAL, write_hello};
+use crate::store;
 use crate::wire::NodeAddress;
 
 /// Bytes taken from the connection at a time.
@@ -27,7 +28,7 @@ const STREAMS: usize = 16;
 const PROGRESS: usize = 64 << 10;
 
 /// Says that a batch is in the store for good, or why not.
-pub type Stored = Box<dyn FnOnce(Result<(), String>) + Send>;
+pub type Stored = Box<dyn FnOnce(Result<(), store::Error>) + Send>;
 
 /// Where received records go.
 pub trait Sink: Send + Sync + 'static {
@@ -121,7 +122,7 @@ struct Transfer<'a> {
     sink: &'a dyn Sink,
     batch: RecordBatch,
     /// Batches that the store is busy with, oldest first.
-    in_flight: VecDeque<oneshot::Receiver<Result<(), String>>>,
+    in_flight: VecDeque<oneshot::Receiver<Result<(), store::Error>>>,
     /// Signs of life given.
     signs: u64,
     silence: Duration,
@@ -166,7 +167,7 @@ impl Transfer<'_> {
     async fn oldest(&mut self) -> Result<(), Error> {
         match self.in_flight.pop_front() {
             None => Ok(()),
-            Some(stored) => stored.await.unwrap_or_else(|_| Err("closed".into())).map_err(Error::Store),
+            Some(stored) => Ok(stored.await.unwrap_or(Err(store::Error::Closed))?),
         }
     }
 

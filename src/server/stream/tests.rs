@@ -52,7 +52,7 @@ struct Kept {
 impl Sink for Kept {
     fn store(&self, batch: RecordBatch, stored: Stored) {
         if self.fails {
-            return stored(Err("disk full".into()));
+            return stored(Err(crate::store::Error::Failed("disk full".into())));
         }
         self.records.lock().extend(batch.iter().map(|(key, value)| (key.bytes().to_vec(), value.bytes().to_vec())));
         stored(Ok(()));
