@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::rebalance;
 use super::state::Shared;
 use super::work::Refused;
 use crate::clock::unix_seconds;
@@ -49,7 +50,7 @@ fn flags(server: &Shared) -> u32 {
     let spaces = server.spaces();
     let inactive = u32::from(!spaces.whs.is_active(server.address));
     let differ = u32::from(!spaces.whs.same_nodes(&spaces.rhs));
-    inactive | differ << 1 | server.replace_flags()
+    inactive | differ << 1 | rebalance::flags(server)
 }
 
 /// Counting may have to look at the disk: not on a network thread.
@@ -81,6 +82,7 @@ fn full_status(server: &Arc<Shared>, reply: Reply) {
             "rhs": {"clocktime": spaces.rhs.clocktime().0, "nodes": nodes(&spaces.rhs)},
             "items": server.store.count(),
             "store": server.store.status(),
+            "replace": rebalance::progress(&server),
         });
         reply.ok(|out| pack::raw(out, status.to_string().as_bytes()));
     });

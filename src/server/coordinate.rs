@@ -123,6 +123,9 @@ pub(super) fn submit(server: &Arc<Shared>, submissions: Vec<Submission>) {
             move |index, outcome| {
                 let mut state = deciding.lock();
                 let Some(submission) = state.0.get_mut(index).and_then(Option::take) else { return };
+                if let Ok(key) = RecordKey::new(&submission.key) {
+                    server.late_writes.note(key);
+                }
                 let mut targets = Vec::new();
                 if replicates(outcome) {
                     server.spaces().targets(own, submission.hash(), |target| targets.push(target));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::state::Shared;
 use super::work::{Refused, Work};
-use super::{control, network};
+use super::{control, network, rebalance};
 use crate::net::{Link, LinkKind, Reply, Service, Session};
 use crate::wire::method::{ErrorCode, Method, Role};
 use crate::wire::{NodeAddress, Request, pack, params};
@@ -106,20 +106,20 @@ fn from_node<'r>(
             let (seed, clock, full) = params::replace_copy_start(params)?;
             server.clock.adjust(clock);
             work.answer(msgid, |out| pack::bool(out, true));
-            network::copy_start(server, seed, full, manager);
+            rebalance::copy_start(server, seed, full, manager);
         }
         Method::ReplaceDeleteStart => {
             let manager = only_manager(server, link, method)?;
             let (seed, clock) = params::seed_and_clock(params)?;
             server.clock.adjust(clock);
             work.answer(msgid, |out| pack::bool(out, true));
-            network::delete_start(server, &seed, manager);
+            rebalance::delete_start(server, &seed, manager);
         }
         Method::ReplaceOffer => {
             if !work.sender_is_member() {
                 return Err(refuse(link, method));
             }
-            network::take_offer(server, params::replace_offer(params)?, Reply::new(link, msgid));
+            rebalance::take_offer(server, params::replace_offer(params)?, Reply::new(link, msgid));
         }
         Method::CreateBackup => {
             only_manager(server, link, method)?;

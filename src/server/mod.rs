@@ -7,6 +7,7 @@ mod control;
 mod coordinate;
 mod dispatch;
 mod network;
+mod rebalance;
 pub mod replace;
 mod state;
 pub mod stream;
@@ -31,6 +32,7 @@ use crate::store::{self, Store};
 use crate::wire::method::Role;
 use crate::wire::{Init, NodeAddress};
 use dispatch::Dispatch;
+use replace::Replace;
 use state::Shared;
 
 /// How often stalled connections are looked for.
@@ -42,6 +44,9 @@ pub enum StartError {
     /// The listening port is taken, or its address is not of this machine.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, io::Error),
+    /// There is no stream port to be had, or the state of the last replace cannot be read.
+    #[error("replace: {0}")]
+    Stream(io::Error),
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] store::OpenError),
@@ -56,6 +61,7 @@ pub enum StartError {
 /// A running server.
 pub struct Server {
     shared: Arc<Shared>,
+    replace: Arc<Replace>,
     /// The peers hold it weakly.
     _service: Arc<dyn Service>,
     tasks: JoinSet<()>,
@@ -89,6 +95,7 @@ impl Server {
         shared.peers.serve(&service);
         shared.clients.serve(&service);
 
+        let replace = rebalance::start(&shared).map_err(StartError::Stream)?;
         let mut tasks = JoinSet::new();
         tasks.spawn(listener.run(shared.peers.clone()));
         tasks.spawn(network::keep_alive(shared.clone()));
@@ -98,7 +105,7 @@ impl Server {
         }));
         tasks.spawn(every(shared.clone(), REAP_INTERVAL, |shared| shared.peers.reap()));
         tracing::info!(%address, store = %shared.config.store.path.display(), "listening");
-        Ok(Self { shared, _service: service, tasks })
+        Ok(Self { shared, replace, _service: service, tasks })
     }
 
     /// Who this server is, with the port that binding chose.
@@ -111,6 +118,7 @@ impl Server {
     /// Accepts no more, finishes what is under way until `deadline`, and closes the store.
     pub async fn stop(mut self, deadline: Instant) {
         self.tasks.abort_all();
+        self.replace.stop();
         if !self.shared.peers.drain_clients(deadline).await {
             tracing::warn!("some requests were still under way at the end");
         }

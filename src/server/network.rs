@@ -87,7 +87,8 @@ pub(super) fn take_synced(server: &Arc<Shared>, from: NodeAddress, whs: Seed, rh
     })
 }
 
-fn take(
+/// Takes what `which` gives of the hash spaces held; says whether that was any.
+pub(super) fn take(
     server: &Arc<Shared>,
     from: NodeAddress,
     which: impl FnOnce(&HashSpace, &HashSpace) -> (Option<Seed>, Option<Seed>),
@@ -174,28 +175,5 @@ impl Shared {
         if clocktime.seconds() >= self.clock.seconds().saturating_add(SKEW_SECONDS) {
             warn_of_skew(link.peer(), clocktime);
         }
-    }
-}
-/// Stands in until records are moved: takes the hash space and reports the end of the copy.
-pub(super) fn copy_start(server: &Arc<Shared>, seed: Seed, _full: bool, manager: NodeAddress) {
-    let clocktime = seed.clocktime;
-    take(server, manager, |_, _| (Some(seed), None));
-    end(server, manager, Method::ReplaceCopyEnd, clocktime);
-}
-/// Stands in until records are moved.
-pub(super) fn delete_start(server: &Arc<Shared>, seed: &Seed, manager: NodeAddress) {
-    take(server, manager, |_, _| (None, Some(seed.clone())));
-    end(server, manager, Method::ReplaceDeleteEnd, seed.clocktime);
-}
-fn end(server: &Arc<Shared>, manager: NodeAddress, method: Method, clocktime: ClockTime) {
-    let clock = server.clock.take();
-    let session = server.peers.session(manager);
-    session.call(method, STEPS, |out| params::write_replace_end(out, clocktime, clock), Box::new(|_| ()));
-}
-/// Stands in until records are moved.
-pub(super) fn take_offer(_server: &Arc<Shared>, _from: NodeAddress, _reply: crate::net::Reply) {}
-impl Shared {
-    pub(super) fn replace_flags(&self) -> u32 {
-        0
     }
 }

@@ -4,8 +4,8 @@
 //! runs.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 
 use super::Config;
 use super::coordinate::Submission;
+use super::replace::{LateWrites, Replace};
 use super::turns::Turns;
 use crate::binlog::Binlog;
 use crate::clock::Clock;
@@ -103,6 +104,10 @@ pub(super) struct Shared {
     /// Turns at the store's read pool and at its write pool.
     pub(super) reads: Turns,
     pub(super) writes: Turns,
+    /// Where every write is noted for a replace.
+    pub(super) late_writes: LateWrites,
+    /// Set when the server has started; the server owns it, which reaches this.
+    pub(super) replace: OnceLock<Weak<Replace>>,
     spaces: RwLock<Arc<Spaces>>,
     /// Set while the clocks of the other servers are being asked for: no write is coordinated before.
     learning: AtomicBool,
@@ -136,6 +141,8 @@ impl Shared {
             binary_log,
             started: Instant::now(),
             runtime: Handle::current(),
+            late_writes: LateWrites::default(),
+            replace: OnceLock::new(),
             spaces: RwLock::default(),
             learning: AtomicBool::new(false),
             held: Mutex::default(),

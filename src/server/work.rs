@@ -184,7 +184,10 @@ impl<'a, 'r> Work<'a, 'r> {
             return Ok(());
         }
         match self.batch().apply(&change.as_write(key, body)) {
-            Applied::Done(outcome) => self.decided.push(Decided { msgid, change, wait, key, body, outcome }),
+            Applied::Done(outcome) => {
+                self.server.late_writes.note(key);
+                self.decided.push(Decided { msgid, change, wait, key, body, outcome });
+            }
             Applied::Later => {
                 let submission = Submission::new(change, wait, key, body, Reply::new(self.link, msgid));
                 self.deferred.push(Deferred::Coordinate(submission));
@@ -225,7 +228,10 @@ impl<'a, 'r> Work<'a, 'r> {
         self.server.clock.adjust(clock);
         let write = Write::Update { key, value: RecordValue::new(value)?, touch: false };
         match self.batch().apply(&write) {
-            Applied::Done(outcome) => self.answers.push((msgid, Answer::Bool(was_stored(outcome)))),
+            Applied::Done(outcome) => {
+                self.server.late_writes.note(key);
+                self.answers.push((msgid, Answer::Bool(was_stored(outcome))));
+            }
             Applied::Later => {
                 self.deferred.push(Deferred::Replica(OwnedWrite::from(&write), Reply::new(self.link, msgid)));
             }
@@ -374,6 +380,8 @@ fn read_misses(server: &Arc<Shared>, misses: Vec<Miss>) {
 /// Stores on the store's write threads the copies that need the previous record from the disk.
 fn store_replicas(server: &Arc<Shared>, replicas: Vec<(OwnedWrite, Reply)>) {
     let (writes, replies): (Vec<_>, Vec<_>) = replicas.into_iter().unzip();
+    let keys: Vec<Box<[u8]>> = writes.iter().map(|write: &OwnedWrite| write.key().into()).collect();
+    let noting = server.clone();
     let stored = Arc::new(parking_lot::Mutex::new(vec![None; replies.len()]));
     let decided = stored.clone();
     let store = server.store.clone();
@@ -381,6 +389,9 @@ fn store_replicas(server: &Arc<Shared>, replicas: Vec<(OwnedWrite, Reply)>) {
         store.write(
             writes,
             move |index, outcome| {
+                if let Some(key) = keys.get(index).and_then(|key| RecordKey::new(key).ok()) {
+                    noting.late_writes.note(key);
+                }
                 if let Some(slot) = decided.lock().get_mut(index) {
                     *slot = Some(was_stored(outcome));
                 }

@@ -1,3 +1,430 @@
-//! Rebalancing.
+//! Rebalancing: what a server does between a manager's `ReplaceCopyStart` and its own `ReplaceDeleteEnd`.
+//!
+//! [`Replace`] holds the phase and runs at most one copy or deletion at a time; [`plan`] decides, [`copy`], [`delete`]
+//! and the streams of [`super::stream`] carry out. It reaches the rest of the server through [`Host`] only, and knows
+//! nothing of requests and who may send them. `docs/replace.md` tells the whole story.
 
+mod copy;
+mod delete;
+mod deliver;
+mod gather;
+mod job;
+mod late;
 pub mod plan;
+mod progress;
+mod sink;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
+
+use crate::clock::{Clock, ClockTime};
+use crate::net::{Peers, STEPS};
+use crate::ring::HashSpace;
+use crate::store::{self, Store};
+use crate::wire::NodeAddress;
+use crate::wire::method::{ErrorCode, Method};
+use crate::wire::params::{self, Seed};
+
+use super::stream::{self, Offers, Receiver, SILENCE};
+use job::{Job, Ledger};
+pub use late::LateWrites;
+use late::{Watch, Written};
+use plan::Plan;
+use progress::Counters;
+pub use progress::Progress;
+use sink::StoreSink;
+
+/// Bit of `GetStatus` 11: this server copies.
+pub const FLAG_COPYING: u32 = 4;
+/// Bit of `GetStatus` 11: this server deletes.
+pub const FLAG_DELETING: u32 = 8;
+
+/// Time after which every server knows a hash space that a manager has sent to all of them.
+const SETTLE: Duration = Duration::from_secs(1);
+/// Tombstones are not swept for this long after a sign of a replace: one must outlive the record it hides, which may
+/// be in a stream that is offered several times before it arrives.
+pub const TOMBSTONE_LEASE: Duration = Duration::from_mins(5);
+/// Offers that may be waiting or under way; more are refused, and offered again.
+const OFFER_LIMIT: usize = 256;
+/// Pause before an end is reported again; doubled each time, up to [`REPORT_PAUSE_MAX`].
+const REPORT_PAUSE_MIN: Duration = Duration::from_millis(100);
+/// See [`REPORT_PAUSE_MIN`].
+const REPORT_PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// What a rebalance needs of its server.
+pub trait Host: Send + Sync + 'static {
+    /// The records.
+    fn store(&self) -> &Store;
+    /// Cluster connections.
+    fn peers(&self) -> &Arc<Peers>;
+    /// The server's clock.
+    fn clock(&self) -> &Clock;
+    /// Who this server is.
+    fn address(&self) -> NodeAddress;
+    /// Where the server notes the keys that are written.
+    fn late_writes(&self) -> &LateWrites;
+    /// whs and rhs as they stand.
+    fn spaces(&self) -> (Arc<HashSpace>, Arc<HashSpace>);
+    /// Takes `seed`, from `manager`, as whs unless the one held is newer; says whether it did.
+    fn take_whs(&self, seed: &Seed, manager: NodeAddress) -> bool;
+    /// Takes `seed`, from `manager`, as rhs unless the one held is newer; says whether it did.
+    fn take_rhs(&self, seed: &Seed, manager: NodeAddress) -> bool;
+}
+
+/// Settings of a rebalance.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `-f`: where temporary files of offers are.
+    pub offer_dir: PathBuf,
+    /// `-M`: bytes that temporary files may take together; 0 for no limit but that of two streams for each target.
+    pub file_limit: u64,
+    /// Largest record accepted from a stream, in bytes.
+    pub record_limit: usize,
+    /// Time to connect to an offerer's stream port.
+    pub connect_timeout: Duration,
+    /// Time without progress after which the other side of a stream is given up.
+    pub silence: Duration,
+    /// Time after which all servers have learned what a manager tells them.
+    pub settle: Duration,
+}
+
+impl Settings {
+    /// The protocol's times, with these limits.
+    pub fn new(offer_dir: PathBuf, file_limit: u64, record_limit: usize, connect_timeout: Duration) -> Self {
+        Self { offer_dir, file_limit, record_limit, connect_timeout, silence: SILENCE, settle: SETTLE }
+    }
+}
+
+/// Why a copy or a deletion did not end well.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("{0} streams or batches of deletions were not taken by their targets")]
+    Undelivered(usize),
+    #[error("the hash space has changed meanwhile")]
+    Void,
+    #[error("cancelled")]
+    Cancelled,
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error("temporary file in {0}: {1}")]
+    File(PathBuf, io::Error),
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+}
+
+/// What all parts of a rebalance share.
+struct Context {
+    host: Arc<dyn Host>,
+    settings: Settings,
+    offers: Arc<Offers>,
+    /// Where targets fetch their streams.
+    stream_address: NodeAddress,
+    progress: Counters,
+}
+
+impl Context {
+    fn file_failure(&self, error: io::Error) -> Failure {
+        Failure::File(self.settings.offer_dir.clone(), error)
+    }
+}
+
+/// The time in which some servers may not know yet what a manager has told all of them.
+#[derive(Debug, Clone, Copy)]
+struct Settling {
+    until: Instant,
+    watch: Watch,
+}
+
+impl Settling {
+    /// Waits until it is over, asking `check` now and then whether to go on; returns what was written meanwhile.
+    fn wait(self, context: &Context, check: impl Fn() -> Result<(), Failure>) -> Result<Written, Failure> {
+        loop {
+            check()?;
+            let left = self.until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(context.host.late_writes().take(self.watch));
+            }
+            std::thread::sleep(left.min(Duration::from_millis(10)));
+        }
+    }
+}
+
+/// Where this server is in a rebalance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Nothing is under way, or it did not end well.
+    Idle,
+    Copying,
+    /// Copied without fault; the manager is being told, and may have things deleted.
+    Copied,
+    Deleting,
+}
+
+struct State {
+    phase: Phase,
+    /// The replace that has been copied for without fault.
+    job: Option<Job>,
+    /// Of the hash space that the last copy was begun for; it may not have been taken yet.
+    newest: ClockTime,
+    /// Counts what has been begun: whoever was cancelled has no say any more.
+    run: u64,
+    task: Option<AbortHandle>,
+}
+
+impl State {
+    /// Cancels what is under way and begins something; the number is that of the new run.
+    fn begin(&mut self, phase: Phase) -> u64 {
+        self.cancel();
+        self.phase = phase;
+        self.run += 1;
+        self.run
+    }
+
+    fn cancel(&mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+    }
+}
+
+/// A server's part in rebalancing.
+pub struct Replace {
+    context: Arc<Context>,
+    ledger: Ledger,
+    receiver: Receiver,
+    offers_taken: Semaphore,
+    state: Mutex<State>,
+    listening: AbortHandle,
+}
+
+impl std::fmt::Debug for Replace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Replace({:?})", self.state.lock().phase)
+    }
+}
+
+impl Replace {
+    /// Starts listening for targets and takes up what a restart has interrupted. Must be called within a runtime.
+    ///
+    /// `listener` is the stream port, from [`stream::bind`]. Reads the store: may block for a moment.
+    pub fn start(host: Arc<dyn Host>, settings: Settings, listener: StdListener) -> io::Result<Arc<Self>> {
+        let port = listener.local_addr()?.port();
+        let stream_address = NodeAddress::new(SocketAddr::new(host.address().socket().ip(), port));
+        let listener = TcpListener::from_std(listener)?;
+        let offers = Arc::new(Offers::default());
+        let listening = tokio::spawn(offers.clone().run(listener)).abort_handle();
+        let ledger = Ledger::new(host.store().clone());
+        let job = Job::load(host.store()).map_err(io::Error::other)?.filter(|job| job.copied);
+        let phase = if job.is_some() { Phase::Copied } else { Phase::Idle };
+        let (address, settings_) = (host.address(), settings.clone());
+        let context = Arc::new(Context { host, settings, offers, stream_address, progress: Counters::default() });
+        let sink = Arc::new(StoreSink::new(context.clone()));
+        let receiver =
+            Receiver::new(address, sink, settings_.record_limit, settings_.connect_timeout, settings_.silence);
+        Ok(Arc::new(Self {
+            context,
+            ledger,
+            receiver,
+            offers_taken: Semaphore::new(OFFER_LIMIT),
+            state: Mutex::new(State { phase, job, newest: ClockTime::default(), run: 0, task: None }),
+            listening,
+        }))
+    }
+
+    /// Where targets fetch their streams.
+    pub fn stream_address(&self) -> NodeAddress {
+        self.context.stream_address
+    }
+
+    /// `ReplaceCopyStart` of a manager: takes `seed` as whs and copies what it calls for.
+    ///
+    /// Cancels what was under way. A seed older than the hash space held is ignored.
+    pub fn copy_start(self: &Arc<Self>, seed: Seed, full: bool, manager: NodeAddress) {
+        let host = &self.context.host;
+        let mut state = self.state.lock();
+        let (whs, _) = host.spaces();
+        let clocktime = seed.clocktime;
+        if clocktime.is_before(whs.clocktime()) || clocktime.is_before(state.newest) {
+            tracing::warn!(%manager, seed = %clocktime, whs = %whs.clocktime(), "replace for an old hash space ignored");
+            return;
+        }
+        let run = state.begin(Phase::Copying);
+        state.newest = clocktime;
+        state.job = None;
+        let watch = host.late_writes().watch();
+        host.store().hold_tombstones(TOMBSTONE_LEASE);
+        self.context.progress.reset();
+        tracing::info!(%manager, seed = %clocktime, full, "replace: copying");
+        let replace = self.clone();
+        let copying = async move {
+            let begun = Instant::now();
+            let copied = replace.copy(seed, full, manager, watch).await;
+            replace.context.host.late_writes().take(watch);
+            match copied {
+                Ok(job) => {
+                    replace.ended(run, Phase::Copied, Some(job));
+                    tracing::info!(seed = %clocktime, "replace: copied in {:.1?} {}", begun.elapsed(), replace.progress());
+                    replace.report(Method::ReplaceCopyEnd, manager, clocktime).await;
+                }
+                Err(error) => {
+                    replace.ended(run, Phase::Idle, None);
+                    tracing::error!(seed = %clocktime, "replace: copying failed, nothing will be deleted: {error}");
+                }
+            }
+        };
+        state.task = Some(tokio::spawn(copying).abort_handle());
+    }
+
+    async fn copy(&self, seed: Seed, full: bool, manager: NodeAddress, watch: Watch) -> Result<Job, Failure> {
+        let host = &self.context.host;
+        // Before the hash space is taken: what is written here by it is of this generation.
+        let generation = self.ledger.begin().await?;
+        if seed.has_active() && !host.take_whs(&seed, manager) {
+            return Err(Failure::Void);
+        }
+        let settling = Settling { until: Instant::now() + self.context.settings.settle, watch };
+        let (_, old) = host.spaces();
+        let mut job = Job { generation, full, copied: false, old: old.seed().clone(), new: seed };
+        // From here on until all is copied, a restart finds that nothing may be deleted.
+        self.ledger.store(Some(&job)).await?;
+        let plan = self.plan(&job).await?;
+        copy::run(&self.context, &job, &plan, settling).await?;
+        job.copied = true;
+        self.ledger.store(Some(&job)).await?;
+        Ok(job)
+    }
+
+    /// A run has come to its end, unless it was cancelled before.
+    fn ended(&self, run: u64, phase: Phase, job: Option<Job>) {
+        let mut state = self.state.lock();
+        if state.run == run {
+            state.phase = phase;
+            state.job = job;
+        }
+    }
+
+    /// Works out the plan, away from the network threads.
+    async fn plan(&self, job: &Job) -> Result<Arc<Plan>, Failure> {
+        let (job, me) = (job.clone(), self.context.host.address());
+        let plan = move || Plan::new(&HashSpace::new(job.old), &HashSpace::new(job.new), me, job.full);
+        tokio::task::spawn_blocking(plan).await.map(Arc::new).map_err(|_| Failure::Cancelled)
+    }
+
+    /// `ReplaceDeleteStart` of a manager: takes `seed` as rhs and drops what this server need not keep.
+    ///
+    /// Does nothing unless exactly this replace was copied here without fault.
+    pub fn delete_start(self: &Arc<Self>, seed: &Seed, manager: NodeAddress) {
+        let host = &self.context.host;
+        let mut state = self.state.lock();
+        let (whs, _) = host.spaces();
+        let job = state.job.clone().filter(|job| job.new.clocktime == seed.clocktime);
+        let Some(job) = job.filter(|_| whs.clocktime() == seed.clocktime) else {
+            tracing::warn!(%manager, seed = %seed.clocktime, "deletion for a replace that was not copied here ignored");
+            return;
+        };
+        let run = state.begin(Phase::Deleting);
+        let watch = host.late_writes().watch();
+        host.take_rhs(seed, manager);
+        let settling = Settling { until: Instant::now() + self.context.settings.settle, watch };
+        let replace = self.clone();
+        let deleting = async move {
+            let (clocktime, begun) = (job.new.clocktime, Instant::now());
+            let deleted = replace.delete(&job, settling).await;
+            replace.context.host.late_writes().take(watch);
+            match deleted {
+                Ok(()) => {
+                    replace.ended(run, Phase::Idle, None);
+                    tracing::info!(seed = %clocktime, "replace: deleted in {:.1?} {}", begun.elapsed(), replace.progress());
+                    replace.report(Method::ReplaceDeleteEnd, manager, clocktime).await;
+                }
+                Err(error) => {
+                    // It may be begun again.
+                    replace.ended(run, Phase::Copied, Some(job));
+                    tracing::error!(seed = %clocktime, "replace: deleting failed: {error}");
+                }
+            }
+        };
+        state.task = Some(tokio::spawn(deleting).abort_handle());
+    }
+
+    async fn delete(&self, job: &Job, settling: Settling) -> Result<(), Failure> {
+        let plan = self.plan(job).await?;
+        delete::run(&self.context, plan, job.generation, settling).await?;
+        self.ledger.store(None).await?;
+        // All streams of the replace have arrived.
+        self.context.host.store().hold_tombstones(Duration::ZERO);
+        Ok(())
+    }
+
+    /// Tells the manager that a phase has ended, until it answers.
+    async fn report(&self, method: Method, manager: NodeAddress, clocktime: ClockTime) {
+        let host = &self.context.host;
+        let mut pause = REPORT_PAUSE_MIN;
+        loop {
+            let clock = host.clock().take();
+            let write = |out: &mut Vec<u8>| params::write_replace_end(out, clocktime, clock);
+            match host.peers().session(manager).ask(method, STEPS, write).await {
+                Err(error @ (ErrorCode::TransportLost | ErrorCode::NodeLost | ErrorCode::TimedOut)) => {
+                    tracing::debug!(%manager, ?method, %error, "not answered; telling again");
+                }
+                Err(error) => return tracing::warn!(%manager, ?method, "answered with an error: {error}"),
+                Ok(_) => return,
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(REPORT_PAUSE_MAX);
+        }
+    }
+
+    /// `ReplaceOffer` of another server: fetches the stream and stores it; returns when all of it is stored.
+    pub async fn offer(&self, offerer: NodeAddress) -> Result<(), stream::Error> {
+        let Ok(_place) = self.offers_taken.try_acquire() else {
+            tracing::warn!(peer = %offerer, "offer refused: {OFFER_LIMIT} are under way");
+            return Err(stream::Error::Busy);
+        };
+        self.ledger.before_stream().await?;
+        self.context.host.store().hold_tombstones(TOMBSTONE_LEASE);
+        let fetched = self.receiver.fetch(offerer).await;
+        match &fetched {
+            Ok(records) => tracing::debug!(peer = %offerer, records, "stream stored"),
+            Err(error) => tracing::warn!(peer = %offerer, "stream not taken: {error}"),
+        }
+        fetched.map(drop)
+    }
+
+    /// [`FLAG_COPYING`] and [`FLAG_DELETING`], as they apply.
+    pub fn status_flags(&self) -> u32 {
+        match self.state.lock().phase {
+            Phase::Copying => FLAG_COPYING,
+            Phase::Deleting => FLAG_DELETING,
+            Phase::Idle | Phase::Copied => 0,
+        }
+    }
+
+    /// Figures of the replace that is under way, or of the last one.
+    pub fn progress(&self) -> Progress {
+        self.context.progress.read()
+    }
+
+    /// Ends everything under way; what was copied without fault is remembered. The store stays open.
+    pub fn stop(&self) {
+        self.listening.abort();
+        self.state.lock().cancel();
+    }
+}
+
+impl Drop for Replace {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests;

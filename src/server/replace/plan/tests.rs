@@ -238,10 +238,12 @@ impl Cluster {
         self.expected.insert(hash, (time, live));
     }
 
-    /// At most two of a hash space may be away, so that one of three owners is always there.
+    /// So many may be away that one owner of every key is there.
     fn lose(&mut self, number: u16) -> bool {
-        let worst = [&self.whs, &self.rhs].map(|nodes| away(nodes) + usize::from(nodes.get(&number) == Some(&true)));
-        if !self.servers[usize::from(number)].up || worst.into_iter().any(|away| away > 2) {
+        let bearable = |nodes: &BTreeMap<u16, bool>| {
+            away(nodes) + usize::from(nodes.get(&number) == Some(&true)) < nodes.len().min(OWNERS)
+        };
+        if !self.servers[usize::from(number)].up || !bearable(&self.whs) || !bearable(&self.rhs) {
             return false;
         }
         self.servers[usize::from(number)].up = false;

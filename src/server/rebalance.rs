@@ -1,0 +1,113 @@
+//! The replace as a part of a server: what it may reach of the rest, and the requests that lead to it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::network;
+use super::replace::{Host, LateWrites, Replace, Settings};
+use super::state::Shared;
+use super::stream;
+use crate::clock::Clock;
+use crate::net::{Peers, Reply};
+use crate::ring::HashSpace;
+use crate::store::Store;
+use crate::wire::NodeAddress;
+use crate::wire::method::ErrorCode;
+use crate::wire::params::Seed;
+
+/// What a replace sees of its server.
+struct Access(Arc<Shared>);
+
+impl Host for Access {
+    fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    fn peers(&self) -> &Arc<Peers> {
+        &self.0.peers
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    fn address(&self) -> NodeAddress {
+        self.0.address
+    }
+
+    fn late_writes(&self) -> &LateWrites {
+        &self.0.late_writes
+    }
+
+    fn spaces(&self) -> (Arc<HashSpace>, Arc<HashSpace>) {
+        let spaces = self.0.spaces();
+        (spaces.whs.clone(), spaces.rhs.clone())
+    }
+
+    fn take_whs(&self, seed: &Seed, manager: NodeAddress) -> bool {
+        network::take(&self.0, manager, |whs, _| (newer(whs, seed), None))
+    }
+
+    fn take_rhs(&self, seed: &Seed, manager: NodeAddress) -> bool {
+        network::take(&self.0, manager, |_, rhs| (None, newer(rhs, seed)))
+    }
+}
+
+/// `seed`, unless what is held is newer.
+fn newer(held: &HashSpace, seed: &Seed) -> Option<Seed> {
+    let obsolete = held.is_ready() && seed.clocktime.is_before(held.clocktime());
+    (!obsolete).then(|| seed.clone())
+}
+
+/// Binds the stream port and starts what serves it. Reads the store: may block for a moment.
+pub(super) fn start(server: &Arc<Shared>) -> io::Result<Arc<Replace>> {
+    let config = &server.config;
+    let listener = stream::bind(SocketAddr::new(config.bind.ip(), config.stream_port))?;
+    let limit = config.offer_limit.unwrap_or(0);
+    let settings = Settings::new(config.offer_dir.clone(), limit, config.limits.message, config.dial.timeout);
+    let replace = Replace::start(Arc::new(Access(server.clone())), settings, listener)?;
+    // Set once: a server starts once.
+    let _ = server.replace.set(Arc::downgrade(&replace));
+    Ok(replace)
+}
+
+/// The replace of a server that is not being stopped.
+fn running(server: &Shared) -> Option<Arc<Replace>> {
+    server.replace.get()?.upgrade()
+}
+
+/// `ReplaceCopyStart`.
+pub(super) fn copy_start(server: &Shared, seed: Seed, full: bool, manager: NodeAddress) {
+    if let Some(replace) = running(server) {
+        replace.copy_start(seed, full, manager);
+    }
+}
+
+/// `ReplaceDeleteStart`.
+pub(super) fn delete_start(server: &Shared, seed: &Seed, manager: NodeAddress) {
+    if let Some(replace) = running(server) {
+        replace.delete_start(seed, manager);
+    }
+}
+
+/// `ReplaceOffer`: answered when all of the stream is stored. (The original never answers.)
+pub(super) fn take_offer(server: &Shared, offerer: NodeAddress, reply: Reply) {
+    let Some(replace) = running(server) else { return reply.error(ErrorCode::Server) };
+    server.runtime.spawn(async move {
+        match replace.offer(offerer).await {
+            Ok(()) => reply.ok(|out| crate::wire::pack::bool(out, true)),
+            Err(_) => reply.error(ErrorCode::Server),
+        }
+    });
+}
+
+/// What the replace adds to the flags of `GetStatus` 11.
+pub(super) fn flags(server: &Shared) -> u32 {
+    running(server).map_or(0, |replace| replace.status_flags())
+}
+
+/// Figures of the replace that is under way, or of the last one.
+pub(super) fn progress(server: &Shared) -> Option<super::replace::Progress> {
+    running(server).map(|replace| replace.progress())
+}

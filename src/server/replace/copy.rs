@@ -1,0 +1,120 @@
+//! The copy phase: what the gatherer has filled is delivered, all targets at a time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinError, JoinSet};
+
+use super::deliver::{self, Undelivered};
+use super::gather::{Gatherer, Parcel};
+use super::job::Job;
+use super::{Context, Failure, Plan, Settling, TOMBSTONE_LEASE};
+
+/// How often it is checked that the hash space is still the one that is copied for.
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What became of a parcel; `Some` names the target whose stream it was.
+type Delivery = (Option<usize>, Result<(), Undelivered>);
+
+/// Copies what others need. An error means that not everything has arrived: nothing may be deleted.
+///
+/// What is written here until all is settled is looked at again. Dropping the future cancels.
+pub(super) async fn run(
+    context: &Arc<Context>,
+    job: &Job,
+    plan: &Arc<Plan>,
+    settling: Settling,
+) -> Result<(), Failure> {
+    if plan.all_targets().is_empty() {
+        return Ok(());
+    }
+    let failed: Vec<_> = plan.all_targets().iter().map(|_| Arc::new(AtomicBool::new(false))).collect();
+    let (sender, mut parcels) = mpsc::channel(1);
+    let gatherer = Gatherer::new(context.clone(), plan.clone(), &failed, sender);
+    let mut gathering = on_thread({
+        let generation = job.generation;
+        move || gatherer.run(generation, settling)
+    })?;
+    let mut deliveries: JoinSet<Delivery> = JoinSet::new();
+    let mut failures = 0;
+    let mut all_gathered = false;
+    let mut checks = tokio::time::interval(CHECK_INTERVAL);
+    while !all_gathered || !parcels.is_closed() || !parcels.is_empty() || !deliveries.is_empty() {
+        tokio::select! {
+            Some(parcel) = parcels.recv() => {
+                deliveries.spawn(deliver(context.clone(), plan.clone(), parcel));
+            }
+            Some(delivery) = deliveries.join_next() => {
+                failures += usize::from(!settle(context, plan, &failed, delivery));
+            }
+            result = &mut gathering, if !all_gathered => {
+                result.unwrap_or(Err(Failure::Cancelled))?;
+                all_gathered = true;
+            }
+            _ = checks.tick() => {
+                check_current(context, job)?;
+                context.host.store().hold_tombstones(TOMBSTONE_LEASE);
+            }
+        }
+    }
+    check_current(context, job)?;
+    if failures > 0 { Err(Failure::Undelivered(failures)) } else { Ok(()) }
+}
+
+/// A newer hash space means that a server was lost or has come: the copy is void.
+fn check_current(context: &Context, job: &Job) -> Result<(), Failure> {
+    let (whs, _) = context.host.spaces();
+    if whs.clocktime() == job.new.clocktime { Ok(()) } else { Err(Failure::Void) }
+}
+
+async fn deliver(context: Arc<Context>, plan: Arc<Plan>, parcel: Parcel) -> Delivery {
+    match parcel {
+        Parcel::Chunk { target, chunk, permit } => {
+            let result = match plan.all_targets().get(target) {
+                Some(address) => deliver::chunk(&context, *address, chunk).await,
+                None => Ok(()),
+            };
+            drop(permit);
+            (Some(target), result)
+        }
+        Parcel::Tombstones { batch, permit } => {
+            let result = deliver::tombstones(&context, &plan, batch).await;
+            drop(permit);
+            (None, result)
+        }
+    }
+}
+
+/// Notes how a delivery has ended; says whether it ended well.
+fn settle(context: &Context, plan: &Plan, failed: &[Arc<AtomicBool>], delivery: Result<Delivery, JoinError>) -> bool {
+    let (target, result) = match delivery {
+        Ok(delivery) => delivery,
+        // A panic: what it was about is not known, so nothing counts as copied.
+        Err(error) => {
+            tracing::error!(%error, "delivery");
+            return false;
+        }
+    };
+    let Err(error) = result else { return true };
+    context.progress.failed.add(1);
+    let address = target.and_then(|target| plan.all_targets().get(target));
+    tracing::error!(target = address.map(tracing::field::display), "not copied: {error}");
+    if let Some(flag) = target.and_then(|target| failed.get(target)) {
+        flag.store(true, Ordering::Relaxed);
+    }
+    false
+}
+
+/// Runs `work` on a thread of its own. The receiver fails if the thread panics.
+pub(super) fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<oneshot::Receiver<T>, Failure> {
+    let (sender, receiver) = oneshot::channel();
+    let run = move || {
+        let _ = sender.send(work());
+    };
+    std::thread::Builder::new().name("replace".into()).spawn(run).map_err(Failure::Thread)?;
+    Ok(receiver)
+}

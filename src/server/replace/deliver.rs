@@ -1,0 +1,122 @@
+//! Getting one parcel to its target, with a bounded number of tries.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use super::gather::Tombstone;
+use super::{Context, Plan};
+use crate::net::{OFFER_STEPS, STEPS};
+use crate::server::stream::{self, Chunk};
+use crate::wire::NodeAddress;
+use crate::wire::method::{ErrorCode, Method};
+use crate::wire::params;
+
+/// How often a stream is offered again after the first time.
+const OFFER_RETRIES: u32 = 3;
+/// How often a deletion is told again.
+const TOMBSTONE_RETRIES: u32 = 20;
+/// Pause before the second try; doubled each time, up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// See [`PAUSE_MIN`].
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Why a target has not taken what was sent.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Undelivered {
+    #[error("offer: {0}")]
+    Refused(ErrorCode),
+    #[error("the offer was answered but the stream not fetched")]
+    NotFetched,
+    #[error("the stream was not fetched in {} s", .0.as_secs())]
+    NeverCame(Duration),
+    #[error("another offer to this target has taken its place")]
+    Superseded,
+    #[error("stream: {0}")]
+    Stream(#[from] stream::Error),
+    #[error("{0} deletions not taken")]
+    Tombstones(usize),
+}
+
+/// Offers a stream until the target has taken all of it.
+pub(super) async fn chunk(context: &Context, target: NodeAddress, chunk: Chunk) -> Result<(), Undelivered> {
+    let chunk = Arc::new(chunk);
+    let mut attempt = 0;
+    loop {
+        match offer(context, target, &chunk).await {
+            Ok(()) => {
+                context.progress.sent.add(usize::try_from(chunk.records()).unwrap_or(usize::MAX));
+                tracing::debug!(%target, records = chunk.records(), bytes = chunk.bytes(), "stream taken");
+                return Ok(());
+            }
+            Err(error) if attempt == OFFER_RETRIES => return Err(error),
+            Err(error) => tracing::warn!(%target, attempt, "{error}; offering again"),
+        }
+        sleep(pause(attempt)).await;
+        attempt += 1;
+    }
+}
+
+async fn offer(context: &Context, target: NodeAddress, chunk: &Arc<Chunk>) -> Result<(), Undelivered> {
+    let silence = context.settings.silence;
+    let mut offer = context.offers.open(target);
+    let session = context.host.peers().session(target);
+    let write = |out: &mut Vec<u8>| params::write_replace_offer(out, context.stream_address);
+    let answer = session.ask(Method::ReplaceOffer, OFFER_STEPS, write);
+    // The original never answers an offer; that the stream is acknowledged is what counts.
+    let stream = tokio::select! {
+        biased;
+        stream = offer.taken() => stream.ok_or(Undelivered::Superseded)?,
+        answer = answer => return Err(answer.err().map_or(Undelivered::NotFetched, Undelivered::Refused)),
+        () = sleep(silence) => return Err(Undelivered::NeverCame(silence)),
+    };
+    Ok(stream::send(stream, chunk, silence).await?)
+}
+
+/// Tells deletions to their targets until all are answered.
+pub(super) async fn tombstones(context: &Context, plan: &Plan, mut batch: Vec<Tombstone>) -> Result<(), Undelivered> {
+    let count = batch.len();
+    let mut attempt = 0;
+    loop {
+        batch = tell(context, plan, batch).await;
+        if batch.is_empty() {
+            context.progress.tombstones.add(count);
+            return Ok(());
+        }
+        if attempt == TOMBSTONE_RETRIES {
+            return Err(Undelivered::Tombstones(batch.len()));
+        }
+        sleep(pause(attempt)).await;
+        attempt += 1;
+    }
+}
+
+/// Sends each deletion once; returns those that were not taken.
+async fn tell(context: &Context, plan: &Plan, batch: Vec<Tombstone>) -> Vec<Tombstone> {
+    let (sender, mut refused) = mpsc::unbounded_channel();
+    for tombstone in batch {
+        let Some(target) = plan.all_targets().get(tombstone.target) else { continue };
+        let (clock, clocktime, key) = (context.host.clock().take(), tombstone.clocktime, tombstone.key.clone());
+        let write = |out: &mut Vec<u8>| params::write_replicate_delete(out, clock, 0, clocktime, &key);
+        let sender = sender.clone();
+        // True and false are both fine: the target has it, or something newer.
+        let on_reply = move |answer: Result<&[u8], ErrorCode>| {
+            if answer.is_err() {
+                let _ = sender.send(tombstone);
+            }
+        };
+        context.host.peers().session(*target).call(Method::ReplicateDelete, STEPS, write, Box::new(on_reply));
+    }
+    drop(sender);
+    let mut left = Vec::new();
+    while let Some(tombstone) = refused.recv().await {
+        left.push(tombstone);
+    }
+    left
+}
+
+fn pause(attempt: u32) -> Duration {
+    PAUSE_MIN.saturating_mul(1 << attempt.min(8)).min(PAUSE_MAX)
+}

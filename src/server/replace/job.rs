@@ -1,0 +1,207 @@
+//! What a server must remember of a replace across a restart, and the generations that tell fresh records from old.
+//!
+//! ```text
+//! [version = 1, generation, full, copied, old seed, new seed]        MessagePack, in the store's state "replace"
+//! ```
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use crate::store::{self, Store};
+use crate::wire::params::Seed;
+use crate::wire::unpack::Reader;
+use crate::wire::{self, pack};
+
+/// Name of the blob in the store.
+const STATE: &str = "replace";
+const VERSION: u64 = 1;
+/// How long before a replace reaches this server its first stream may.
+const EARLY: Duration = Duration::from_secs(3);
+
+/// One replace, as this server takes part in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Job {
+    /// Records of this generation or a later one were received in the replace or written since it began.
+    pub(super) generation: u32,
+    pub(super) full: bool,
+    /// The copying has ended well here: records may be deleted when the manager says so.
+    pub(super) copied: bool,
+    pub(super) old: Seed,
+    pub(super) new: Seed,
+}
+
+impl Job {
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        pack::array(&mut out, 6);
+        pack::uint(&mut out, VERSION);
+        pack::uint(&mut out, self.generation.into());
+        pack::bool(&mut out, self.full);
+        pack::bool(&mut out, self.copied);
+        self.old.write(&mut out);
+        self.new.write(&mut out);
+        out
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, wire::Error> {
+        let mut reader = Reader::new(bytes);
+        if reader.array()? < 6 || reader.u64()? != VERSION {
+            return Err(wire::Error::Malformed);
+        }
+        Ok(Self {
+            generation: reader.u32()?,
+            full: reader.bool()?,
+            copied: reader.bool()?,
+            old: Seed::read(&mut reader)?,
+            new: Seed::read(&mut reader)?,
+        })
+    }
+
+    /// The replace that was under way when the store was closed, or when the process died.
+    pub(super) fn load(store: &Store) -> Result<Option<Self>, store::Error> {
+        let Some(bytes) = store.state_get(STATE)?.filter(|bytes| !bytes.is_empty()) else { return Ok(None) };
+        let job = Self::parse(&bytes);
+        if let Err(error) = &job {
+            // Then nothing is deleted that a replace of before would allow to be: the next one sees to it.
+            tracing::warn!("state of the last replace: {error}");
+        }
+        Ok(job.ok())
+    }
+}
+
+/// The one place that writes the state and counts generations up, in order.
+pub(super) struct Ledger {
+    store: Store,
+    last: Arc<Mutex<Option<Opened>>>,
+}
+
+/// A generation that a stream has opened before the replace it belongs to was known here.
+#[derive(Debug, Clone, Copy)]
+struct Opened {
+    generation: u32,
+    at: Instant,
+    by_stream: bool,
+}
+
+impl Opened {
+    fn is_recent(&self) -> bool {
+        self.at.elapsed() < EARLY
+    }
+}
+
+impl Ledger {
+    pub(super) fn new(store: Store) -> Self {
+        Self { store, last: Arc::default() }
+    }
+
+    /// The generation of a replace that begins now.
+    ///
+    /// Other servers may have learned of it a moment earlier and sent a first stream; what came by that belongs to it.
+    pub(super) async fn begin(&self) -> Result<u32, store::Error> {
+        let mut last = self.last.clone().lock_owned().await;
+        if let Some(opened) = last.as_mut().filter(|opened| opened.by_stream && opened.is_recent()) {
+            opened.by_stream = false;
+            return Ok(opened.generation);
+        }
+        self.open(last, false).await
+    }
+
+    /// A stream is about to be fetched: what it brings shall not look older than a replace that begins soon.
+    pub(super) async fn before_stream(&self) -> Result<(), store::Error> {
+        let last = self.last.clone().lock_owned().await;
+        if last.is_some_and(|last| last.is_recent()) {
+            return Ok(());
+        }
+        self.open(last, true).await.map(drop)
+    }
+
+    async fn open(&self, mut last: OwnedMutexGuard<Option<Opened>>, by_stream: bool) -> Result<u32, store::Error> {
+        let store = self.store.clone();
+        blocking(move || {
+            let generation = store.bump_generation()?;
+            *last = Some(Opened { generation, at: Instant::now(), by_stream });
+            Ok(generation)
+        })
+        .await
+    }
+
+    /// Stores the state of the replace; with `None` there is none. Goes on to the end even if the caller does not.
+    pub(super) async fn store(&self, job: Option<&Job>) -> Result<(), store::Error> {
+        let order = self.last.clone().lock_owned().await;
+        let (store, bytes) = (self.store.clone(), job.map(Job::to_bytes).unwrap_or_default());
+        blocking(move || {
+            let stored = store.state_put(STATE, &bytes);
+            drop(order);
+            stored
+        })
+        .await
+    }
+}
+
+/// Runs what blocks on a thread for that.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, store::Error> + Send + 'static,
+) -> Result<T, store::Error> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(store::Error::Closed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, ClockTime};
+    use crate::store::Options;
+    use crate::wire::NodeAddress;
+
+    fn job() -> Job {
+        let node = |port| NodeAddress::new(([127, 0, 0, 1], port).into());
+        let old = Seed { nodes: vec![(node(1), true), (node(2), false)], clocktime: ClockTime(5) };
+        let new = Seed { nodes: vec![(node(3), true)], clocktime: ClockTime(6) };
+        Job { generation: 9, full: true, copied: true, old, new }
+    }
+
+    fn open(dir: &tempfile::TempDir) -> Store {
+        Store::open(Options::new(dir.path().join("db")), |first| Arc::new(Clock::new(first))).unwrap()
+    }
+
+    #[test]
+    fn damaged_state_is_not_read() {
+        let whole = job().to_bytes();
+        assert_eq!(Job::parse(&whole), Ok(job()));
+        for len in 0..whole.len() {
+            assert!(Job::parse(&whole[..len]).is_err(), "{len}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_job_survives_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        assert_eq!(Job::load(&store).unwrap(), None);
+        Ledger::new(store.clone()).store(Some(&job())).await.unwrap();
+        store.close().unwrap();
+        drop(store);
+        let store = open(&dir);
+        assert_eq!(Job::load(&store).unwrap(), Some(job()));
+        Ledger::new(store.clone()).store(None).await.unwrap();
+        assert_eq!(Job::load(&store).unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_replace_takes_over_the_generation_of_an_early_stream() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        let ledger = Ledger::new(store.clone());
+        let before = store.generation();
+        ledger.before_stream().await.unwrap();
+        ledger.before_stream().await.unwrap();
+        assert_eq!(store.generation(), before + 1);
+        assert_eq!(ledger.begin().await.unwrap(), before + 1);
+        // But only once: what came for one replace is old in the next.
+        assert_eq!(ledger.begin().await.unwrap(), before + 2);
+        // A stream of a replace that has just begun changes nothing.
+        ledger.before_stream().await.unwrap();
+        assert_eq!(store.generation(), before + 2);
+    }
+}

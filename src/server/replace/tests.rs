@@ -1,0 +1,495 @@
+//! Replaces between servers of one process: real stores, streams and connections, a manager that only listens.
+
+use std::sync::OnceLock;
+
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::net::{DialPolicy, Limits, Link, Listener, Reply, Service};
+use crate::ring;
+use crate::store::{Options, OwnedWrite, SweepPolicy, Write};
+use crate::wire::method::Role;
+use crate::wire::{Init, RecordKey, RecordValue, Request, pack, record};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server that knows nothing but replaces, or a manager.
+struct Node {
+    address: NodeAddress,
+    peers: Arc<Peers>,
+    clock: Arc<Clock>,
+    store: Option<Store>,
+    late_writes: LateWrites,
+    spaces: Mutex<(Arc<HashSpace>, Arc<HashSpace>)>,
+    replace: OnceLock<Arc<Replace>>,
+    /// Ends that were reported to this manager.
+    ends: mpsc::UnboundedSender<(Method, NodeAddress, ClockTime)>,
+    /// Offers that are refused before one is taken.
+    refusals: Mutex<u32>,
+}
+
+impl Host for Node {
+    fn store(&self) -> &Store {
+        self.store.as_ref().unwrap()
+    }
+
+    fn peers(&self) -> &Arc<Peers> {
+        &self.peers
+    }
+
+    fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    fn address(&self) -> NodeAddress {
+        self.address
+    }
+
+    fn late_writes(&self) -> &LateWrites {
+        &self.late_writes
+    }
+
+    fn spaces(&self) -> (Arc<HashSpace>, Arc<HashSpace>) {
+        self.spaces.lock().clone()
+    }
+
+    fn take_whs(&self, seed: &Seed, _manager: NodeAddress) -> bool {
+        self.spaces.lock().0 = Arc::new(HashSpace::new(seed.clone()));
+        true
+    }
+
+    fn take_rhs(&self, seed: &Seed, _manager: NodeAddress) -> bool {
+        self.spaces.lock().1 = Arc::new(HashSpace::new(seed.clone()));
+        true
+    }
+}
+
+impl Service for Node {
+    fn handle(&self, link: &Arc<Link>, requests: &mut dyn Iterator<Item = Request<'_>>, _out: &mut Vec<u8>) {
+        for request in requests {
+            let reply = Reply::new(link, request.msgid);
+            let method = Method::from_number(request.method).unwrap();
+            match method {
+                Method::ReplaceOffer if refused(&mut self.refusals.lock()) => reply.error(ErrorCode::Server),
+                Method::ReplaceOffer => {
+                    let offerer = params::replace_offer(request.params).unwrap();
+                    let replace = self.replace.get().unwrap().clone();
+                    tokio::spawn(async move {
+                        match replace.offer(offerer).await {
+                            Ok(()) => reply.ok(|out| pack::bool(out, true)),
+                            Err(_) => reply.error(ErrorCode::Server),
+                        }
+                    });
+                }
+                Method::ReplicateDelete => {
+                    let call = params::replicate_delete(request.params).unwrap();
+                    self.update(call.key.bytes(), &record::tombstone(call.value));
+                    reply.ok(|out| pack::bool(out, true));
+                }
+                Method::ReplaceCopyEnd | Method::ReplaceDeleteEnd => {
+                    let (clocktime, _) = params::replace_end(request.params).unwrap();
+                    let from = link.session().unwrap().address();
+                    self.ends.send((method, from, clocktime)).unwrap();
+                    reply.ok(|out| pack::bool(out, true));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+fn refused(left: &mut u32) -> bool {
+    let refused = *left > 0;
+    *left = left.saturating_sub(1);
+    refused
+}
+
+impl Node {
+    fn update(&self, key: &[u8], value: &[u8]) {
+        let write =
+            Write::Update { key: RecordKey::new(key).unwrap(), value: RecordValue::new(value).unwrap(), touch: false };
+        let (done, committed) = std::sync::mpsc::channel();
+        self.store().write(vec![OwnedWrite::from(&write)], |_, _| (), move |result| done.send(result).unwrap());
+        committed.recv().unwrap().unwrap();
+        self.late_writes.note(RecordKey::new(key).unwrap());
+    }
+
+    fn has(&self, key: &[u8]) -> Option<Vec<u8>> {
+        let (done, found) = std::sync::mpsc::channel();
+        self.store().read(vec![key.into()], move |values| done.send(values).unwrap());
+        found.recv().unwrap().unwrap().remove(0)
+    }
+
+    fn count(&self) -> u64 {
+        self.store().count()
+    }
+}
+
+/// Everything of a test, with what keeps it alive.
+struct Bed {
+    dir: tempfile::TempDir,
+    manager: Arc<Node>,
+    _manager_service: Arc<dyn Service>,
+    ends: mpsc::UnboundedReceiver<(Method, NodeAddress, ClockTime)>,
+    nodes: Vec<Arc<Node>>,
+    services: Vec<Arc<dyn Service>>,
+    settings: Settings,
+}
+
+impl Bed {
+    /// A manager and so many servers.
+    fn new(count: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (sender, ends) = mpsc::unbounded_channel();
+        let (manager, service) = node(Role::Manager, None, Arc::new(Clock::new(1)), sender);
+        let mut settings = Settings::new(dir.path().to_owned(), 0, 1 << 20, Duration::from_secs(1));
+        settings.settle = Duration::from_millis(100);
+        settings.silence = Duration::from_millis(500);
+        let mut bed =
+            Self { dir, manager, _manager_service: service, ends, nodes: Vec::new(), services: Vec::new(), settings };
+        for index in 0..count {
+            bed.start(index);
+        }
+        bed
+    }
+
+    /// Starts a server with the store of that number.
+    fn start(&mut self, index: usize) {
+        let mut clock = Arc::new(Clock::new(0));
+        let mut options = Options::new(self.dir.path().join(format!("store{index}")));
+        options.sweep = SweepPolicy { max_age: Duration::ZERO, ..SweepPolicy::default() };
+        let store = Store::open(options, |first| {
+            clock = Arc::new(Clock::new(first));
+            clock.clone()
+        });
+        let (node, service) = node(Role::Server, Some(store.unwrap()), clock, mpsc::unbounded_channel().0);
+        let listener = stream::bind(([127, 0, 0, 1], 0).into()).unwrap();
+        node.replace.set(Replace::start(node.clone(), self.settings.clone(), listener).unwrap()).unwrap();
+        self.nodes.push(node);
+        self.services.push(service);
+    }
+
+    /// The hash space of the servers with these numbers.
+    fn seed(&self, active: impl IntoIterator<Item = usize>, time: u32) -> Seed {
+        let nodes = active.into_iter().map(|index| (self.nodes[index].address, true)).collect();
+        Seed { nodes, clocktime: ClockTime::new(time, 0) }
+    }
+
+    /// Gives every server a hash space without a replace.
+    fn set_spaces(&self, seed: &Seed) {
+        for node in &self.nodes {
+            node.take_whs(seed, self.manager.address);
+            node.take_rhs(seed, self.manager.address);
+        }
+    }
+
+    /// Stores a record on its owners in `seed`.
+    fn store(&self, seed: &Seed, key: &[u8], value: &[u8]) {
+        let space = HashSpace::new(seed.clone());
+        let raw = ring::raw_key(key);
+        for owner in space.owners(ring::hash(key)).active() {
+            self.nodes.iter().find(|node| node.address == owner).unwrap().update(&raw, value);
+        }
+    }
+
+    fn copy_start(&self, seed: &Seed) {
+        for node in &self.nodes {
+            node.replace.get().unwrap().copy_start(seed.clone(), false, self.manager.address);
+        }
+    }
+
+    fn delete_start(&self, seed: &Seed) {
+        for node in &self.nodes {
+            node.replace.get().unwrap().delete_start(seed, self.manager.address);
+        }
+    }
+
+    /// Waits for the reports of so many servers.
+    async fn ended(&mut self, method: Method, seed: &Seed, count: usize) {
+        let mut from = std::collections::BTreeSet::new();
+        while from.len() < count {
+            let end = tokio::time::timeout(PATIENCE, self.ends.recv()).await.expect("an end is reported").unwrap();
+            if end.2 == seed.clocktime {
+                assert_eq!(end.0, method);
+                from.insert(end.1);
+            }
+        }
+    }
+
+    async fn replace(&mut self, seed: &Seed) {
+        let count = self.nodes.len();
+        self.copy_start(seed);
+        self.ended(Method::ReplaceCopyEnd, seed, count).await;
+        self.delete_start(seed);
+        self.ended(Method::ReplaceDeleteEnd, seed, count).await;
+    }
+
+    /// Asserts that exactly the owners in `seed` have the key.
+    fn assert_placed(&self, seed: &Seed, key: &[u8], value: &[u8]) {
+        let space = HashSpace::new(seed.clone());
+        let raw = ring::raw_key(key);
+        for node in &self.nodes {
+            let owns = space.owners(ring::hash(key)).is_active_owner(node.address);
+            assert_eq!(node.has(&raw), owns.then(|| value.to_vec()), "{key:?} on {}", node.address);
+        }
+    }
+}
+
+fn node(
+    role: Role,
+    store: Option<Store>,
+    clock: Arc<Clock>,
+    ends: mpsc::UnboundedSender<(Method, NodeAddress, ClockTime)>,
+) -> (Arc<Node>, Arc<dyn Service>) {
+    let socket = crate::net::bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = NodeAddress::new(socket.local_addr().unwrap());
+    let dial = DialPolicy { timeout: Duration::from_secs(1), retry_limit: 1 };
+    let peers = Peers::new(Some(Init { address, role }), dial, Limits::default());
+    let node = Arc::new(Node {
+        address,
+        peers: peers.clone(),
+        clock,
+        store,
+        late_writes: LateWrites::default(),
+        spaces: Mutex::default(),
+        replace: OnceLock::new(),
+        ends,
+        refusals: Mutex::new(0),
+    });
+    let service: Arc<dyn Service> = node.clone();
+    peers.serve(&service);
+    tokio::spawn(Listener::new(socket).unwrap().run(peers));
+    (node, service)
+}
+
+async fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "still not: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+fn value(number: u32, len: usize) -> Vec<u8> {
+    record::raw_value(ClockTime::new(1000, number), 0, &vec![number.to_le_bytes()[0]; len])
+}
+
+const KEYS: std::ops::Range<u32> = 0..300;
+
+fn key(number: u32) -> Vec<u8> {
+    format!("key{number}").into_bytes()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_and_deletions_move_to_new_owners() {
+    let mut bed = Bed::new(5);
+    let (old, new) = (bed.seed(0..4, 10), bed.seed(0..5, 20));
+    bed.set_spaces(&old);
+    let value_of = |number: u32| {
+        if number.is_multiple_of(3) {
+            record::tombstone(ClockTime::new(u32::MAX, number)).to_vec()
+        } else {
+            value(number, 50)
+        }
+    };
+    for number in KEYS {
+        bed.store(&old, &key(number), &value_of(number));
+    }
+    bed.replace(&new).await;
+    for number in KEYS {
+        bed.assert_placed(&new, &key(number), &value_of(number));
+    }
+    let total: u64 = bed.nodes.iter().map(|node| node.count()).sum();
+    assert_eq!(total, 3 * u64::from(KEYS.end));
+    let progress: Vec<_> = bed.nodes.iter().map(|node| node.replace.get().unwrap().progress()).collect();
+    let moved = bed.nodes[4].count();
+    assert_eq!(progress.iter().map(|progress| progress.sent + progress.tombstones).sum::<u64>(), moved);
+    assert_eq!(progress.iter().map(|progress| progress.dropped).sum::<u64>(), moved);
+    assert!(bed.nodes.iter().all(|node| node.replace.get().unwrap().status_flags() == 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_streams_follow_each_other_within_the_limit() {
+    let mut bed = Bed::new(0);
+    bed.settings.file_limit = 1;
+    for index in 0..4 {
+        bed.start(index);
+    }
+    let (old, new) = (bed.seed(0..3, 10), bed.seed(0..4, 20));
+    bed.set_spaces(&old);
+    for number in 0..60 {
+        bed.store(&old, &key(number), &value(number, 30_000));
+    }
+    bed.replace(&new).await;
+    for number in 0..60 {
+        bed.assert_placed(&new, &key(number), &value(number, 30_000));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_written_while_not_all_know_moves_too() {
+    let mut bed = Bed::new(0);
+    bed.settings.settle = Duration::from_secs(3);
+    for index in 0..4 {
+        bed.start(index);
+    }
+    let (old, new) = (bed.seed(0..3, 10), bed.seed(0..4, 20));
+    bed.set_spaces(&old);
+    bed.store(&old, &key(0), &value(0, 10));
+    bed.copy_start(&new);
+    // By a coordinator that does not know the new hash space yet.
+    let begun = Instant::now();
+    for number in KEYS.skip(1) {
+        bed.store(&old, &key(number), &value(number, 10));
+    }
+    assert!(begun.elapsed() < bed.settings.settle);
+    bed.ended(Method::ReplaceCopyEnd, &new, 4).await;
+    bed.delete_start(&new);
+    bed.ended(Method::ReplaceDeleteEnd, &new, 4).await;
+    for number in KEYS {
+        bed.assert_placed(&new, &key(number), &value(number, 10));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_is_refused_is_offered_again_three_times() {
+    let mut bed = Bed::new(4);
+    let (old, new) = (bed.seed(0..3, 10), bed.seed(0..4, 20));
+    bed.set_spaces(&old);
+    bed.store(&old, &key(1), &value(1, 10));
+    let moves = HashSpace::new(new.clone()).owners(ring::hash(&key(1))).is_active_owner(bed.nodes[3].address);
+    *bed.nodes[3].refusals.lock() = 3;
+    bed.replace(&new).await;
+    bed.assert_placed(&new, &key(1), &value(1, 10));
+    assert_eq!(*bed.nodes[3].refusals.lock(), if moves { 0 } else { 3 });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_that_takes_nothing_makes_the_copy_fail_and_nothing_is_deleted() {
+    let mut bed = Bed::new(4);
+    let (old, new) = (bed.seed(0..3, 10), bed.seed(0..4, 20));
+    bed.set_spaces(&old);
+    for number in KEYS {
+        bed.store(&old, &key(number), &value(number, 10));
+    }
+    *bed.nodes[3].refusals.lock() = u32::MAX;
+    bed.copy_start(&new);
+    // The new server has nothing to send, the others cannot.
+    bed.ended(Method::ReplaceCopyEnd, &new, 1).await;
+    let sources: Vec<_> = bed.nodes[..3].to_vec();
+    wait_until("the copies have failed", || sources.iter().all(|node| node.replace.get().unwrap().status_flags() == 0))
+        .await;
+    bed.delete_start(&new);
+    assert!(sources.iter().all(|node| node.replace.get().unwrap().status_flags() == 0));
+    assert!(sources.iter().all(|node| node.spaces().1.seed() == &old));
+    for number in KEYS {
+        for node in &sources {
+            assert!(node.has(&ring::raw_key(&key(number))).is_some());
+        }
+    }
+    // Run again, it ends well.
+    *bed.nodes[3].refusals.lock() = 0;
+    let newer = Seed { clocktime: ClockTime::new(30, 0), ..new };
+    bed.set_spaces(&newer);
+    for node in &bed.nodes {
+        node.take_rhs(&old, bed.manager.address);
+    }
+    while bed.ends.try_recv().is_ok() {}
+    bed.replace(&newer).await;
+    for number in KEYS {
+        bed.assert_placed(&newer, &key(number), &value(number, 10));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newer_replace_cancels_an_older_one() {
+    let mut bed = Bed::new(5);
+    let (old, first, second) = (bed.seed(0..3, 10), bed.seed(0..4, 20), bed.seed(0..5, 30));
+    bed.set_spaces(&old);
+    for number in KEYS {
+        bed.store(&old, &key(number), &value(number, 10));
+    }
+    *bed.nodes[3].refusals.lock() = 2;
+    bed.copy_start(&first);
+    bed.copy_start(&second);
+    // An obsolete one is ignored.
+    bed.copy_start(&first);
+    bed.ended(Method::ReplaceCopyEnd, &second, 5).await;
+    bed.delete_start(&first);
+    bed.delete_start(&second);
+    bed.ended(Method::ReplaceDeleteEnd, &second, 5).await;
+    for number in KEYS {
+        bed.assert_placed(&second, &key(number), &value(number, 10));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_is_void_when_the_hash_space_changes() {
+    let mut bed = Bed::new(4);
+    let (old, new) = (bed.seed(0..3, 10), bed.seed(0..4, 20));
+    bed.set_spaces(&old);
+    for number in KEYS {
+        bed.store(&old, &key(number), &value(number, 10));
+    }
+    *bed.nodes[3].refusals.lock() = u32::MAX;
+    bed.copy_start(&new);
+    bed.ended(Method::ReplaceCopyEnd, &new, 1).await;
+    let changed = Seed { clocktime: ClockTime::new(21, 0), ..old.clone() };
+    bed.set_spaces(&changed);
+    let idle = || bed.nodes.iter().all(|node| node.replace.get().unwrap().status_flags() == 0);
+    wait_until("the copies have ended", idle).await;
+    bed.delete_start(&new);
+    assert!(bed.nodes.iter().all(|node| node.replace.get().unwrap().status_flags() == 0));
+    assert_eq!(bed.nodes[0].count(), u64::from(KEYS.end));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_records_of_a_returning_server_are_dropped() {
+    let mut bed = Bed::new(4);
+    let (old, new) = (bed.seed(0..3, 10), bed.seed(0..4, 20));
+    bed.set_spaces(&old);
+    // From before it was away: one that was deleted and forgotten, one that is older, one that is the same.
+    let returned = bed.nodes[3].clone();
+    let space = HashSpace::new(new.clone());
+    let owned = |number: &u32| space.owners(ring::hash(&key(*number))).is_active_owner(returned.address);
+    let owned: Vec<_> = KEYS.filter(owned).take(3).collect();
+    for number in &owned {
+        returned.update(&ring::raw_key(&key(*number)), &value(*number, 10));
+    }
+    let newer = record::raw_value(ClockTime::new(2000, 1), 0, b"newer");
+    bed.store(&old, &key(owned[1]), &newer);
+    bed.store(&old, &key(owned[2]), &value(owned[2], 10));
+    bed.replace(&new).await;
+    assert_eq!(returned.has(&ring::raw_key(&key(owned[0]))), None);
+    bed.assert_placed(&new, &key(owned[1]), &newer);
+    bed.assert_placed(&new, &key(owned[2]), &value(owned[2], 10));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_restarted_between_copy_and_delete_deletes_rightly() {
+    let mut bed = Bed::new(4);
+    let (old, new) = (bed.seed(0..3, 10), bed.seed(0..4, 20));
+    bed.set_spaces(&old);
+    for number in KEYS {
+        bed.store(&old, &key(number), &value(number, 10));
+    }
+    let space = HashSpace::new(new.clone());
+    let leaving = KEYS
+        .filter(|number| !space.owners(ring::hash(&key(*number))).is_active_owner(bed.nodes[0].address))
+        .count() as u64;
+    assert!(leaving > 0);
+    bed.copy_start(&new);
+    bed.ended(Method::ReplaceCopyEnd, &new, 4).await;
+    // The same state on disk, as another process would find it.
+    let replace = bed.nodes[0].replace.get().unwrap();
+    replace.stop();
+    let listener = stream::bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let restarted = Replace::start(bed.nodes[0].clone(), bed.settings.clone(), listener).unwrap();
+    // Not for another replace, ...
+    restarted.delete_start(&Seed { clocktime: ClockTime::new(21, 0), ..new.clone() }, bed.manager.address);
+    assert_eq!(bed.nodes[0].count(), u64::from(KEYS.end));
+    // ... but for this one.
+    restarted.delete_start(&new, bed.manager.address);
+    bed.ended(Method::ReplaceDeleteEnd, &new, 1).await;
+    assert_eq!(bed.nodes[0].count(), u64::from(KEYS.end) - leaving);
+}
