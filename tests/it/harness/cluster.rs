@@ -63,11 +63,12 @@ impl Server {
 
 /// The processes of a cluster.
 pub(crate) struct Cluster {
-    folder: Folder,
     stores: PathBuf,
     pub(crate) managers: Vec<(Port, Option<Process>)>,
     pub(crate) servers: Vec<Server>,
     flags: Vec<String>,
+    /// Dropped last: the processes show what they have written there.
+    folder: Folder,
 }
 
 impl Cluster {
