@@ -18,9 +18,11 @@ use crate::wire::params;
 const OFFER_RETRIES: u32 = 3;
 /// How often a deletion is told again.
 const TOMBSTONE_RETRIES: u32 = 20;
-/// Pause before the second try; doubled each time, up to [`PAUSE_MAX`].
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-/// See [`PAUSE_MIN`].
+/// Pause before a stream is offered again, or a deletion told again; doubled each time, up to [`PAUSE_MAX`].
+const OFFER_PAUSE: Duration = Duration::from_millis(250);
+/// See [`OFFER_PAUSE`].
+const TOMBSTONE_PAUSE: Duration = Duration::from_millis(50);
+/// See [`OFFER_PAUSE`].
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Why a target has not taken what was sent.
@@ -43,7 +45,7 @@ pub(super) enum Undelivered {
 /// Offers a stream until the target has taken all of it.
 pub(super) async fn chunk(context: &Context, target: NodeAddress, chunk: Chunk) -> Result<(), Undelivered> {
     let chunk = Arc::new(chunk);
-    let mut attempt = 0;
+    let (mut attempt, mut pause) = (0, OFFER_PAUSE);
     loop {
         match offer(context, target, &chunk).await {
             Ok(()) => {
@@ -54,8 +56,8 @@ pub(super) async fn chunk(context: &Context, target: NodeAddress, chunk: Chunk) 
             Err(error) if attempt == OFFER_RETRIES => return Err(error),
             Err(error) => tracing::warn!(%target, attempt, "{error}; offering again"),
         }
-        sleep(pause(attempt)).await;
-        attempt += 1;
+        sleep(pause).await;
+        (attempt, pause) = (attempt + 1, longer(pause));
     }
 }
 
@@ -78,7 +80,7 @@ async fn offer(context: &Context, target: NodeAddress, chunk: &Arc<Chunk>) -> Re
 /// Tells deletions to their targets until all are answered.
 pub(super) async fn tombstones(context: &Context, plan: &Plan, mut batch: Vec<Tombstone>) -> Result<(), Undelivered> {
     let count = batch.len();
-    let mut attempt = 0;
+    let (mut attempt, mut pause) = (0, TOMBSTONE_PAUSE);
     loop {
         batch = tell(context, plan, batch).await;
         if batch.is_empty() {
@@ -88,8 +90,8 @@ pub(super) async fn tombstones(context: &Context, plan: &Plan, mut batch: Vec<To
         if attempt == TOMBSTONE_RETRIES {
             return Err(Undelivered::Tombstones(batch.len()));
         }
-        sleep(pause(attempt)).await;
-        attempt += 1;
+        sleep(pause).await;
+        (attempt, pause) = (attempt + 1, longer(pause));
     }
 }
 
@@ -117,6 +119,6 @@ async fn tell(context: &Context, plan: &Plan, batch: Vec<Tombstone>) -> Vec<Tomb
     left
 }
 
-fn pause(attempt: u32) -> Duration {
-    PAUSE_MIN.saturating_mul(1 << attempt.min(8)).min(PAUSE_MAX)
+fn longer(pause: Duration) -> Duration {
+    pause.saturating_mul(2).min(PAUSE_MAX)
 }
