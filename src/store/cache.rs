@@ -93,10 +93,15 @@ pub(super) struct Shard {
     hand: usize,
     /// Table hashes of the slots that became dirty since the last merge began.
     dirty: Vec<u64>,
+    /// Slots that are dirty.
+    dirty_slots: usize,
     /// A dirty slot with a smaller sequence number is not in `dirty` any more: a merge has taken it.
     collected_before: u64,
     newest: Box<[Newest]>,
 }
+
+#[cfg(test)]
+mod tests;
 
 /// A shard on cache lines of its own.
 #[repr(align(128))]
@@ -216,6 +221,7 @@ impl Cache {
                 table: HashTable::new(),
                 hand: 0,
                 dirty: Vec::new(),
+                dirty_slots: 0,
                 collected_before: 0,
                 newest: vec![stored.newest; GROUPS].into_boxed_slice(),
             }))
@@ -283,6 +289,7 @@ impl Cache {
                 self.used.fetch_add(new_cost.cast_signed() - old_cost.cast_signed(), Ordering::Relaxed);
             }
             if old_seq == 0 {
+                shard.dirty_slots += 1;
                 self.dirty_bytes.fetch_add(new_cost.cast_signed(), Ordering::Relaxed);
                 self.dirty_count.fetch_add(1, Ordering::Relaxed);
             } else if new_cost != old_cost {
@@ -321,6 +328,7 @@ impl Cache {
         self.dirty_bytes.fetch_add(slot_cost, Ordering::Relaxed);
         self.dirty_count.fetch_add(1, Ordering::Relaxed);
         shard.dirty.push(place.table_hash);
+        shard.dirty_slots += 1;
         self.insert(shard, place.table_hash, slot);
     }
 
@@ -440,6 +448,15 @@ impl Cache {
         }
     }
 
+    /// Whether every dirty record is on a list for the next merge. Holds whenever no merge is under way: a record that
+    /// is dirty and on no list would lose its place in the log and never reach the tree.
+    pub(super) fn all_listed(&self) -> bool {
+        self.shards.iter().all(|shard| {
+            let shard = shard.0.lock();
+            shard.dirty_slots <= shard.dirty.len()
+        })
+    }
+
     /// Before the first of a row of [`Cache::merged`].
     pub(super) fn begin_epoch(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
@@ -461,13 +478,15 @@ impl Cache {
         let Some(slot) = shard.table.find_mut(dirty.table_hash, |slot| slot.key() == key) else { return };
         if slot.blind {
             slot.blind = false;
-            self.blind.fetch_sub(1, Ordering::Relaxed);
             if !existed {
                 self.items.fetch_add(1, Ordering::Relaxed);
             }
+            // Last: whoever sees that nothing is unresolved sees all of it counted.
+            self.blind.fetch_sub(1, Ordering::Release);
         }
         if slot.seq == dirty.seq {
             slot.seq = 0;
+            shard.dirty_slots = shard.dirty_slots.saturating_sub(1);
             self.dirty_bytes.fetch_sub(slot.cost().cast_signed(), Ordering::Relaxed);
             self.dirty_count.fetch_sub(1, Ordering::Relaxed);
         }
@@ -493,8 +512,8 @@ impl Cache {
 
     /// Records stored, all blind writes taken for overwrites, and how many blind writes there are.
     pub(super) fn items(&self) -> (u64, u64) {
-        let items = self.items.load(Ordering::Relaxed).max(0).cast_unsigned();
-        (items, self.blind.load(Ordering::Relaxed).max(0).cast_unsigned())
+        let blind = self.blind.load(Ordering::Acquire).max(0).cast_unsigned();
+        (self.items.load(Ordering::Relaxed).max(0).cast_unsigned(), blind)
     }
 
     /// Bounds of all clocktimes stored, and the latest second of a low clock: what the next start must know.
