@@ -6,11 +6,18 @@
 //! Eviction is CLOCK over the buckets of each table: a hand goes round, spares what was used since it last came by, and
 //! takes the rest. It needs no list and no memory beside the table.
 
+mod slot;
+#[cfg(test)]
+mod tests;
+
+pub(super) use slot::{Change, Slot};
+
 use super::newest::{Newest, is_low};
 use crate::clock::ClockTime;
 use crate::wire::RecordValue;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::{Mutex, MutexGuard};
+use slot::{Shard, cost};
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -20,88 +27,8 @@ const SHARDS: usize = 64;
 const GROUPS: usize = 1024;
 /// Shards looked at by one attempt to make room.
 const ROOM_SHARDS: usize = 16;
-/// Buckets looked at in each of them.
-const ROOM_BUCKETS: usize = 128;
 /// A record larger than this share of the limit is not kept once it is merged or read.
 const LARGE_SHARE: u64 = 8;
-/// Memory that one allocation takes beside its bytes, and its slot's share of the table, about.
-const SLOT_COST: u64 = 72;
-
-/// A record in memory.
-pub(super) struct Slot {
-    /// Raw key, then raw value; no value: there is no such record.
-    bytes: Box<[u8]>,
-    /// Sequence number in the redo log; 0 once it is in the main tree.
-    seq: u64,
-    pub(super) generation: u32,
-    key_len: u32,
-    /// Used since the hand last came by.
-    visited: bool,
-    /// Written without knowing whether the record existed: its merge will tell.
-    blind: bool,
-}
-
-impl Slot {
-    #[inline]
-    pub(super) fn key(&self) -> &[u8] {
-        self.bytes.get(..self.key_len as usize).unwrap_or_default()
-    }
-
-    #[inline]
-    pub(super) fn value_bytes(&self) -> &[u8] {
-        self.bytes.get(self.key_len as usize..).unwrap_or_default()
-    }
-
-    /// The raw value or tombstone, `None` if there is no record.
-    #[inline]
-    pub(super) fn value(&self) -> Option<RecordValue<'_>> {
-        RecordValue::new(self.value_bytes()).ok()
-    }
-
-    /// Sequence number in the redo log; 0 once it is in the main tree.
-    #[inline]
-    pub(super) fn seq(&self) -> u64 {
-        self.seq
-    }
-
-    #[inline]
-    fn exists(&self) -> bool {
-        self.bytes.len() > self.key_len as usize
-    }
-
-    #[inline]
-    fn hash(&self) -> u64 {
-        self.bytes.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
-    }
-
-    /// Bytes of memory it takes.
-    #[inline]
-    fn cost(&self) -> u64 {
-        cost(self.bytes.len())
-    }
-}
-
-/// Memory taken by a record of `len` bytes; allocators waste up to an eighth on large ones.
-fn cost(len: usize) -> u64 {
-    let len = len as u64;
-    len + len / 16 + 8 + SLOT_COST
-}
-
-/// One of the tables.
-pub(super) struct Shard {
-    table: HashTable<Slot>,
-    hand: usize,
-    /// Table hashes of the slots that became dirty since the last merge began.
-    dirty: Vec<u64>,
-    /// Slots that are dirty.
-    dirty_slots: usize,
-    /// A dirty slot with a smaller sequence number is not in `dirty` any more: a merge has taken it.
-    collected_before: u64,
-    newest: Box<[Newest]>,
-}
-
-#[cfg(test)]
-mod tests;
 
 /// A shard on cache lines of its own.
 #[repr(align(128))]
@@ -131,17 +58,6 @@ pub(super) enum Before {
     Unknown,
     /// It did or did not.
     Known(bool),
-}
-
-/// A new state of a record.
-pub(super) struct Change<'a> {
-    pub(super) key: &'a [u8],
-    /// Clocktime; empty if the record is removed.
-    pub(super) head: &'a [u8],
-    /// What follows it.
-    pub(super) body: &'a [u8],
-    pub(super) generation: u32,
-    pub(super) seq: u64,
 }
 
 /// All shards, and the sums over them.
@@ -530,54 +446,5 @@ impl Cache {
     /// Bytes that should not be exceeded.
     pub(super) fn limit(&self) -> u64 {
         self.limit
-    }
-}
-
-impl Slot {
-    /// Takes a new state; the same allocation is used if the size is the same.
-    #[inline]
-    fn store(&mut self, change: &Change<'_>) {
-        let key_len = self.key_len as usize;
-        if self.bytes.len() == key_len + change.head.len() + change.body.len() {
-            let (_, value) = self.bytes.split_at_mut(key_len.min(self.bytes.len()));
-            let (head, body) = value.split_at_mut(change.head.len().min(value.len()));
-            head.copy_from_slice(change.head);
-            body.copy_from_slice(change.body);
-        } else {
-            let mut bytes = Vec::with_capacity(key_len + change.head.len() + change.body.len());
-            bytes.extend_from_slice(change.key);
-            bytes.extend_from_slice(change.head);
-            bytes.extend_from_slice(change.body);
-            self.bytes = bytes.into_boxed_slice();
-        }
-        self.generation = change.generation;
-        self.seq = change.seq;
-    }
-}
-
-impl Shard {
-    /// Moves the hand on until `wanted` bytes are free or it has gone far enough; returns what was freed.
-    fn evict(&mut self, wanted: u64) -> u64 {
-        let buckets = self.table.num_buckets();
-        let mut freed = 0;
-        for _ in 0..ROOM_BUCKETS.min(buckets * 2) {
-            if freed >= wanted {
-                break;
-            }
-            if self.hand >= buckets {
-                self.hand = 0;
-            }
-            if let Ok(mut entry) = self.table.get_bucket_entry(self.hand) {
-                let slot = entry.get_mut();
-                if slot.visited {
-                    slot.visited = false;
-                } else if slot.seq == 0 {
-                    freed += slot.cost();
-                    entry.remove();
-                }
-            }
-            self.hand += 1;
-        }
-        freed
     }
 }
