@@ -105,6 +105,10 @@ impl Merge<'_> {
                 return Err(error);
             }
         }
+        if !self.cache.all_listed() {
+            tracing::error!("a merge has missed records: stopping the process, the redo log still has them");
+            std::process::abort();
+        }
         Ok(moved)
     }
 

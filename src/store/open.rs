@@ -108,7 +108,7 @@ impl Replay<'_> {
         self.cache.write(&mut place, &change, Before::Unknown);
         drop(place);
         self.cache.make_room();
-        if self.cache.dirty_bytes() > self.cache.limit() / 2 {
+        if self.cache.dirty_bytes() > self.cache.limit() {
             // A log made under a larger limit: what does not fit goes to the tree at once.
             let merge = Merge { cache: &self.cache, tree: self.tree, disk: self.disk };
             merge

@@ -6,11 +6,18 @@
 //! Eviction is CLOCK over the buckets of each table: a hand goes round, spares what was used since it last came by, and
 //! takes the rest. It needs no list and no memory beside the table.
 
+mod slot;
+#[cfg(test)]
+mod tests;
+
+pub(super) use slot::{Change, Slot};
+
 use super::newest::{Newest, is_low};
 use crate::clock::ClockTime;
 use crate::wire::RecordValue;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::{Mutex, MutexGuard};
+use slot::{Shard, cost};
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
@@ -20,83 +27,8 @@ const SHARDS: usize = 64;
 const GROUPS: usize = 1024;
 /// Shards looked at by one attempt to make room.
 const ROOM_SHARDS: usize = 16;
-/// Buckets looked at in each of them.
-const ROOM_BUCKETS: usize = 128;
 /// A record larger than this share of the limit is not kept once it is merged or read.
 const LARGE_SHARE: u64 = 8;
-/// Memory that one allocation takes beside its bytes, and its slot's share of the table, about.
-const SLOT_COST: u64 = 72;
-
-/// A record in memory.
-pub(super) struct Slot {
-    /// Raw key, then raw value; no value: there is no such record.
-    bytes: Box<[u8]>,
-    /// Sequence number in the redo log; 0 once it is in the main tree.
-    seq: u64,
-    pub(super) generation: u32,
-    key_len: u32,
-    /// Used since the hand last came by.
-    visited: bool,
-    /// Written without knowing whether the record existed: its merge will tell.
-    blind: bool,
-}
-
-impl Slot {
-    #[inline]
-    pub(super) fn key(&self) -> &[u8] {
-        self.bytes.get(..self.key_len as usize).unwrap_or_default()
-    }
-
-    #[inline]
-    pub(super) fn value_bytes(&self) -> &[u8] {
-        self.bytes.get(self.key_len as usize..).unwrap_or_default()
-    }
-
-    /// The raw value or tombstone, `None` if there is no record.
-    #[inline]
-    pub(super) fn value(&self) -> Option<RecordValue<'_>> {
-        RecordValue::new(self.value_bytes()).ok()
-    }
-
-    /// Sequence number in the redo log; 0 once it is in the main tree.
-    #[inline]
-    pub(super) fn seq(&self) -> u64 {
-        self.seq
-    }
-
-    #[inline]
-    fn exists(&self) -> bool {
-        self.bytes.len() > self.key_len as usize
-    }
-
-    #[inline]
-    fn hash(&self) -> u64 {
-        self.bytes.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
-    }
-
-    /// Bytes of memory it takes.
-    #[inline]
-    fn cost(&self) -> u64 {
-        cost(self.bytes.len())
-    }
-}
-
-/// Memory taken by a record of `len` bytes; allocators waste up to an eighth on large ones.
-fn cost(len: usize) -> u64 {
-    let len = len as u64;
-    len + len / 16 + 8 + SLOT_COST
-}
-
-/// One of the tables.
-pub(super) struct Shard {
-    table: HashTable<Slot>,
-    hand: usize,
-    /// Table hashes of the slots that became dirty since the last merge began.
-    dirty: Vec<u64>,
-    /// A dirty slot with a smaller sequence number is not in `dirty` any more: a merge has taken it.
-    collected_before: u64,
-    newest: Box<[Newest]>,
-}
 
 /// A shard on cache lines of its own.
 #[repr(align(128))]
@@ -126,17 +58,6 @@ pub(super) enum Before {
     Unknown,
     /// It did or did not.
     Known(bool),
-}
-
-/// A new state of a record.
-pub(super) struct Change<'a> {
-    pub(super) key: &'a [u8],
-    /// Clocktime; empty if the record is removed.
-    pub(super) head: &'a [u8],
-    /// What follows it.
-    pub(super) body: &'a [u8],
-    pub(super) generation: u32,
-    pub(super) seq: u64,
 }
 
 /// All shards, and the sums over them.
@@ -216,6 +137,7 @@ impl Cache {
                 table: HashTable::new(),
                 hand: 0,
                 dirty: Vec::new(),
+                dirty_slots: 0,
                 collected_before: 0,
                 newest: vec![stored.newest; GROUPS].into_boxed_slice(),
             }))
@@ -283,6 +205,7 @@ impl Cache {
                 self.used.fetch_add(new_cost.cast_signed() - old_cost.cast_signed(), Ordering::Relaxed);
             }
             if old_seq == 0 {
+                shard.dirty_slots += 1;
                 self.dirty_bytes.fetch_add(new_cost.cast_signed(), Ordering::Relaxed);
                 self.dirty_count.fetch_add(1, Ordering::Relaxed);
             } else if new_cost != old_cost {
@@ -321,6 +244,7 @@ impl Cache {
         self.dirty_bytes.fetch_add(slot_cost, Ordering::Relaxed);
         self.dirty_count.fetch_add(1, Ordering::Relaxed);
         shard.dirty.push(place.table_hash);
+        shard.dirty_slots += 1;
         self.insert(shard, place.table_hash, slot);
     }
 
@@ -440,6 +364,15 @@ impl Cache {
         }
     }
 
+    /// Whether every dirty record is on a list for the next merge. Holds whenever no merge is under way: a record that
+    /// is dirty and on no list would lose its place in the log and never reach the tree.
+    pub(super) fn all_listed(&self) -> bool {
+        self.shards.iter().all(|shard| {
+            let shard = shard.0.lock();
+            shard.dirty_slots <= shard.dirty.len()
+        })
+    }
+
     /// Before the first of a row of [`Cache::merged`].
     pub(super) fn begin_epoch(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);
@@ -461,13 +394,15 @@ impl Cache {
         let Some(slot) = shard.table.find_mut(dirty.table_hash, |slot| slot.key() == key) else { return };
         if slot.blind {
             slot.blind = false;
-            self.blind.fetch_sub(1, Ordering::Relaxed);
             if !existed {
                 self.items.fetch_add(1, Ordering::Relaxed);
             }
+            // Last: whoever sees that nothing is unresolved sees all of it counted.
+            self.blind.fetch_sub(1, Ordering::Release);
         }
         if slot.seq == dirty.seq {
             slot.seq = 0;
+            shard.dirty_slots = shard.dirty_slots.saturating_sub(1);
             self.dirty_bytes.fetch_sub(slot.cost().cast_signed(), Ordering::Relaxed);
             self.dirty_count.fetch_sub(1, Ordering::Relaxed);
         }
@@ -493,8 +428,8 @@ impl Cache {
 
     /// Records stored, all blind writes taken for overwrites, and how many blind writes there are.
     pub(super) fn items(&self) -> (u64, u64) {
-        let items = self.items.load(Ordering::Relaxed).max(0).cast_unsigned();
-        (items, self.blind.load(Ordering::Relaxed).max(0).cast_unsigned())
+        let blind = self.blind.load(Ordering::Acquire).max(0).cast_unsigned();
+        (self.items.load(Ordering::Relaxed).max(0).cast_unsigned(), blind)
     }
 
     /// Bounds of all clocktimes stored, and the latest second of a low clock: what the next start must know.
@@ -511,54 +446,5 @@ impl Cache {
     /// Bytes that should not be exceeded.
     pub(super) fn limit(&self) -> u64 {
         self.limit
-    }
-}
-
-impl Slot {
-    /// Takes a new state; the same allocation is used if the size is the same.
-    #[inline]
-    fn store(&mut self, change: &Change<'_>) {
-        let key_len = self.key_len as usize;
-        if self.bytes.len() == key_len + change.head.len() + change.body.len() {
-            let (_, value) = self.bytes.split_at_mut(key_len.min(self.bytes.len()));
-            let (head, body) = value.split_at_mut(change.head.len().min(value.len()));
-            head.copy_from_slice(change.head);
-            body.copy_from_slice(change.body);
-        } else {
-            let mut bytes = Vec::with_capacity(key_len + change.head.len() + change.body.len());
-            bytes.extend_from_slice(change.key);
-            bytes.extend_from_slice(change.head);
-            bytes.extend_from_slice(change.body);
-            self.bytes = bytes.into_boxed_slice();
-        }
-        self.generation = change.generation;
-        self.seq = change.seq;
-    }
-}
-
-impl Shard {
-    /// Moves the hand on until `wanted` bytes are free or it has gone far enough; returns what was freed.
-    fn evict(&mut self, wanted: u64) -> u64 {
-        let buckets = self.table.num_buckets();
-        let mut freed = 0;
-        for _ in 0..ROOM_BUCKETS.min(buckets * 2) {
-            if freed >= wanted {
-                break;
-            }
-            if self.hand >= buckets {
-                self.hand = 0;
-            }
-            if let Ok(mut entry) = self.table.get_bucket_entry(self.hand) {
-                let slot = entry.get_mut();
-                if slot.visited {
-                    slot.visited = false;
-                } else if slot.seq == 0 {
-                    freed += slot.cost();
-                    entry.remove();
-                }
-            }
-            self.hand += 1;
-        }
-        freed
     }
 }
