@@ -9,6 +9,8 @@
 )]
 
 mod cli;
+mod cluster_command;
+mod ctl;
 mod daemon;
 mod disk;
 mod faults;
