@@ -9,6 +9,7 @@
 )]
 
 mod cli;
+mod client;
 mod cluster_command;
 mod ctl;
 mod daemon;
