@@ -14,7 +14,7 @@ fn run(args: &[&str]) -> Finished {
     Process::run(&Folder::new(), &kumo_server(), args)
 }
 
-fn ctl(manager: impl ToString, command: &str) -> Finished {
+fn ctl(manager: &impl ToString, command: &str) -> Finished {
     let manager = manager.to_string();
     let mut args = vec!["ctl", &manager];
     args.extend(command.split_whitespace());
@@ -37,7 +37,7 @@ fn refused(finished: &Finished, status: i32, line: &str) {
 
 /// `status` without the date, which is the manager's.
 fn status(manager: &Manager) -> String {
-    let finished = ctl(manager.address, "status");
+    let finished = ctl(&manager.address, "status");
     let text = fine(&finished);
     let (head, rest) = text.split_once("attached node:\n").expect("a list of nodes");
     let mut lines = head.lines();
@@ -55,7 +55,7 @@ fn every_command_does_what_it_says() {
     servers.sort_by_key(FakeServer::address);
     let address = |index: usize| servers[index].address();
     manager.wait_detached(&[address(0), address(1)]);
-    let finished = ctl(manager.address, "status");
+    let finished = ctl(&manager.address, "status");
     assert_eq!(
         fine(&finished),
         format!(
@@ -65,40 +65,40 @@ fn every_command_does_what_it_says() {
         )
     );
 
-    assert_eq!(fine(&ctl(manager.address, "attach --wait")), "");
+    assert_eq!(fine(&ctl(&manager.address, "attach --wait")), "");
     let (whs, rhs) = manager.spaces();
     assert_eq!(whs, rhs, "the replace has finished");
     let active = format!("  {}  (active)\n  {}  (active)\n", address(0), address(1));
     assert_eq!(status(&manager), format!("attached node:\n{active}not attached node:\n"));
-    let json = ctl(manager.address, "status --json");
+    let json = ctl(&manager.address, "status --json");
     let json: serde_json::Value = serde_json::from_str(fine(&json)).unwrap();
     assert_eq!(json["clocktime"], whs.clocktime.0);
     assert_eq!(json["attached"][1], serde_json::json!({"address": address(1).to_string(), "active": true}));
     assert_eq!(json["not_attached"], serde_json::json!([]));
 
-    fine(&ctl(manager.address, "replace --wait"));
-    fine(&ctl(manager.address, "full-replace --wait"));
-    fine(&ctl(manager.address, "backup"));
-    fine(&ctl(manager.address, "backup before-upgrade"));
+    fine(&ctl(&manager.address, "replace --wait"));
+    fine(&ctl(&manager.address, "full-replace --wait"));
+    fine(&ctl(&manager.address, "backup"));
+    fine(&ctl(&manager.address, "backup before-upgrade"));
     wait_until("the backups", || servers[0].heard(kumo_server::wire::method::Method::CreateBackup).len() == 2);
 
     let (dead_port, _) = servers.pop().unwrap().kill();
     let dead = NodeAddress::new(dead_port.address());
     manager.wait_attached(&[(servers[0].address(), true), (dead, false)]);
     assert!(status(&manager).contains(&format!("  {dead}  (fault)\n")));
-    fine(&ctl(manager.address, "detach-noreplace"));
+    fine(&ctl(&manager.address, "detach-noreplace"));
     assert!(!status(&manager).contains(&dead.to_string()));
     servers.push(FakeServer::start(&[manager.address]));
     manager.wait_detached(&[servers[1].address()]);
-    fine(&ctl(manager.address, "attach-noreplace"));
+    fine(&ctl(&manager.address, "attach-noreplace"));
     manager.wait_attached(&[(servers[0].address(), true), (servers[1].address(), true)]);
-    fine(&ctl(manager.address, "detach --wait"));
+    fine(&ctl(&manager.address, "detach --wait"));
     manager.wait_settled();
 
-    fine(&ctl(manager.address, "enable-auto-replace"));
+    fine(&ctl(&manager.address, "enable-auto-replace"));
     servers.push(FakeServer::start(&[manager.address]));
     wait_until("attached by itself", || manager.nodes().0.nodes.len() == 3);
-    fine(&ctl(manager.address, "disable-auto-replace"));
+    fine(&ctl(&manager.address, "disable-auto-replace"));
     servers.push(FakeServer::start(&[manager.address]));
     manager.wait_detached(&[servers[3].address()]);
 }
@@ -116,7 +116,7 @@ fn waiting_ends_with_the_replace_however_that_ends() {
             .into_iter()
             .collect::<Vec<_>>(),
     );
-    fine(&ctl(manager.address, "attach --wait"));
+    fine(&ctl(&manager.address, "attach --wait"));
 
     servers[0].copy_endlessly(true);
     let starts = servers[0].heard(kumo_server::wire::method::Method::ReplaceCopyStart).len();
@@ -182,7 +182,7 @@ fn a_manager_without_servers_refuses_in_words() {
     let line =
         format!("kumo-server ctl: manager {} refuses: no server is active (its log says more)\n", manager.address);
     for command in ["attach", "detach", "replace", "full-replace --wait"] {
-        refused(&ctl(manager.address, command), 1, &line);
+        refused(&ctl(&manager.address, command), 1, &line);
     }
     let set = run(&["set", "-m", &manager.address.to_string(), "key", "value"]);
     refused(&set, 1, "kumo-server set: no active server for this key\n");
@@ -216,7 +216,7 @@ fn values_pass_as_they_are() {
     fine(&tool(&["set", "--", "-dash", "--value"]));
     assert_eq!(fine(&tool(&["get", "--", "-dash"])), "--value");
 
-    let all_bytes: Vec<u8> = (0..1 << 20).map(|at: u32| (at % 251 * 7) as u8).collect();
+    let all_bytes: Vec<u8> = (0..=u8::MAX).cycle().take(1 << 20).collect();
     assert_eq!(with_stdin(&["set", "-m", &manager, "large"], &all_bytes), (Some(0), Vec::new()));
     assert_eq!(with_stdin(&["get", "-m", &manager, "large"], b""), (Some(0), all_bytes));
 
@@ -235,23 +235,27 @@ fn ctl_drives_real_servers() {
     for index in 0..100 {
         assert!(client.set(format!("key{index}").as_bytes(), b"value").is_acknowledged());
     }
-    fine(&ctl(manager, "backup test"));
+    fine(&ctl(&manager, "backup test"));
     let backup = cluster.folder().join("server0.tch-test");
     wait_until("a backup", || backup.exists());
 
     cluster.kill(2);
     cluster.wait_faulty(2);
-    fine(&ctl(manager, "detach --wait"));
-    let (whs, rhs) = cluster.spaces();
-    assert_eq!((whs.seed(), whs.seed().nodes.len()), (rhs.seed(), 2));
+    fine(&ctl(&manager, "detach --wait"));
+    let both_have = |cluster: &Cluster, count: usize| {
+        let (whs, rhs) = cluster.spaces();
+        whs.seed() == rhs.seed() && whs.seed().nodes.len() == count
+    };
+    wait_until("the other manager knows of two", || both_have(&cluster, 2));
     cluster.start_server(2);
-    wait_until("the server is back", || ctl(manager, "status").stdout.lines().count() == 6);
-    fine(&ctl(manager, "attach --wait"));
-    assert_eq!(cluster.spaces().0.seed().nodes.len(), 3);
+    let listed = format!("not attached node:\n  {}\n", cluster.servers[2].address());
+    wait_until("the server is listed", || ctl(&manager, "status").stdout.ends_with(&listed));
+    fine(&ctl(&manager, "attach --wait"));
+    wait_until("the other manager knows of three", || both_have(&cluster, 3));
 
     // Either manager can be asked; the other may be gone.
     cluster.managers[0].1.take().expect("a manager").signal(Signal::KILL);
-    fine(&ctl(manager, "replace --wait"));
+    fine(&ctl(&manager, "replace --wait"));
     let both = ["get", "-m", &cluster.managers[0].0.address().to_string(), "-p", &manager.to_string(), "key7"]
         .map(ToOwned::to_owned);
     assert_eq!(fine(&run(&both.iter().map(String::as_str).collect::<Vec<_>>())), "value");

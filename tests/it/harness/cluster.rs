@@ -63,11 +63,12 @@ impl Server {
 
 /// The processes of a cluster.
 pub(crate) struct Cluster {
-    folder: Folder,
     stores: PathBuf,
     pub(crate) managers: Vec<(Port, Option<Process>)>,
     pub(crate) servers: Vec<Server>,
     flags: Vec<String>,
+    /// Last: dropped after the processes have shown their logs.
+    folder: Folder,
 }
 
 impl Cluster {
