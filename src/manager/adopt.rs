@@ -4,77 +4,68 @@
 //! manager that has none asks them; the newest counts. Until that is settled, nothing is founded anew: a second
 //! hash space would make servers drop records that the first one gave them.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::shell::{Inner, Shell, tell};
-use crate::net::{DialPolicy, Link, Peers, STEPS, Service};
-use crate::wire::method::{ErrorCode, Method, STATUS_RHS, STATUS_WHS};
+use super::shell::{Inner, Shell};
+use crate::client::{Caller, Options};
+use crate::net::STEPS;
+use crate::wire::NodeAddress;
+use crate::wire::method::{Method, STATUS_RHS, STATUS_WHS};
 use crate::wire::params::{self, Seed};
-use crate::wire::{NodeAddress, Request, frame};
 
 /// How long one server, or the partner, may take to tell.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What a client connection of ours may be asked: nothing.
-struct Mute;
-
-impl Service for Mute {
-    fn handle(&self, _: &Arc<Link>, requests: &mut dyn Iterator<Item = Request<'_>>, out: &mut Vec<u8>) {
-        for request in requests {
-            frame::error_response(out, request.msgid, ErrorCode::Protocol);
-        }
-    }
-}
-
 impl Shell {
-    /// Asks a server that has just connected which hash spaces it holds.
+    /// Asks a server that may have been there before this process; until it has answered, nothing is settled.
     pub(super) fn ask_server(&self, inner: &mut Inner, server: NodeAddress) {
         inner.asking += 1;
         self.spawn(async move |shell| {
-            let held = tokio::time::timeout(PATIENCE, shell.held_by(server)).await.ok().flatten();
-            let inner = &mut *shell.lock();
-            inner.asking = inner.asking.saturating_sub(1);
-            if let Some((whs, rhs)) = held
-                && whs.has_active()
-                && !inner.state.spaces().are_ready()
-            {
-                tracing::info!(peer = %server, clocktime = %whs.clocktime, "hash space learnt from a server");
-                let actions = inner.state.server_spaces(whs, rhs, &shell.clock);
-                shell.perform(inner, actions);
-            }
+            shell.learn_from(server).await;
+            shell.lock().asking -= 1;
             shell.news.notify_waiters();
         });
     }
 
+    /// Asks a server which hash spaces it holds, and takes what is newer.
+    pub(super) async fn learn_from(&self, server: NodeAddress) {
+        let held = tokio::time::timeout(PATIENCE, self.held_by(server)).await.ok().flatten();
+        let Some((whs, rhs)) = held.filter(|(whs, _)| whs.has_active()) else { return };
+        let inner = &mut *self.lock();
+        let actions = inner.state.server_spaces(whs, rhs, &self.clock);
+        if !actions.is_empty() {
+            let clocktime = inner.state.spaces().whs.clocktime;
+            tracing::info!(peer = %server, %clocktime, "hash space learnt from a server");
+        }
+        self.perform(inner, actions);
+    }
+
     /// The hash spaces that a server holds, asked as a client.
     async fn held_by(&self, server: NodeAddress) -> Option<(Seed, Seed)> {
-        let policy = DialPolicy { retry_limit: 0, ..self.config.dial.clone() };
-        let peers = Peers::new(None, policy, self.config.limits.clone());
-        let mute: Arc<dyn Service> = Arc::new(Mute);
-        peers.serve(&mute);
-        let session = peers.session(server);
-        let ask = |number| tell(&session, Method::GetStatus, STEPS, |out| params::write_status(out, number));
-        let (whs, rhs) = (ask(STATUS_WHS), ask(STATUS_RHS));
-        let held = match (whs.await, rhs.await) {
-            (Ok(whs), Ok(rhs)) => Some((params::seed(&whs).ok()?, params::seed(&rhs).ok()?)),
-            _ => None,
+        let options = Options {
+            connect_timeout: self.config.dial.timeout.min(PATIENCE),
+            call_timeout: PATIENCE,
+            ..Options::default()
         };
-        peers.close();
-        held
+        let caller = Caller::new(&options);
+        let ask = async |number| {
+            let answer = caller.ask(server, Method::GetStatus, |out| params::write_status(out, number)).await;
+            params::seed(&answer.ok()?).ok()
+        };
+        Some((ask(STATUS_WHS).await?, ask(STATUS_RHS).await?))
     }
 
     /// Asks the partner, which has just connected, for its hash spaces.
     pub(super) fn ask_partner(&self, inner: &mut Inner, partner: NodeAddress) {
         inner.asking += 1;
         let session = self.peers.session(partner);
-        let whs = tell(&session, Method::WhsRequest, STEPS, params::write_empty);
-        let rhs = tell(&session, Method::RhsRequest, STEPS, params::write_empty);
+        let whs = session.ask(Method::WhsRequest, STEPS, params::write_empty);
+        let rhs = session.ask(Method::RhsRequest, STEPS, params::write_empty);
         self.spawn(async move |shell| {
             let answers = async { (whs.await, rhs.await) };
             let answers = tokio::time::timeout(PATIENCE, answers).await;
             let inner = &mut *shell.lock();
-            inner.asking = inner.asking.saturating_sub(1);
+            inner.asking -= 1;
             if let Ok((Ok(whs), Ok(rhs))) = answers
                 && let (Ok(whs), Ok(rhs)) = (params::seed(&whs), params::seed(&rhs))
             {

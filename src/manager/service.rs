@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::replace::Phase;
-use super::shell::{Inner, Shell, tell};
+use super::shell::{Inner, Shell};
 use super::state::{Action, Impossible, Outcome, State};
 use crate::binlog::Record;
 use crate::clock::Clock;
@@ -29,7 +29,7 @@ impl Service for Shell {
                 }
                 Ok(Answered::Later) => {}
                 Err(refused) => {
-                    tracing::warn!(peer = %link.peer(), method = request.method, "request refused: {refused}");
+                    refused.log(link, request.method);
                     Reply::new(link, request.msgid).error(refused.code());
                 }
             }
@@ -71,7 +71,7 @@ impl Shell {
             inner.pulses.remove(&server);
             self.news.notify_waiters();
             inner.auto.changed(Instant::now());
-            if !inner.state.spaces().are_ready() {
+            if inner.is_learning(Instant::now()) || !inner.state.spaces().are_ready() {
                 self.ask_server(inner, server);
             }
         } else if let Some(replace) = inner.state.replace()
@@ -154,15 +154,15 @@ impl Shell {
             }
             Method::AttachNewServers => {
                 let replace = params::switch(bytes, None)?;
-                self.change(link, request.msgid, move |state, clock| state.attach(replace, clock))
+                self.change(link, request, move |state, clock| state.attach(replace, clock))
             }
             Method::DetachFaultServers => {
                 let replace = params::switch(bytes, None)?;
-                self.change(link, request.msgid, move |state, clock| state.detach(replace, clock))
+                self.change(link, request, move |state, clock| state.detach(replace, clock))
             }
             Method::StartReplace => {
                 let full = params::switch(bytes, Some(false))?;
-                self.change(link, request.msgid, move |state, clock| state.start_replace(full, clock))
+                self.change(link, request, move |state, clock| state.start_replace(full, clock))
             }
             Method::SetAutoReplace => {
                 let enabled = params::switch(bytes, None)?;
@@ -184,7 +184,7 @@ impl Shell {
     }
 
     /// Changes the cluster as a control tool asks: at once, or when it is settled what there is to change.
-    fn change(&self, link: &Arc<Link>, msgid: u32, change: impl Change) -> Result<Answered, Refused> {
+    fn change(&self, link: &Arc<Link>, request: &Request<'_>, change: impl Change) -> Result<Answered, Refused> {
         let inner = &mut *self.lock();
         if inner.is_settled(Instant::now()) {
             let actions = change(&mut inner.state, &self.clock)?;
@@ -192,7 +192,7 @@ impl Shell {
             self.perform(inner, actions);
             return Ok(now(pack::nil));
         }
-        let reply = Reply::new(link, msgid);
+        let (reply, method) = (Reply::new(link, request.msgid), request.method);
         self.spawn(async move |shell| {
             shell.settled().await;
             let inner = &mut *shell.lock();
@@ -201,9 +201,10 @@ impl Shell {
                     shell.perform(inner, actions);
                     reply.ok(pack::nil);
                 }
-                Err(error) => {
-                    tracing::warn!("request refused: {error}");
-                    reply.error(Refused::from(error).code());
+                Err(impossible) => {
+                    let refused = Refused::from(impossible);
+                    refused.log(reply.link(), method);
+                    reply.error(refused.code());
                 }
             }
         });
@@ -244,7 +245,7 @@ impl Shell {
         for server in attached.copied() {
             let session = self.peers.session(server);
             let answer =
-                tell(&session, Method::CreateBackup, BACKUP_STEPS, |out| params::write_backup_suffix(out, suffix));
+                session.ask(Method::CreateBackup, BACKUP_STEPS, |out| params::write_backup_suffix(out, suffix));
             self.spawn(async move |_| match answer.await {
                 Ok(_) => tracing::info!(peer = %server, "backup complete"),
                 Err(error) => tracing::error!(peer = %server, "backup failed: {error}"),
@@ -290,6 +291,15 @@ enum Refused {
 }
 
 impl Refused {
+    /// Nonsense is common and harmless; what is forbidden or cannot be done concerns the operator.
+    fn log(&self, link: &Link, method: u32) {
+        let peer = link.peer();
+        match self {
+            Self::Unknown | Self::Malformed(_) => tracing::debug!(%peer, method, "request refused: {self}"),
+            Self::NotAllowed | Self::Impossible(_) => tracing::warn!(%peer, method, "request refused: {self}"),
+        }
+    }
+
     fn code(&self) -> ErrorCode {
         match self {
             Self::Unknown | Self::Malformed(_) => ErrorCode::Protocol,

@@ -4,13 +4,11 @@
 //! order in which things were decided. Answers are awaited outside.
 
 use std::collections::{BTreeSet, HashMap};
-use std::pin::Pin;
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
 use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use super::Config;
 use super::auto::Auto;
@@ -19,9 +17,10 @@ use super::replace::Phase;
 use super::state::{Action, State};
 use crate::binlog::Binlog;
 use crate::clock::Clock;
-use crate::net::{LinkKind, Peers, STEPS, Session};
+use crate::net::{Answer, LinkKind, Peers, STEPS};
 use crate::wire::method::{ErrorCode, Method, Role};
 use crate::wire::params::{self, Seed};
+use crate::wire::unpack::Reader;
 use crate::wire::{Init, NodeAddress, frame};
 
 /// A manager at work.
@@ -54,19 +53,17 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    /// Whether it is known what there is to change: every active server has connected or is lost; or there is no
-    /// hash space, and nobody is left who might know one.
+    /// Whether there may be a newer hash space than the one known: nodes that were there before this process have not
+    /// all connected, or not all answered.
+    pub(super) fn is_learning(&self, now: Instant) -> bool {
+        self.asking > 0 || now < self.settle_until
+    }
+
+    /// Whether it is known what there is to change: the newest hash space, and of each active server whether it lives.
     pub(super) fn is_settled(&self, now: Instant) -> bool {
-        if self.state.spaces().are_ready() {
-            self.state.absent().is_none()
-        } else {
-            self.asking == 0 && now >= self.settle_until
-        }
+        !self.is_learning(now) && self.state.absent().is_none()
     }
 }
-
-/// The result object's bytes, or why there is none.
-pub(super) type Answer = Result<Vec<u8>, ErrorCode>;
 
 impl Shell {
     pub(super) fn new(config: Config, address: NodeAddress, binlog: Binlog, settle_until: Instant) -> Arc<Self> {
@@ -131,10 +128,18 @@ impl Shell {
     /// Sends both hash spaces to a server or the partner; if it does not get them, again at the next keep-alive.
     fn sync(&self, inner: &Inner, node: NodeAddress) {
         let spaces = inner.state.spaces();
-        let answer = tell(&self.peers.session(node), Method::HashSpaceSync, STEPS, |out| {
+        let answer = self.peers.session(node).ask(Method::HashSpaceSync, STEPS, |out| {
             params::write_hash_space_sync(out, &spaces.whs, &spaces.rhs, self.clock.take());
         });
         self.spawn(async move |shell| match answer.await {
+            Ok(result) if Reader::new(&result).nil() => {
+                tracing::debug!(peer = %node, "has a newer hash space");
+                // A server that is not attached might belong to another cluster.
+                let attached = shell.lock().state.spaces().is_attached(node);
+                if attached {
+                    shell.learn_from(node).await;
+                }
+            }
             Ok(_) => {}
             Err(error @ (ErrorCode::TransportLost | ErrorCode::NodeLost | ErrorCode::TimedOut)) => {
                 tracing::debug!(peer = %node, "hash space not delivered: {error}");
@@ -209,38 +214,16 @@ impl Shell {
         });
     }
 
-    fn tell_phase(&self, server: NodeAddress, phase: Phase, seed: &Seed, full: bool) -> Answering {
+    fn tell_phase(&self, server: NodeAddress, phase: Phase, seed: &Seed, full: bool) -> Answer {
         let session = self.peers.session(server);
         let clock = self.clock.take();
         match phase {
-            Phase::Copy => tell(&session, Method::ReplaceCopyStart, STEPS, |out| {
+            Phase::Copy => session.ask(Method::ReplaceCopyStart, STEPS, |out| {
                 params::write_replace_copy_start(out, seed, clock, full);
             }),
-            Phase::Delete => tell(&session, Method::ReplaceDeleteStart, STEPS, |out| {
+            Phase::Delete => session.ask(Method::ReplaceDeleteStart, STEPS, |out| {
                 params::write_seed_and_clock(out, seed, clock);
             }),
         }
-    }
-}
-
-/// Sends a request now; the future, which holds nothing of the caller's, is its answer.
-pub(super) fn tell(session: &Arc<Session>, method: Method, steps: u16, params: impl FnOnce(&mut Vec<u8>)) -> Answering {
-    let (sender, receiver) = oneshot::channel();
-    let on_reply = Box::new(move |result: Result<&[u8], ErrorCode>| {
-        // Whoever asked may have stopped waiting.
-        let _ = sender.send(result.map(<[u8]>::to_vec));
-    });
-    session.call(method, steps, params, on_reply);
-    Answering(receiver)
-}
-
-/// The answer to come of [`tell`].
-pub(super) struct Answering(oneshot::Receiver<Answer>);
-
-impl Future for Answering {
-    type Output = Answer;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        Pin::new(&mut self.0).poll(cx).map(|answer| answer.unwrap_or(Err(ErrorCode::Unknown)))
     }
 }

@@ -100,6 +100,12 @@ impl State {
         self.servers.insert(server)
     }
 
+    /// A server is not connected any more; whether it is lost is still open.
+    pub(super) fn server_gone(&mut self, server: NodeAddress) {
+        self.servers.remove(&server);
+        self.seen.remove(&server);
+    }
+
     /// A server cannot be reached any more.
     pub(super) fn server_lost(&mut self, server: NodeAddress, clock: &Clock) -> Vec<Action> {
         self.servers.remove(&server);
@@ -142,9 +148,10 @@ impl State {
         (merge, actions)
     }
 
-    /// A server has told which hash spaces it holds, while this manager had none.
+    /// A server has told which hash spaces it holds.
     pub(super) fn server_spaces(&mut self, whs: Seed, rhs: Seed, clock: &Clock) -> Vec<Action> {
         if self.spaces.merge(whs, rhs, clock).taken {
+            self.void_copy("a server has a newer hash space");
             vec![Action::SyncPartner, Action::SyncServers, Action::PushClients]
         } else {
             Vec::new()
@@ -262,7 +269,8 @@ impl State {
 
     /// Whether an automatic replace would change anything.
     pub(super) fn has_work(&self) -> bool {
-        self.replace.is_none() && (!self.detached().is_empty() || self.has_faulty() || self.unfinished.is_some())
+        let unfinished = self.unfinished.is_some() && self.spaces.are_ready();
+        self.replace.is_none() && (!self.detached().is_empty() || self.has_faulty() || unfinished)
     }
 
     fn has_faulty(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::shell::{Inner, Shell, tell};
+use super::shell::{Inner, Shell};
 use crate::binlog::Record;
 use crate::net::{STEPS, Session};
 use crate::wire::NodeAddress;
@@ -59,7 +59,7 @@ impl Shell {
     fn keep_alive_of(&self, node: NodeAddress) {
         let clock = self.clock.take();
         let session = self.peers.session(node);
-        let answer = tell(&session, Method::KeepAlive, STEPS, |out| params::write_keep_alive(out, clock));
+        let answer = session.ask(Method::KeepAlive, STEPS, |out| params::write_keep_alive(out, clock));
         self.spawn(async move |shell| {
             if answer.await.is_ok()
                 && let Some(pulse) = shell.lock().pulses.get_mut(&node)
@@ -84,11 +84,19 @@ impl Shell {
 
     /// A server is lost: it becomes faulty.
     pub(super) fn lose_server(&self, inner: &mut Inner, server: NodeAddress, why: &str) {
-        if inner.state.is_member(server) {
-            tracing::warn!(peer = %server, "server lost: {why}");
-            self.binlog.write(&Record::ServerLost { address: server });
+        let now = Instant::now();
+        if !inner.state.watched().contains(&server) {
+            return;
+        }
+        tracing::warn!(peer = %server, "server lost: {why}");
+        self.binlog.write(&Record::ServerLost { address: server });
+        inner.auto.changed(now);
+        if inner.is_learning(now) {
+            // A change of what may not be the newest hash space could displace the newest: it must wait for its
+            // keep-alives to be missed.
+            inner.state.server_gone(server);
+        } else {
             let actions = inner.state.server_lost(server, &self.clock);
-            inner.auto.changed(Instant::now());
             self.perform(inner, actions);
         }
     }
@@ -141,7 +149,7 @@ impl Shell {
     fn elect(&self, inner: &Inner, partner: &Arc<Session>) {
         let clock = self.clock.take();
         let whs = &inner.state.spaces().whs;
-        let answer = tell(partner, Method::ReplaceElection, STEPS, |out| params::write_seed_and_clock(out, whs, clock));
+        let answer = partner.ask(Method::ReplaceElection, STEPS, |out| params::write_seed_and_clock(out, whs, clock));
         self.spawn(async move |shell| {
             let accepted = answer.await.is_ok_and(|result| Reader::new(&result).bool() == Ok(true));
             let inner = &mut *shell.lock();

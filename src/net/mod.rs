@@ -15,7 +15,7 @@ use std::time::Duration;
 pub use link::{InFlight, Link, LinkKind, Reply};
 pub use listener::{Listener, bind};
 pub use peers::Peers;
-pub use session::{OFFER_STEPS, OnReply, STEPS, Session};
+pub use session::{Answer, OFFER_STEPS, OnReply, STEPS, Session};
 
 use crate::wire::method::Role;
 use crate::wire::{NodeAddress, Request};

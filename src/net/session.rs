@@ -4,7 +4,9 @@
 //! error 1 when the connection that carried it drops, 2 when the node cannot be reached, 3 when its time is up.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -44,6 +46,19 @@ struct Pending {
     /// The connection that carried the call; `None` while it waits for one.
     link: Option<u64>,
     on_reply: OnReply,
+}
+
+/// The answer to come of [`Session::ask`]: the result object's bytes, or why there is none.
+#[derive(Debug)]
+#[must_use = "a request whose answer does not matter is made with `call`"]
+pub struct Answer(oneshot::Receiver<Result<Vec<u8>, ErrorCode>>);
+
+impl Future for Answer {
+    type Output = Result<Vec<u8>, ErrorCode>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(|answer| answer.unwrap_or(Err(ErrorCode::Unknown)))
+    }
 }
 
 impl std::fmt::Debug for Session {
@@ -96,20 +111,15 @@ impl Session {
         }
     }
 
-    /// [`Self::call`] as a future of the result's bytes.
-    pub async fn ask(
-        self: &Arc<Self>,
-        method: Method,
-        steps: u16,
-        params: impl FnOnce(&mut Vec<u8>),
-    ) -> Result<Vec<u8>, ErrorCode> {
+    /// [`Self::call`] with the answer as a future. The request is on its way when this returns.
+    pub fn ask(self: &Arc<Self>, method: Method, steps: u16, params: impl FnOnce(&mut Vec<u8>)) -> Answer {
         let (sender, receiver) = oneshot::channel();
         let on_reply: OnReply = Box::new(move |result| {
             // The asker may have gone.
             let _ = sender.send(result.map(<[u8]>::to_vec));
         });
         self.call(method, steps, params, on_reply);
-        receiver.await.unwrap_or(Err(ErrorCode::Unknown))
+        Answer(receiver)
     }
 
     /// Takes a response that arrived on any connection of this node; one that nobody waits for is dropped.

@@ -9,6 +9,9 @@
 )]
 
 mod cli;
+mod client;
+mod cluster_command;
+mod ctl;
 mod daemon;
 mod disk;
 mod faults;

@@ -51,8 +51,8 @@ impl Ours {
 
     fn translate(&self, recorded: &[u8]) -> Vec<u8> {
         let mut bytes = recorded.to_vec();
-        let clocktimes = self.clocktimes.iter().map(|(theirs, ours)| (theirs, ours));
-        for (theirs, ours) in self.addresses.iter().map(|(theirs, ours)| (theirs, ours)).chain(clocktimes) {
+        let addresses = self.addresses.iter().map(|(theirs, ours)| (theirs, ours));
+        for (theirs, ours) in addresses.chain(&self.clocktimes) {
             for at in 0..=bytes.len().saturating_sub(theirs.len()) {
                 if bytes[at..].starts_with(theirs) {
                     bytes[at..at + ours.len()].copy_from_slice(ours);

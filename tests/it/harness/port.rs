@@ -30,6 +30,17 @@ impl Port {
             .expect("a free port")
     }
 
+    /// A port such that those at these distances above it are free too; all are held.
+    pub(crate) fn reserve_with(distances: &[u16]) -> (Self, Vec<Self>) {
+        loop {
+            let base = Self::reserve();
+            let others: Vec<_> = distances.iter().map_while(|distance| Self::lock(base.number + distance)).collect();
+            if others.len() == distances.len() {
+                return (base, others);
+            }
+        }
+    }
+
     fn lock(number: u16) -> Option<Self> {
         let folder = std::env::temp_dir().join("kumo-it-ports");
         std::fs::create_dir_all(&folder).expect("the folder of port locks");

@@ -1,0 +1,113 @@
+//! The client library on a real cluster: routing, retries, swaps, and an end to everything.
+
+use std::time::{Duration, Instant};
+
+use kumo_server::client::{Cluster as Client, Error, Options};
+use kumo_server::clock::ClockTime;
+use kumo_server::ring;
+use kumo_server::wire::NodeAddress;
+use rustix::process::Signal;
+use tokio::runtime::Runtime;
+
+use crate::harness::cluster::Cluster;
+use crate::harness::{Folder, Manager, Port, wait_until};
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
+}
+
+fn connect(runtime: &Runtime, managers: &[std::net::SocketAddr], deadline: Duration) -> Result<Client, Error> {
+    let managers = managers.iter().map(|manager| NodeAddress::new(*manager)).collect();
+    runtime.block_on(Client::connect(managers, Options { deadline, ..Options::default() }))
+}
+
+#[test]
+fn a_swap_counts_once_and_only_on_what_it_names() {
+    let cluster = Cluster::start(3);
+    let runtime = runtime();
+    let client = connect(&runtime, &[cluster.managers[0].0.address()], Duration::from_secs(5)).unwrap();
+    runtime.block_on(async {
+        let first = client.cas(b"k", ClockTime(0), 7, b"one").await.unwrap().expect("added");
+        assert_eq!(client.cas(b"k", ClockTime(0), 7, b"no").await, Ok(None));
+        let second = client.cas(b"k", first, 7, b"two").await.unwrap().expect("swapped");
+        assert_eq!(client.cas(b"k", first, 7, b"no").await, Ok(None));
+        let found = client.get(b"k").await.unwrap().expect("a value");
+        assert_eq!((found.clocktime, found.meta, found.data.as_slice()), (second, 7, &b"two"[..]));
+        assert_eq!(client.delete(b"k").await, Ok(true));
+        assert_eq!(client.delete(b"k").await, Ok(false));
+        assert_eq!(client.get(b"k").await, Ok(None));
+        assert_eq!(client.cas(b"k", second, 0, b"no").await, Ok(None));
+    });
+}
+
+#[test]
+fn a_dead_server_delays_writes_and_not_reads() {
+    let mut cluster = Cluster::start(3);
+    let runtime = runtime();
+    let client = connect(&runtime, &[cluster.managers[0].0.address()], Duration::from_secs(15)).unwrap();
+    let keys: Vec<_> = (0..60).map(|index| format!("key{index}")).collect();
+    let set_all = async |data: &[u8]| {
+        for key in &keys {
+            client.set(key.as_bytes(), 0, data).await.unwrap();
+        }
+    };
+    runtime.block_on(set_all(b"before"));
+    let first = cluster.servers[0].address();
+    let coordinated = keys
+        .iter()
+        .filter(|key| cluster.spaces().0.owners(ring::hash(key.as_bytes())).coordinator().unwrap().socket() == first);
+    assert!(coordinated.count() > 0, "some keys are the victim's");
+    cluster.kill(0);
+    runtime.block_on(async {
+        for key in &keys {
+            let value = client.get(key.as_bytes()).await.unwrap().expect("a value");
+            assert_eq!(value.data, b"before");
+        }
+        set_all(b"after").await;
+        for key in &keys {
+            assert_eq!(client.get(key.as_bytes()).await.unwrap().expect("a value").data, b"after");
+        }
+    });
+}
+
+#[test]
+fn the_hash_spaces_that_a_manager_pushes_are_followed() {
+    let mut cluster = Cluster::start(3);
+    let runtime = runtime();
+    let client = connect(&runtime, &[cluster.managers[0].0.address()], Duration::from_secs(5)).unwrap();
+    assert_eq!(client.servers().len(), 3);
+    cluster.add_server();
+    cluster.attach();
+    wait_until("the client knows the fourth", || client.servers().len() == 4);
+}
+
+#[test]
+fn everything_ends() {
+    let runtime = runtime();
+    let limit = Duration::from_secs(1);
+    // Nobody there.
+    let (folder, ports) = (Folder::new(), [Port::reserve(), Port::reserve()]);
+    let addresses = ports.each_ref().map(Port::address);
+    let started = Instant::now();
+    assert!(matches!(connect(&runtime, &addresses, limit), Err(Error::Manager(..))));
+    // The second manager is there, but without servers.
+    let manager = Manager::start(&folder, "manager", &ports[1], "");
+    let client = connect(&runtime, &addresses, limit).unwrap();
+    assert_eq!(runtime.block_on(client.get(b"k")), Err(Error::NoServer));
+    assert_eq!(runtime.block_on(client.set(b"k", 0, b"v")), Err(Error::NoServer));
+    drop(manager);
+    // Every server is hung, and the manager with them.
+    let mut cluster = Cluster::start(2);
+    let client = connect(&runtime, &[cluster.managers[0].0.address()], limit).unwrap();
+    runtime.block_on(client.set(b"k", 0, b"v")).unwrap();
+    let hung = Instant::now();
+    cluster.managers[0].1.as_ref().expect("a manager").signal(Signal::STOP);
+    for index in 0..2 {
+        cluster.servers[index].process().signal(Signal::STOP);
+    }
+    assert!(matches!(runtime.block_on(client.set(b"k", 0, b"w")), Err(Error::Server(..))));
+    assert!(matches!(runtime.block_on(client.cas(b"k", ClockTime(0), 0, b"w")), Err(Error::Server(..))));
+    assert!(matches!(runtime.block_on(client.get(b"k")), Err(Error::Server(..))));
+    assert!(hung.elapsed() < Duration::from_secs(20), "{:?}", hung.elapsed());
+    assert!(started.elapsed() < Duration::from_mins(1));
+}

@@ -1,0 +1,161 @@
+//! The try-it cluster: up with one command, its printed lines work, down in order, and back with its data.
+
+use std::path::Path;
+use std::process::Command;
+
+use rustix::process::{Pid, Signal, test_kill_process};
+
+use crate::harness::{Finished, Folder, Port, Process, kumo_server, wait_for, wait_until};
+
+/// Distances of the ports of four servers and their streams from that of the manager.
+const DISTANCES: [u16; 8] = [101, 102, 103, 104, 201, 202, 203, 204];
+
+struct TryIt {
+    folder: Folder,
+    base: Port,
+    /// Held against other tests.
+    _others: Vec<Port>,
+}
+
+impl TryIt {
+    fn new() -> Self {
+        let (base, others) = Port::reserve_with(&DISTANCES);
+        Self { folder: Folder::new(), base, _others: others }
+    }
+
+    fn start(&self, name: &str, more: &[&str]) -> Process {
+        let base = self.base.number().to_string();
+        let args = [&["cluster", "--base-port", &base, "--dir", "data"], more].concat();
+        Process::spawn(&self.folder, name, &kumo_server(), &args)
+    }
+
+    /// Starts it and waits until it is ready; returns what it has printed.
+    #[track_caller]
+    fn ready(&self, name: &str, more: &[&str]) -> (Process, String) {
+        let mut process = self.start(name, more);
+        let text = wait_for("the cluster is ready", || {
+            let text = process.stdout();
+            assert!(process.is_running() || text.contains("Ctrl-C"), "it has ended: {}", process.stderr());
+            text.contains("Ctrl-C ends it").then_some(text)
+        });
+        (process, text)
+    }
+
+    fn tool(&self, args: &[&str]) -> Finished {
+        Process::run(&self.folder, &kumo_server(), args)
+    }
+
+    /// Process ids of the children of `process`.
+    fn children(process: &Process) -> Vec<Pid> {
+        let pid = process.pid().as_raw_nonzero();
+        let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("/proc");
+        text.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap()).unwrap()).collect()
+    }
+
+    fn log(&self, name: &str) -> String {
+        self.folder.read(&format!("data/{name}.log"))
+    }
+}
+
+/// The lines printed to be tried.
+fn offered(text: &str) -> Vec<&str> {
+    let lines = text.lines().skip_while(|line| !line.starts_with("Ready")).skip(1);
+    lines.take_while(|line| line.starts_with("  ")).map(str::trim).collect()
+}
+
+fn shell(line: &str, folder: &Path) -> Finished {
+    let output = Command::new("sh").args(["-c", line]).current_dir(folder).output().expect("a shell");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Finished { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+#[test]
+fn it_comes_up_can_be_tried_and_comes_back_with_its_data() {
+    let tryit = TryIt::new();
+    let (process, text) = tryit.ready("first", &[]);
+    let children = TryIt::children(&process);
+    assert_eq!(children.len(), 4, "{text}");
+    for (line, printed) in offered(&text).into_iter().zip(["", "world", "hash space timestamp:\n"]) {
+        let finished = shell(line, tryit.folder.path());
+        assert!(finished.status.success() && finished.stdout.starts_with(printed), "{line}: {finished:?}");
+    }
+    process.signal(Signal::INT);
+    let finished = process.finish();
+    assert_eq!((finished.status.code(), finished.stderr.as_str()), (Some(0), ""));
+    for child in children {
+        assert!(test_kill_process(child).is_err(), "{child:?} has outlived it");
+    }
+    for name in ["manager", "server1", "server2", "server3"] {
+        assert!(tryit.log(name).contains("stopped"), "{name} did not end in order: {}", tryit.log(name));
+    }
+
+    // With one server more: it gets its share of what is there.
+    let (process, text) = tryit.ready("second", &["--servers", "4"]);
+    assert_eq!(TryIt::children(&process).len(), 5);
+    let get = offered(&text)[1].to_owned();
+    assert_eq!(shell(&get, tryit.folder.path()).stdout, "world");
+    process.signal(Signal::TERM);
+    assert_eq!(process.finish().status.code(), Some(0));
+
+    // It remembers how many it was.
+    let (process, _) = tryit.ready("third", &[]);
+    assert_eq!(TryIt::children(&process).len(), 5);
+    assert_eq!(shell(&get, tryit.folder.path()).stdout, "world");
+    let busy = tryit.tool(&["cluster", "--dir", "data"]);
+    assert_eq!(busy.status.code(), Some(1));
+    assert_eq!(busy.stderr, "kumo-server cluster: --dir data: another cluster is running in it\n");
+    drop(process);
+}
+
+#[test]
+fn its_processes_do_not_outlive_it() {
+    let tryit = TryIt::new();
+    let (process, _) = tryit.ready("killed", &["--servers", "2"]);
+    let children = TryIt::children(&process);
+    process.signal(Signal::KILL);
+    drop(process);
+    wait_until("the end of its children", || children.iter().all(|child| test_kill_process(*child).is_err()));
+    let (process, _) = tryit.ready("again", &[]);
+    assert_eq!(TryIt::children(&process).len(), 3);
+}
+
+#[test]
+fn the_end_of_one_process_ends_the_rest() {
+    let tryit = TryIt::new();
+    let (process, _) = tryit.ready("victim", &["--servers", "2"]);
+    let children = TryIt::children(&process);
+    rustix::process::kill_process(children[2], Signal::KILL).unwrap();
+    let finished = process.finish();
+    assert_eq!(finished.status.code(), Some(1));
+    assert_eq!(finished.stderr, "kumo-server cluster: server2 has ended (signal: 9 (SIGKILL)), see data/server2.log\n");
+    wait_until("the end of the others", || children.iter().all(|child| test_kill_process(*child).is_err()));
+}
+
+#[test]
+fn what_cannot_be_is_refused_in_one_line() {
+    let tryit = TryIt::new();
+    let taken = std::net::TcpListener::bind(("127.0.0.1", tryit.base.number() + 102)).unwrap();
+    let finished = tryit.start("taken", &[]).finish();
+    let address = taken.local_addr().unwrap();
+    assert_eq!(finished.status.code(), Some(1));
+    assert_eq!(
+        finished.stderr,
+        format!(
+            "kumo-server cluster: port {address}: Address already in use (os error 98); another --base-port may help\n"
+        )
+    );
+    drop(taken);
+    let (process, _) = tryit.ready("two", &["--servers", "2"]);
+    drop(process);
+    let finished = tryit.start("fewer", &["--servers", "1"]).finish();
+    assert_eq!(finished.status.code(), Some(1));
+    assert!(finished.stderr.ends_with("data holds the data of 2 servers: --servers 1 is too few\n"), "{finished:?}");
+    let finished = tryit.tool(&["cluster", "--dir", "data", "--base-port", "20999"]);
+    let base = tryit.base.number();
+    assert!(
+        finished.stderr.ends_with(&format!("holds the data of a cluster with --base-port {base}\n")),
+        "{finished:?}"
+    );
+    let finished = tryit.tool(&["cluster", "--dir", "/dev/null/x"]);
+    assert_eq!((finished.status.code(), finished.stderr.lines().count()), (Some(1), 1), "{finished:?}");
+}
