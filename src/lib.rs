@@ -6,12 +6,13 @@
 //! 2. [`wire`]: messages, records and addresses as bytes; [`ring`]: who owns a key.
 //! 3. [`store`]: records on disk and in memory; [`binlog`]: the binary log.
 //! 4. [`net`]: connections, sessions and listeners.
-//! 5. [`server`], [`manager`], [`client`]: the roles.
+//! 5. [`server`], [`manager`], [`client`]: the roles; [`bench`]: the load generator.
 //! 6. [`logging`], [`life`]: where log lines go; detaching, signals, the end of a process. They know no role.
 //! 7. [`cli`]: flags and the tools.
 //!
 //! `docs/architecture.md` says how they work together.
 
+pub mod bench;
 pub mod binlog;
 pub mod cli;
 pub mod client;

@@ -2,6 +2,7 @@
 //!
 //! Everything about flags ends here: the layers above receive resolved settings and know no flag's name.
 
+mod bench;
 mod cluster;
 mod common;
 mod ctl;
@@ -55,6 +56,7 @@ const TOOLS: &[Tool] = &[
     Tool { name: "get", link: None, about: "Prints the value of a key", run: get::run },
     Tool { name: "set", link: None, about: "Sets a key", run: set::run },
     Tool { name: "delete", link: None, about: "Deletes a key", run: delete::run },
+    Tool { name: "bench", link: None, about: "Measures a server or a cluster under load", run: bench::run },
 ];
 
 type Run = fn(&Call) -> Result<ExitCode, Stop>;

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::logging::{self, Log};
 use detach::{Ready, Side};
-pub use files::connections;
+pub use files::{connections, raise_limit};
 use pid_file::PidFile;
 use signals::{Order, Signal, Signals};
 

@@ -1,0 +1,398 @@
+//! One thread's requests as bytes, and what their answers mean. Knows no sockets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::choice::Operation;
+use super::ledger::{Fault, Known, Ledger};
+use super::tally::{Failure, Tally};
+use super::value::{self, Values};
+use crate::clock::ClockTime;
+use crate::wire::method::{ErrorCode, Method};
+use crate::wire::params::SetOp;
+use crate::wire::record::{KEY_HEADER, RecordValue, VALUE_HEADER};
+use crate::wire::unpack::Reader;
+use crate::wire::{frame, pack};
+
+/// Writes requests and judges answers.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    ledger: Arc<Ledger>,
+    values: Arc<Values>,
+    value_size: usize,
+    next_version: u64,
+    version_step: u64,
+    /// What has been seen; taken away at the end of a stage.
+    pub(super) tally: Tally,
+}
+
+/// A request that awaits its answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    operation: Operation,
+    /// A Get for the sake of the clocktime.
+    to_swap: bool,
+    index: u64,
+    version: u64,
+    known: Known,
+}
+
+/// A request that an answer calls for: an application whose compare-and-swap failed reads and tries again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Follow {
+    /// Read the clocktime of this key.
+    Read(u64),
+    /// Swap the value of this key if it has this clocktime; 0 if it is absent.
+    Swap(u64, ClockTime),
+}
+
+impl Exchange {
+    /// Versions start at `first_version`, which is not 0, and go up in steps, so that threads do not share any.
+    pub(super) fn new(
+        ledger: Arc<Ledger>,
+        value_size: usize,
+        first_version: u64,
+        version_step: u64,
+        tally: Tally,
+    ) -> Self {
+        let values = Arc::new(Values::default());
+        Self { ledger, values, value_size, next_version: first_version, version_step, tally }
+    }
+
+    /// What is known of every key.
+    pub(super) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Appends a request chosen by the mix.
+    #[inline]
+    pub(super) fn ask(
+        &mut self,
+        out: &mut Vec<u8>,
+        msgid: u32,
+        operation: Operation,
+        index: u64,
+        known: Known,
+    ) -> Asked {
+        match operation {
+            Operation::Get => Self::get(out, msgid, index, known, false),
+            Operation::Set => self.set(out, msgid, index, known, None),
+            Operation::Cas => self.set(out, msgid, index, known, Some(known.clocktime)),
+            Operation::Delete => {
+                let known = self.ledger.begin_delete(index);
+                frame::request_head(out, msgid, Method::Delete);
+                pack::array(out, 2);
+                pack::uint(out, 0);
+                raw_key(out, index, known);
+                Asked { operation: Operation::Delete, to_swap: false, index, version: 0, known }
+            }
+        }
+    }
+
+    /// Appends a request that follows from an answer.
+    pub(super) fn follow(&mut self, out: &mut Vec<u8>, msgid: u32, follow: Follow) -> Asked {
+        match follow {
+            Follow::Read(index) => Self::get(out, msgid, index, self.ledger.begin(index), true),
+            Follow::Swap(index, clocktime) => self.set(out, msgid, index, self.ledger.begin(index), Some(clocktime)),
+        }
+    }
+
+    #[inline]
+    fn get(out: &mut Vec<u8>, msgid: u32, index: u64, known: Known, to_swap: bool) -> Asked {
+        frame::request_head(out, msgid, Method::Get);
+        pack::array(out, 1);
+        raw_key(out, index, known);
+        Asked { operation: Operation::Get, to_swap, index, version: 0, known }
+    }
+
+    #[inline]
+    fn set(&mut self, out: &mut Vec<u8>, msgid: u32, index: u64, known: Known, swap: Option<ClockTime>) -> Asked {
+        let version = self.next_version;
+        self.next_version = version.wrapping_add(self.version_step);
+        let (operation, op) = if swap.is_some() { (Operation::Cas, SetOp::Cas) } else { (Operation::Set, SetOp::Sync) };
+        frame::request_head(out, msgid, Method::Set);
+        pack::array(out, 3);
+        pack::uint(out, op.number());
+        raw_key(out, index, known);
+        pack::raw_header(out, VALUE_HEADER + self.value_size);
+        out.extend_from_slice(&swap.unwrap_or_default().0.to_be_bytes());
+        out.extend_from_slice(&0u16.to_be_bytes());
+        self.values.write(out, index, version, self.value_size);
+        Asked { operation, to_swap: false, index, version, known }
+    }
+
+    /// Judges an answer that came after `latency`.
+    #[inline]
+    pub(super) fn answer(
+        &mut self,
+        asked: Asked,
+        result: Result<&[u8], ErrorCode>,
+        latency: Duration,
+    ) -> Option<Follow> {
+        let judged = match result {
+            Err(code) => Err(code.into()),
+            Ok(result) => match asked.operation {
+                Operation::Get => self.got(asked, result),
+                Operation::Set | Operation::Cas => self.stored(asked, result),
+                Operation::Delete => self.deleted(asked, result),
+            },
+        };
+        match judged {
+            Ok(Answer { void, follow }) => {
+                self.tally.answered(asked.operation, latency, void);
+                follow
+            }
+            Err(failure) => {
+                self.tally.failed(failure, 1);
+                None
+            }
+        }
+    }
+
+    #[inline]
+    fn got(&mut self, asked: Asked, result: &[u8]) -> Result<Answer, Failure> {
+        let mut reader = Reader::new(result);
+        let found = if reader.nil() {
+            if let Err(fault) = self.ledger.absent(asked.index, asked.known) {
+                self.fault(fault, asked, "is absent");
+            }
+            None
+        } else {
+            let value = reader.raw().and_then(RecordValue::live).map_err(|_| Failure::Unexpected)?;
+            self.judge(asked, value);
+            Some(value.clocktime())
+        };
+        let follow = asked.to_swap.then(|| Follow::Swap(asked.index, found.unwrap_or_default()));
+        Ok(Answer { void: found.is_none(), follow })
+    }
+
+    #[inline]
+    fn judge(&mut self, asked: Asked, value: RecordValue<'_>) {
+        match self.values.check(asked.index, value.data()) {
+            Ok(version) => {
+                if let Err(fault) = self.ledger.found(asked.index, asked.known, value.clocktime(), version) {
+                    self.fault(fault, asked, &format!("was read with clocktime {}", value.clocktime()));
+                }
+            }
+            Err(wrong) => {
+                let data = value.data();
+                let start = String::from_utf8_lossy(data.get(..value::HEAD_LEN).unwrap_or(data)).into_owned();
+                self.tally.fault(
+                    |faults| &mut faults.wrong,
+                    || format!("{}: the value ({} bytes, {start:?}) {wrong}", name(asked.index), data.len()),
+                );
+            }
+        }
+    }
+
+    #[inline]
+    fn stored(&mut self, asked: Asked, result: &[u8]) -> Result<Answer, Failure> {
+        let mut reader = Reader::new(result);
+        if reader.nil() {
+            return Err(Failure::NotReplicated);
+        }
+        if let Ok(clocktime) = reader.u64() {
+            self.ledger.written(asked.index, asked.known, ClockTime(clocktime), asked.version);
+            return Ok(Answer { void: false, follow: None });
+        }
+        match (asked.operation, Reader::new(result).bool()) {
+            (Operation::Cas, Ok(false)) => Ok(Answer { void: true, follow: Some(Follow::Read(asked.index)) }),
+            _ => Err(Failure::Unexpected),
+        }
+    }
+
+    fn deleted(&mut self, asked: Asked, result: &[u8]) -> Result<Answer, Failure> {
+        let mut reader = Reader::new(result);
+        if reader.nil() {
+            return Err(Failure::NotReplicated);
+        }
+        let live = reader.bool().map_err(|_| Failure::Unexpected)?;
+        self.ledger.deleted(asked.index, asked.known);
+        Ok(Answer { void: !live, follow: None })
+    }
+
+    #[cold]
+    fn fault(&mut self, fault: Fault, asked: Asked, what: &str) {
+        let why = if asked.known.clocktime == ClockTime(0) {
+            "after its load or delete".to_owned()
+        } else {
+            format!("after a write at {} was acknowledged", asked.known.clocktime)
+        };
+        let describe = || format!("{} {what} {why}", name(asked.index));
+        match fault {
+            Fault::Missing => self.tally.fault(|faults| &mut faults.missing, describe),
+            Fault::Stale => self.tally.fault(|faults| &mut faults.stale, describe),
+            Fault::Exchanged => self.tally.fault(
+                |faults| &mut faults.wrong,
+                || format!("{} {what}, at which another value was acknowledged", name(asked.index)),
+            ),
+        }
+    }
+}
+
+/// What an answer without an error says.
+struct Answer {
+    void: bool,
+    follow: Option<Follow>,
+}
+
+#[inline]
+fn raw_key(out: &mut Vec<u8>, index: u64, known: Known) {
+    pack::raw_header(out, KEY_HEADER + value::KEY_LEN);
+    out.extend_from_slice(&known.hash.to_be_bytes());
+    out.extend_from_slice(&value::key(index));
+}
+
+fn name(index: u64) -> String {
+    String::from_utf8_lossy(&value::key(index)).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tally::Faults;
+    use super::*;
+    use crate::wire::{Message, params};
+
+    const LATENCY: Duration = Duration::from_micros(100);
+
+    fn exchange() -> Exchange {
+        Exchange::new(Arc::new(Ledger::new(3, false)), 100, 1, 1, Tally::new().unwrap())
+    }
+
+    fn at(clock: u32) -> ClockTime {
+        ClockTime::new(1_000_000, clock)
+    }
+
+    /// Sends one request; the result is its parameters.
+    fn ask(exchange: &mut Exchange, operation: Operation, index: u64) -> (Asked, Vec<u8>) {
+        let mut out = Vec::new();
+        let asked = exchange.ask(&mut out, 7, operation, index, exchange.ledger.begin(index));
+        (asked, request(&out))
+    }
+
+    fn request(bytes: &[u8]) -> Vec<u8> {
+        let Ok(Message::Request(request)) = Message::parse(bytes) else { panic!("{bytes:?}") };
+        assert_eq!(request.msgid, 7);
+        request.params.to_vec()
+    }
+
+    fn packed(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut out = Vec::new();
+        write(&mut out);
+        out
+    }
+
+    /// A stored value as Get answers it.
+    fn stored(set: &[u8], clocktime: ClockTime) -> Vec<u8> {
+        let (_, _, value) = params::set(set).unwrap();
+        packed(|out| pack::raw(out, &[&clocktime.0.to_be_bytes(), value.body()].concat()))
+    }
+
+    fn write(exchange: &mut Exchange, index: u64, clock: u32) -> Vec<u8> {
+        let (asked, set) = ask(exchange, Operation::Set, index);
+        assert_eq!(exchange.answer(asked, Ok(&packed(|out| pack::uint(out, at(clock).0))), LATENCY), None);
+        stored(&set, at(clock))
+    }
+
+    fn read(exchange: &mut Exchange, index: u64, result: &[u8]) -> Faults {
+        exchange.tally.faults = Faults::default();
+        let (asked, _) = ask(exchange, Operation::Get, index);
+        assert_eq!(exchange.answer(asked, Ok(result), LATENCY), None);
+        exchange.tally.faults
+    }
+
+    #[test]
+    fn what_was_written_reads_well() {
+        let mut exchange = exchange();
+        let value = write(&mut exchange, 0, 5);
+        assert_eq!(read(&mut exchange, 0, &value), Faults::default());
+        assert_eq!(exchange.tally.answers(), 2);
+        assert_eq!(exchange.tally.failed_in_all(), 0);
+    }
+
+    #[test]
+    fn wrong_missing_and_stale_answers_are_counted_and_described() {
+        let mut exchange = exchange();
+        let old = write(&mut exchange, 0, 5);
+        write(&mut exchange, 0, 6);
+        let other = write(&mut exchange, 1, 7);
+        assert_eq!(read(&mut exchange, 0, &old), Faults { stale: 1, ..Faults::default() });
+        assert_eq!(read(&mut exchange, 0, &[0xc0]), Faults { missing: 1, ..Faults::default() });
+        assert_eq!(read(&mut exchange, 0, &other), Faults { wrong: 1, ..Faults::default() });
+        // The clocktime of the second write with the value of the first.
+        let mut exchanged = old.clone();
+        exchanged[3..11].copy_from_slice(&at(6).0.to_be_bytes());
+        assert_eq!(read(&mut exchange, 0, &exchanged), Faults { wrong: 1, ..Faults::default() });
+        assert_eq!(
+            exchange.tally.samples,
+            [
+                "key:000000000000 was read with clocktime 1000000.5 after a write at 1000000.6 was acknowledged",
+                "key:000000000000 is absent after a write at 1000000.6 was acknowledged",
+                "key:000000000000: the value (100 bytes, \"key:000000000001 0000000000000003 \") does not begin with its key",
+                "key:000000000000 was read with clocktime 1000000.6, at which another value was acknowledged",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_key_that_was_never_written_may_be_absent() {
+        let mut exchange = exchange();
+        assert_eq!(read(&mut exchange, 2, &[0xc0]), Faults::default());
+        assert_eq!(exchange.tally.of(Operation::Get).void, 1);
+    }
+
+    #[test]
+    fn a_failed_swap_reads_and_tries_again() {
+        let mut exchange = exchange();
+        let (asked, set) = ask(&mut exchange, Operation::Cas, 0);
+        assert_eq!(params::set(&set).unwrap().2.clocktime(), ClockTime(0));
+        let follow = exchange.answer(asked, Ok(&[0xc2]), LATENCY);
+        assert_eq!(follow, Some(Follow::Read(0)));
+        let mut out = Vec::new();
+        let asked = exchange.follow(&mut out, 7, follow.unwrap());
+        assert_eq!(params::get(&request(&out)).unwrap().key(), b"key:000000000000");
+        let follow = exchange.answer(asked, Ok(&stored(&set, at(9))), LATENCY);
+        assert_eq!(follow, Some(Follow::Swap(0, at(9))));
+        let mut out = Vec::new();
+        let asked = exchange.follow(&mut out, 7, follow.unwrap());
+        let (op, _, value) =
+            params::set(&request(&out)).map(|(op, key, value)| (op, key.hash(), value.clocktime())).unwrap();
+        assert_eq!((op, value), (SetOp::Cas, at(9)));
+        assert_eq!(exchange.answer(asked, Ok(&packed(|out| pack::uint(out, at(10).0))), LATENCY), None);
+        // The next one knows.
+        let (_, set) = ask(&mut exchange, Operation::Cas, 0);
+        assert_eq!(params::set(&set).unwrap().2.clocktime(), at(10));
+        assert_eq!(exchange.tally.faults, Faults::default());
+    }
+
+    #[test]
+    fn a_deleted_key_may_be_absent_and_must_not_return() {
+        let mut exchange = exchange();
+        let value = write(&mut exchange, 0, 5);
+        let (asked, delete) = ask(&mut exchange, Operation::Delete, 0);
+        assert_eq!(params::delete(&delete).unwrap().0, 0);
+        assert_eq!(exchange.answer(asked, Ok(&[0xc3]), LATENCY), None);
+        assert_eq!(read(&mut exchange, 0, &[0xc0]), Faults::default());
+        assert_eq!(read(&mut exchange, 0, &value), Faults { stale: 1, ..Faults::default() });
+    }
+
+    #[test]
+    fn errors_are_counted_by_reason_and_not_measured() {
+        let mut exchange = exchange();
+        for (operation, result, failure) in [
+            (Operation::Get, Err(ErrorCode::Server), Failure::Server),
+            (Operation::Set, Err(ErrorCode::Protocol), Failure::Error(5)),
+            (Operation::Set, Ok(&[0xc0][..]), Failure::NotReplicated),
+            (Operation::Delete, Ok(&[0xc0]), Failure::NotReplicated),
+            (Operation::Set, Ok(&[0xc2]), Failure::Unexpected),
+            (Operation::Get, Ok(&[0xa1, 0]), Failure::Unexpected),
+            (Operation::Delete, Ok(&[0x05]), Failure::Unexpected),
+        ] {
+            let before = exchange.tally.failures.get(&failure).copied().unwrap_or_default();
+            let (asked, _) = ask(&mut exchange, operation, 0);
+            assert_eq!(exchange.answer(asked, result, LATENCY), None);
+            assert_eq!(exchange.tally.failures[&failure], before + 1, "{operation:?} {result:?}");
+        }
+        assert_eq!(exchange.tally.answers(), 0);
+    }
+}

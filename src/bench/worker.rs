@@ -1,0 +1,427 @@
+//! One thread's loop: its connections, each of which sends a batch, waits for all answers, and sends the next.
+//!
+//! Nothing is allocated for a request: buffers, batches and histograms are there from the beginning.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventFlags};
+
+use super::batch::Batch;
+use super::choice::{Keys, Operation};
+use super::config::{Config, Mix};
+use super::connection::{Broken, Connection};
+use super::exchange::{Exchange, Follow};
+use super::ledger::Known;
+use super::routes::{Router, Routes};
+use super::tally::{Failure, Tally};
+
+/// Bytes read at once.
+const INPUT_LEN: usize = 256 << 10;
+/// Events taken at once.
+const EVENTS: usize = 256;
+/// How often time-outs, lost connections and idle ones are looked after.
+const TICK: Duration = Duration::from_millis(50);
+/// Random choices for one request before its connection rests until the next tick: its server may own next to nothing.
+const DRAWS: usize = 10_000;
+
+/// What a stage sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Task {
+    /// A Set of every key that has not been written.
+    Fill,
+    /// What the mix and the distribution choose.
+    Mix,
+}
+
+/// A part of a run: what to send, and for how long.
+#[derive(Debug)]
+pub(super) struct Stage<'a> {
+    /// What to send.
+    pub(super) task: Task,
+    /// End then.
+    pub(super) until: Option<Instant>,
+    /// End after so many requests of this thread.
+    pub(super) requests: u64,
+    /// End now.
+    pub(super) stop: &'a AtomicBool,
+}
+
+/// What came of a stage.
+#[derive(Debug)]
+pub(super) struct Done {
+    /// What was seen.
+    pub(super) tally: Tally,
+    /// When the last answer came.
+    pub(super) last: Instant,
+    /// No answer came for too long.
+    pub(super) gave_up: bool,
+}
+
+/// A thread's connections and everything they share.
+#[derive(Debug)]
+pub(super) struct Worker {
+    epoll: OwnedFd,
+    links: Vec<Link>,
+    input: Box<[u8]>,
+    gear: Gear,
+}
+
+/// What all connections of a thread share.
+#[derive(Debug)]
+struct Gear {
+    exchange: Exchange,
+    rng: Rng,
+    mix: Mix,
+    keys: Keys,
+    pipeline: usize,
+    timeout: Duration,
+    connections: usize,
+    router: Arc<Router>,
+    routes: Arc<Routes>,
+    generation: u64,
+    output: Vec<u8>,
+    task: Task,
+    /// Requests still to be sent in this stage.
+    left: u64,
+    /// No more are sent.
+    ending: bool,
+    unanswered: usize,
+    last: Instant,
+    answered: Arc<AtomicU64>,
+}
+
+/// One connection's place: it is dialled again when lost, and elsewhere when the routes change.
+#[derive(Debug)]
+struct Link {
+    /// Among the connections of all threads.
+    number: usize,
+    server: SocketAddr,
+    /// Where the connection leads, if there is one.
+    dialled: SocketAddr,
+    connection: Option<Connection>,
+    /// When it was dialled or lost.
+    since: Instant,
+    batch: Batch,
+    follow: VecDeque<Follow>,
+    /// The next key to fill, and how far the one after it lies.
+    cursor: u64,
+    step: u64,
+}
+
+/// What the threads of a run share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Where requests go.
+    pub(super) router: Arc<Router>,
+    /// Answers of all threads so far.
+    pub(super) answered: Arc<AtomicU64>,
+}
+
+impl Worker {
+    /// Dials the connections of thread `thread`. The error names the server.
+    pub(super) fn connect(
+        config: &Config,
+        thread: usize,
+        shared: &Shared,
+        exchange: Exchange,
+    ) -> Result<Self, (SocketAddr, io::Error)> {
+        let generation = shared.router.generation();
+        let routes = shared.router.routes();
+        let now = Instant::now();
+        let nowhere = SocketAddr::from(([0; 4], 0));
+        let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(|error| (nowhere, error.into()))?;
+        let numbers = (0..config.connections).filter(|number| number % config.threads.max(1) == thread);
+        let mut links = Vec::new();
+        for (token, number) in (0..).zip(numbers) {
+            let server = routes.server(number).unwrap_or(nowhere);
+            let connection = Connection::dial_and_wait(server, config.timeout, &epoll, token);
+            let connection = Some(connection.map_err(|error| (server, error))?);
+            let batch = Batch::new(config.pipeline, now);
+            let follow = VecDeque::new();
+            links.push(Link {
+                number,
+                server,
+                dialled: server,
+                connection,
+                since: now,
+                batch,
+                follow,
+                cursor: 0,
+                step: 1,
+            });
+        }
+        let gear = Gear {
+            exchange,
+            rng: Rng::with_seed(config.seed.wrapping_add(thread as u64)),
+            mix: config.mix,
+            keys: Keys::new(config.distribution, config.keys),
+            pipeline: config.pipeline,
+            timeout: config.timeout,
+            connections: config.connections,
+            router: shared.router.clone(),
+            routes,
+            generation,
+            output: Vec::new(),
+            task: Task::Mix,
+            left: 0,
+            ending: false,
+            unanswered: 0,
+            last: now,
+            answered: shared.answered.clone(),
+        };
+        Ok(Self { epoll, links, input: vec![0; INPUT_LEN].into_boxed_slice(), gear })
+    }
+
+    /// Runs a stage to its end; all answers are in when it returns, or have been given up.
+    pub(super) fn run(&mut self, stage: &Stage<'_>, tally: Tally) -> io::Result<Done> {
+        let mut ticked = Instant::now();
+        self.begin(stage, ticked, tally);
+        let mut events: Vec<Event> = Vec::with_capacity(EVENTS);
+        let pause = Timespec::try_from(TICK).map_err(io::Error::other)?;
+        let mut gave_up = false;
+        loop {
+            let now = Instant::now();
+            if stage.until.is_some_and(|until| until <= now) || stage.stop.load(Ordering::Relaxed) {
+                self.gear.ending = true;
+            }
+            if self.gear.unanswered == 0 && (self.gear.ending || self.is_finished()) {
+                break;
+            }
+            if self.gear.router.generation() != self.gear.generation {
+                self.reroute(now);
+            }
+            if now.duration_since(ticked) >= TICK {
+                ticked = now;
+                if now.duration_since(self.gear.last) > self.gear.timeout * 2 {
+                    gave_up = true;
+                    self.abandon();
+                    break;
+                }
+                self.tick(now);
+            }
+            events.clear();
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&pause)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            for event in &events {
+                let (token, flags) = (event.data.u64(), event.flags);
+                if let Some(link) = usize::try_from(token).ok().and_then(|token| self.links.get_mut(token)) {
+                    link.attend(&self.epoll, token, flags, &mut self.input, &mut self.gear);
+                }
+            }
+        }
+        let tally = std::mem::replace(&mut self.gear.exchange.tally, Tally::new().map_err(io::Error::other)?);
+        Ok(Done { tally, last: self.gear.last, gave_up })
+    }
+
+    fn begin(&mut self, stage: &Stage<'_>, now: Instant, tally: Tally) {
+        let gear = &mut self.gear;
+        gear.task = stage.task;
+        gear.left = stage.requests;
+        gear.ending = false;
+        gear.last = now;
+        gear.exchange.tally = tally;
+        for (token, link) in (0..).zip(&mut self.links) {
+            (link.cursor, link.step) = gear.routes.place(link.number, gear.connections);
+            link.issue(&self.epoll, token, gear);
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        match self.gear.task {
+            Task::Mix => self.gear.left == 0,
+            Task::Fill => self.links.iter().all(|link| link.cursor >= self.gear.exchange.ledger().keys()),
+        }
+    }
+
+    /// Gives up every connection that still waits.
+    fn abandon(&mut self) {
+        for link in self.links.iter_mut().filter(|link| link.batch.unanswered() > 0) {
+            link.lose(Failure::TimedOut, &mut self.gear);
+        }
+    }
+
+    /// Looks after connections that nothing happens on.
+    fn tick(&mut self, now: Instant) {
+        for (token, link) in (0..).zip(&mut self.links) {
+            let late = |since| now.duration_since(since) > self.gear.timeout;
+            match &link.connection {
+                Some(open) if open.is_open() => {
+                    if link.batch.unanswered() == 0 {
+                        link.issue(&self.epoll, token, &mut self.gear);
+                    } else if late(link.batch.sent) {
+                        link.lose(Failure::TimedOut, &mut self.gear);
+                    }
+                }
+                Some(_) if late(link.since) => link.lose(Failure::TimedOut, &mut self.gear),
+                None if !self.gear.ending => link.dial(&self.epoll, token),
+                _ => {}
+            }
+        }
+    }
+
+    /// Moves connections to the servers that the new routes give them, once their answers are in.
+    fn reroute(&mut self, now: Instant) {
+        self.gear.generation = self.gear.router.generation();
+        self.gear.routes = self.gear.router.routes();
+        for (token, link) in (0..).zip(&mut self.links) {
+            let Some(server) = self.gear.routes.server(link.number) else { continue };
+            link.server = server;
+            link.follow.clear();
+            if link.server != link.dialled && link.batch.unanswered() == 0 {
+                link.since = now;
+                link.dial(&self.epoll, token);
+            }
+        }
+    }
+}
+
+impl Link {
+    /// Something has happened on the connection.
+    #[inline]
+    fn attend(&mut self, epoll: &OwnedFd, token: u64, flags: EventFlags, input: &mut [u8], gear: &mut Gear) {
+        if let Err(broken) = self.transfer(epoll, token, flags, input, gear) {
+            let failure = if matches!(broken, Broken::Wire(_)) { Failure::Unexpected } else { Failure::Lost };
+            self.lose(failure, gear);
+        }
+    }
+
+    #[inline]
+    fn transfer(
+        &mut self,
+        epoll: &OwnedFd,
+        token: u64,
+        flags: EventFlags,
+        input: &mut [u8],
+        gear: &mut Gear,
+    ) -> Result<(), Broken> {
+        let Some(connection) = &mut self.connection else { return Ok(()) };
+        let mut opened = false;
+        if flags.contains(EventFlags::OUT) {
+            opened = connection.ready_to_write(epoll)?;
+        }
+        if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR)
+            && let Some(len) = connection.read(input)?
+        {
+            self.take_answers(input.get(..len).unwrap_or_default(), gear)?;
+        } else if !opened {
+            return Ok(());
+        }
+        if self.batch.unanswered() == 0 {
+            if self.server == self.dialled {
+                self.issue(epoll, token, gear);
+            } else {
+                self.dial(epoll, token);
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn take_answers(&mut self, bytes: &[u8], gear: &mut Gear) -> Result<(), Broken> {
+        let Some(connection) = &mut self.connection else { return Ok(()) };
+        let now = Instant::now();
+        let latency = now.duration_since(self.batch.sent);
+        let mut answered = 0;
+        let mut stray = false;
+        let fed = connection.feed(bytes, |response| match self.batch.take(response.msgid) {
+            Some(asked) => {
+                answered += 1;
+                self.follow.extend(gear.exchange.answer(asked, response.result, latency));
+            }
+            None => stray = true,
+        });
+        if answered > 0 {
+            gear.unanswered -= answered;
+            gear.last = now;
+            gear.answered.fetch_add(answered as u64, Ordering::Relaxed);
+        }
+        // An answer nobody waits for: message ids can be trusted no more.
+        if stray { Err(crate::wire::Error::Malformed.into()) } else { fed }
+    }
+
+    /// Sends the next batch, if there is anything to send.
+    #[inline]
+    fn issue(&mut self, epoll: &OwnedFd, token: u64, gear: &mut Gear) {
+        if gear.ending || !self.connection.as_ref().is_some_and(Connection::is_open) {
+            return;
+        }
+        self.batch.clear();
+        gear.output.clear();
+        while self.batch.len() < gear.pipeline && gear.left > 0 {
+            let msgid = self.batch.next_id();
+            let asked = if let Some(follow) = self.follow.pop_front() {
+                gear.exchange.follow(&mut gear.output, msgid, follow)
+            } else if let Some((operation, index, known)) = self.choose(gear) {
+                gear.exchange.ask(&mut gear.output, msgid, operation, index, known)
+            } else {
+                break;
+            };
+            self.batch.push(asked);
+            gear.left -= 1;
+        }
+        gear.unanswered += self.batch.unanswered();
+        self.batch.sent = Instant::now();
+        let sent = match &mut self.connection {
+            Some(connection) if self.batch.unanswered() > 0 => connection.send(&gear.output, epoll),
+            _ => Ok(()),
+        };
+        if sent.is_err() {
+            self.lose(Failure::Lost, gear);
+            self.dial(epoll, token);
+        }
+    }
+
+    /// The next request for this connection's server.
+    #[inline]
+    fn choose(&mut self, gear: &mut Gear) -> Option<(Operation, u64, Known)> {
+        let ledger = gear.exchange.ledger();
+        match gear.task {
+            Task::Mix => (0..DRAWS).find_map(|_| {
+                let operation = gear.mix.choose(&mut gear.rng);
+                let index = gear.keys.choose(&mut gear.rng);
+                let known = ledger.begin(index);
+                gear.routes.lead_to(self.dialled, operation, known.hash).then_some((operation, index, known))
+            }),
+            Task::Fill => loop {
+                let index = self.cursor;
+                if index >= ledger.keys() {
+                    return None;
+                }
+                self.cursor += self.step;
+                let known = ledger.begin(index);
+                if !ledger.is_written(index) && gear.routes.lead_to(self.dialled, Operation::Set, known.hash) {
+                    return Some((Operation::Set, index, known));
+                }
+            },
+        }
+    }
+
+    /// Gives the connection and its unanswered requests up.
+    #[cold]
+    fn lose(&mut self, failure: Failure, gear: &mut Gear) {
+        gear.exchange.tally.failed(failure, self.batch.unanswered() as u64);
+        gear.unanswered -= self.batch.unanswered();
+        self.batch.clear();
+        self.follow.clear();
+        self.connection = None;
+        self.since = Instant::now();
+    }
+
+    /// Dials; a failure leaves it to the next tick.
+    #[cold]
+    fn dial(&mut self, epoll: &OwnedFd, token: u64) {
+        self.since = Instant::now();
+        self.dialled = self.server;
+        self.connection = Connection::dial(self.server, epoll, token).ok();
+    }
+}
