@@ -79,6 +79,11 @@ fn it_comes_up_can_be_tried_and_comes_back_with_its_data() {
         let finished = shell(line, tryit.folder.path());
         assert!(finished.status.success() && finished.stdout.starts_with(printed), "{line}: {finished:?}");
     }
+    let manager = tryit.base.address().to_string();
+    let keys: Vec<_> = (0..20).map(|index| format!("key{index}")).collect();
+    for key in &keys {
+        assert!(tryit.tool(&["set", "-m", &manager, key, &format!("value of {key}")]).status.success());
+    }
     process.signal(Signal::INT);
     let finished = process.finish();
     assert_eq!((finished.status.code(), finished.stderr.as_str()), (Some(0), ""));
@@ -94,6 +99,9 @@ fn it_comes_up_can_be_tried_and_comes_back_with_its_data() {
     assert_eq!(TryIt::children(&process).len(), 5);
     let get = offered(&text)[1].to_owned();
     assert_eq!(shell(&get, tryit.folder.path()).stdout, "world");
+    for key in &keys {
+        assert_eq!(tryit.tool(&["get", "-m", &manager, key]).stdout, format!("value of {key}"));
+    }
     process.signal(Signal::TERM);
     assert_eq!(process.finish().status.code(), Some(0));
 

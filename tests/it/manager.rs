@@ -185,6 +185,31 @@ fn a_manager_that_was_killed_learns_the_hash_space_from_the_servers() {
 }
 
 #[test]
+fn the_newest_hash_space_counts_not_that_of_the_first_server() {
+    let (folder, port) = (Folder::new(), Port::reserve());
+    let (manager, mut servers) = settled(&folder, &port, 3, "");
+    // One is left behind with the hash space of before.
+    let (absent_port, stale) = servers.remove(0).kill();
+    let absent = NodeAddress::new(absent_port.address());
+    let mut nodes = states(&servers, |_| true);
+    nodes.push((absent, false));
+    manager.wait_attached(&nodes);
+    let newest = manager.spaces();
+    wait_until("the others know", || servers.iter().all(|server| server.spaces() == newest));
+    drop(manager);
+    // It is the first to find the manager that is started anew.
+    let others: Vec<_> = servers.into_iter().map(FakeServer::kill).collect();
+    let manager = Manager::start(&folder, "manager2", &port, "-k 0.5");
+    let stale_server = FakeServer::start_on(absent_port, &[manager.address], stale.clone());
+    wait_until("the stale one is learnt", || manager.spaces() == stale);
+    let start = |(port, held)| FakeServer::start_on(port, &[manager.address], held);
+    let servers: Vec<_> = others.into_iter().map(start).collect();
+    wait_until("the newest is learnt", || manager.spaces() == newest);
+    manager.wait_detached(&[stale_server.address()]);
+    assert!(servers.iter().all(|server| server.spaces() == newest));
+}
+
+#[test]
 fn nothing_can_be_done_without_servers() {
     let (folder, port) = (Folder::new(), Port::reserve());
     let manager = Manager::start(&folder, "manager", &port, "");

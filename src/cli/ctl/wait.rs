@@ -15,7 +15,7 @@ use crate::wire::unpack::Reader;
 /// Pause between two looks.
 const GLANCE: Duration = Duration::from_millis(200);
 /// How long one server may take to tell how far it is.
-const SERVER_PATIENCE: Duration = Duration::from_millis(500);
+const SERVER_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a manager may be away.
 const MANAGER_PATIENCE: Duration = Duration::from_secs(10);
 /// How long servers may be idle while the manager waits for them before nothing more is to be expected.
