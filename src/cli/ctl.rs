@@ -253,7 +253,7 @@ mod tests {
     fn status_as_json_says_the_same() {
         assert_eq!(
             nodes().json().unwrap(),
-            "{\"clocktime\":5275575050908368958,\"time\":1228315535,\"clock\":62,\
+            "{\"clocktime\":5275575051993743422,\"time\":1228315535,\"clock\":62,\
              \"attached\":[{\"address\":\"127.0.0.1:19801\",\"active\":true},\
              {\"address\":\"127.0.0.1:19802\",\"active\":false}],\"not_attached\":[\"127.0.0.1:19803\"]}\n"
         );
