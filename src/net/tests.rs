@@ -271,7 +271,7 @@ async fn connections_beyond_the_limit_are_turned_away() {
 async fn incomplete_messages_are_bounded_over_all_connections() {
     let node = node_with(Limits { partial_total: 100_000, ..Limits::default() });
     let mut streams = Vec::new();
-    let half = request(1, Method::GetStatus, &[7; 50_000]);
+    let half = request(1, Method::GetStatus, &vec![7; 50_000]);
     for _ in 0..10 {
         let mut stream = client(&node).await;
         let _ = stream.write_all(&half[..40_000]).await;

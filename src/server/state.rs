@@ -117,7 +117,6 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    #[expect(clippy::too_many_arguments, reason = "each is a part of the server, made by its start")]
     pub(super) fn new(
         config: Config,
         address: NodeAddress,

@@ -274,7 +274,7 @@ fn unnamed_bytes(pid: Pid) -> u64 {
         .filter(|file| std::fs::read_link(file.path()).is_ok_and(|path| path.to_string_lossy().ends_with("(deleted)")));
     unnamed
         .filter_map(|file| std::fs::metadata(file.path()).ok())
-        .filter(|file| file.is_file())
+        .filter(std::fs::Metadata::is_file)
         .map(|file| file.size())
         .sum()
 }

@@ -234,12 +234,6 @@ impl Cluster {
         self.wait_replaced();
     }
 
-    /// Runs a replace among the servers as they are.
-    pub(crate) fn replace(&self) {
-        self.manager(Method::StartReplace, |out| params::write_switch(out, false));
-        self.wait_replaced();
-    }
-
     /// Waits until manager and running servers agree on one hash space and none copies or deletes.
     pub(crate) fn wait_replaced(&self) {
         wait_until("the replace is over", || {
@@ -342,8 +336,8 @@ impl Client {
         method: Method,
         write: impl Fn(&mut Vec<u8>),
     ) -> Option<Result<Vec<u8>, ErrorCode>> {
-        if !self.lines.contains_key(&address) {
-            self.lines.insert(address, Line::try_connect(address)?);
+        if let std::collections::btree_map::Entry::Vacant(e) = self.lines.entry(address) {
+            e.insert(Line::try_connect(address)?);
         }
         let result = self.lines.get_mut(&address)?.try_call(method, write);
         if result.is_none() {
