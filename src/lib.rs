@@ -6,7 +6,7 @@
 //! 2. [`wire`]: messages, records and addresses as bytes; [`ring`]: who owns a key.
 //! 3. [`store`]: records on disk and in memory; [`binlog`]: the binary log.
 //! 4. [`net`]: connections, sessions and listeners.
-//! 5. [`server`], [`manager`], [`client`]: the roles; [`bench`]: the load generator.
+//! 5. [`server`], [`manager`], [`client`]: the roles; [`mod@bench`]: the load generator.
 //! 6. [`logging`], [`life`]: where log lines go; detaching, signals, the end of a process. They know no role.
 //! 7. [`cli`]: flags and the tools.
 //!
