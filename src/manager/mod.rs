@@ -1,7 +1,7 @@
 //! The manager's role: knows the servers and owns the hash space.
 //!
-//! [`state`] decides, without a network; [`shell`] tells the others, [`service`] hears from them, [`watch`] does what
-//! happens by itself, and [`adopt`] learns what was there before this process. Knows no flags and no signals.
+//! `state` decides, without a network; `shell` tells the others, `service` hears from them, `watch` does what happens by
+//! itself, and `adopt` learns what was there before this process. Knows no flags and no signals.
 
 mod adopt;
 mod auto;

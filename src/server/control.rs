@@ -17,8 +17,6 @@ pub const PROTOCOL_VERSION: &str = "0.4.13 revision ";
 /// `GetStatus` number of our own: everything there is to know, as JSON.
 pub const STATUS_JSON: u32 = 1000;
 
-/// Longest suffix of a backup, in bytes.
-const SUFFIX_LIMIT: usize = 64;
 /// Suffixes under which SQLite keeps files of its own beside the store.
 const SQLITE_SUFFIXES: [&str; 3] = ["wal", "shm", "journal"];
 
@@ -123,8 +121,7 @@ pub(super) fn backup(server: &Arc<Shared>, suffix: &[u8], reply: Reply) {
 
 /// `<store path>-<suffix>`, if the suffix has only harmless characters.
 fn backup_path(server: &Shared, suffix: &[u8]) -> Option<PathBuf> {
-    let fine = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
-    let valid = (1..=SUFFIX_LIMIT).contains(&suffix.len()) && suffix.iter().all(fine) && suffix.first() != Some(&b'.');
+    let valid = params::is_backup_suffix(suffix);
     let suffix = std::str::from_utf8(suffix).ok().filter(|suffix| valid && !SQLITE_SUFFIXES.contains(suffix))?;
     let mut path = server.config.store.path.clone().into_os_string();
     path.push("-");
