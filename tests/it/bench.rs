@@ -16,7 +16,7 @@ use kumo_server::wire::{NodeAddress, frame, pack};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::harness::cluster::Cluster;
+use crate::harness::cluster::{Cluster, status};
 use crate::harness::scripted::{Answers, ScriptedNode};
 use crate::harness::{Finished, Folder, Port, Process, kumo_server, wait_until};
 
@@ -326,4 +326,26 @@ fn a_real_cluster_is_found_good() {
     let report = report(&finished);
     assert_eq!((&report["requests"], &report["servers"]), (&Value::from(5000), &Value::from(3)), "{report}");
     assert_eq!(report["faults"], serde_json::json!({"wrong": 0, "missing": 0, "stale": 0}), "{report}");
+}
+
+#[test]
+fn a_real_cluster_grows_under_checked_load() {
+    let mut cluster = Cluster::start(2);
+    cluster.add_server();
+    let folder = Folder::new();
+    let manager = cluster.managers[0].0.address().to_string();
+    let mix = "--load -n 500 -c 6 -P 4 --get 5 --set 3 --cas 1 --delete 1 --duration 600 --json";
+    let args: Vec<_> = ["bench", "-m", &manager].into_iter().chain(mix.split_whitespace()).collect();
+    let running = Process::spawn(&folder, "bench", &kumo_server(), &args);
+    let sets = |server: usize| status(cluster.servers[server].address(), 5).unwrap_or(0);
+    wait_until("writes come", || sets(0) > 1000 && sets(1) > 100);
+    cluster.attach();
+    let before = sets(2);
+    wait_until("writes come to the new server", || sets(2) > before + 500);
+    running.signal(Signal::TERM);
+    let finished = running.finish();
+    let report = report(&finished);
+    // Requests that were under way when the routes changed may be refused, never answered wrongly.
+    assert_eq!(report["faults"], serde_json::json!({"wrong": 0, "missing": 0, "stale": 0}), "{report}");
+    assert_eq!((&report["interrupted"], &report["servers"]), (&Value::Bool(true), &Value::from(3)), "{report}");
 }
