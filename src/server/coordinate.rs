@@ -80,6 +80,8 @@ pub(super) struct Submission {
     in_flight: Option<InFlight>,
     /// Clocktimes that it has had.
     stamps: u8,
+    /// Under an earlier one of them a live value was deleted.
+    deleted: bool,
 }
 
 impl Submission {
@@ -92,6 +94,7 @@ impl Submission {
             reply: Some(reply),
             in_flight: None,
             stamps: 0,
+            deleted: false,
         }
     }
 
@@ -142,8 +145,9 @@ pub(super) fn submit(server: &Arc<Shared>, submissions: Vec<Submission>) {
                     match begun {
                         Started::Replicated(operation) => operation.committed(result.is_ok()),
                         Started::Alone(submission, outcome) => {
+                            let answer = answer(outcome).or_deleted(submission.deleted);
                             if let Some(reply) = submission.reply.filter(|_| result.is_ok()) {
-                                reply.ok(|out| answer(outcome).write(out));
+                                reply.ok(|out| answer.write(out));
                             }
                         }
                     }
@@ -169,6 +173,8 @@ pub(super) struct Operation {
     outcome: Outcome,
     clocktime: ClockTime,
     stamps: u8,
+    /// See [`Submission::deleted`].
+    deleted: bool,
     reply: Mutex<(Option<Reply>, Option<InFlight>)>,
     /// Parts that have not ended: targets, and the local commit.
     open: AtomicU32,
@@ -190,7 +196,7 @@ impl Operation {
             _ => ClockTime::default(),
         };
         let open = u32::try_from(targets.len()).unwrap_or(u32::MAX).saturating_add(1);
-        let Submission { change, wait, key, body, reply, in_flight, stamps } = submission;
+        let Submission { change, wait, key, body, reply, in_flight, stamps, deleted } = submission;
         let operation = Arc::new(Self {
             server: server.clone(),
             change,
@@ -200,6 +206,7 @@ impl Operation {
             outcome,
             clocktime,
             stamps: stamps.saturating_add(1),
+            deleted,
             reply: Mutex::new((reply, in_flight)),
             open: AtomicU32::new(open),
             flags: AtomicU8::new(0),
@@ -313,10 +320,16 @@ impl Operation {
         }
         let answer = match answer(self.outcome) {
             _ if flags & REPLICA_FAILED != 0 => Answer::Nil,
-            Answer::Bool(live) => Answer::Bool(live || flags & DELETED_BY_RHS != 0),
-            other => other,
+            answer => answer.or_deleted(self.deleted || flags & DELETED_BY_RHS != 0),
         };
         self.reply(answer);
+    }
+
+    /// Whether a live value has been deleted, under this clocktime or an earlier one.
+    fn has_deleted(&self) -> bool {
+        self.deleted
+            || matches!(self.outcome, Outcome::Deleted { live: true, .. })
+            || self.flags.load(Ordering::Acquire) & DELETED_BY_RHS != 0
     }
 
     fn reply(&self, answer: Answer) {
@@ -361,6 +374,7 @@ impl Operation {
                 reply,
                 in_flight,
                 stamps: operation.stamps,
+                deleted: operation.has_deleted(),
             };
             submit(&operation.server, vec![submission]);
         });

@@ -18,6 +18,7 @@ mod ipv6;
 mod layers;
 mod manager;
 mod manager_vectors;
+mod replicas;
 mod server_life;
 mod signals;
 mod two_managers;
