@@ -146,3 +146,56 @@ fn a_deletion_that_is_stamped_anew_still_says_that_it_has_deleted() {
     assert_eq!(deleted, TRUE);
     assert_eq!(stage.get(), None);
 }
+
+#[test]
+fn a_swap_that_a_replica_has_already_is_no_failure() {
+    // As when the answer to a first try was lost, or when the stream of a replace was faster.
+    let mut held = Vec::new();
+    let stage = Stage::set_up(Box::new(move |method, params| match method {
+        Method::ReplicateSet => {
+            held = params::replicate_set(params).unwrap().value.bytes().to_vec();
+            Some(FALSE.to_vec())
+        }
+        Method::Get => {
+            let mut out = Vec::new();
+            pack::raw(&mut out, &held);
+            Some(out)
+        }
+        _ => Some(TRUE.to_vec()),
+    }));
+    let swapped = stage.set(SetOp::Cas, ClockTime(0), b"v");
+    assert!(Reader::new(&swapped).u64().is_ok(), "{swapped:?}");
+    assert_eq!(stage.get().as_deref(), Some(&b"v"[..]));
+}
+
+#[test]
+fn a_swap_that_fails_at_a_replica_leaves_what_that_has_everywhere() {
+    let later = raw_value(ClockTime::new(4_000_000_000, 7), 0, b"later");
+    let stage = Stage::set_up(Box::new(move |method, _| match method {
+        Method::ReplicateSet => Some(FALSE.to_vec()),
+        Method::Get => {
+            let mut out = Vec::new();
+            pack::raw(&mut out, &later);
+            Some(out)
+        }
+        _ => Some(TRUE.to_vec()),
+    }));
+    assert_eq!(stage.set(SetOp::Cas, ClockTime(0), b"v"), FALSE);
+    assert_eq!(stage.get().as_deref(), Some(&b"later"[..]));
+    wait_until("the other replica has the later record, too", || {
+        let asked = stage.asked.lock().unwrap();
+        asked.iter().filter(|asked| **asked == (1, Method::ReplicateSet)).count() == 2
+    });
+}
+
+#[test]
+fn a_swap_that_fails_at_a_replica_where_the_key_is_deleted_deletes_it_everywhere() {
+    let stage = Stage::set_up(Box::new(move |method, _| match method {
+        Method::ReplicateSet => Some(FALSE.to_vec()),
+        Method::Get => Some(NIL.to_vec()),
+        _ => Some(TRUE.to_vec()),
+    }));
+    assert_eq!(stage.set(SetOp::Cas, ClockTime(0), b"v"), FALSE);
+    assert_eq!(stage.get(), None, "the swap has failed, its value must not be there");
+    wait_until("the other replica is told", || stage.was_asked(1, Method::ReplicateDelete));
+}
