@@ -199,3 +199,20 @@ fn a_swap_that_fails_at_a_replica_where_the_key_is_deleted_deletes_it_everywhere
     assert_eq!(stage.get(), None, "the swap has failed, its value must not be there");
     wait_until("the other replica is told", || stage.was_asked(1, Method::ReplicateDelete));
 }
+
+#[test]
+fn a_hash_space_that_the_manager_did_not_give_at_first_is_asked_for_again() {
+    let mut refused = 0;
+    let stage = Stage::with_manager(
+        Box::new(|_, _| Some(TRUE.to_vec())),
+        Box::new(move |method, seed| {
+            if method == Method::RhsRequest && refused < 2 {
+                refused += 1;
+                // An empty one: it cannot be used.
+                return vec![0x92, 0x90, 0x00];
+            }
+            seed.to_vec()
+        }),
+    );
+    assert_eq!(stage.get(), None);
+}
