@@ -108,8 +108,8 @@ impl Connection<'_> {
             if self.link.is_draining() && !blocked && self.link.in_flight() == 0 && self.link.backlog() == 0 {
                 return Err(Closed::BySelf);
             }
-            self.note_owing(blocked);
             let may_read = self.may_read();
+            self.note_owing(blocked, may_read);
             let link = self.link;
             let wanted = poll_fn(|cx| {
                 if blocked && let Poll::Ready(ready) = self.write.as_ref().poll_write_ready(cx) {
@@ -140,8 +140,11 @@ impl Connection<'_> {
     }
 
     /// Tells the reaper whether the peer owes us something: its first message, the rest of one, or taking answers.
-    fn note_owing(&self, blocked: bool) {
-        let owing = blocked || !self.partial.is_empty() || self.link.kind() == LinkKind::Undecided;
+    ///
+    /// What is not read because of answers that we owe is no fault of the peer.
+    fn note_owing(&self, blocked: bool, may_read: bool) {
+        let incomplete = !self.partial.is_empty() || self.link.kind() == LinkKind::Undecided;
+        let owing = blocked || (may_read && !self.paused && incomplete);
         let since = &self.link.owing_since;
         if !owing {
             since.store(0, Ordering::Relaxed);

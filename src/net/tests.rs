@@ -253,6 +253,31 @@ async fn half_a_message_and_silence_is_closed_but_an_idle_client_is_not() {
 }
 
 #[tokio::test]
+async fn a_client_that_waits_for_its_answers_is_not_closed() {
+    let node = node_with(Limits { in_flight: 10, stalled: Duration::from_secs(1), ..Limits::default() });
+    let mut stream = client(&node).await;
+    let bytes: Vec<u8> = (0..30).flat_map(|msgid| request(msgid, Method::SetConfig, b"x")).collect();
+    let (most, rest) = bytes.split_at(bytes.len() - 3);
+    stream.write_all(most).await.unwrap();
+    until("ten are in flight", || node.echo.held.lock().len() == 10).await;
+    let end = tokio::time::Instant::now() + Duration::from_millis(2500);
+    while tokio::time::Instant::now() < end {
+        node.peers.reap();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    stream.write_all(rest).await.unwrap();
+    for _ in 0..3 {
+        until("ten are in flight", || node.echo.held.lock().len() == 10).await;
+        let held = std::mem::take(&mut *node.echo.held.lock());
+        for reply in held {
+            reply.ok(pack::nil);
+        }
+    }
+    let answers: Vec<u8> = (0..30).flat_map(|msgid| [0x94, 1, msgid, 0xc0, 0xc0]).collect();
+    expect(&mut stream, &answers).await;
+}
+
+#[tokio::test]
 async fn connections_beyond_the_limit_are_turned_away() {
     let node = node_with(Limits { connections: 2, ..Limits::default() });
     let (mut first, second) = (client(&node).await, client(&node).await);

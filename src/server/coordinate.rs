@@ -3,23 +3,24 @@
 //! An [`Operation`] counts the parts that are still open, the local commit and one for each target; whoever ends the
 //! last one answers. No task waits for it.
 
+mod lag;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use self::lag::Held;
 use super::state::{Shared, Target};
 use super::work::Answer;
 use crate::binlog::Record;
 use crate::clock::ClockTime;
 use crate::net::{InFlight, Reply, STEPS};
 use crate::store::{Outcome, OwnedWrite, Write};
-use crate::wire::method::{ErrorCode, Method, REPLICATE_BY_RHS};
+use crate::wire::method::{ErrorCode, Method};
 use crate::wire::{NodeAddress, RecordKey, RecordValue, params};
 
-/// How often a write is stamped anew because a replica holds something later.
-const STAMP_TRIES: u8 = 4;
 /// The pause before a failed replica is tried again; it doubles up to [`RETRY_PAUSE_MAX`].
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 /// See [`RETRY_PAUSE`].
@@ -80,6 +81,8 @@ pub(super) struct Submission {
     in_flight: Option<InFlight>,
     /// Clocktimes that it has had.
     stamps: u8,
+    /// Under an earlier one of them a live value was deleted.
+    deleted: bool,
 }
 
 impl Submission {
@@ -92,6 +95,7 @@ impl Submission {
             reply: Some(reply),
             in_flight: None,
             stamps: 0,
+            deleted: false,
         }
     }
 
@@ -145,8 +149,9 @@ pub(super) fn submit(server: &Arc<Shared>, submissions: Vec<Submission>) {
                     match begun {
                         Started::Replicated(operation) => operation.committed(result.is_ok()),
                         Started::Alone(submission, outcome) => {
+                            let answer = answer(outcome).or_deleted(submission.deleted);
                             if let Some(reply) = submission.reply.filter(|_| result.is_ok()) {
-                                reply.ok(|out| answer(outcome).write(out));
+                                reply.ok(|out| answer.write(out));
                             }
                         }
                     }
@@ -172,12 +177,14 @@ pub(super) struct Operation {
     outcome: Outcome,
     clocktime: ClockTime,
     stamps: u8,
+    /// See [`Submission::deleted`].
+    deleted: bool,
     reply: Mutex<(Option<Reply>, Option<InFlight>)>,
     /// Parts that have not ended: targets, and the local commit.
     open: AtomicU32,
     flags: AtomicU8,
-    /// A replica that holds something later.
-    later: Mutex<Option<NodeAddress>>,
+    /// A replica that holds something later, and what that is if it was asked.
+    later: Mutex<Option<(NodeAddress, Held)>>,
 }
 
 impl Operation {
@@ -193,7 +200,7 @@ impl Operation {
             _ => ClockTime::default(),
         };
         let open = u32::try_from(targets.len()).unwrap_or(u32::MAX).saturating_add(1);
-        let Submission { change, wait, key, body, reply, in_flight, stamps } = submission;
+        let Submission { change, wait, key, body, reply, in_flight, stamps, deleted } = submission;
         let operation = Arc::new(Self {
             server: server.clone(),
             change,
@@ -203,24 +210,29 @@ impl Operation {
             outcome,
             clocktime,
             stamps: stamps.saturating_add(1),
+            deleted,
             reply: Mutex::new((reply, in_flight)),
             open: AtomicU32::new(open),
             flags: AtomicU8::new(0),
             later: Mutex::new(None),
         });
-        let tries = match change {
-            Change::Delete => server.config.replicate_delete_retries,
-            Change::Set | Change::Cas(_) => server.config.replicate_set_retries,
-        };
         for target in targets {
-            operation.send(target, tries, RETRY_PAUSE);
+            operation.send(target, operation.retries(), RETRY_PAUSE);
         }
         operation
     }
 
+    /// How often a failed replica is tried again.
+    fn retries(&self) -> u32 {
+        match self.change {
+            Change::Delete => self.server.config.replicate_delete_retries,
+            Change::Set | Change::Cas(_) => self.server.config.replicate_set_retries,
+        }
+    }
+
     fn send(self: &Arc<Self>, target: Target, tries: u32, pause: Duration) {
         let (operation, session) = (self.clone(), target.session.clone());
-        let flags = if target.by_rhs { REPLICATE_BY_RHS } else { 0 };
+        let flags = target.flags();
         let (clock, clocktime) = (self.clocktime.clock(), self.clocktime);
         let done = Box::new(move |result: Result<&[u8], ErrorCode>| operation.replied(target, tries, pause, result));
         if self.change == Change::Delete {
@@ -237,10 +249,7 @@ impl Operation {
     fn replied(self: Arc<Self>, target: Target, tries: u32, pause: Duration, result: Result<&[u8], ErrorCode>) {
         match result {
             Ok([0xc3]) if target.by_rhs => self.ended(DELETED_BY_RHS),
-            Ok([0xc2]) if !target.by_rhs => {
-                *self.later.lock() = Some(target.session.address());
-                self.ended(LAGGING);
-            }
+            Ok([0xc2]) if !target.by_rhs => self.ignored(target.session.address(), tries),
             Ok([0xc2 | 0xc3]) => self.ended(0),
             Ok(_) => self.failed(target, tries, pause, ErrorCode::Protocol),
             Err(error) => self.failed(target, tries, pause, error),
@@ -316,10 +325,16 @@ impl Operation {
         }
         let answer = match answer(self.outcome) {
             _ if flags & REPLICA_FAILED != 0 => Answer::Nil,
-            Answer::Bool(live) => Answer::Bool(live || flags & DELETED_BY_RHS != 0),
-            other => other,
+            answer => answer.or_deleted(self.deleted || flags & DELETED_BY_RHS != 0),
         };
         self.reply(answer);
+    }
+
+    /// Whether a live value has been deleted, under this clocktime or an earlier one.
+    fn has_deleted(&self) -> bool {
+        self.deleted
+            || matches!(self.outcome, Outcome::Deleted { live: true, .. })
+            || self.flags.load(Ordering::Acquire) & DELETED_BY_RHS != 0
     }
 
     fn reply(&self, answer: Answer) {
@@ -336,75 +351,5 @@ impl Operation {
         let later =
             |value: Option<RecordValue<'_>>| value.is_some_and(|value| self.clocktime.is_before(value.clocktime()));
         self.server.store.peek(key, later).unwrap_or(false)
-    }
-
-    /// A replica holds something later than our clocktime: a set is stamped and written anew, a swap has failed.
-    fn lagged(self: &Arc<Self>) {
-        let operation = self.clone();
-        let later = *self.later.lock();
-        self.server.clock.raise_beyond(self.clocktime.clock());
-        tracing::debug!(stamp = %self.clocktime, "a replica holds a later record");
-        self.server.runtime.spawn(async move {
-            if let Change::Cas(_) = operation.change {
-                operation.take_over(later).await;
-                return operation.reply(Answer::Bool(false));
-            }
-            if operation.stamps > 1 {
-                operation.take_over_time(later).await;
-            }
-            if operation.stamps >= STAMP_TRIES {
-                return operation.reply(Answer::Nil);
-            }
-            let (reply, in_flight) = std::mem::take(&mut *operation.reply.lock());
-            let submission = Submission {
-                change: operation.change,
-                wait: operation.wait,
-                key: operation.key.clone(),
-                body: operation.body.clone(),
-                reply,
-                in_flight,
-                stamps: operation.stamps,
-            };
-            submit(&operation.server, vec![submission]);
-        });
-    }
-
-    /// Raising the clock was not enough: reads the later record's clocktime to be after that.
-    async fn take_over_time(&self, from: Option<NodeAddress>) {
-        if let Some(value) = self.read_from(from).await
-            && let Ok(value) = RecordValue::new(&value)
-        {
-            self.server.clock.stamp_after(value.clocktime());
-        }
-    }
-
-    /// Stores the later record of a replica here.
-    async fn take_over(&self, from: Option<NodeAddress>) {
-        let Some(value) = self.read_from(from).await else { return };
-        let (Ok(key), Ok(value)) = (RecordKey::new(&self.key), RecordValue::new(&value)) else { return };
-        let write = OwnedWrite::from(&Write::Update { key, value, touch: false });
-        let (done, committed) = tokio::sync::oneshot::channel();
-        let store = self.server.store.clone();
-        self.server.writes.enter(&self.server.runtime, move |turn| {
-            store.write(
-                vec![write],
-                |_, _| (),
-                move |result| {
-                    drop(turn);
-                    // The waiter may have gone with the runtime.
-                    let _ = done.send(result.is_ok());
-                },
-            );
-        });
-        if !committed.await.unwrap_or(false) {
-            tracing::warn!(key = %self.key.escape_ascii(), "a replica's later record could not be stored");
-        }
-    }
-
-    async fn read_from(&self, node: Option<NodeAddress>) -> Option<Vec<u8>> {
-        let session = self.server.clients.session(node?);
-        let result = session.ask(Method::Get, STEPS, |out| params::write_get(out, &self.key)).await.ok()?;
-        let mut reader = crate::wire::unpack::Reader::new(&result);
-        if reader.nil() { None } else { reader.raw().ok().map(<[u8]>::to_vec) }
     }
 }

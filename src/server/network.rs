@@ -31,7 +31,8 @@ pub(super) async fn keep_alive(server: Arc<Shared>) {
         for manager in &managers {
             if manager.is_connected() {
                 send_keep_alive(&server, manager);
-                if !server.spaces().whs.is_ready() {
+                let spaces = server.spaces();
+                if !spaces.whs.is_ready() || !spaces.rhs.is_ready() {
                     request_spaces(&server, manager);
                 }
             } else {

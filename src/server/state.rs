@@ -21,7 +21,7 @@ use crate::net::{Peers, Session};
 use crate::ring::HashSpace;
 use crate::store::Store;
 use crate::wire::NodeAddress;
-use crate::wire::method::ErrorCode;
+use crate::wire::method::{ErrorCode, REPLICATE_BY_RHS};
 use crate::wire::params::{NODE_LIMIT, Seed};
 
 /// Writes that may wait while a newly attached server learns the clocks of the others.
@@ -43,6 +43,13 @@ pub(super) struct Target {
     pub(super) session: Arc<Session>,
     /// It is an owner in rhs only: its failure does not make the write fail.
     pub(super) by_rhs: bool,
+}
+
+impl Target {
+    /// The flags of its `ReplicateSet` or `ReplicateDelete`.
+    pub(super) fn flags(&self) -> u32 {
+        if self.by_rhs { REPLICATE_BY_RHS } else { 0 }
+    }
 }
 
 impl Spaces {

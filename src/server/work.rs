@@ -53,6 +53,11 @@ pub(super) enum Answer {
 }
 
 impl Answer {
+    /// True instead of false, if a live value was `deleted` before.
+    pub(super) fn or_deleted(self, deleted: bool) -> Self {
+        if let Self::Bool(live) = self { Self::Bool(live || deleted) } else { self }
+    }
+
     pub(super) fn write(self, out: &mut Vec<u8>) {
         match self {
             Self::Clocktime(clocktime) => pack::uint(out, clocktime.0),

@@ -23,6 +23,7 @@ mod layers;
 mod manager;
 mod manager_vectors;
 mod replace;
+mod replicas;
 mod server_life;
 mod signals;
 mod two_managers;

@@ -1,0 +1,218 @@
+//! A real coordinator between a manager and replicas that answer as the test wants.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use kumo_server::clock::{ClockTime, unix_seconds};
+use kumo_server::ring::{self, HashSpace};
+use kumo_server::wire::method::{ErrorCode, Method, Role};
+use kumo_server::wire::params::{self, Seed, SetOp};
+use kumo_server::wire::record::raw_value;
+use kumo_server::wire::unpack::Reader;
+use kumo_server::wire::{Init, NodeAddress, RecordValue, pack};
+
+use crate::harness::scripted::{Line, ScriptedNode};
+use crate::harness::{Folder, Port, Process, kumo_server, wait_until};
+
+/// What a replica does with a call: the result object, or silence.
+type Answer = Box<dyn FnMut(Method, &[u8]) -> Option<Vec<u8>> + Send>;
+
+const TRUE: &[u8] = &[0xc3];
+const FALSE: &[u8] = &[0xc2];
+const NIL: &[u8] = &[0xc0];
+
+/// What both replicas have been asked, but for their clocks.
+type Asked = Arc<Mutex<Vec<(usize, Method)>>>;
+
+struct Stage {
+    server: Process,
+    address: SocketAddr,
+    spaces: HashSpace,
+    asked: Asked,
+    _ports: Vec<Port>,
+    _nodes: Vec<ScriptedNode>,
+    _folder: Folder,
+}
+
+fn init(address: SocketAddr, role: Role) -> Vec<u8> {
+    let mut out = Vec::new();
+    Init { address: NodeAddress::new(address), role }.write(&mut out);
+    out
+}
+
+fn uint(number: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    pack::uint(&mut out, number);
+    out
+}
+
+impl Stage {
+    /// Two replicas, the first of which answers with `first`; the second takes everything.
+    fn set_up(first: Answer) -> Self {
+        Self::with_manager(first, Box::new(|_, seed| seed.to_vec()))
+    }
+
+    /// The same with a manager that answers requests for a hash space as `manager` says.
+    fn with_manager(first: Answer, mut manager: Box<dyn FnMut(Method, &[u8]) -> Vec<u8> + Send>) -> Self {
+        let folder = Folder::new();
+        let ports: Vec<_> = (0..5).map(|_| Port::reserve()).collect();
+        let address = |index: usize| ports[index].address();
+        let nodes = (1..4).map(|index| (NodeAddress::new(address(index)), true)).collect();
+        let seed = Seed { nodes, clocktime: ClockTime::new(1_500_000_000, 1) };
+        let mut bytes = Vec::new();
+        seed.write(&mut bytes);
+        let answer = move |method, _: &[u8]| match Method::from_number(method)? {
+            Method::KeepAlive => Some(NIL.to_vec()),
+            method @ (Method::WhsRequest | Method::RhsRequest) => Some(manager(method, &bytes)),
+            _ => Some(TRUE.to_vec()),
+        };
+        let mut scripted = vec![ScriptedNode::listen(address(0), init(address(0), Role::Manager), Box::new(answer))];
+        let asked = Asked::default();
+        let take_all: Answer = Box::new(|_, _| Some(TRUE.to_vec()));
+        for (index, mut answer) in [(0, first), (1, take_all)] {
+            let asked = asked.clone();
+            let own = address(index + 2);
+            let answer = move |method, params: &[u8]| match Method::from_number(method)? {
+                Method::GetStatus => Some(uint(ClockTime::new(unix_seconds(), 1).0)),
+                method => {
+                    asked.lock().unwrap().push((index, method));
+                    answer(method, params)
+                }
+            };
+            scripted.push(ScriptedNode::listen(own, init(own, Role::Server), Box::new(answer)));
+        }
+        let (own, stream, manager) = (address(1), ports[4].number().to_string(), address(0).to_string());
+        let args = ["-v", "-l", &own.to_string(), "-L", &stream, "-s", "store", "-m", &manager, "-k", "0.1"];
+        let server = Process::spawn(&folder, "server", &kumo_server(), &args);
+        let stage = Self {
+            server,
+            address: own,
+            spaces: HashSpace::new(seed),
+            asked,
+            _ports: ports,
+            _nodes: scripted,
+            _folder: folder,
+        };
+        wait_until("the server has its hash spaces", || {
+            stage.call(Method::Get, |out| params::write_get(out, &stage.key())).is_ok()
+        });
+        stage
+    }
+
+    /// A raw key that the real server coordinates.
+    fn key(&self) -> Vec<u8> {
+        let own = Some(NodeAddress::new(self.address));
+        let key = (0..)
+            .map(|index| format!("k{index}"))
+            .find(|key| self.spaces.owners(ring::hash(key.as_bytes())).coordinator() == own);
+        ring::raw_key(key.unwrap().as_bytes())
+    }
+
+    fn call(&self, method: Method, write: impl FnOnce(&mut Vec<u8>)) -> Result<Vec<u8>, ErrorCode> {
+        Line::connect(self.address).call(method, write)
+    }
+
+    fn set(&self, op: SetOp, expected: ClockTime, data: &[u8]) -> Vec<u8> {
+        let value = raw_value(expected, 0, data);
+        self.call(Method::Set, |out| params::write_set(out, op, &self.key(), &value)).unwrap()
+    }
+
+    fn get(&self) -> Option<Vec<u8>> {
+        let result = self.call(Method::Get, |out| params::write_get(out, &self.key())).unwrap();
+        let mut reader = Reader::new(&result);
+        if reader.nil() { None } else { Some(RecordValue::new(reader.raw().unwrap()).unwrap().data().to_vec()) }
+    }
+
+    fn was_asked(&self, replica: usize, method: Method) -> bool {
+        self.asked.lock().unwrap().contains(&(replica, method))
+    }
+}
+
+/// Answers `result` to the first call of `method`, and true to all others.
+fn once(method: Method, result: &'static [u8]) -> Answer {
+    let mut done = false;
+    Box::new(move |asked, _| {
+        let first = asked == method && !done;
+        done |= first;
+        Some(if first { result } else { TRUE }.to_vec())
+    })
+}
+
+#[test]
+fn a_deletion_that_is_stamped_anew_still_says_that_it_has_deleted() {
+    let stage = Stage::set_up(once(Method::ReplicateDelete, FALSE));
+    stage.set(SetOp::Sync, ClockTime(0), b"v");
+    let deleted = stage.call(Method::Delete, |out| params::write_delete(out, 0, &stage.key())).unwrap();
+    assert_eq!(deleted, TRUE);
+    assert_eq!(stage.get(), None);
+}
+
+#[test]
+fn a_swap_that_a_replica_has_already_is_no_failure() {
+    // As when the answer to a first try was lost, or when the stream of a replace was faster.
+    let mut held = Vec::new();
+    let stage = Stage::set_up(Box::new(move |method, params| match method {
+        Method::ReplicateSet => {
+            held = params::replicate_set(params).unwrap().value.bytes().to_vec();
+            Some(FALSE.to_vec())
+        }
+        Method::Get => {
+            let mut out = Vec::new();
+            pack::raw(&mut out, &held);
+            Some(out)
+        }
+        _ => Some(TRUE.to_vec()),
+    }));
+    let swapped = stage.set(SetOp::Cas, ClockTime(0), b"v");
+    assert!(Reader::new(&swapped).u64().is_ok(), "{swapped:?}");
+    assert_eq!(stage.get().as_deref(), Some(&b"v"[..]));
+}
+
+#[test]
+fn a_swap_that_fails_at_a_replica_leaves_what_that_has_everywhere() {
+    let later = raw_value(ClockTime::new(4_000_000_000, 7), 0, b"later");
+    let stage = Stage::set_up(Box::new(move |method, _| match method {
+        Method::ReplicateSet => Some(FALSE.to_vec()),
+        Method::Get => {
+            let mut out = Vec::new();
+            pack::raw(&mut out, &later);
+            Some(out)
+        }
+        _ => Some(TRUE.to_vec()),
+    }));
+    assert_eq!(stage.set(SetOp::Cas, ClockTime(0), b"v"), FALSE);
+    assert_eq!(stage.get().as_deref(), Some(&b"later"[..]));
+    wait_until("the other replica has the later record, too", || {
+        let asked = stage.asked.lock().unwrap();
+        asked.iter().filter(|asked| **asked == (1, Method::ReplicateSet)).count() == 2
+    });
+}
+
+#[test]
+fn a_swap_that_fails_at_a_replica_where_the_key_is_deleted_deletes_it_everywhere() {
+    let stage = Stage::set_up(Box::new(move |method, _| match method {
+        Method::ReplicateSet => Some(FALSE.to_vec()),
+        Method::Get => Some(NIL.to_vec()),
+        _ => Some(TRUE.to_vec()),
+    }));
+    assert_eq!(stage.set(SetOp::Cas, ClockTime(0), b"v"), FALSE);
+    assert_eq!(stage.get(), None, "the swap has failed, its value must not be there");
+    wait_until("the other replica is told", || stage.was_asked(1, Method::ReplicateDelete));
+}
+
+#[test]
+fn a_hash_space_that_the_manager_did_not_give_at_first_is_asked_for_again() {
+    let mut refused = 0;
+    let stage = Stage::with_manager(
+        Box::new(|_, _| Some(TRUE.to_vec())),
+        Box::new(move |method, seed| {
+            if method == Method::RhsRequest && refused < 2 {
+                refused += 1;
+                // An empty one: it cannot be used.
+                return vec![0x92, 0x90, 0x00];
+            }
+            seed.to_vec()
+        }),
+    );
+    assert_eq!(stage.get(), None);
+}
