@@ -70,9 +70,6 @@ impl<'s> Batch<'s> {
         {
             return Applied::Failed(error);
         }
-        if core.closing.load(Ordering::Relaxed) {
-            return Applied::Failed(Error::Closed);
-        }
         let raw_key = write.key().bytes();
         let body = write.body();
         let bytes = (raw_key.len() + body.len()) as u64;
@@ -84,6 +81,10 @@ impl<'s> Batch<'s> {
         }
         let _guard = AbortOnPanic::new("deciding a write");
         let mut place = core.cache.find(raw_key);
+        // Asked with the shard locked: the last merge either takes this write along or is seen here.
+        if core.closing.load(Ordering::Acquire) {
+            return Applied::Failed(Error::Closed);
+        }
         let base = base.filter(|base| base.epoch == core.cache.epoch());
         let (previous, generation) = match (place.slot(), base) {
             (Some(slot), _) => (slot.value().map_or(Previous::Absent, Previous::Present), slot.generation),
@@ -164,9 +165,15 @@ impl<'s> Batch<'s> {
             if core.redo.synced() >= self.need {
                 return done(Ok(()));
             }
-            core.sync_waiters.lock().push(SyncWaiter { need: self.need, done: Box::new(done) });
-            core.sync_signal.raise();
-            return;
+            let mut waiters = core.sync_waiters.lock();
+            if !core.log_ended.load(Ordering::Relaxed) {
+                waiters.push(SyncWaiter { need: self.need, done: Box::new(done) });
+                drop(waiters);
+                core.sync_signal.raise();
+                return;
+            }
+            drop(waiters);
+            return done(core.redo.write_out(self.need).and_then(|()| core.redo.sync()));
         }
         let result = {
             let _guard = AbortOnPanic::new("writing the log");

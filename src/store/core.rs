@@ -101,6 +101,8 @@ pub(super) struct Core {
     pub(super) closing: AtomicBool,
     /// The log thread may go.
     pub(super) stop_log: AtomicBool,
+    /// The log thread is gone; changes with `sync_waiters` locked.
+    pub(super) log_ended: AtomicBool,
     /// The maintenance thread answers no more.
     pub(super) ended: AtomicBool,
     /// Only in tests: threads go at once and leave everything as it is.
@@ -147,6 +149,7 @@ impl Core {
             started: Instant::now(),
             closing: AtomicBool::new(false),
             stop_log: AtomicBool::new(false),
+            log_ended: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             crashed: AtomicBool::new(false),
             figures: MergeFigures::default(),

@@ -87,9 +87,8 @@ pub(super) fn run(core: &Core, tree: Writer) {
             return;
         }
         if let Some(reply) = this.closing.take() {
-            let result = this.close();
+            let _ = reply.send(this.close());
             core.ended.store(true, Ordering::Release);
-            let _ = reply.send(result);
             return;
         }
         this.merge_if_due();
@@ -193,7 +192,9 @@ impl Maintenance<'_> {
 
     fn merge(&self) -> Result<u64, Error> {
         let core = self.core;
-        if core.cache.dirty_count() == 0 && !core.redo.has_closed() && !core.redo.is_suspect() {
+        // The last merge looks into every shard: a write under way there is not counted yet.
+        let last = core.closing.load(Ordering::Acquire);
+        if core.cache.dirty_count() == 0 && !core.redo.has_closed() && !core.redo.is_suspect() && !last {
             return Ok(0);
         }
         let suspect = core.redo.is_suspect();

@@ -41,8 +41,12 @@ pub(super) fn run(core: &Core) {
                 core.room_signal.raise();
             }
         }
-        if stopping && core.sync_waiters.lock().is_empty() {
-            return;
+        if stopping {
+            let waiters = core.sync_waiters.lock();
+            if waiters.is_empty() {
+                core.log_ended.store(true, Ordering::Relaxed);
+                return;
+            }
         }
         if last_sync.elapsed() >= EVERY {
             last_sync = Instant::now();

@@ -386,20 +386,24 @@ fn directory(options: &RedoOptions) -> Option<PathBuf> {
     Some(if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_path_buf() })
 }
 
-/// Makes the file `number`, durable by name. One left over from an attempt that failed is replaced.
+/// Makes the file `number`, durable by name. One left over from an attempt that failed is emptied and used: without its
+/// name, recovery would miss it.
 fn create(options: &RedoOptions, number: u64) -> io::Result<Arc<dyn LogFile>> {
     let path = file_path(&options.store, number);
-    let file = match options.disk.create(&path) {
+    let (file, is_new) = match options.disk.create(&path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            options.disk.remove(&path)?;
-            options.disk.create(&path)?
+            let file = options.disk.open(&path)?;
+            file.truncate(0)?;
+            (file, false)
         }
-        other => other?,
+        other => (other?, true),
     };
     if let Some(directory) = directory(options)
         && let Err(error) = options.disk.sync_directory(&directory)
     {
-        let _ = options.disk.remove(&path);
+        if is_new {
+            let _ = options.disk.remove(&path);
+        }
         return Err(error);
     }
     Ok(file)

@@ -66,7 +66,6 @@ pub(in crate::store) fn recover(
     }
     for (index, &number) in numbers.iter().enumerate() {
         let later = numbers.get(index + 1..).unwrap_or_default();
-        found.next_number = number + 1;
         let mut reader = FileReader::open(store, number)?;
         let header = reader.header()?;
         if let Some(header) = header
@@ -79,9 +78,19 @@ pub(in crate::store) fn recover(
         if !begins_right {
             // The file was being made, or it follows one whose end has not reached the disk.
             refuse_if_durable(store, &reader.path, numbers.get(index..).unwrap_or_default())?;
-            found.cut_bytes += remove_all(store, numbers.get(index..).unwrap_or_default(), disk)?;
+            // The first one is only emptied: whoever finds no file at all must take it for lost.
+            found.cut_bytes += remove_all(store, numbers.get(index.max(1)..).unwrap_or_default(), disk)?;
+            if index == 0 {
+                found.cut_bytes += reader.length;
+                disk.open(&reader.path)
+                    .and_then(|file| file.truncate(0))
+                    .map_err(|source| OpenError::Io { path: reader.path.clone(), source })?;
+            }
+            // Its number is used again, so that there is no gap.
+            found.next_number = number;
             break;
         }
+        found.next_number = number + 1;
         if let Some(header) = header
             && index == 0
         {

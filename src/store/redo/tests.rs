@@ -79,7 +79,7 @@ fn a_tail_torn_at_any_byte_is_cut_back_to_the_last_whole_frame() {
         std::fs::write(&path, &whole[..cut]).unwrap();
         let (entries, cut_bytes) = read_back(&store, 1).unwrap();
         assert_eq!((entries.len(), cut_bytes), (0, cut as u64), "a file that was just being made");
-        assert!(!path.exists());
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 0, "found again if the start is cut short, too");
         std::fs::write(&path, &whole).unwrap();
     }
 }
@@ -177,4 +177,26 @@ fn the_limit_refuses_before_anything_is_buffered() {
     let (number, _) = redo.rotate().unwrap();
     redo.delete_before(number);
     assert!(matches!(redo.append(&entry), Append::Buffered(_)));
+}
+
+#[test]
+fn a_file_that_was_being_made_leaves_no_gap_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("db");
+    let redo = start(&store, 1, 1, 1 << 20);
+    append(&redo, b"one", &[1; 9]);
+    redo.write_all().unwrap();
+    // Killed, or without power, before the header of the next file was there; and then again before a merge ended.
+    for round in 0..3_u8 {
+        for unfinished in [&[][..], &[0; FILE_HEADER]] {
+            let next = recover(&store, STORE_ID, 1, false, &RealDisk, |_| Ok(())).unwrap();
+            std::fs::write(file_path(&store, next.next_number), unfinished).unwrap();
+        }
+        let found = recover(&store, STORE_ID, 1, false, &RealDisk, |_| Ok(())).unwrap();
+        assert_eq!(found.entries, 1 + u64::from(round));
+        let redo = start(&store, found.next_number, found.next_sequence, 1 << 20);
+        append(&redo, &[round], &[round; 9]);
+        redo.write_all().unwrap();
+    }
+    assert_eq!(read_back(&store, 1).unwrap().0.len(), 4);
 }

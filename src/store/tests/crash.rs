@@ -300,3 +300,17 @@ fn failures_are_sticky_and_pass_without_loss() {
     }
     assert!(failures > 0);
 }
+
+#[test]
+fn power_lost_before_the_first_sync_and_a_kill_after_it_do_not_keep_the_store_shut() {
+    let bed = Bed::new();
+    bed.open().crash();
+    // The name of the redo log's file had reached the disk, and nothing of what was in it.
+    let first = bed.image("dark");
+    std::fs::write(crate::store::tree::side_path(&first, ".redo.1"), []).unwrap();
+    let store = bed.try_open_at(&first).unwrap();
+    set(&store, &key(1), "kept");
+    store.crash();
+    let store = bed.try_open_at(&first).unwrap();
+    assert_eq!(data(&store, &key(1)).as_deref(), Some("kept"));
+}

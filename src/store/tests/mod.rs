@@ -2,6 +2,7 @@
 
 mod basic;
 mod bed;
+mod closing;
 mod crash;
 mod faulty;
 mod limits;
