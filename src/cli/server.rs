@@ -79,11 +79,11 @@ struct Args {
     sync: Sync,
 
     /// Memory for records
-    #[arg(long, value_name = "MIB", default_value = "256", value_parser = mebibytes)]
+    #[arg(long, value_name = "MIB", default_value = "512", value_parser = mebibytes)]
     cache: u64,
 
     /// Room for writes not yet in the database
-    #[arg(long, value_name = "MIB", default_value = "256", value_parser = mebibytes)]
+    #[arg(long, value_name = "MIB", default_value = "512", value_parser = mebibytes)]
     redo_limit: u64,
 
     #[command(flatten)]

@@ -25,7 +25,7 @@ use tokio::time::Instant;
 pub use config::Config;
 pub use control::{PROTOCOL_VERSION, STATUS_JSON};
 
-use crate::binlog::{self, Binlog};
+use crate::binlog::{self, Binlog, Record};
 use crate::clock::Clock;
 use crate::net::{self, Listener, Peers, Service};
 use crate::store::{self, Store};
@@ -104,7 +104,8 @@ impl Server {
             shared.clients.step();
         }));
         tasks.spawn(every(shared.clone(), REAP_INTERVAL, |shared| shared.peers.reap()));
-        tracing::info!(%address, store = %shared.config.store.path.display(), "listening");
+        log_start(&shared, replace.stream_address());
+        tracing::info!(%address, stream = %replace.stream_address(), store = %shared.config.store.path.display(), "listening");
         Ok(Self { shared, replace, _service: service, tasks })
     }
 
@@ -137,6 +138,22 @@ impl Server {
     pub fn reopen(&self) {
         self.shared.binary_log.reopen();
     }
+}
+
+/// Writes the binary log's record of a start.
+fn log_start(shared: &Shared, stream: NodeAddress) {
+    let config = &shared.config;
+    let Some(manager1) = config.managers.first().copied() else { return };
+    let store = config.store.path.as_os_str().as_encoded_bytes();
+    shared.binary_log.write(&Record::ServerStarted {
+        address: shared.address,
+        store,
+        manager1,
+        manager2: config.managers.get(1).copied(),
+        stream,
+        offer_dir: config.offer_dir.as_os_str().as_encoded_bytes(),
+        backup_prefix: &[store, b"-"].concat(),
+    });
 }
 
 /// Does `work` once every `interval`.

@@ -49,7 +49,7 @@ fn defaults_are_the_originals() {
     let store = config.store;
     assert_eq!((store.path.to_str(), store.sync), (Some("/var/kumodb.tch"), SyncMode::Everysec));
     assert_eq!((store.write_threads, store.read_threads), (2, 4));
-    assert_eq!((store.cache_bytes, store.redo_bytes), (256 << 20, 256 << 20));
+    assert_eq!((store.cache_bytes, store.redo_bytes), (512 << 20, 512 << 20));
     assert_eq!(store.sweep.min_age, Duration::from_mins(1));
     assert_eq!(store.sweep.max_age, Duration::from_hours(1));
     assert_eq!(store.sweep.memory_limit, 2048 << 10);
