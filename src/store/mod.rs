@@ -185,7 +185,22 @@ impl Store {
         if self.inner.core.closing.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
-        scan::scan(&self.inner.core, from, max_rows, max_bytes)
+        scan::scan(&self.inner.core, from, max_rows, max_bytes, |_| true)
+    }
+
+    /// As [`Store::scan`], but passes over records whose hash `wants` refuses, which is faster; some may come all the
+    /// same, and a step may bring none before the end.
+    pub fn scan_where(
+        &self,
+        from: Position,
+        max_rows: usize,
+        max_bytes: usize,
+        wants: impl Fn(u64) -> bool,
+    ) -> Result<ScanBatch, Error> {
+        if self.inner.core.closing.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        scan::scan(&self.inner.core, from, max_rows, max_bytes, wants)
     }
 
     /// Writes a copy of the store to `destination`, replacing what is there: all that was written before the call, and

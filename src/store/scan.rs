@@ -52,10 +52,16 @@ pub struct ScanBatch {
     pub next: Position,
 }
 
-pub(super) fn scan(core: &Core, from: Position, max_rows: usize, max_bytes: usize) -> Result<ScanBatch, Error> {
+pub(super) fn scan(
+    core: &Core,
+    from: Position,
+    max_rows: usize,
+    max_bytes: usize,
+    wants: impl Fn(u64) -> bool,
+) -> Result<ScanBatch, Error> {
     let (rows, next) = core.with_connection(|connection| {
         let mut reader = Reader::new(connection)?;
-        reader.within(|reader| step(core, reader, from.0, max_rows, max_bytes))
+        reader.within(|reader| step(core, reader, from.0, max_rows, max_bytes, wants))
     })?;
     let rows = rows.into_iter().filter_map(|row| current(core, row)).collect();
     Ok(ScanBatch { rows, next: Position(next) })
@@ -67,13 +73,14 @@ fn step(
     from: Place,
     max_rows: usize,
     max_bytes: usize,
+    wants: impl Fn(u64) -> bool,
 ) -> rusqlite::Result<(Vec<Row>, Place)> {
     let first_twin = || Place::Twin(Box::default());
     match from {
         Place::End => Ok((Vec::new(), Place::End)),
         Place::Record(from) => {
-            let rows = reader.records_from(from, max_rows, max_bytes)?;
-            let last = rows.last().map(|row| super::tree::split_key(&row.key).0);
+            let wants = |rowid: i64| wants(rowid.cast_unsigned());
+            let (rows, last) = reader.records_from(from, max_rows, max_bytes, wants)?;
             let next = match last.map(|last| last.checked_add(1)) {
                 Some(Some(next)) => Place::Record(next),
                 Some(None) => first_twin(),

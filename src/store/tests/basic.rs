@@ -2,7 +2,7 @@
 
 use super::bed::*;
 use crate::clock::ClockTime;
-use crate::store::{Applied, Error, OpenError, Outcome, Store, Write};
+use crate::store::{Applied, Error, OpenError, Outcome, Position, Store, Write};
 use crate::wire::{RecordKey, RecordValue, record};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -260,4 +260,26 @@ fn tombstones_that_are_held_are_not_swept() {
     assert!(!swept(&held));
     held.hold_tombstones(std::time::Duration::ZERO);
     wait_until("the other is swept, too", || swept(&held));
+}
+
+#[test]
+fn a_scan_passes_over_what_is_not_wanted() {
+    let bed = Bed::new();
+    let store = bed.open();
+    for number in 0..500 {
+        set(&store, &key(number), "x");
+    }
+    store.flush().unwrap();
+    let wants = |hash: u64| hash.is_multiple_of(50);
+    let (mut found, mut position) = (0, Position::default());
+    while !position.is_end() {
+        // Far fewer wanted ones than one step may pass over.
+        let batch = store.scan_where(position, 2, 1 << 20, wants).unwrap();
+        assert!(batch.rows.iter().all(|row| wants(record_key(&row.key).hash())));
+        found += batch.rows.len();
+        position = batch.next;
+    }
+    let expected = scan_all(&store, 7).iter().filter(|row| wants(record_key(&row.key).hash())).count();
+    assert!((1..100).contains(&expected), "{expected}");
+    assert_eq!(found, expected);
 }

@@ -3,6 +3,9 @@
 use super::{join_key, key_bound, split_key};
 use rusqlite::{Connection, OptionalExtension, Statement};
 
+/// Unwanted rows that one step passes over at most, for each wanted one it may return: a step must stay short.
+const PASSED_SHARE: usize = 16;
+
 /// A row as read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::store) struct Row {
@@ -73,24 +76,26 @@ impl<'c> Reader<'c> {
         Ok(see(None))
     }
 
-    /// Rows of `record` from row id `from` on, until there are `max_rows` of them or `max_bytes`; at least one.
+    /// Rows of `record` from row id `from` on that are wanted, until there are `max_rows` of them or `max_bytes`, or many
+    /// more have been passed over; and the row id reached, if there was any row.
     pub(in crate::store) fn records_from(
         &mut self,
         from: i64,
         max_rows: usize,
         max_bytes: usize,
-    ) -> rusqlite::Result<Vec<Row>> {
-        gather(self.records.query([from])?, max_rows, max_bytes)
+        wants: impl Fn(i64) -> bool,
+    ) -> rusqlite::Result<(Vec<Row>, Option<i64>)> {
+        gather(self.records.query([from])?, max_rows, max_bytes, wants)
     }
 
-    /// As [`Reader::records_from`], for `twin` and after the given raw key; an empty one is before all.
+    /// As [`Reader::records_from`] with all rows wanted, for `twin` and after the given raw key; an empty one is before all.
     pub(in crate::store) fn twins_after(
         &mut self,
         raw_key: &[u8],
         max_rows: usize,
         max_bytes: usize,
     ) -> rusqlite::Result<Vec<Row>> {
-        gather(self.twins.query(key_bound(raw_key))?, max_rows, max_bytes)
+        Ok(gather(self.twins.query(key_bound(raw_key))?, max_rows, max_bytes, |_| true)?.0)
     }
 }
 
@@ -99,17 +104,32 @@ pub(in crate::store) fn get_state(connection: &Connection, name: &str) -> rusqli
     connection.query_row("SELECT value FROM meta WHERE name = 'state:' || ?1", [name], |row| row.get(0)).optional()
 }
 
-fn gather(mut rows: rusqlite::Rows<'_>, max_rows: usize, max_bytes: usize) -> rusqlite::Result<Vec<Row>> {
+fn gather(
+    mut rows: rusqlite::Rows<'_>,
+    max_rows: usize,
+    max_bytes: usize,
+    wants: impl Fn(i64) -> bool,
+) -> rusqlite::Result<(Vec<Row>, Option<i64>)> {
     let (mut gathered, mut bytes) = (Vec::new(), 0_usize);
-    while gathered.len() < max_rows.max(1) && (gathered.is_empty() || bytes < max_bytes) {
+    let (mut passed, mut last) = (0, None);
+    while gathered.len() < max_rows.max(1)
+        && (gathered.is_empty() || bytes < max_bytes)
+        && passed < max_rows.saturating_mul(PASSED_SHARE)
+    {
         let Some(row) = rows.next()? else { break };
+        let rowid = row.get(0)?;
+        last = Some(rowid);
+        if !wants(rowid) {
+            passed += 1;
+            continue;
+        }
         let row = Row {
-            key: join_key(row.get(0)?, row.get_ref(1)?.as_blob()?),
+            key: join_key(rowid, row.get_ref(1)?.as_blob()?),
             value: row.get_ref(2)?.as_blob()?.to_vec(),
             generation: row.get(3)?,
         };
         bytes += row.key.len() + row.value.len();
         gathered.push(row);
     }
-    Ok(gathered)
+    Ok((gathered, last))
 }
