@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::copy::on_thread;
 use super::gather::{SCAN_BYTES, SCAN_ROWS, read};
+use super::job::Job;
 use super::late::Written;
 use super::{Context, Failure, Plan, Settling};
 use crate::store::{self, Outcome, OwnedWrite, Position, Write};
@@ -17,23 +18,18 @@ use crate::wire::{RecordKey, RecordValue};
 /// Batches of removals that the store may be busy with.
 const IN_FLIGHT: u32 = 4;
 
-/// Drops what this server need not keep; with records older than `generation` as old as the plan has it.
+/// Drops what this server need not keep.
 ///
 /// What is written here by the old hash space until all is settled is dropped, too. Dropping the future cancels.
-pub(super) async fn run(
-    context: &Arc<Context>,
-    plan: Arc<Plan>,
-    generation: u32,
-    settling: Settling,
-) -> Result<(), Failure> {
-    if plan.keeps_all() {
+pub(super) async fn run(context: &Arc<Context>, job: &Job, plan: Arc<Plan>, settling: Settling) -> Result<(), Failure> {
+    if plan.keeps_all() || job.newcomer {
         return Ok(());
     }
     let cancel = CancelOnDrop::default();
     let dropper = Dropper {
         context: context.clone(),
         plan,
-        generation,
+        generation: job.generation,
         cancelled: cancel.0.clone(),
         places: Arc::new(Semaphore::new(IN_FLIGHT as usize)),
         trouble: Arc::default(),
@@ -79,7 +75,8 @@ impl Dropper {
         let mut position = Position::default();
         while !position.is_end() {
             self.check()?;
-            let batch = self.context.host.store().scan(position, SCAN_ROWS, SCAN_BYTES)?;
+            let wants = |hash| self.plan.may_drop(hash);
+            let batch = self.context.host.store().scan_where(position, SCAN_ROWS, SCAN_BYTES, wants)?;
             self.context.progress.scanned.add(batch.rows.len());
             let removals = batch.rows.iter().filter_map(|row| {
                 let fresh = row.generation >= self.generation;

@@ -117,7 +117,8 @@ impl Gatherer {
         let mut position = Position::default();
         while !position.is_end() {
             self.check_cancelled()?;
-            let batch = self.context.host.store().scan(position, SCAN_ROWS, SCAN_BYTES)?;
+            let wants = |hash| self.plan.sends(hash);
+            let batch = self.context.host.store().scan_where(position, SCAN_ROWS, SCAN_BYTES, wants)?;
             self.context.progress.scanned.add(batch.rows.len());
             for row in &batch.rows {
                 if generation.is_none_or(|generation| row.generation >= generation) {

@@ -1,7 +1,7 @@
 //! What a server must remember of a replace across a restart, and the generations that tell fresh records from old.
 //!
 //! ```text
-//! [version = 1, generation, full, copied, old seed, new seed]        MessagePack, in the store's state "replace"
+//! [version = 1, generation, full, newcomer, copied, old seed, new seed]        MessagePack, in the store's state "replace"
 //! ```
 
 use std::sync::Arc;
@@ -26,6 +26,8 @@ pub(super) struct Job {
     /// Records of this generation or a later one were received in the replace or written since it began.
     pub(super) generation: u32,
     pub(super) full: bool,
+    /// This server began it with nothing, and owned nothing: what it has at the end, it should have.
+    pub(super) newcomer: bool,
     /// The copying has ended well here: records may be deleted when the manager says so.
     pub(super) copied: bool,
     pub(super) old: Seed,
@@ -35,10 +37,11 @@ pub(super) struct Job {
 impl Job {
     fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        pack::array(&mut out, 6);
+        pack::array(&mut out, 7);
         pack::uint(&mut out, VERSION);
         pack::uint(&mut out, self.generation.into());
         pack::bool(&mut out, self.full);
+        pack::bool(&mut out, self.newcomer);
         pack::bool(&mut out, self.copied);
         self.old.write(&mut out);
         self.new.write(&mut out);
@@ -47,12 +50,13 @@ impl Job {
 
     fn parse(bytes: &[u8]) -> Result<Self, wire::Error> {
         let mut reader = Reader::new(bytes);
-        if reader.array()? < 6 || reader.u64()? != VERSION {
+        if reader.array()? < 7 || reader.u64()? != VERSION {
             return Err(wire::Error::Malformed);
         }
         Ok(Self {
             generation: reader.u32()?,
             full: reader.bool()?,
+            newcomer: reader.bool()?,
             copied: reader.bool()?,
             old: Seed::read(&mut reader)?,
             new: Seed::read(&mut reader)?,
@@ -81,6 +85,7 @@ pub(super) struct Ledger {
 #[derive(Debug, Clone, Copy)]
 struct Opened {
     generation: u32,
+    was_empty: bool,
     at: Instant,
     by_stream: bool,
 }
@@ -96,16 +101,17 @@ impl Ledger {
         Self { store, last: Arc::default() }
     }
 
-    /// The generation of a replace that begins now.
+    /// The generation of a replace that begins now, and whether there was nothing in the store before it.
     ///
     /// Other servers may have learned of it a moment earlier and sent a first stream; what came by that belongs to it.
-    pub(super) async fn begin(&self) -> Result<u32, store::Error> {
+    pub(super) async fn begin(&self) -> Result<(u32, bool), store::Error> {
         let mut last = self.last.clone().lock_owned().await;
         if let Some(opened) = last.as_mut().filter(|opened| opened.by_stream && opened.is_recent()) {
             opened.by_stream = false;
-            return Ok(opened.generation);
+            return Ok((opened.generation, opened.was_empty));
         }
-        self.open(last, false).await
+        let opened = self.open(last, false).await?;
+        Ok((opened.generation, opened.was_empty))
     }
 
     /// A stream is about to be fetched: what it brings shall not look older than a replace that begins soon.
@@ -117,12 +123,14 @@ impl Ledger {
         self.open(last, true).await.map(drop)
     }
 
-    async fn open(&self, mut last: OwnedMutexGuard<Option<Opened>>, by_stream: bool) -> Result<u32, store::Error> {
+    async fn open(&self, mut last: OwnedMutexGuard<Option<Opened>>, by_stream: bool) -> Result<Opened, store::Error> {
         let store = self.store.clone();
         blocking(move || {
+            let was_empty = store.count() == 0;
             let generation = store.bump_generation()?;
-            *last = Some(Opened { generation, at: Instant::now(), by_stream });
-            Ok(generation)
+            let opened = Opened { generation, was_empty, at: Instant::now(), by_stream };
+            *last = Some(opened);
+            Ok(opened)
         })
         .await
     }
@@ -158,7 +166,7 @@ mod tests {
         let node = |port| NodeAddress::new(([127, 0, 0, 1], port).into());
         let old = Seed { nodes: vec![(node(1), true), (node(2), false)], clocktime: ClockTime(5) };
         let new = Seed { nodes: vec![(node(3), true)], clocktime: ClockTime(6) };
-        Job { generation: 9, full: true, copied: true, old, new }
+        Job { generation: 9, full: true, newcomer: true, copied: true, old, new }
     }
 
     fn open(dir: &tempfile::TempDir) -> Store {
@@ -197,9 +205,9 @@ mod tests {
         ledger.before_stream().await.unwrap();
         ledger.before_stream().await.unwrap();
         assert_eq!(store.generation(), before + 1);
-        assert_eq!(ledger.begin().await.unwrap(), before + 1);
+        assert_eq!(ledger.begin().await.unwrap(), (before + 1, true));
         // But only once: what came for one replace is old in the next.
-        assert_eq!(ledger.begin().await.unwrap(), before + 2);
+        assert_eq!(ledger.begin().await.unwrap(), (before + 2, true));
         // A stream of a replace that has just begun changes nothing.
         ledger.before_stream().await.unwrap();
         assert_eq!(store.generation(), before + 2);

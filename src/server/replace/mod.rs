@@ -286,13 +286,14 @@ impl Replace {
     async fn copy(&self, seed: Seed, full: bool, manager: NodeAddress, watch: Watch) -> Result<Job, Failure> {
         let host = &self.context.host;
         // Before the hash space is taken: what is written here by it is of this generation.
-        let generation = self.ledger.begin().await?;
+        let (generation, was_empty) = self.ledger.begin().await?;
         if seed.has_active() && !host.take_whs(&seed, manager) {
             return Err(Failure::Void);
         }
         let settling = Settling { until: Instant::now() + self.context.settings.settle, watch };
         let (_, old) = host.spaces();
-        let mut job = Job { generation, full, copied: false, old: old.seed().clone(), new: seed };
+        let newcomer = was_empty && !old.is_active(host.address());
+        let mut job = Job { generation, full, newcomer, copied: false, old: old.seed().clone(), new: seed };
         // From here on until all is copied, a restart finds that nothing may be deleted.
         self.ledger.store(Some(&job)).await?;
         let plan = self.plan(&job).await?;
@@ -357,7 +358,7 @@ impl Replace {
 
     async fn delete(&self, job: &Job, settling: Settling) -> Result<(), Failure> {
         let plan = self.plan(job).await?;
-        delete::run(&self.context, plan, job.generation, settling).await?;
+        delete::run(&self.context, job, plan, settling).await?;
         self.ledger.store(None).await?;
         // All streams of the replace have arrived.
         self.context.host.store().hold_tombstones(Duration::ZERO);

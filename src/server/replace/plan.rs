@@ -88,6 +88,11 @@ impl Plan {
         }
     }
 
+    /// Whether some records with this hash may have to go.
+    pub fn may_drop(&self, hash: u64) -> bool {
+        self.duty(hash).is_some_and(|duty| duty.fate != Fate::Keep)
+    }
+
     /// Whether every record stays, whatever its hash: there is nothing to look for.
     pub fn keeps_all(&self) -> bool {
         self.duties.iter().all(|duty| duty.fate == Fate::Keep)

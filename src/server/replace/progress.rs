@@ -49,7 +49,7 @@ impl Counters {
 /// Figures of one replace on one server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Progress {
-    /// Records looked at, by copying and deleting together.
+    /// Records looked at because they may have to be sent or dropped.
     pub scanned: u64,
     /// Records that targets have acknowledged.
     pub sent: u64,

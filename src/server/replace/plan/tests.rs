@@ -49,6 +49,7 @@ fn a_new_node_gets_its_records_from_the_first_owner_only() {
             // The new node's old records go: it has been sent every one that lives.
             assert_eq!(plan.keeps(hash, false, false), owns && me != 4);
             assert_eq!(plan.keeps(hash, true, false), owns);
+            assert_eq!(plan.may_drop(hash), !owns || me == 4);
         }
     }
 }
