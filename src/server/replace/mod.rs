@@ -345,6 +345,10 @@ impl Replace {
                     replace.ended(run, Phase::Idle, None);
                     tracing::info!(seed = %clocktime, "replace: deleted in {:.1?} {}", begun.elapsed(), replace.progress());
                     replace.report(Method::ReplaceDeleteEnd, manager, clocktime).await;
+                    // Nobody waits for this: should it be remembered all the same, there is nothing left to delete.
+                    if let Err(error) = replace.ledger.store(None).await {
+                        tracing::warn!("state of the replace: {error}");
+                    }
                 }
                 Err(error) => {
                     // It may be begun again.
@@ -359,7 +363,6 @@ impl Replace {
     async fn delete(&self, job: &Job, settling: Settling) -> Result<(), Failure> {
         let plan = self.plan(job).await?;
         delete::run(&self.context, job, plan, settling).await?;
-        self.ledger.store(None).await?;
         // All streams of the replace have arrived.
         self.context.host.store().hold_tombstones(Duration::ZERO);
         Ok(())

@@ -71,6 +71,8 @@ impl Receiver {
         let connecting = TcpStream::connect(offerer.socket());
         let mut stream =
             timeout(self.connect_timeout, connecting).await.map_err(|_| Error::Silent(self.connect_timeout))??;
+        // The acknowledgement must not wait until a sign of life before it has been confirmed.
+        stream.set_nodelay(true)?;
         stream.write_all(&write_hello(self.own)).await?;
         let (mut read, write) = stream.split();
         let mut transfer = Transfer {

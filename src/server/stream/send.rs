@@ -18,6 +18,7 @@ const EXTRA_SIGNS: u64 = 64;
 /// Sends `chunk` and waits until the target has acknowledged it; no progress in either direction for `silence` is an
 /// error.
 pub async fn send(mut stream: TcpStream, chunk: &Arc<Chunk>, silence: Duration) -> Result<(), Error> {
+    stream.set_nodelay(true)?;
     let (mut read, mut write) = stream.split();
     let mut signs_left = chunk.records.saturating_add(EXTRA_SIGNS);
     let mut block = Vec::new();
