@@ -22,6 +22,8 @@ pub(super) struct Exchange {
     value_size: usize,
     next_version: u64,
     version_step: u64,
+    /// A server has refused something since this was last taken back.
+    pub(super) refused: bool,
     /// What has been seen; taken away at the end of a stage.
     pub(super) tally: Tally,
 }
@@ -56,7 +58,7 @@ impl Exchange {
         tally: Tally,
     ) -> Self {
         let values = Arc::new(Values::default());
-        Self { ledger, values, value_size, next_version: first_version, version_step, tally }
+        Self { ledger, values, value_size, next_version: first_version, version_step, refused: false, tally }
     }
 
     /// What is known of every key.
@@ -143,6 +145,7 @@ impl Exchange {
                 follow
             }
             Err(failure) => {
+                self.refused |= failure == Failure::Server;
                 self.tally.failed(failure, 1);
                 None
             }

@@ -111,6 +111,8 @@ struct Link {
     since: Instant,
     batch: Batch,
     follow: VecDeque<Follow>,
+    /// Part of the batch was refused: the next one waits for the tick, so as not to hammer a server that is not ready.
+    refused: bool,
     /// The next key to fill, and how far the one after it lies.
     cursor: u64,
     step: u64,
@@ -154,6 +156,7 @@ impl Worker {
                 since: now,
                 batch,
                 follow,
+                refused: false,
                 cursor: 0,
                 step: 1,
             });
@@ -317,10 +320,10 @@ impl Link {
             return Ok(());
         }
         if self.batch.unanswered() == 0 {
-            if self.server == self.dialled {
-                self.issue(epoll, token, gear);
-            } else {
+            if self.server != self.dialled {
                 self.dial(epoll, token);
+            } else if !self.refused {
+                self.issue(epoll, token, gear);
             }
         }
         Ok(())
@@ -340,6 +343,7 @@ impl Link {
             }
             None => stray = true,
         });
+        self.refused |= std::mem::take(&mut gear.exchange.refused);
         if answered > 0 {
             gear.unanswered -= answered;
             gear.last = now;
@@ -355,6 +359,7 @@ impl Link {
         if gear.ending || !self.connection.as_ref().is_some_and(Connection::is_open) {
             return;
         }
+        self.refused = false;
         self.batch.clear();
         gear.output.clear();
         while self.batch.len() < gear.pipeline && gear.left > 0 {

@@ -316,6 +316,19 @@ fn a_push_moves_requests_and_an_interrupt_prints_what_there_is() {
 }
 
 #[test]
+fn a_server_that_refuses_is_not_hammered() {
+    let mut cluster = Cluster::start(0);
+    let server = cluster.add_server();
+    let address = cluster.servers[server].address();
+    let finished = bench(&format!("-s {address} -c 2 -P 4 --duration 1 --json"));
+    assert_eq!(finished.status.code(), Some(1), "{finished:?}");
+    let failures = report(&finished)["failures"].clone();
+    let refused = failures["server error (not an owner, not ready, or storage)"].as_u64().unwrap();
+    // Both connections send a batch of four at once, and then no more than one in each pause of 50 ms.
+    assert!((8..=2 * 4 * 21).contains(&refused), "{failures}");
+}
+
+#[test]
 fn a_real_cluster_is_found_good() {
     let cluster = Cluster::start(3);
     let manager = cluster.managers[0].0.address();
