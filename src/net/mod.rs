@@ -8,6 +8,7 @@ mod link;
 mod listener;
 mod peers;
 mod session;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;

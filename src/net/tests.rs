@@ -278,6 +278,22 @@ async fn a_client_that_waits_for_its_answers_is_not_closed() {
 }
 
 #[tokio::test]
+async fn machines_that_have_gone_are_noticed_on_accepted_and_on_dialled_connections() {
+    let (a, b) = (node(), node());
+    let address = a.address.socket();
+    let session = b.peers.session(a.address);
+    assert!(session.ask(Method::GetStatus, STEPS, params::write_empty).await.is_ok());
+    // The kernel shows for each end of an established connection (01) which timer runs: 02 is keep-alive.
+    let port = format!("0100007F:{:04X}", address.port());
+    until("both ends are watched", || {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let ends = table.lines().filter(|line| line.contains(&port) && line.contains(" 01 "));
+        ends.filter(|end| end.contains(" 02:")).count() == 2
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn connections_beyond_the_limit_are_turned_away() {
     let node = node_with(Limits { connections: 2, ..Limits::default() });
     let (mut first, second) = (client(&node).await, client(&node).await);
