@@ -176,7 +176,7 @@ impl Peers {
 
     fn new_link(&self, peer: SocketAddr) -> Arc<Link> {
         let id = self.last_link.fetch_add(1, Ordering::Relaxed) + 1;
-        let link = Arc::new(Link::new(id, peer, self.limits.in_flight, self.limits.backlog));
+        let link = Arc::new(Link::new(id, peer, &self.limits));
         self.links.lock().insert(id, link.clone());
         link
     }

@@ -29,7 +29,7 @@ impl Service for Echo {
                 link.enough();
             }
             match request.method {
-                98 => self.held.lock().push(Reply::new(link, request.msgid)),
+                98 => self.held.lock().push(Reply::new(link, request.msgid).weighing(request.params.len())),
                 77 => panic!("as the test wants"),
                 _ => {
                     frame::response_head(out, request.msgid);
@@ -198,6 +198,27 @@ async fn no_more_is_read_while_too_much_is_in_flight() {
         }
     }
     let answers: Vec<u8> = (0..30).flat_map(|msgid| [0x94, 1, msgid, 0xc0, 0xc0]).collect();
+    expect(&mut stream, &answers).await;
+}
+
+#[tokio::test]
+async fn no_more_is_read_while_what_is_in_flight_weighs_too_much() {
+    let node = node_with(Limits { in_flight_bytes: 1000, ..Limits::default() });
+    let mut stream = client(&node).await;
+    let bytes: Vec<u8> = (0..9).flat_map(|msgid| request(msgid, Method::SetConfig, &[7; 400])).collect();
+    stream.write_all(&bytes).await.unwrap();
+    for _ in 0..3 {
+        until("three are in flight", || node.echo.held.lock().len() >= 3).await;
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let held = std::mem::take(&mut *node.echo.held.lock());
+        assert_eq!(held.len(), 3);
+        for reply in held {
+            reply.ok(pack::nil);
+        }
+    }
+    let answers: Vec<u8> = (0..9).flat_map(|msgid| [0x94, 1, msgid, 0xc0, 0xc0]).collect();
     expect(&mut stream, &answers).await;
 }
 

@@ -93,7 +93,7 @@ impl Submission {
             wait,
             key: key.bytes().into(),
             body: body.into(),
-            reply: Some(reply),
+            reply: Some(reply.weighing(key.bytes().len() + body.len())),
             in_flight: None,
             stamps: 0,
             deleted: false,
@@ -313,7 +313,9 @@ impl Operation {
             let mut reply = self.reply.lock();
             if let Some(answering) = reply.0.take() {
                 // Still under way for the bounds, until the replicas have answered.
-                reply.1 = Some(InFlight::new(answering.link(), 1));
+                let mut in_flight = InFlight::new(answering.link(), 1);
+                in_flight.weigh(self.key.len() + self.body.len());
+                reply.1 = Some(in_flight);
                 answering.ok(|out| answer(self.outcome).write(out));
             }
         }
