@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::Session;
+use super::{Limits, Session};
 use crate::wire::frame;
 use crate::wire::method::ErrorCode;
 
@@ -57,6 +57,8 @@ pub struct Link {
     wake: Notify,
     in_flight: AtomicUsize,
     in_flight_limit: usize,
+    in_flight_bytes: AtomicUsize,
+    in_flight_bytes_limit: usize,
     outbox_limit: usize,
     close: AtomicBool,
     drain: AtomicBool,
@@ -68,7 +70,7 @@ pub struct Link {
 }
 
 impl Link {
-    pub(super) fn new(id: u64, peer: SocketAddr, in_flight_limit: usize, outbox_limit: usize) -> Self {
+    pub(super) fn new(id: u64, peer: SocketAddr, limits: &Limits) -> Self {
         Self {
             id,
             peer,
@@ -77,8 +79,10 @@ impl Link {
             outbox: Mutex::new(Outbox::default()),
             wake: Notify::new(),
             in_flight: AtomicUsize::new(0),
-            in_flight_limit,
-            outbox_limit,
+            in_flight_limit: limits.in_flight,
+            in_flight_bytes: AtomicUsize::new(0),
+            in_flight_bytes_limit: limits.in_flight_bytes,
+            outbox_limit: limits.backlog,
             close: AtomicBool::new(false),
             drain: AtomicBool::new(false),
             enough: AtomicBool::new(false),
@@ -226,6 +230,7 @@ impl Link {
     #[inline]
     pub(super) fn may_read(&self) -> bool {
         self.in_flight() < self.in_flight_limit
+            && self.in_flight_bytes.load(Ordering::Acquire) < self.in_flight_bytes_limit
     }
 
     /// Asks for `TCP_NODELAY` to be switched.
@@ -248,13 +253,20 @@ impl Link {
 pub struct InFlight {
     link: Arc<Link>,
     count: usize,
+    bytes: usize,
 }
 
 impl InFlight {
     /// Counts `count` requests of `link` until this is dropped.
     pub fn new(link: &Arc<Link>, count: usize) -> Self {
         link.in_flight.fetch_add(count, Ordering::AcqRel);
-        Self { link: link.clone(), count }
+        Self { link: link.clone(), count, bytes: 0 }
+    }
+
+    /// Counts `bytes` that are kept for them, too.
+    pub fn weigh(&mut self, bytes: usize) {
+        self.link.in_flight_bytes.fetch_add(bytes, Ordering::AcqRel);
+        self.bytes += bytes;
     }
 
     /// The connection that the requests came on.
@@ -266,8 +278,12 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         let before = self.link.in_flight.fetch_sub(self.count, Ordering::AcqRel);
-        let limit = self.link.in_flight_limit;
-        if (before >= limit && before - self.count < limit) || self.link.is_draining() {
+        let bytes_before = self.link.in_flight_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        let falls_below = |before: usize, by: usize, limit: usize| before >= limit && before - by < limit;
+        if falls_below(before, self.count, self.link.in_flight_limit)
+            || falls_below(bytes_before, self.bytes, self.link.in_flight_bytes_limit)
+            || self.link.is_draining()
+        {
             self.link.wake.notify_one();
         }
     }
@@ -286,6 +302,13 @@ impl Reply {
     /// Takes on the duty; until it is done the request counts as in flight on its connection.
     pub fn new(link: &Arc<Link>, msgid: u32) -> Self {
         Self { in_flight: InFlight::new(link, 1), msgid, answered: false }
+    }
+
+    /// Counts `bytes` that are kept until the answer.
+    #[must_use]
+    pub fn weighing(mut self, bytes: usize) -> Self {
+        self.in_flight.weigh(bytes);
+        self
     }
 
     /// The connection that the request came on.

@@ -8,6 +8,7 @@ mod link;
 mod listener;
 mod peers;
 mod session;
+mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +52,8 @@ pub struct Limits {
     pub partial_total: usize,
     /// Requests of one client connection that wait for their answers before no more are read from it.
     pub in_flight: usize,
+    /// Bytes of such requests, as far as they are kept until answered, before no more are read from it.
+    pub in_flight_bytes: usize,
     /// Bytes of answers that wait for one client to take them before no more requests are read from it.
     pub unread_answers: usize,
     /// Bytes that may wait to be sent on one connection before it is closed.
@@ -68,6 +71,7 @@ impl Default for Limits {
             connections: 10_000,
             partial_total: 512 << 20,
             in_flight: 256,
+            in_flight_bytes: 16 << 20,
             unread_answers: 1 << 20,
             backlog: 256 << 20,
             pending_calls: 1 << 17,

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
 use super::connection::{self, Closed};
+use super::watch::watch;
 use super::{DialPolicy, Limits, Link, LinkKind, Service, Session};
 use crate::wire::method::ErrorCode;
 use crate::wire::{Init, NodeAddress};
@@ -175,7 +176,7 @@ impl Peers {
 
     fn new_link(&self, peer: SocketAddr) -> Arc<Link> {
         let id = self.last_link.fetch_add(1, Ordering::Relaxed) + 1;
-        let link = Arc::new(Link::new(id, peer, self.limits.in_flight, self.limits.backlog));
+        let link = Arc::new(Link::new(id, peer, &self.limits));
         self.links.lock().insert(id, link.clone());
         link
     }
@@ -192,6 +193,9 @@ impl Peers {
             // Requests are small and answers are awaited: never wait to fill a packet.
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(peer = %link.peer(), %error, "TCP_NODELAY");
+            }
+            if let Err(error) = watch(&stream, peers.limits.stalled) {
+                tracing::debug!(peer = %link.peer(), %error, "keep-alive of the socket");
             }
             let closed = connection::serve(stream, &link, &peers, &*service).await;
             ending.with(closed);

@@ -29,7 +29,7 @@ impl Service for Echo {
                 link.enough();
             }
             match request.method {
-                98 => self.held.lock().push(Reply::new(link, request.msgid)),
+                98 => self.held.lock().push(Reply::new(link, request.msgid).weighing(request.params.len())),
                 77 => panic!("as the test wants"),
                 _ => {
                     frame::response_head(out, request.msgid);
@@ -202,6 +202,27 @@ async fn no_more_is_read_while_too_much_is_in_flight() {
 }
 
 #[tokio::test]
+async fn no_more_is_read_while_what_is_in_flight_weighs_too_much() {
+    let node = node_with(Limits { in_flight_bytes: 1000, ..Limits::default() });
+    let mut stream = client(&node).await;
+    let bytes: Vec<u8> = (0..9).flat_map(|msgid| request(msgid, Method::SetConfig, &[7; 400])).collect();
+    stream.write_all(&bytes).await.unwrap();
+    for _ in 0..3 {
+        until("three are in flight", || node.echo.held.lock().len() >= 3).await;
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let held = std::mem::take(&mut *node.echo.held.lock());
+        assert_eq!(held.len(), 3);
+        for reply in held {
+            reply.ok(pack::nil);
+        }
+    }
+    let answers: Vec<u8> = (0..9).flat_map(|msgid| [0x94, 1, msgid, 0xc0, 0xc0]).collect();
+    expect(&mut stream, &answers).await;
+}
+
+#[tokio::test]
 async fn a_dropped_reply_is_an_error() {
     let node = node();
     let mut stream = client(&node).await;
@@ -275,6 +296,22 @@ async fn a_client_that_waits_for_its_answers_is_not_closed() {
     }
     let answers: Vec<u8> = (0..30).flat_map(|msgid| [0x94, 1, msgid, 0xc0, 0xc0]).collect();
     expect(&mut stream, &answers).await;
+}
+
+#[tokio::test]
+async fn machines_that_have_gone_are_noticed_on_accepted_and_on_dialled_connections() {
+    let (a, b) = (node(), node());
+    let address = a.address.socket();
+    let session = b.peers.session(a.address);
+    assert!(session.ask(Method::GetStatus, STEPS, params::write_empty).await.is_ok());
+    // The kernel shows for each end of an established connection (01) which timer runs: 02 is keep-alive.
+    let port = format!("0100007F:{:04X}", address.port());
+    until("both ends are watched", || {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let ends = table.lines().filter(|line| line.contains(&port) && line.contains(" 01 "));
+        ends.filter(|end| end.contains(" 02:")).count() == 2
+    })
+    .await;
 }
 
 #[tokio::test]

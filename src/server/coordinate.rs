@@ -12,6 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use self::lag::Held;
+use super::order::Job;
 use super::state::{Shared, Target};
 use super::work::Answer;
 use crate::binlog::Record;
@@ -92,14 +93,14 @@ impl Submission {
             wait,
             key: key.bytes().into(),
             body: body.into(),
-            reply: Some(reply),
+            reply: Some(reply.weighing(key.bytes().len() + body.len())),
             in_flight: None,
             stamps: 0,
             deleted: false,
         }
     }
 
-    fn hash(&self) -> u64 {
+    pub(super) fn hash(&self) -> u64 {
         RecordKey::new(&self.key).map_or(0, |key| key.hash())
     }
 
@@ -109,8 +110,17 @@ impl Submission {
     }
 }
 
-/// Decides writes on the store's write threads, then goes on with each as with one that memory decided.
+/// Decides writes on the store's write threads, each after those to its key that came before.
 pub(super) fn submit(server: &Arc<Shared>, submissions: Vec<Submission>) {
+    decide(server, server.order.begin(submissions));
+}
+
+/// Decides the writes of `job`, then goes on with each as with one that memory decided.
+pub(super) fn decide(server: &Arc<Shared>, job: Job) {
+    let Job { submissions, hashes } = job;
+    if submissions.is_empty() {
+        return;
+    }
     let own = server.address;
     let spaces = server.spaces();
     // They may have waited while the hash space changed.
@@ -119,7 +129,7 @@ pub(super) fn submit(server: &Arc<Shared>, submissions: Vec<Submission>) {
     let writes = ours.iter().filter_map(Submission::to_write).collect();
     let waiting: Vec<_> = ours.into_iter().map(Some).collect();
     let started = Arc::new(Mutex::new((waiting, Vec::<Started>::new())));
-    let (deciding, server) = (started.clone(), server.clone());
+    let (deciding, server, ending) = (started.clone(), server.clone(), server.clone());
     let store = server.store.clone();
     server.clone().writes.enter(&server.runtime.clone(), move |turn| {
         store.write(
@@ -143,6 +153,11 @@ pub(super) fn submit(server: &Arc<Shared>, submissions: Vec<Submission>) {
             },
             move |result| {
                 drop(turn);
+                let next = ending.order.end(hashes);
+                if !next.submissions.is_empty() {
+                    // Not on this thread of the store: it must not wait for a place in its own queue.
+                    ending.runtime.clone().spawn(async move { decide(&ending, next) });
+                }
                 // What was not decided is dropped here, and its reply answers error 6.
                 let begun = std::mem::take(&mut started.lock().1);
                 for begun in begun {
@@ -298,7 +313,9 @@ impl Operation {
             let mut reply = self.reply.lock();
             if let Some(answering) = reply.0.take() {
                 // Still under way for the bounds, until the replicas have answered.
-                reply.1 = Some(InFlight::new(answering.link(), 1));
+                let mut in_flight = InFlight::new(answering.link(), 1);
+                in_flight.weigh(self.key.len() + self.body.len());
+                reply.1 = Some(in_flight);
                 answering.ok(|out| answer(self.outcome).write(out));
             }
         }

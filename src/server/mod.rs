@@ -7,6 +7,7 @@ mod control;
 mod coordinate;
 mod dispatch;
 mod network;
+mod order;
 mod rebalance;
 pub mod replace;
 mod state;

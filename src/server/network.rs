@@ -137,10 +137,7 @@ pub(super) fn learn_clocks(server: &Arc<Shared>) {
         if tokio::time::timeout(LEARN_LIMIT, learn).await.is_err() {
             tracing::warn!("not all clocks learned within {LEARN_LIMIT:?}");
         }
-        let held = server.learned();
-        if !held.is_empty() {
-            coordinate::submit(&server, held);
-        }
+        coordinate::decide(&server, server.learned());
     });
 }
 

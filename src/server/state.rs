@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 
 use super::Config;
 use super::coordinate::Submission;
+use super::order::{Job, Order};
 use super::replace::{LateWrites, Replace};
 use super::turns::Turns;
 use crate::binlog::Binlog;
@@ -115,6 +116,8 @@ pub(super) struct Shared {
     pub(super) late_writes: LateWrites,
     /// Set when the server has started; the server owns it, which reaches this.
     pub(super) replace: OnceLock<Weak<Replace>>,
+    /// Which keys have a write at the write pool.
+    pub(super) order: Order,
     spaces: RwLock<Arc<Spaces>>,
     /// Set while the clocks of the other servers are being asked for: no write is coordinated before.
     learning: AtomicBool,
@@ -149,6 +152,7 @@ impl Shared {
             runtime: Handle::current(),
             late_writes: LateWrites::default(),
             replace: OnceLock::new(),
+            order: Order::default(),
             spaces: RwLock::default(),
             learning: AtomicBool::new(false),
             held: Mutex::default(),
@@ -219,10 +223,12 @@ impl Shared {
     }
 
     /// The clocks are known: returns the writes that have waited.
-    pub(super) fn learned(&self) -> Vec<Submission> {
+    pub(super) fn learned(&self) -> Job {
         let mut held = self.held.lock();
+        // First, so that no write which comes now overtakes those.
+        let job = self.order.begin(std::mem::take(&mut held));
         self.learning.store(false, Ordering::Release);
-        std::mem::take(&mut held)
+        job
     }
 
     /// A connection to `node` stands.

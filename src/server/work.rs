@@ -3,6 +3,7 @@
 //! Everything that memory can answer is answered on the network thread. What needs the disk goes to the store's pools
 //! in one batch for the whole read. Writes become durable together, with one commit, and only then are answered.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -29,6 +30,8 @@ pub(super) struct Work<'a, 'r> {
     answers: Vec<(u32, Answer)>,
     misses: Vec<Miss>,
     deferred: Vec<Deferred>,
+    /// Hashes of deferred writes by this coordinator.
+    late: HashSet<u64>,
     gets: u64,
     sets: u64,
     deletes: u64,
@@ -103,6 +106,7 @@ impl<'a, 'r> Work<'a, 'r> {
             answers: Vec::new(),
             misses: Vec::new(),
             deferred: Vec::new(),
+            late: HashSet::new(),
             gets: 0,
             sets: 0,
             deletes: 0,
@@ -188,18 +192,30 @@ impl<'a, 'r> Work<'a, 'r> {
             }
             return Ok(());
         }
+        if self.must_follow(key.hash()) {
+            self.defer(change, wait, key, body, msgid);
+            return Ok(());
+        }
         match self.batch().apply(&change.as_write(key, body)) {
             Applied::Done(outcome) => {
                 self.server.late_writes.note(key);
                 self.decided.push(Decided { msgid, change, wait, key, body, outcome });
             }
-            Applied::Later => {
-                let submission = Submission::new(change, wait, key, body, Reply::new(self.link, msgid));
-                self.deferred.push(Deferred::Coordinate(submission));
-            }
+            Applied::Later => self.defer(change, wait, key, body, msgid),
             Applied::Failed(_) => return Err(Refused(ErrorCode::Server)),
         }
         Ok(())
+    }
+
+    /// Whether an earlier write to this hash waits for the disk.
+    fn must_follow(&self, hash: u64) -> bool {
+        self.late.contains(&hash) || self.server.order.is_busy(hash)
+    }
+
+    fn defer(&mut self, change: Change, wait: bool, key: RecordKey<'r>, body: &'r [u8], msgid: u32) {
+        self.late.insert(key.hash());
+        let submission = Submission::new(change, wait, key, body, Reply::new(self.link, msgid));
+        self.deferred.push(Deferred::Coordinate(submission));
     }
 
     /// `ReplicateSet`: the coordinator of a key sends a copy.

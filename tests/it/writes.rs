@@ -6,9 +6,10 @@ use kumo_server::clock::ClockTime;
 use kumo_server::ring;
 use kumo_server::wire::method::{ErrorCode, Method};
 use kumo_server::wire::params::SetOp;
-use kumo_server::wire::{RecordValue, params};
+use kumo_server::wire::{RecordValue, frame, params};
 
 use crate::harness::cluster::{Cluster, Written, ask};
+use crate::harness::scripted::Line;
 use crate::harness::wait_until;
 
 fn clocktime(written: Written) -> ClockTime {
@@ -151,5 +152,35 @@ fn requests_go_to_owners_and_nobody_else() {
         let set = |out: &mut Vec<u8>| params::write_set(out, SetOp::Sync, &ring::raw_key(b"k"), &[0; 12]);
         let accepted = ask(address, Method::Set, set).unwrap();
         assert_eq!(accepted.is_ok(), owners[0].socket() == address);
+    }
+}
+
+#[test]
+fn pipelined_writes_to_one_key_take_effect_in_their_order() {
+    let mut cluster = Cluster::start(1);
+    let mut client = cluster.client();
+    let keys: Vec<_> = (0..50).map(|index| format!("k{index}").into_bytes()).collect();
+    for key in &keys {
+        assert!(client.set(key, b"old").is_acknowledged());
+    }
+    // So that the records are on disk only: a deletion must read them first, a set need not.
+    cluster.stop(0);
+    cluster.start_server(0);
+    cluster.wait_replaced();
+    let mut client = cluster.client();
+    let mut line = Line::connect(cluster.servers[0].address());
+    let mut requests = Vec::new();
+    for (msgid, key) in (0..).step_by(2).zip(&keys) {
+        frame::request_head(&mut requests, msgid, Method::Delete);
+        params::write_delete(&mut requests, 0, &ring::raw_key(key));
+        frame::request_head(&mut requests, msgid + 1, Method::Set);
+        params::write_set(&mut requests, SetOp::Sync, &ring::raw_key(key), &[&[0; 10], &b"new"[..]].concat());
+    }
+    line.send(&requests);
+    for _ in 0..2 * keys.len() {
+        line.receive();
+    }
+    for key in &keys {
+        assert_eq!(client.get(key).as_deref(), Some(&b"new"[..]), "{}", key.escape_ascii());
     }
 }
