@@ -93,7 +93,8 @@ pub(super) struct Core {
     throttle: Throttle,
     pub(super) requests: Sender<Request>,
     pub(super) request_inbox: Receiver<Request>,
-    kicked: AtomicBool,
+    /// A kick is on its way.
+    pub(super) kicked: AtomicBool,
     /// Milliseconds since `started` of the last write.
     last_write: AtomicU64,
     started: Instant,
@@ -218,7 +219,9 @@ impl Core {
     pub(super) fn kick(&self) {
         if !self.kicked.swap(true, Ordering::AcqRel) {
             // A full inbox means that it has more than enough to wake up for.
-            let _ = self.requests.try_send(Request::Kick);
+            if self.requests.try_send(Request::Kick).is_err() {
+                self.kick_heard();
+            }
         }
     }
 

@@ -283,9 +283,15 @@ impl Store {
 impl Inner {
     fn ask<T>(&self, request: impl FnOnce(maintain::Reply<T>) -> Request) -> Result<T, Error> {
         let (reply, answer) = crossbeam_channel::bounded(1);
-        self.core.requests.send(request(reply)).map_err(|_| Error::Closed)?;
+        let (pause, mut request) = (Duration::from_millis(20), request(reply));
+        while let Err(error) = self.core.requests.send_timeout(request, pause) {
+            if self.core.ended.load(Ordering::Acquire) {
+                return Err(Error::Closed);
+            }
+            request = error.into_inner();
+        }
         loop {
-            match answer.recv_timeout(Duration::from_millis(20)) {
+            match answer.recv_timeout(pause) {
                 Ok(result) => return result,
                 Err(RecvTimeoutError::Timeout) if !self.core.ended.load(Ordering::Acquire) => {}
                 Err(_) => return Err(Error::Closed),

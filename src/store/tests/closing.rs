@@ -1,6 +1,7 @@
 //! Closing while others are at work: what they were told before is kept, and all of them are told something.
 
 use super::bed::*;
+use crate::store::maintain::Request;
 use crate::store::{Applied, Error, SyncMode, Write};
 use crate::wire::RecordKey;
 use std::time::{Duration, Instant};
@@ -63,4 +64,36 @@ fn what_is_acknowledged_while_the_store_closes_is_kept() {
             assert_eq!(data(&store, raw).as_deref(), Some("x"), "round {round} of {}", acknowledged.len());
         }
     }
+}
+
+#[test]
+fn requests_that_nobody_takes_any_more_do_not_block_the_next() {
+    let store = Bed::new().open();
+    store.close().unwrap();
+    // As if each had looked just before the end.
+    let asking = std::thread::spawn(move || (0..70).all(|_| store.inner.ask(Request::Flush) == Err(Error::Closed)));
+    wait_until("all are answered", || asking.is_finished());
+    assert!(asking.join().unwrap());
+}
+
+#[test]
+fn a_kick_that_finds_the_inbox_full_does_not_deafen_the_merge() {
+    let mut bed = Bed::new();
+    let disk = super::faulty::FaultyDisk::new(&bed.options.path);
+    bed.disk = std::sync::Arc::new(disk.clone());
+    let store = bed.open();
+    set(&store, &key(1), "x");
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    disk.visit(move |_| assert!(held.recv().is_err()));
+    let core = &store.inner.core;
+    std::thread::scope(|scope| {
+        for _ in 0..100 {
+            scope.spawn(|| store.flush().unwrap());
+        }
+        wait_until("the inbox is full", || core.request_inbox.is_full());
+        core.kick();
+        drop(release);
+    });
+    core.kick();
+    wait_until("a kick is heard", || !core.kicked.load(std::sync::atomic::Ordering::Acquire));
 }
