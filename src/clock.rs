@@ -23,7 +23,7 @@ pub fn clock_less(x: u32, y: u32) -> bool {
 }
 
 /// When a record was written: unix seconds in the high half, a clock in the low half.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
 pub struct ClockTime(pub u64);
 
 impl ClockTime {

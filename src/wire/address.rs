@@ -129,7 +129,13 @@ impl fmt::Debug for NodeAddress {
 
 impl serde::Serialize for NodeAddress {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for NodeAddress {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        SocketAddr::deserialize(deserializer).map(Self::new)
     }
 }
 

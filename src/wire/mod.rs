@@ -42,3 +42,6 @@ pub enum Error {
     #[error("message nested deeper than {DEPTH_LIMIT}")]
     TooDeep,
 }
+
+#[cfg(test)]
+mod tests;

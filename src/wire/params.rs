@@ -9,7 +9,7 @@ use super::{Error, NodeAddress, pack};
 use crate::clock::ClockTime;
 
 /// A hash space as it travels: nodes in ring order with their state, and when it was made.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Seed {
     /// Every node with whether it is active; a faulty one keeps its place on the ring.
     pub nodes: Vec<(NodeAddress, bool)>,

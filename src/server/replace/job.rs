@@ -1,18 +1,18 @@
 //! What a server must remember of a replace across a restart, and the generations that tell fresh records from old.
 //!
 //! ```text
-//! [version = 1, generation, full, newcomer, copied, old seed, new seed]        MessagePack, in the store's state "replace"
+//! [version = 1, [generation, full, newcomer, copied, old seed, new seed]]      MessagePack, in the store's state "replace"
+//! seed: [[[address, active], ...], clocktime]
 //! ```
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::store::{self, Store};
 use crate::wire::params::Seed;
-use crate::wire::unpack::Reader;
-use crate::wire::{self, pack};
 
 /// Name of the blob in the store.
 const STATE: &str = "replace";
@@ -21,7 +21,7 @@ const VERSION: u64 = 1;
 const EARLY: Duration = Duration::from_secs(3);
 
 /// One replace, as this server takes part in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Job {
     /// Records of this generation or a later one were received in the replace or written since it began.
     pub(super) generation: u32,
@@ -35,32 +35,13 @@ pub(super) struct Job {
 }
 
 impl Job {
-    fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        pack::array(&mut out, 7);
-        pack::uint(&mut out, VERSION);
-        pack::uint(&mut out, self.generation.into());
-        pack::bool(&mut out, self.full);
-        pack::bool(&mut out, self.newcomer);
-        pack::bool(&mut out, self.copied);
-        self.old.write(&mut out);
-        self.new.write(&mut out);
-        out
+    fn to_bytes(&self) -> Result<Vec<u8>, store::Error> {
+        rmp_serde::to_vec(&(VERSION, self)).map_err(|error| store::Error::Failed(error.to_string().into()))
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self, wire::Error> {
-        let mut reader = Reader::new(bytes);
-        if reader.array()? < 7 || reader.u64()? != VERSION {
-            return Err(wire::Error::Malformed);
-        }
-        Ok(Self {
-            generation: reader.u32()?,
-            full: reader.bool()?,
-            newcomer: reader.bool()?,
-            copied: reader.bool()?,
-            old: Seed::read(&mut reader)?,
-            new: Seed::read(&mut reader)?,
-        })
+    fn parse(bytes: &[u8]) -> Result<Self, rmp_serde::decode::Error> {
+        let (version, job): (u64, Self) = rmp_serde::from_slice(bytes)?;
+        if version == VERSION { Ok(job) } else { Err(rmp_serde::decode::Error::OutOfRange) }
     }
 
     /// The replace that was under way when the store was closed, or when the process died.
@@ -138,7 +119,7 @@ impl Ledger {
     /// Stores the state of the replace; with `None` there is none. Goes on to the end even if the caller does not.
     pub(super) async fn store(&self, job: Option<&Job>) -> Result<(), store::Error> {
         let order = self.last.clone().lock_owned().await;
-        let (store, bytes) = (self.store.clone(), job.map(Job::to_bytes).unwrap_or_default());
+        let (store, bytes) = (self.store.clone(), job.map(Job::to_bytes).transpose()?.unwrap_or_default());
         blocking(move || {
             let stored = store.state_put(STATE, &bytes);
             drop(order);
@@ -175,8 +156,8 @@ mod tests {
 
     #[test]
     fn damaged_state_is_not_read() {
-        let whole = job().to_bytes();
-        assert_eq!(Job::parse(&whole), Ok(job()));
+        let whole = job().to_bytes().unwrap();
+        assert_eq!(Job::parse(&whole).unwrap(), job());
         for len in 0..whole.len() {
             assert!(Job::parse(&whole[..len]).is_err(), "{len}");
         }
