@@ -54,12 +54,24 @@ fn flags(server: &Shared) -> u32 {
 /// Counting may have to look at the disk: not on a network thread.
 fn count_items(server: &Arc<Shared>, reply: Reply) {
     let store = server.store.clone();
-    server.runtime.spawn_blocking(move || reply.ok(|out| pack::uint(out, store.count())));
+    count_in_turn(server, move || reply.ok(|out| pack::uint(out, store.count())));
+}
+
+/// Runs `count` on a thread that may block, one at a time: more would only wait for each other.
+fn count_in_turn(server: &Arc<Shared>, count: impl FnOnce() + Send + 'static) {
+    let runtime = server.runtime.clone();
+    server.counts.enter(&server.runtime, move |turn| {
+        runtime.spawn_blocking(move || {
+            count();
+            drop(turn);
+        });
+    });
 }
 
 fn full_status(server: &Arc<Shared>, reply: Reply) {
+    let counting = server.clone();
     let server = server.clone();
-    server.runtime.clone().spawn_blocking(move || {
+    count_in_turn(&counting, move || {
         let spaces = server.spaces();
         let nodes = |space: &crate::ring::HashSpace| -> Vec<_> {
             let node = |(address, active): &(_, bool)| serde_json::json!({"address": address, "active": active});

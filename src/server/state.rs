@@ -112,6 +112,8 @@ pub(super) struct Shared {
     /// Turns at the store's read pool and at its write pool.
     pub(super) reads: Turns,
     pub(super) writes: Turns,
+    /// Turns at counting the records, which may have to merge them first.
+    pub(super) counts: Turns,
     /// Where every write is noted for a replace.
     pub(super) late_writes: LateWrites,
     /// Set when the server has started; the server owns it, which reaches this.
@@ -140,6 +142,7 @@ impl Shared {
         Self {
             reads: Turns::new(jobs),
             writes: Turns::new(jobs),
+            counts: Turns::new(1),
             config,
             address,
             clock,

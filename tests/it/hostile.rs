@@ -37,6 +37,11 @@ impl Scene {
         self.cluster.servers[0].address()
     }
 
+    fn threads(&mut self) -> usize {
+        let pid = self.cluster.servers[0].process().pid().as_raw_nonzero();
+        std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().count()
+    }
+
     /// The server's port, and that of its streams.
     fn ports(&self) -> [SocketAddr; 2] {
         [self.server(), self.cluster.servers[0].stream_address()]
@@ -291,4 +296,27 @@ fn connections_beyond_the_limit_are_turned_away() {
     scene.still_serves();
     drop(streams);
     wait_until("there is room again", || status(scene.server(), 0).is_some());
+}
+
+#[test]
+fn counting_for_everybody_at_once_takes_no_thread_for_each() {
+    let mut scene = Scene::new();
+    let mut requests = Vec::new();
+    for msgid in 0..200 {
+        frame::request_head(&mut requests, msgid, Method::GetStatus);
+        params::write_status(&mut requests, if msgid % 2 == 0 { 7 } else { 1000 });
+    }
+    let mut lines: Vec<_> = (0..5).map(|_| Line::connect(scene.server())).collect();
+    for line in &mut lines {
+        line.send(&requests);
+    }
+    for line in &mut lines {
+        for _ in 0..200 {
+            line.receive();
+        }
+    }
+    // Threads that have blocked stay for some seconds.
+    let threads = scene.threads();
+    assert!(threads < 40, "{threads} threads");
+    scene.still_serves();
 }

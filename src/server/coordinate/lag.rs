@@ -109,6 +109,7 @@ impl Operation {
             Held::Same | Held::Unknown => return false,
         };
         let (Ok(key), Ok(value)) = (RecordKey::new(&self.key), RecordValue::new(&value)) else { return false };
+        self.server.late_writes.note(key);
         if !self.store_later(OwnedWrite::from(&Write::Update { key, value, touch: false })).await {
             tracing::warn!(key = %self.key.escape_ascii(), "a replica's later record could not be stored");
             return false;
