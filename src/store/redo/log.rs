@@ -235,9 +235,17 @@ impl Redo {
     /// After one failure it fails until [`Redo::forgive`]: the kernel drops pages that it could not write, and a second
     /// sync of the same file would call that good.
     pub(in crate::store) fn sync(&self) -> Result<(), Error> {
+        self.sync_up_to(u64::MAX)
+    }
+
+    /// As [`Redo::sync`], unless everything up to `need` is durable already.
+    pub(in crate::store) fn sync_up_to(&self, need: u64) -> Result<(), Error> {
         let _turn = self.syncing.lock();
         if self.suspect.load(Ordering::Acquire) {
             return Err(self.options.trouble.error().unwrap_or_else(|| Error::failed("a sync has failed")));
+        }
+        if self.synced() >= need {
+            return Ok(());
         }
         let (file, unsynced, target) = {
             let mut writer = self.writer.lock();
