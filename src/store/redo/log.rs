@@ -100,7 +100,9 @@ impl Redo {
         let header = FileHeader { store_id: options.store_id, number, first };
         file.write_at(&header.encode(), 0)?;
         let used = closed.iter().map(|(_, bytes, _)| bytes).sum::<u64>() + FILE_HEADER as u64;
-        let unsynced = closed.iter().map(|(_, _, file)| file.clone()).collect();
+        let unsynced: Vec<_> = closed.iter().map(|(_, _, file)| file.clone()).collect();
+        // What was read back may never have been synced.
+        let synced = if unsynced.is_empty() { first.wrapping_sub(1) } else { 0 };
         let closed = closed.into_iter().map(|(number, bytes, _)| (number, bytes)).collect();
         Ok(Self {
             options,
@@ -117,7 +119,7 @@ impl Redo {
             }),
             syncing: Mutex::new(()),
             written: AtomicU64::new(first.wrapping_sub(1)),
-            synced: AtomicU64::new(first.wrapping_sub(1)),
+            synced: AtomicU64::new(synced),
             used: AtomicU64::new(used),
             buffered: AtomicU64::new(0),
             suspect: AtomicBool::new(false),

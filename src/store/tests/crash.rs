@@ -405,3 +405,29 @@ fn a_merge_cut_short_by_a_loss_of_power_leaves_a_prefix() {
         assert_eq!(count, last.map_or(0, |last| last + 1), "seed {seed}: something is missing before the last one");
     }
 }
+
+#[test]
+fn what_a_killed_process_had_not_synced_is_synced_before_an_answer_rests_on_it() {
+    for seed in 0..8 {
+        let (bed, disk) = bed(SyncMode::Always);
+        let raw = crate::wire::record::raw_key(1 << 63, b"merged first");
+        let value = crate::wire::record::raw_value(ClockTime::new(1_700_000_000, 9000), 0, b"second");
+        let write = Write::Update {
+            key: RecordKey::new(&raw).unwrap(),
+            value: RecordValue::new(&value).unwrap(),
+            touch: false,
+        };
+        let store = bed.open();
+        disk.tree_is_durable();
+        assert!(matches!(store.batch().apply(&write), Applied::Done(_)));
+        store.inner.core.redo.write_all().unwrap();
+        store.crash();
+        let store = bed.open();
+        let outcome = super::bed::write(&store, &write).unwrap();
+        assert!(matches!(outcome, Outcome::Ignored { .. }));
+        disk.kill();
+        store.crash();
+        let dark = disk.power_loss(&bed.path("dark"), &mut Dice(seed));
+        assert_eq!(data_at(&dark).as_deref(), Some("second"), "seed {seed}");
+    }
+}
