@@ -6,11 +6,13 @@ use super::core::Core;
 use super::disk::Step;
 use super::error::Error;
 use super::merge::Merge;
+use super::options::SyncMode;
 use super::sweep::Sweep;
 use super::tree::{Tally, Writer};
 use super::trouble::Part;
 use crossbeam_channel::{RecvTimeoutError, Sender};
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -199,13 +201,21 @@ impl Maintenance<'_> {
         }
         let suspect = core.redo.is_suspect();
         let (number, first) = core.redo.rotate()?;
+        if !suspect {
+            // The kernel may put the tree on the disk before the log: what is merged must not be there without what was
+            // written before it.
+            core.redo.sync()?;
+        }
         let merge = Merge { cache: &core.cache, tree: &self.tree, disk: &*core.disk };
         let begun = Instant::now();
         let mut chunk_begun = begun;
         let moved = merge
             .run(
                 || core.redo.next(),
-                |twins| core.twins.store(twins.max(core.twins.load(Ordering::Acquire)), Ordering::Release),
+                |twins, newest| {
+                    core.twins.store(twins.max(core.twins.load(Ordering::Acquire)), Ordering::Release);
+                    self.log_up_to(newest)
+                },
                 |done, left| {
                     self.bound_wal()?;
                     self.throttle(begun.elapsed(), done, left);
@@ -237,6 +247,18 @@ impl Maintenance<'_> {
         core.room_signal.raise();
         self.checkpoint(false)?;
         Ok(moved.rows)
+    }
+
+    /// Nothing enters the tree before it is as safe in the log as when it is acknowledged: others rest their answers on
+    /// a record that is merged without asking the log, and a replay puts back what the log has.
+    fn log_up_to(&self, seq: u64) -> io::Result<()> {
+        let redo = &self.core.redo;
+        redo.write_out(seq).map_err(io::Error::other)?;
+        // After a failed sync no answer is given before this merge has ended.
+        if self.core.options.sync == SyncMode::Always && !redo.is_suspect() {
+            redo.sync_up_to(seq).map_err(io::Error::other)?;
+        }
+        Ok(())
     }
 
     /// Lets writes come as fast as the rest of the merge allows.

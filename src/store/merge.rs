@@ -3,6 +3,7 @@
 use super::cache::{Cache, Dirty};
 use super::disk::{Disk, Step};
 use super::tree::{MergeRow, Writer};
+use std::io;
 use std::ops::Range;
 
 /// Rows in one transaction: short enough that nobody waits long, long enough to share its cost.
@@ -79,11 +80,12 @@ impl Merge<'_> {
     /// next sequence number; `between` is called after each transaction with
     /// the numbers of records done and left.
     ///
-    /// `before_commit` hears how many rows of `twin` there will be.
+    /// `before_commit` hears how many rows of `twin` there will be and the newest sequence number among the rows; it may
+    /// still refuse.
     pub(super) fn run(
         &self,
         next_seq: impl Fn() -> u64,
-        before_commit: impl Fn(u64),
+        before_commit: impl Fn(u64, u64) -> io::Result<()>,
         mut between: impl FnMut(usize, usize) -> rusqlite::Result<()>,
     ) -> rusqlite::Result<Moved> {
         let dirty = self.cache.collect(next_seq);
@@ -112,7 +114,7 @@ impl Merge<'_> {
         Ok(moved)
     }
 
-    fn write(&self, chunk: &mut Chunk, before_commit: &impl Fn(u64)) -> rusqlite::Result<()> {
+    fn write(&self, chunk: &mut Chunk, before_commit: &impl Fn(u64, u64) -> io::Result<()>) -> rusqlite::Result<()> {
         if chunk.rows.is_empty() {
             return Ok(());
         }
@@ -122,11 +124,12 @@ impl Merge<'_> {
             value: chunk.slice(&row.value),
             generation: row.generation,
         });
+        let newest = chunk.rows.iter().map(|row| row.dirty.seq).max().unwrap_or(0);
         let result = self.tree.merge(
             rows,
             |row_existed| existed.push(row_existed),
             |tally| {
-                before_commit(tally.twins);
+                before_commit(tally.twins, newest)?;
                 self.disk.reached(Step::MergeCommit)
             },
         );

@@ -112,7 +112,7 @@ impl Replay<'_> {
             // A log made under a larger limit: what does not fit goes to the tree at once.
             let merge = Merge { cache: &self.cache, tree: self.tree, disk: self.disk };
             merge
-                .run(|| entry.sequence + 1, |_| (), |_, _| Ok(()))
+                .run(|| entry.sequence + 1, |_, _| Ok(()), |_, _| Ok(()))
                 .map_err(|source| OpenError::Sqlite { path: self.path.to_path_buf(), source })?;
         }
         Ok(())

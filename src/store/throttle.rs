@@ -62,8 +62,12 @@ impl Throttle {
 impl Bucket {
     fn fill(&mut self, now: Duration) {
         let micros = u64::try_from(now.saturating_sub(self.filled).as_micros()).unwrap_or(u64::MAX);
-        let most = (self.rate / 1_000_000 * u64::try_from(SAVED.as_micros()).unwrap_or(0)).max(1).cast_signed();
         let more = self.rate.saturating_mul(micros) / 1_000_000;
+        if more == 0 && self.rate > 0 {
+            // Less than a byte: the time still counts when it is enough for one, however often is asked in between.
+            return;
+        }
+        let most = (self.rate / 1_000_000 * u64::try_from(SAVED.as_micros()).unwrap_or(0)).max(1).cast_signed();
         self.bytes = self.bytes.saturating_add_unsigned(more).min(most);
         self.filled = self.filled.max(now);
     }
@@ -85,6 +89,17 @@ mod tests {
         assert!((1_950_000..2_050_000).contains(&taken), "{taken} bytes in two seconds");
         throttle.set(None, Duration::from_secs(2));
         assert!(throttle.take(1 << 40, || Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn many_who_ask_all_the_time_do_not_starve_each_other() {
+        let throttle = Throttle::default();
+        throttle.set(Some(LEAST_RATE), Duration::ZERO);
+        let mut taken = 0;
+        for micros in 0..2_000_000 {
+            taken += u64::from(throttle.take(100, || Duration::from_micros(micros))) * 100;
+        }
+        assert!(taken > LEAST_RATE * 19 / 10, "{taken} bytes in two seconds");
     }
 
     #[test]

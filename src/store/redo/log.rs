@@ -100,7 +100,9 @@ impl Redo {
         let header = FileHeader { store_id: options.store_id, number, first };
         file.write_at(&header.encode(), 0)?;
         let used = closed.iter().map(|(_, bytes, _)| bytes).sum::<u64>() + FILE_HEADER as u64;
-        let unsynced = closed.iter().map(|(_, _, file)| file.clone()).collect();
+        let unsynced: Vec<_> = closed.iter().map(|(_, _, file)| file.clone()).collect();
+        // What was read back may never have been synced.
+        let synced = if unsynced.is_empty() { first.wrapping_sub(1) } else { 0 };
         let closed = closed.into_iter().map(|(number, bytes, _)| (number, bytes)).collect();
         Ok(Self {
             options,
@@ -117,7 +119,7 @@ impl Redo {
             }),
             syncing: Mutex::new(()),
             written: AtomicU64::new(first.wrapping_sub(1)),
-            synced: AtomicU64::new(first.wrapping_sub(1)),
+            synced: AtomicU64::new(synced),
             used: AtomicU64::new(used),
             buffered: AtomicU64::new(0),
             suspect: AtomicBool::new(false),
@@ -235,9 +237,17 @@ impl Redo {
     /// After one failure it fails until [`Redo::forgive`]: the kernel drops pages that it could not write, and a second
     /// sync of the same file would call that good.
     pub(in crate::store) fn sync(&self) -> Result<(), Error> {
+        self.sync_up_to(u64::MAX)
+    }
+
+    /// As [`Redo::sync`], unless everything up to `need` is durable already.
+    pub(in crate::store) fn sync_up_to(&self, need: u64) -> Result<(), Error> {
         let _turn = self.syncing.lock();
         if self.suspect.load(Ordering::Acquire) {
             return Err(self.options.trouble.error().unwrap_or_else(|| Error::failed("a sync has failed")));
+        }
+        if self.synced() >= need {
+            return Ok(());
         }
         let (file, unsynced, target) = {
             let mut writer = self.writer.lock();

@@ -6,6 +6,7 @@
 use super::bed::*;
 use super::faulty::{Dice, Fault, FaultyDisk};
 use crate::clock::ClockTime;
+use crate::store::disk::Step;
 use crate::store::{Applied, Error, Outcome, Store, SyncMode, Write};
 use crate::wire::{RecordKey, RecordValue};
 use parking_lot::Mutex;
@@ -313,4 +314,120 @@ fn power_lost_before_the_first_sync_and_a_kill_after_it_do_not_keep_the_store_sh
     store.crash();
     let store = bed.try_open_at(&first).unwrap();
     assert_eq!(data(&store, &key(1)).as_deref(), Some("kept"));
+}
+
+/// What is told of a record whose newest state another one has written, and not committed, while a merge takes it along.
+fn told_of_a_write_in_a_merge(sync: SyncMode) -> (Bed, FaultyDisk, bool) {
+    let (bed, disk) = bed(sync);
+    let store = bed.open();
+    disk.tree_is_durable();
+    let raw = crate::wire::record::raw_key(1 << 63, b"merged first");
+    let first = set(&store, &raw, "first");
+    for number in 0..1500 {
+        let raw = key(number);
+        let batch = &mut store.batch();
+        batch.apply(&Write::Set { key: RecordKey::new(&raw).unwrap(), body: b"\0\0x" });
+    }
+    set(&store, &key(0), "x");
+    let time = ClockTime::new(first.seconds(), first.clock() + 100_000);
+    let value = crate::wire::record::raw_value(time, 0, b"second");
+    let told = Arc::new(Mutex::new(None));
+    let (inner, inner_disk, inner_told) = (store.clone(), disk.clone(), told.clone());
+    let mut commits = 0;
+    disk.visit(move |step| {
+        let write = Write::Update {
+            key: RecordKey::new(&raw).unwrap(),
+            value: RecordValue::new(&value).unwrap(),
+            touch: false,
+        };
+        let mut batch = inner.batch();
+        commits += usize::from(step == Step::MergeCommit);
+        if step == Step::MergeCollected && commits == 0 {
+            assert!(matches!(batch.apply(&write), Applied::Done(Outcome::Stored { .. })));
+        } else if step == Step::MergeCommit && commits == 2 {
+            // The transaction with the record in it is over.
+            assert!(matches!(batch.apply(&write), Applied::Done(Outcome::Ignored { .. })));
+            let told = inner_told.clone();
+            batch.commit(move |result| *told.lock() = Some(result));
+            inner_disk.kill();
+        }
+    });
+    let _ = store.flush();
+    let told = told.lock().take() == Some(Ok(()));
+    store.crash();
+    (bed, disk, told)
+}
+
+fn data_at(path: &std::path::Path) -> Option<String> {
+    let store = Bed::in_memory().try_open_at(path).unwrap();
+    data(&store, &crate::wire::record::raw_key(1 << 63, b"merged first"))
+}
+
+#[test]
+fn an_answer_that_rests_on_another_write_comes_after_that_is_safe() {
+    let (_bed, disk, told) = told_of_a_write_in_a_merge(SyncMode::Everysec);
+    assert!(told);
+    assert_eq!(data_at(&disk.image().unwrap()).as_deref(), Some("second"), "after a kill");
+    for seed in 0..8 {
+        let (bed, disk, told) = told_of_a_write_in_a_merge(SyncMode::Always);
+        let dark = disk.power_loss(&bed.path("dark"), &mut Dice(seed));
+        assert!(!told || data_at(&dark).as_deref() == Some("second"), "without power");
+    }
+}
+
+#[test]
+fn a_merge_cut_short_by_a_loss_of_power_leaves_a_prefix() {
+    for seed in 0..8 {
+        let (bed, disk) = bed(SyncMode::Os);
+        let store = bed.open();
+        disk.tree_is_durable();
+        let numbers: Vec<u64> = (0..1500).collect();
+        for &number in &numbers {
+            // The tree's order is the opposite of the order in time.
+            let raw = crate::wire::record::raw_key(numbers.len() as u64 - number, b"k");
+            set(&store, &raw, "x");
+        }
+        let (inner, mut commits) = (disk.clone(), 0);
+        disk.visit(move |step| {
+            commits += usize::from(step == Step::MergeCommit);
+            if commits == 2 {
+                // The kernel has written the tree's files, and who knows what of the log.
+                inner.tree_is_durable();
+                inner.kill();
+            }
+        });
+        let _ = store.flush();
+        store.crash();
+        let dark = disk.power_loss(&bed.path("dark"), &mut Dice(seed));
+        let store = Bed::in_memory().try_open_at(&dark).unwrap();
+        let there = |number: &&u64| get(&store, &crate::wire::record::raw_key(1500 - **number, b"k")).is_some();
+        let (count, last) = (numbers.iter().filter(there).count(), numbers.iter().rposition(|number| there(&number)));
+        assert_eq!(count, last.map_or(0, |last| last + 1), "seed {seed}: something is missing before the last one");
+    }
+}
+
+#[test]
+fn what_a_killed_process_had_not_synced_is_synced_before_an_answer_rests_on_it() {
+    for seed in 0..8 {
+        let (bed, disk) = bed(SyncMode::Always);
+        let raw = crate::wire::record::raw_key(1 << 63, b"merged first");
+        let value = crate::wire::record::raw_value(ClockTime::new(1_700_000_000, 9000), 0, b"second");
+        let write = Write::Update {
+            key: RecordKey::new(&raw).unwrap(),
+            value: RecordValue::new(&value).unwrap(),
+            touch: false,
+        };
+        let store = bed.open();
+        disk.tree_is_durable();
+        assert!(matches!(store.batch().apply(&write), Applied::Done(_)));
+        store.inner.core.redo.write_all().unwrap();
+        store.crash();
+        let store = bed.open();
+        let outcome = super::bed::write(&store, &write).unwrap();
+        assert!(matches!(outcome, Outcome::Ignored { .. }));
+        disk.kill();
+        store.crash();
+        let dark = disk.power_loss(&bed.path("dark"), &mut Dice(seed));
+        assert_eq!(data_at(&dark).as_deref(), Some("second"), "seed {seed}");
+    }
 }
