@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
@@ -65,16 +66,15 @@ pub(super) async fn serve(
         peers,
         service,
         scanner: Scanner::new(peers.limits().message),
-        partial: Vec::new(),
+        partial: BytesMut::new(),
         paused: false,
-        unsent: Vec::new(),
-        sent: 0,
+        unsent: BytesMut::new(),
     };
     let closed = match connection.run().await {
         Ok(never) => match never {},
         Err(closed) => closed,
     };
-    connection.keep_partial(Vec::new());
+    connection.keep_partial(BytesMut::new());
     closed
 }
 
@@ -86,12 +86,11 @@ struct Connection<'a> {
     service: &'a dyn Service,
     scanner: Scanner,
     /// The beginning of a message whose rest has not arrived.
-    partial: Vec<u8>,
+    partial: BytesMut,
     /// `partial` may hold whole messages: their turn comes when the answers to those before are sent.
     paused: bool,
-    /// Answers that the socket has not taken, from `sent` on.
-    unsent: Vec<u8>,
-    sent: usize,
+    /// Answers that the socket has not taken.
+    unsent: BytesMut,
 }
 
 impl Connection<'_> {
@@ -134,9 +133,7 @@ impl Connection<'_> {
         if self.link.session().is_some() {
             return true;
         }
-        !self.link.is_draining()
-            && self.link.may_read()
-            && self.unsent.len() - self.sent < self.peers.limits().unread_answers
+        !self.link.is_draining() && self.link.may_read() && self.unsent.len() < self.peers.limits().unread_answers
     }
 
     /// Tells the reaper whether the peer owes us something: its first message, the rest of one, or taking answers.
@@ -187,23 +184,21 @@ impl Connection<'_> {
         if self.partial.is_empty() {
             let used = self.handle(bytes, out)?;
             if let Some(rest) = bytes.get(used..).filter(|rest| !rest.is_empty()) {
-                self.keep_partial(rest.to_vec());
+                self.keep_partial(BytesMut::from(rest));
             }
         } else {
             let mut all = std::mem::take(&mut self.partial);
             self.peers.release_partial(all.len());
             all.extend_from_slice(bytes);
             let used = self.handle(&all, out)?;
-            all.drain(..used);
-            if used > 0 {
-                all.shrink_to(all.len().saturating_mul(2));
-            }
-            self.keep_partial(all);
+            all.advance(used);
+            // A copy of what is left gives the room of a large message back.
+            self.keep_partial(if used > all.len() { BytesMut::from(&all[..]) } else { all });
         }
         if self.peers.partial_overfull() { Err(Closed::PartialLimit) } else { Ok(()) }
     }
 
-    fn keep_partial(&mut self, partial: Vec<u8>) {
+    fn keep_partial(&mut self, partial: BytesMut) {
         self.peers.release_partial(self.partial.len());
         self.peers.hold_partial(partial.len());
         self.partial = partial;
@@ -241,41 +236,33 @@ impl Connection<'_> {
 
     /// Sends what is in the outbox and what is left from before, as far as the socket takes it.
     fn flush(&mut self) -> Result<(), Closed> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let output = &mut scratch.output;
+            self.link.collect(output);
+            let sent = self.send_unsent().and_then(|()| self.send(output));
+            output.clear();
+            output.shrink_to(OUTPUT_KEPT);
+            sent
+        })
+    }
+
+    /// Sends what is left from before, as far as the socket takes it.
+    fn send_unsent(&mut self) -> Result<(), Closed> {
         if self.unsent.is_empty() {
-            return SCRATCH.with_borrow_mut(|scratch| {
-                let output = &mut scratch.output;
-                self.link.collect(output);
-                let sent = self.send(output);
-                output.clear();
-                output.shrink_to(OUTPUT_KEPT);
-                sent
-            });
+            return Ok(());
         }
-        self.link.collect(&mut self.unsent);
-        while let Some(rest) = self.unsent.get(self.sent..).filter(|rest| !rest.is_empty()) {
-            match self.write.try_write(rest) {
+        while !self.unsent.is_empty() {
+            match self.write.try_write(&self.unsent) {
                 Ok(len) => {
-                    self.sent += len;
+                    self.unsent.advance(len);
                     self.link.owing_since.store(0, Ordering::Relaxed);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.compact();
-                    return Ok(());
-                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error.into()),
             }
         }
-        self.unsent = Vec::new();
-        self.sent = 0;
+        self.unsent = BytesMut::new();
         Ok(())
-    }
-
-    /// Gives back the room of what has been sent, once that is most of the buffer.
-    fn compact(&mut self) {
-        if self.sent > self.unsent.len() / 2 {
-            self.unsent.drain(..self.sent);
-            self.sent = 0;
-        }
     }
 
     /// Sends `bytes`, or keeps them if something is waiting already or the socket is full.
@@ -289,7 +276,7 @@ impl Connection<'_> {
             }
         }
         self.unsent.extend_from_slice(rest);
-        let backlog = self.unsent.len() - self.sent;
+        let backlog = self.unsent.len();
         if backlog > self.peers.limits().backlog {
             return Err(io::Error::new(io::ErrorKind::OutOfMemory, format!("{backlog} bytes left unread")).into());
         }
