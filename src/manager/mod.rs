@@ -31,6 +31,8 @@ use shell::Shell;
 /// How long after the start the servers of an older cluster may take to find this manager again, beyond the
 /// interval of their keep-alives.
 const REDIAL: Duration = Duration::from_millis(300);
+/// The longest that a starting manager listens before it acts, however rarely it sends keep-alives.
+const SETTLE_MAX: Duration = Duration::from_secs(5);
 
 /// Why a manager cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +65,7 @@ impl Manager {
         let bound = socket.local_addr().map_err(listen_error)?;
         let listener = Listener::new(socket).map_err(listen_error)?;
         let address = NodeAddress::new(SocketAddr::new(config.address.socket().ip(), bound.port()));
-        let settle_until = std::time::Instant::now() + config.keepalive_interval + REDIAL;
+        let settle_until = std::time::Instant::now() + config.keepalive_interval.min(SETTLE_MAX) + REDIAL;
         let binlog = Binlog::open(config.binary_log.as_deref())?;
         binlog.write(&Record::ManagerStarted { address, partner: config.partner });
         let shell = Shell::new(config, address, binlog, settle_until);

@@ -274,7 +274,11 @@ impl Peers {
         link.shut();
         self.links.lock().remove(&link.id());
         match closed {
-            None => tracing::error!(peer = %link.peer(), "closed: a message of this peer caused a panic"),
+            None if std::thread::panicking() => {
+                tracing::error!(peer = %link.peer(), "closed: a message of this peer caused a panic");
+            }
+            // The runtime is going.
+            None => {}
             Some(closed @ (Closed::Wire(_) | Closed::PartialLimit)) => {
                 tracing::warn!(peer = %link.peer(), "closed: {closed}");
             }

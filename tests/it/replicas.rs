@@ -24,8 +24,11 @@ const NIL: &[u8] = &[0xc0];
 /// What both replicas have been asked, but for their clocks.
 type Asked = Arc<Mutex<Vec<(usize, Method)>>>;
 
+/// Makes the hash space that a manager answers a request with, of the usual one.
+type SpaceAnswer = Box<dyn FnMut(Method, &[u8]) -> Vec<u8> + Send>;
+
 struct Stage {
-    server: Process,
+    _server: Process,
     address: SocketAddr,
     spaces: HashSpace,
     asked: Asked,
@@ -53,7 +56,7 @@ impl Stage {
     }
 
     /// The same with a manager that answers requests for a hash space as `manager` says.
-    fn with_manager(first: Answer, mut manager: Box<dyn FnMut(Method, &[u8]) -> Vec<u8> + Send>) -> Self {
+    fn with_manager(first: Answer, mut manager: SpaceAnswer) -> Self {
         let folder = Folder::new();
         let ports: Vec<_> = (0..5).map(|_| Port::reserve()).collect();
         let address = |index: usize| ports[index].address();
@@ -85,7 +88,7 @@ impl Stage {
         let args = ["-v", "-l", &own.to_string(), "-L", &stream, "-s", "store", "-m", &manager, "-k", "0.1"];
         let server = Process::spawn(&folder, "server", &kumo_server(), &args);
         let stage = Self {
-            server,
+            _server: server,
             address: own,
             spaces: HashSpace::new(seed),
             asked,
@@ -102,7 +105,7 @@ impl Stage {
     /// A raw key that the real server coordinates.
     fn key(&self) -> Vec<u8> {
         let own = Some(NodeAddress::new(self.address));
-        let key = (0..)
+        let key = (0..1000)
             .map(|index| format!("k{index}"))
             .find(|key| self.spaces.owners(ring::hash(key.as_bytes())).coordinator() == own);
         ring::raw_key(key.unwrap().as_bytes())
