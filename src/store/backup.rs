@@ -20,6 +20,12 @@ const PAUSE_SHARE: u32 = 2;
 /// Copies everything written before the call to `destination`: under another name, synced, then renamed.
 pub(super) fn run(maintenance: &Maintenance<'_>, destination: &Path) -> Result<(), Error> {
     let failed = |reason: String| Error::Backup { path: destination.to_path_buf(), reason: reason.into() };
+    // A write-ahead log there would be applied to the copy, and whoever has that store open would go on without a name.
+    let in_use =
+        ["-wal", "-journal"].map(|suffix| side_path(destination, suffix)).into_iter().find(|path| path.exists());
+    if let Some(path) = in_use {
+        return Err(failed(format!("{} is there: a store in use, or not closed properly", path.display())));
+    }
     maintenance.flush()?;
     let temporary = side_path(destination, ".tmp");
     let result = copy(maintenance, &temporary).and_then(|()| {

@@ -163,3 +163,24 @@ fn blind_writes_are_counted_exactly_once_merged() {
     let store = bed.try_open_at(&bed.image("after")).unwrap();
     assert_eq!(store.count(), 7500);
 }
+
+#[test]
+fn a_backup_does_not_replace_a_store_that_is_open_or_was_killed() {
+    let bed = Bed::new();
+    let store = bed.open();
+    set(&store, &key(1), "one");
+    let destination = bed.path("copy");
+    store.backup(&destination).unwrap();
+    bed.try_open_at(&destination).unwrap().close().unwrap();
+    store.backup(&destination).unwrap();
+    let copy = bed.try_open_at(&destination).unwrap();
+    set(&copy, &key(2), "of the copy");
+    for when in ["open", "killed"] {
+        let error = store.backup(&destination).unwrap_err().to_string();
+        assert!(error.contains("copy-wal"), "{when}: {error}");
+        copy.crash();
+    }
+    assert!(store.backup(&bed.options.path).is_err(), "least of all itself");
+    let copy = bed.try_open_at(&destination).unwrap();
+    assert_eq!(data(&copy, &key(2)).as_deref(), Some("of the copy"));
+}
