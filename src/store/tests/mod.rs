@@ -7,5 +7,6 @@ mod crash;
 mod faulty;
 mod limits;
 mod model;
+mod stress;
 mod sweeping;
 mod together;
