@@ -14,6 +14,9 @@ use std::sync::atomic::Ordering;
 /// Keys read in one transaction, about: a transaction that lasts keeps the checkpoint waiting.
 const READ_KEYS: usize = 512;
 
+/// Keys read again in one transaction when a merge has made what was read of them stale.
+const READ_AGAIN: usize = 8;
+
 /// Values in the order of their keys: raw value or tombstone, `None` if there is no record.
 pub type Values = Vec<Option<Vec<u8>>>;
 
@@ -208,8 +211,10 @@ fn write_some(
                 Applied::Failed(error) => return Err(error),
                 Applied::Later => {
                     make_way(core, &write)?;
-                    // What was read is out of date, or has left memory: read this one and those after it again.
+                    // What was read is out of date, or has left memory: read this one and some after it again. Not all: in
+                    // the midst of a merge they would be out of date again before the first of them is used.
                     let rest = keys.get(index..).unwrap_or_default();
+                    let rest = rest.get(..READ_AGAIN).unwrap_or(rest);
                     let again;
                     (epoch, again) = read_bases(core, reader, rest)?;
                     bases.truncate(index);

@@ -184,3 +184,34 @@ fn thousands_of_keys_with_one_hash_are_all_right() {
     assert_eq!(data(&store, &empty).as_deref(), Some("empty"));
     assert_eq!(data(&store, &twin(0)).as_deref(), Some("back"));
 }
+
+#[test]
+fn a_long_job_goes_on_while_merges_make_its_reads_stale() {
+    let bed = Bed::new();
+    let store = bed.open();
+    let keys: Vec<_> = (0..512).map(key).collect();
+    for number in 0..512 {
+        big_set(&store, number, 60_000).unwrap();
+    }
+    store.close().unwrap();
+    let store = bed.open();
+    let writes = keys
+        .iter()
+        .map(|raw| OwnedWrite::from(&Write::Delete { key: RecordKey::new(raw).unwrap() }))
+        .collect::<Vec<_>>();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // As the transactions of a merge do, one after the other.
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                store.inner.core.cache.begin_epoch();
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        });
+        let (sender, receiver) = std::sync::mpsc::channel();
+        store.write(writes, |_, _| (), move |result| sender.send(result).unwrap());
+        let answer = receiver.recv_timeout(std::time::Duration::from_secs(10));
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(answer, Ok(Ok(())));
+    });
+}
