@@ -251,7 +251,9 @@ fn round(bed: &mut Bed, model: &Model, seed: u64) {
             holds("backup", &floor, |raw| get(&copy, raw).map(|value| time_of(&value)), false);
             copy.close().unwrap();
         }
-        workers.into_iter().for_each(|worker| worker.join().unwrap());
+        for worker in workers {
+            worker.join().unwrap();
+        }
         stop.store(true, Ordering::Relaxed);
     });
     let end = dice.roll(4);
