@@ -363,8 +363,8 @@ impl Replace {
     async fn delete(&self, job: &Job, settling: Settling) -> Result<(), Failure> {
         let plan = self.plan(job).await?;
         delete::run(&self.context, job, plan, settling).await?;
-        // All streams of the replace have arrived.
-        self.context.host.store().hold_tombstones(Duration::ZERO);
+        // All streams of the replace have arrived; what is on its way besides is so for moments.
+        self.context.host.store().hold_tombstones(2 * self.context.settings.settle);
         Ok(())
     }
 
