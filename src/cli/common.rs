@@ -89,6 +89,10 @@ pub(super) struct Bounds {
     #[arg(long, value_name = "SEC", default_value = "60", value_parser = positive_seconds)]
     idle_timeout: Duration,
 
+    /// Threads that serve connections [default: half of the cores]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=256))]
+    network_threads: Option<usize>,
+
     /// How long a shutdown waits for requests
     #[arg(long, value_name = "SEC", default_value = "10", value_parser = seconds)]
     shutdown_timeout: Duration,
@@ -121,6 +125,7 @@ impl Common {
             keep_stdout: self.log.as_ref().is_some_and(|path| path.as_os_str() == "-"),
             end_with_stdin: self.end_with_stdin,
             log: logging::Settings { target: log, verbose: self.verbose },
+            network_threads: bounds.network_threads,
             shutdown_timeout: bounds.shutdown_timeout,
         }
     }

@@ -109,6 +109,7 @@ fn main() -> ExitCode {
         pid_file: None,
         keep_stdout: false,
         end_with_stdin: false,
+        network_threads: None,
         log: logging::Settings { target: logging::Target::Stdout, verbose: true },
         shutdown_timeout: Duration::from_millis(500),
     };
