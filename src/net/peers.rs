@@ -219,6 +219,11 @@ impl Peers {
                 service.bound(session, Some(init.role));
                 true
             }
+            (LinkKind::Cluster, Some(session)) => {
+                // Each would know the other by an address that the rest of the cluster does not use.
+                tracing::warn!(peer = %session.address(), "this node calls itself {}: name it by that address", init.address);
+                false
+            }
             _ => false,
         }
     }

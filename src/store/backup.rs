@@ -71,7 +71,9 @@ fn copy(maintenance: &Maintenance<'_>, temporary: &Path) -> Result<(), String> {
         }
     }
     copy.query_row("PRAGMA journal_mode = DELETE", (), |_| Ok(())).map_err(text)?;
-    let tally = maintenance.tree.tally();
+    // A merge may have failed since the last seal, and some of its rows be in the copy.
+    let mut tally = maintenance.tree.tally();
+    maintenance.describe(&mut tally);
     Writer::adopt_copy(&copy, &tally).map_err(text)?;
     copy.close().map_err(|(_, error)| error.to_string())
 }

@@ -273,15 +273,18 @@ impl Maintenance<'_> {
 
     /// Makes the tree durable, with all that the next start must know.
     fn seal(&self, change: impl FnOnce(&mut Tally)) -> Result<(), Error> {
-        let (newest, low_seconds) = self.core.cache.newest();
         let seal = self.tree.seal(|tally| {
-            tally.clock = self.core.clock.peek();
-            tally.newest = newest;
-            tally.low_seconds = low_seconds;
-            tally.generation = self.core.generation.load(Ordering::Relaxed);
+            self.describe(tally);
             change(tally);
         });
         seal.map_err(Error::failed)
+    }
+
+    /// Fills in what is true of all that the tree may hold by now.
+    pub(super) fn describe(&self, tally: &mut Tally) {
+        (tally.newest, tally.low_seconds) = self.core.cache.newest();
+        tally.clock = self.core.clock.peek();
+        tally.generation = self.core.generation.load(Ordering::Relaxed);
     }
 
     /// Checkpoints in the middle of a merge if the write-ahead log has reached its bound.

@@ -11,13 +11,13 @@ use super::merge::Merge;
 use super::options::Options;
 use super::pool::{Job, run_reads, run_writes};
 use super::redo::{Kind, ReadEntry, Redo, RedoOptions, recover};
-use super::tree::{self, Reader, Writer};
+use super::tree::{self, Reader, Writer, directory};
 use super::trouble::Trouble;
 use super::{maintain, syncer};
 use crate::clock::{Clock, ClockTime};
 use crossbeam_channel::{Receiver, Sender};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -38,14 +38,22 @@ pub(super) struct Running {
     pub(super) lock: OwnerLock,
 }
 
+/// The file's own name: without symbolic links, whether it is there already or not.
+fn one_name(path: &Path) -> PathBuf {
+    let by_folder = || Some(std::fs::canonicalize(directory(path)).ok()?.join(path.file_name()?));
+    std::fs::canonicalize(path).ok().or_else(by_folder).unwrap_or_else(|| path.to_path_buf())
+}
+
 pub(super) fn open(
     options: Options,
     disk: Arc<dyn Disk>,
     clock: impl FnOnce(u32) -> Arc<Clock>,
 ) -> Result<Store, OpenError> {
-    let options = options.checked();
+    let mut options = options.checked();
     // First a look that leaves no trace, so that a foreign file does not even get a lock file beside it.
     tree::inspect(&options.path)?;
+    // One store has one lock and one log, by whichever of its names it is opened.
+    options.path = one_name(&options.path);
     let lock = OwnerLock::take(&options.path)?;
     let (connection, store_id, tally) = tree::open(&options.path, options.wal_bytes)?;
     let tree = Writer::new(connection, tally);

@@ -145,6 +145,18 @@ fn a_second_owner_is_refused_by_name_and_pid() {
 }
 
 #[test]
+fn another_name_of_the_store_is_the_same_store() {
+    let bed = Bed::new();
+    let store = bed.open();
+    let link = bed.options.path.with_file_name("link");
+    std::os::unix::fs::symlink(&bed.options.path, &link).unwrap();
+    assert!(matches!(bed.try_open_at(&link), Err(OpenError::Locked { .. })));
+    drop(store);
+    assert!(bed.try_open_at(&link).is_ok());
+    assert!(!link.with_file_name("link.lock").exists());
+}
+
+#[test]
 fn foreign_files_are_refused_and_left_alone() {
     let bed = Bed::new();
     let path = bed.options.path.clone();

@@ -171,7 +171,8 @@ pub(crate) struct ScriptedNode {
 impl ScriptedNode {
     /// Listens at `address`; `init` is its introduction, `answers` gives the result for each method and parameters.
     pub(crate) fn listen(address: SocketAddr, init: Vec<u8>, answers: Answers) -> Self {
-        let listener = TcpListener::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+        // The recorded ports are fixed: another run of these tests may have them just now.
+        let listener = super::wait_for(&format!("{address} is free"), || TcpListener::bind(address).ok());
         let (sender, heard) = channel();
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (accepted, answers) = (lines.clone(), Arc::new(Mutex::new(answers)));
