@@ -1,0 +1,100 @@
+//! The memcached protocols: bytes to requests, outcomes to bytes. Knows neither sockets nor the cluster.
+//!
+//! A [`Codec`] serves one connection. It is given what has been read and yields one request at a time; a multi-get is
+//! one request for each of its keys and one for its end. Every request has exactly one [`Form`], and the answers are
+//! written in the order of the requests: that is all the engine has to know about a protocol.
+
+use std::borrow::Cow;
+
+use super::change::Change;
+use super::item::Rules;
+use super::outcome::Outcome;
+
+/// What lies at the front of the input.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next<'a> {
+    /// No whole request yet: the input must grow to at least `needed` bytes, which is always more than it has.
+    NotYet {
+        /// Bytes in all, from the front of the input.
+        needed: usize,
+    },
+    /// A request.
+    Request {
+        /// Bytes to drop from the front of the input. May be more than there are, if a value is refused for its
+        /// length: what is missing is to be dropped as it arrives.
+        length: usize,
+        /// What is wanted.
+        request: Request<'a>,
+    },
+}
+
+/// A request of a client.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Request<'a> {
+    /// What to do.
+    pub task: Task<'a>,
+    /// How to answer.
+    pub form: Form,
+    /// Whether the connection ends once this is answered. Nothing behind it is a request.
+    pub close: bool,
+}
+
+/// What a request wants done.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Task<'a> {
+    /// Read an item: [`Outcome::Found`] or [`Outcome::Missing`].
+    Get {
+        /// The application's key, up to 250 bytes.
+        key: Cow<'a, [u8]>,
+    },
+    /// Change an item.
+    Change {
+        /// The application's key, up to 250 bytes.
+        key: Cow<'a, [u8]>,
+        /// How.
+        change: Change<'a>,
+    },
+    /// Counters and settings: [`Outcome::Stats`], [`Outcome::Reset`] for `reset`.
+    Stats {
+        /// `items`, `settings`...; empty for the general ones.
+        section: &'a [u8],
+    },
+    /// Forget everything, [`Outcome::Done`].
+    Flush {
+        /// In this many seconds.
+        delay: i64,
+    },
+    /// The answer is known.
+    Answer(Outcome<'static>),
+}
+
+/// How an outcome is written. Small, owns what it needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Form(());
+
+impl Form {
+    /// Writes the answer, if this outcome has one. `key` is the request's key as the application gave it, empty if it
+    /// has none; `now` is in unix seconds.
+    pub fn write(&self, key: &[u8], outcome: &Outcome<'_>, now: u32, out: &mut Vec<u8>) {
+        let _ = (key, outcome, now, out);
+    }
+}
+
+/// Takes apart what one connection sends.
+#[derive(Debug, Default)]
+pub struct Codec {}
+
+impl Codec {
+    /// A codec for a new connection: its first byte decides between binary and text.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The next request at the front of `input`.
+    ///
+    /// `input` must begin where the last request ended, and be at least as long as when this was last asked.
+    pub fn next<'a>(&mut self, input: &'a [u8], rules: &Rules) -> Next<'a> {
+        let _ = (input, rules);
+        Next::NotYet { needed: 1 }
+    }
+}
