@@ -21,12 +21,14 @@ pub enum Outcome<'a> {
     NotFound,
     /// The new number of an increment or decrement, with its item: the data is the number in decimal.
     Number(u64, Item<'a>),
-    /// Its expiry is changed.
-    Touched(ClockTime),
+    /// Its expiry is as wanted.
+    Touched(Item<'a>),
     /// It was there and is no more.
     Deleted,
     /// Done, with nothing to say about it.
     Done,
+    /// The name of this program's version.
+    Version,
     /// `stats`: names and values, in order.
     Stats(Vec<(String, String)>),
     /// The counters of `stats` are set back.

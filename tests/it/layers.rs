@@ -18,7 +18,10 @@ const LAYERS: &[&[&str]] = &[
 
 /// Modules that serve every role and must not know any.
 const KNOW_NO_ROLE: &[(&str, &[&str])] = &[
-    ("logging", &["wire", "clock", "ring", "store", "binlog", "net", "server", "manager", "client", "gateway", "bench"]),
+    (
+        "logging",
+        &["wire", "clock", "ring", "store", "binlog", "net", "server", "manager", "client", "gateway", "bench"],
+    ),
     ("life", &["wire", "clock", "ring", "store", "binlog", "net", "server", "manager", "client", "gateway", "bench"]),
     ("binlog", &["store"]),
 ];

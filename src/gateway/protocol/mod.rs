@@ -4,11 +4,19 @@
 //! one request for each of its keys and one for its end. Every request has exactly one [`Form`], and the answers are
 //! written in the order of the requests: that is all the engine has to know about a protocol.
 
+mod binary;
+mod line;
+mod meta;
+mod text;
+
 use std::borrow::Cow;
 
 use super::change::Change;
 use super::item::Rules;
-use super::outcome::Outcome;
+use super::outcome::{Failure, Outcome};
+
+/// Longest key, in bytes.
+const KEY_LIMIT: usize = 250;
 
 /// What lies at the front of the input.
 #[derive(Debug, PartialEq, Eq)]
@@ -70,19 +78,50 @@ pub enum Task<'a> {
 
 /// How an outcome is written. Small, owns what it needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Form(());
+pub enum Form {
+    /// A key of a retrieval in the text protocol.
+    Value(text::Value),
+    /// One line of the text protocol.
+    Line {
+        /// `noreply`: no answer, not even of a failure.
+        quiet: bool,
+    },
+    /// A meta command.
+    Meta(Box<meta::Form>),
+    /// A packet.
+    Packet(binary::Form),
+    /// Nothing at all.
+    Silent,
+}
 
-impl Form {
-    /// Writes the answer, if this outcome has one. `key` is the request's key as the application gave it, empty if it
-    /// has none; `now` is in unix seconds.
-    pub fn write(&self, key: &[u8], outcome: &Outcome<'_>, now: u32, out: &mut Vec<u8>) {
-        let _ = (key, outcome, now, out);
+/// Writes the answers of one connection, in the order of its requests.
+#[derive(Debug, Default)]
+pub struct Writer {
+    /// A key of this multi-get has failed. Its answer ended with the error: clients read no further.
+    broken: bool,
+}
+
+impl Writer {
+    /// Writes the answer, if this outcome has one in this form. `key` is the request's key as the application gave
+    /// it, empty if there is none; `now` is in unix seconds.
+    pub fn write(&mut self, form: &Form, key: &[u8], outcome: &Outcome<'_>, now: u32, out: &mut Vec<u8>) {
+        match form {
+            Form::Value(value) => value.write(&mut self.broken, key, outcome, out),
+            Form::Line { quiet: false } => text::write_line(outcome, out),
+            Form::Meta(form) => form.write(key, outcome, now, out),
+            Form::Packet(form) => form.write(key, outcome, out),
+            Form::Line { quiet: true } | Form::Silent => {}
+        }
     }
 }
 
 /// Takes apart what one connection sends.
 #[derive(Debug, Default)]
-pub struct Codec {}
+pub struct Codec {
+    /// Decided by the first byte.
+    binary: Option<bool>,
+    text: text::State,
+}
 
 impl Codec {
     /// A codec for a new connection: its first byte decides between binary and text.
@@ -92,9 +131,30 @@ impl Codec {
 
     /// The next request at the front of `input`.
     ///
-    /// `input` must begin where the last request ended, and be at least as long as when this was last asked.
+    /// `input` must begin where the last request ended, and have grown if this has said [`Next::NotYet`].
     pub fn next<'a>(&mut self, input: &'a [u8], rules: &Rules) -> Next<'a> {
-        let _ = (input, rules);
-        Next::NotYet { needed: 1 }
+        let Some(first) = input.first() else { return Next::NotYet { needed: 1 } };
+        if *self.binary.get_or_insert(*first == binary::REQUEST) {
+            binary::next(input, rules)
+        } else {
+            self.text.next(input, rules)
+        }
+    }
+}
+
+impl<'a> Request<'a> {
+    /// A request that does not end the connection.
+    fn new(task: Task<'a>, form: Form) -> Self {
+        Self { task, form, close: false }
+    }
+
+    /// A request that is refused.
+    fn refused(failure: Failure, form: Form) -> Self {
+        Self::new(Task::Answer(Outcome::Failed(failure)), form)
+    }
+
+    /// The same, with the connection's end.
+    fn closing(self) -> Self {
+        Self { close: true, ..self }
     }
 }
