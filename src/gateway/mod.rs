@@ -7,3 +7,6 @@ pub mod change;
 pub mod item;
 pub mod outcome;
 pub mod protocol;
+
+#[cfg(test)]
+mod bed;

@@ -158,3 +158,6 @@ impl<'a> Request<'a> {
         Self { close: true, ..self }
     }
 }
+
+#[cfg(test)]
+mod tests;
