@@ -8,6 +8,7 @@ mod common;
 mod ctl;
 mod date;
 mod delete;
+mod gateway;
 mod get;
 mod historic;
 mod hosts;
@@ -57,6 +58,12 @@ const TOOLS: &[Tool] = &[
     Tool { name: "set", link: None, about: "Sets a key", run: set::run },
     Tool { name: "delete", link: None, about: "Deletes a key", run: delete::run },
     Tool { name: "bench", link: None, about: "Measures a server or a cluster under load", run: bench::run },
+    Tool {
+        name: "gateway",
+        link: Some("kumo-gateway"),
+        about: "Serves memcached clients from a cluster",
+        run: gateway::run,
+    },
 ];
 
 type Run = fn(&Call) -> Result<ExitCode, Stop>;

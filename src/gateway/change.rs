@@ -188,6 +188,14 @@ impl Change<'_> {
         }
     }
 
+    /// Bytes that it keeps.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Put { data, .. } => data.len(),
+            Self::Delete { .. } | Self::Count { .. } | Self::Touch { .. } => 0,
+        }
+    }
+
     /// The same, keeping its own copy of the data.
     pub fn into_owned(self) -> Change<'static> {
         match self {

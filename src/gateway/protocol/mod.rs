@@ -115,6 +115,52 @@ impl Writer {
     }
 }
 
+/// An answer that was known, and written, before its turn had come.
+#[derive(Debug)]
+pub struct Early {
+    bytes: Vec<u8>,
+    /// The form, if what came before may keep it from being sent.
+    value: Option<text::Value>,
+    broken: bool,
+}
+
+impl Early {
+    /// Writes the answer of a request; see [`Writer::write`].
+    pub fn new(form: &Form, key: &[u8], outcome: &Outcome<'_>, now: u32) -> Self {
+        let (mut writer, mut bytes) = (Writer::default(), Vec::new());
+        writer.write(form, key, outcome, now, &mut bytes);
+        let value = if let Form::Value(value) = form { Some(*value) } else { None };
+        Self { bytes, value, broken: writer.broken }
+    }
+
+    /// Bytes of the answer.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether there is no answer.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+}
+
+impl Writer {
+    /// Appends an answer that was written before, now that its turn has come.
+    pub fn append(&mut self, early: Early, out: &mut Vec<u8>) {
+        match early.value {
+            Some(value) if self.broken => self.broken = !value.is_last(),
+            _ => {
+                if out.is_empty() {
+                    *out = early.bytes;
+                } else {
+                    out.extend_from_slice(&early.bytes);
+                }
+                self.broken = early.broken;
+            }
+        }
+    }
+}
+
 /// Takes apart what one connection sends.
 #[derive(Debug, Default)]
 pub struct Codec {

@@ -310,6 +310,11 @@ pub struct Value {
 }
 
 impl Value {
+    /// Whether it is the last of its retrieval.
+    pub(super) fn is_last(self) -> bool {
+        self.last
+    }
+
     /// `VALUE <key> <flags> <bytes> [<cas unique>]` and the data, or nothing.
     ///
     /// After a failure, which `broken` remembers, the rest of the retrieval has no answer: a client reads up to the
