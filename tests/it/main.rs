@@ -16,6 +16,7 @@ mod ctl;
 mod daemon;
 mod disk;
 mod faults;
+mod gateway_reference;
 mod harness;
 mod hostile;
 mod ipv6;

@@ -226,8 +226,8 @@ pub(super) fn delete(rest: Words<'_>) -> Parsed<'_> {
 pub(super) fn count(rest: Words<'_>) -> Parsed<'_> {
     let (key, flags) = split_strictly(rest)?;
     let up = match flags.mode {
-        None | Some(b'I' | b'i' | b'+') => true,
-        Some(b'D' | b'd' | b'-') => false,
+        None | Some(b'I' | b'+') => true,
+        Some(b'D' | b'-') => false,
         Some(_) => return Err(Failure::Syntax("CLIENT_ERROR invalid mode for ma M token")),
     };
     let change = Change::Count {
