@@ -15,7 +15,8 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Shared;
-use super::desk::{BUFFER_KEPT, Desk, REQUEST_WEIGHT, Standing};
+use super::answers::Answers;
+use super::desk::{Desk, REQUEST_WEIGHT, Standing};
 use super::outcome::{Failure, Outcome};
 use super::protocol::{Codec, Form, Next, Request, Task};
 use super::work::{self, Job, Ticket, Work};
@@ -55,8 +56,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         input: BytesMut::new(),
         needed: 0,
         skip: 0,
-        out: Vec::new(),
-        written: 0,
+        out: Answers::default(),
         paused: false,
         room: (0, 0),
         ending: false,
@@ -77,9 +77,8 @@ struct Connection<'a, S> {
     needed: usize,
     /// Bytes to drop as they arrive.
     skip: usize,
-    /// Answers that the socket has not taken, from `written` on.
-    out: Vec<u8>,
-    written: usize,
+    /// Answers that the socket has not taken.
+    out: Answers,
     /// `input` may hold whole requests: their turn comes when some of those before are answered.
     paused: bool,
     /// Requests, and bytes that they keep, which may be taken before some are answered.
@@ -118,19 +117,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     /// Sends what is ready, as far as the socket takes it.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(rest) = self.out.get(self.written..).filter(|rest| !rest.is_empty()) {
-            let len = ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
+        while !self.out.next().is_empty() {
+            let len = ready!(Pin::new(&mut self.stream).poll_write(cx, self.out.next()))?;
             if len == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.written += len;
+            self.out.advance(len);
+            self.shared.budget.release(len);
             self.desk.owing_since.store(0, Ordering::Relaxed);
-        }
-        self.shared.budget.release(self.out.len());
-        self.written = 0;
-        self.out.clear();
-        if self.out.capacity() > BUFFER_KEPT {
-            self.out = Vec::new();
         }
         Poll::Ready(Ok(()))
     }
@@ -138,11 +132,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     /// Whether to take more requests.
     fn may_read(&mut self, standing: Standing) -> bool {
         let limits = &self.shared.config.limits;
-        let unsent = self.out.len().saturating_sub(self.written);
+        let unsent = self.out.len();
         if self.shared.budget.is_tight() && (standing.in_flight > 0 || unsent > 0) {
             return false;
         }
-        let requests = limits.in_flight.saturating_sub(standing.in_flight);
+        // No more than what their answers may take; one at least.
+        let most = (limits.in_flight_bytes / standing.estimate.max(1)).clamp(1, limits.in_flight);
+        let requests = most.saturating_sub(standing.in_flight);
         let bytes = limits.in_flight_bytes.saturating_sub(standing.held);
         self.room = (requests, bytes);
         requests > 0 && bytes > 0 && unsent < limits.unread_answers

@@ -5,6 +5,7 @@
 //! client's socket, `desk` keeps its answers in order, `work` carries a request to its server and back; whom to ask,
 //! and whom next, is the affair of [`crate::client`].
 
+mod answers;
 mod budget;
 pub mod change;
 pub mod config;

@@ -1,6 +1,6 @@
 //! What a gateway counts, and how `stats` shows it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::Shared;
@@ -23,6 +23,8 @@ pub(super) struct Stats {
     /// Connections turned away.
     pub(super) rejected: AtomicU64,
     flushes: AtomicU64,
+    /// Second of the last warning.
+    warned: AtomicU32,
 }
 
 impl Stats {
@@ -38,6 +40,7 @@ impl Stats {
             connections: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
+            warned: AtomicU32::new(0),
         }
     }
 
@@ -57,6 +60,11 @@ impl Stats {
             Outcome::Failed(Failure::Overloaded) => Self::add(&self.refused),
             _ => {}
         }
+    }
+
+    /// Whether a warning about a request is due: one in a second is enough.
+    pub(super) fn may_warn(&self, now: u32) -> bool {
+        self.warned.swap(now, Ordering::Relaxed) != now
     }
 
     /// Sets all counters of requests back.

@@ -122,12 +122,12 @@ impl Ticket {
     fn answer_with(&mut self, outcome: &Outcome<'_>) {
         self.answered = true;
         let shared = &self.shared;
-        shared.stats.count(outcome, self.writes);
         let refused = Outcome::Failed(Failure::Overloaded);
         let outcome = match outcome {
             Outcome::Found(item) if shared.budget.is_exceeded_by(item.data.len()) => &refused,
             outcome => outcome,
         };
+        shared.stats.count(outcome, self.writes);
         let key = self.key.key().get(shared.config.key_prefix.len()..).unwrap_or_default();
         self.desk.answer(self.number, self.weight, &self.form, key, outcome);
         let next = self.desk.end(self.key.hash(), self.writes);
@@ -145,7 +145,9 @@ impl Ticket {
             (true, None) => Record::DeleteFailed { key, error: error.code() },
         };
         self.shared.binary_log.write(&record);
-        tracing::warn!(key = %key.escape_ascii(), "given up: {error}");
+        if self.shared.stats.may_warn(self.shared.uptime_seconds()) {
+            tracing::warn!(key = %key.escape_ascii(), "given up: {error} (one line a second; see stats for how many)");
+        }
         self.answer(&Outcome::Failed(match error {
             Error::Partial(_) => Failure::Partial,
             Error::Doubtful(..) => Failure::Unknown,
