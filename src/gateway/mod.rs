@@ -6,6 +6,8 @@
 //! and whom next, is the affair of [`crate::client`].
 
 mod answers;
+#[cfg(test)]
+mod bed;
 mod budget;
 pub mod change;
 pub mod config;

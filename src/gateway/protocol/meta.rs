@@ -28,6 +28,8 @@ const INVALID: Failure = Failure::Syntax("CLIENT_ERROR invalid flag");
 const DUPLICATE: Failure = Failure::Syntax("CLIENT_ERROR duplicate flag");
 const INVALID_OR_DUPLICATE: Failure = Failure::Syntax("CLIENT_ERROR invalid or duplicate flag");
 const BAD_TOKEN: Failure = Failure::Syntax("CLIENT_ERROR bad token in command line format");
+const BAD_INITIAL: Failure = Failure::Syntax("CLIENT_ERROR invalid numeric initial value");
+const BAD_DELTA: Failure = Failure::Syntax("CLIENT_ERROR invalid numeric delta value");
 const BAD_KEY: Failure = Failure::Syntax("CLIENT_ERROR error decoding key");
 
 /// Which command is answered.
@@ -98,14 +100,8 @@ impl<'a> Flags<'a> {
                 b'R' => {
                     number::<i64>(token).ok_or(BAD_TOKEN)?;
                 }
-                b'J' => {
-                    flags.initial =
-                        number(token).ok_or(Failure::Syntax("CLIENT_ERROR invalid numeric initial value"))?
-                }
-                b'D' => {
-                    flags.delta =
-                        Some(number(token).ok_or(Failure::Syntax("CLIENT_ERROR invalid numeric delta value"))?)
-                }
+                b'J' => flags.initial = number(token).ok_or(BAD_INITIAL)?,
+                b'D' => flags.delta = Some(number(token).ok_or(BAD_DELTA)?),
                 b'M' => match token {
                     [mode] => flags.mode = Some(*mode),
                     _ => return Err(Failure::Syntax("CLIENT_ERROR incorrect length for M token")),
@@ -260,19 +256,18 @@ pub(super) fn noop() -> Request<'static> {
 impl Form {
     /// Writes the answer, unless it is the usual one of a quiet command.
     pub(super) fn write(&self, key: &[u8], outcome: &Outcome<'_>, now: u32, out: &mut Vec<u8>) {
+        if self.quiet && self.is_usual(outcome) {
+            return;
+        }
         let code = match outcome {
             Outcome::Found(item) if self.command == Command::Debug => return self.write_debug(key, item, now, out),
-            Outcome::Found(item) => return self.write_item(key, item, item.data, now, out),
-            Outcome::Number(..) if self.quiet => return,
-            Outcome::Number(_, item) => return self.write_item(key, item, item.data, now, out),
+            Outcome::Found(item) | Outcome::Number(_, item) => return self.write_item(key, item, now, out),
             Outcome::Failed(failure) => return write_line(out, failure.line()),
-            Outcome::Stored(_) | Outcome::Deleted | Outcome::Touched(_) if self.quiet => return,
             Outcome::Stored(_) | Outcome::Deleted | Outcome::Touched(_) => "HD",
             Outcome::NotStored => "NS",
             Outcome::Exists => "EX",
-            Outcome::NotFound if self.command != Command::Get => "NF",
-            Outcome::NotFound | Outcome::Missing if self.quiet => return,
-            Outcome::NotFound | Outcome::Missing => "EN",
+            Outcome::Missing => "EN",
+            Outcome::NotFound => "NF",
             Outcome::Done | Outcome::Version | Outcome::Stats(_) | Outcome::Reset => "MN",
         };
         out.extend_from_slice(code.as_bytes());
@@ -286,8 +281,19 @@ impl Form {
         out.extend_from_slice(b"\r\n");
     }
 
+    /// Whether this is what a quiet command is quiet about: a read that misses, a change that succeeds.
+    fn is_usual(&self, outcome: &Outcome<'_>) -> bool {
+        match outcome {
+            Outcome::Missing | Outcome::Stored(_) | Outcome::Deleted | Outcome::Touched(_) | Outcome::Number(..) => {
+                self.command != Command::Debug
+            }
+            _ => false,
+        }
+    }
+
     /// `VA <bytes> <flags>*` and the data, or `HD <flags>*`.
-    fn write_item(&self, key: &[u8], item: &Item<'_>, data: &[u8], now: u32, out: &mut Vec<u8>) {
+    fn write_item(&self, key: &[u8], item: &Item<'_>, now: u32, out: &mut Vec<u8>) {
+        let data = item.data;
         if self.value {
             out.reserve(data.len().saturating_add(key.len()).saturating_add(64));
             out.extend_from_slice(b"VA ");

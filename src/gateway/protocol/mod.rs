@@ -204,3 +204,6 @@ impl<'a> Request<'a> {
         Self { close: true, ..self }
     }
 }
+
+#[cfg(test)]
+mod tests;
