@@ -6,6 +6,7 @@ pub mod config;
 mod control;
 mod coordinate;
 mod dispatch;
+mod memory;
 mod network;
 mod order;
 mod rebalance;
@@ -24,7 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub use config::Config;
-pub use control::{PROTOCOL_VERSION, STATUS_JSON};
+pub use control::PROTOCOL_VERSION;
 
 use crate::binlog::{self, Binlog, Record};
 use crate::clock::Clock;

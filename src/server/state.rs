@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 
 use super::Config;
 use super::coordinate::Submission;
+use super::memory::Memory;
 use super::order::{Job, Order};
 use super::replace::{LateWrites, Replace};
 use super::turns::Turns;
@@ -100,6 +101,8 @@ pub(super) struct Shared {
     pub(super) address: NodeAddress,
     pub(super) clock: Arc<Clock>,
     pub(super) store: Store,
+    /// The last hash spaces, across a restart.
+    pub(super) memory: Memory,
     /// Bytes that a value read from the disk is expected to take.
     pub(super) miss_weight: AtomicUsize,
     /// Cluster connections, and all that are accepted.
@@ -149,6 +152,7 @@ impl Shared {
             config,
             address,
             clock,
+            memory: Memory::open(&store),
             store,
             miss_weight: AtomicUsize::new(0),
             peers,
