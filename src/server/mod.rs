@@ -13,6 +13,7 @@ mod rebalance;
 pub mod replace;
 mod state;
 pub mod stream;
+mod takeover;
 mod turns;
 mod work;
 

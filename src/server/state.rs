@@ -79,6 +79,14 @@ impl Spaces {
         }
     }
 
+    /// Whether `own`, which coordinates `hash`, may not have its record yet: it is being copied.
+    #[inline]
+    pub(super) fn is_arriving(&self, own: NodeAddress, hash: u64) -> bool {
+        self.whs.clocktime() != self.rhs.clocktime()
+            && self.rhs.owners(hash).coordinator().is_some()
+            && !self.rhs.owners(hash).is_active_owner(own)
+    }
+
     /// Whether `target` must still get a copy of a write to `hash`: it may have been lost since.
     pub(super) fn requires(&self, target: NodeAddress, by_rhs: bool, hash: u64) -> bool {
         let space = if by_rhs { &self.rhs } else { &self.whs };

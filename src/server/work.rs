@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use super::coordinate::{self, Change, Operation, Submission};
 use super::state::{Shared, Spaces};
+use super::takeover;
 use crate::clock::ClockTime;
 use crate::net::{InFlight, Link, Reply};
 use crate::store::{Applied, Batch, Outcome, OwnedWrite, Write};
@@ -186,6 +187,10 @@ impl<'a, 'r> Work<'a, 'r> {
         match change {
             Change::Delete => self.deletes += 1,
             Change::Set | Change::Cas(_) => self.sets += 1,
+        }
+        if matches!(change, Change::Cas(_)) && self.spaces.is_arriving(self.server.address, key.hash()) {
+            takeover::swap(self.server, Submission::new(change, wait, key, body, Reply::new(self.link, msgid)));
+            return Ok(());
         }
         if self.server.is_learning() {
             match self.server.hold(Submission::new(change, wait, key, body, Reply::new(self.link, msgid))) {
