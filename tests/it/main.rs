@@ -25,6 +25,7 @@ mod ipv6;
 mod layers;
 mod manager;
 mod manager_vectors;
+mod outage;
 mod replace;
 mod replicas;
 mod server_life;

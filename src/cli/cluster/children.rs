@@ -88,11 +88,11 @@ impl<'a> Children<'a> {
         }
     }
 
-    /// Ends the servers in order, then the manager, so that it does not take the others' end for a loss.
+    /// Ends the manager, then the servers: it would take their end for a loss, and have them attached anew next time.
     pub(super) async fn stop(&mut self) {
         let mut servers = self.running.split_off(self.running.len().min(1));
-        end(&mut servers).await;
         end(&mut self.running).await;
+        end(&mut servers).await;
     }
 }
 
