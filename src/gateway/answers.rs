@@ -112,7 +112,7 @@ mod tests {
             answers.write(|out| out.extend_from_slice(b"STORED\r\n"));
         }
         assert_eq!(answers.next().len(), 800);
-        answers.write(|out| out.extend_from_slice(&[7; PIECE]));
+        answers.write(|out| out.resize(PIECE, 7));
         answers.write(|out| out.push(7));
         drain(&mut answers, usize::MAX);
         assert!(answers.pieces.iter().map(Vec::capacity).sum::<usize>() <= KEPT);
