@@ -13,6 +13,7 @@ pub mod change;
 pub mod config;
 mod connection;
 mod desk;
+mod flush;
 pub mod item;
 mod listener;
 pub mod outcome;
@@ -38,6 +39,7 @@ use crate::client::{Options, Router};
 use budget::Budget;
 use connection::Closed;
 use desk::Desk;
+use flush::Flush;
 use listener::Listener;
 use stats::Stats;
 
@@ -63,6 +65,7 @@ struct Shared {
     config: Config,
     router: Arc<Router>,
     budget: Arc<Budget>,
+    flush: Flush,
     stats: Stats,
     binary_log: Binlog,
     desks: Mutex<HashMap<u64, Arc<Desk>>>,
@@ -103,6 +106,7 @@ impl Gateway {
         let shared = Arc::new(Shared {
             router: Router::new(config.managers.clone(), options),
             budget: Arc::new(Budget::new(config.limits.memory)),
+            flush: Flush::default(),
             stats: Stats::new(),
             binary_log,
             desks: Mutex::default(),

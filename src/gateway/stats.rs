@@ -22,7 +22,8 @@ pub(super) struct Stats {
     pub(super) connections: AtomicU64,
     /// Connections turned away.
     pub(super) rejected: AtomicU64,
-    flushes: AtomicU64,
+    /// Flushes done.
+    pub(super) flushes: AtomicU64,
     /// Second of the last warning.
     warned: AtomicU32,
 }

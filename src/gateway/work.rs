@@ -57,7 +57,10 @@ pub(super) enum Work {
 impl Work {
     /// The work of a change.
     pub(super) fn of(change: Change<'_>, shared: &Shared) -> Result<Self, Outcome<'static>> {
-        Ok(match change.direct(unix_seconds(), &shared.config.rules) {
+        // What a flush hides must be read to be known.
+        let direct = change.direct(unix_seconds(), &shared.config.rules);
+        let blind = matches!(direct, Some(Decision::Store { expected: None, .. } | Decision::Answer(_)));
+        Ok(match direct.filter(|_| blind || !shared.flush.is_ordered()) {
             None => Self::Change(change.into_owned()),
             Some(Decision::Store { expected: None, data, reward }) => Self::Set { data, reward },
             Some(Decision::Store { expected: Some(expected), data, reward }) => {
@@ -319,7 +322,14 @@ async fn carry_change(ticket: Ticket, change: &Change<'_>) {
             Err(error) => return ticket.fail(&error, Some(&[])),
         };
         let current = read.as_ref().map(|(clocktime, _, data)| (*clocktime, &data[..]));
-        match change.decide(current, unix_seconds(), &config.rules) {
+        let now = unix_seconds();
+        let hidden = current.map(|(clocktime, _)| clocktime).filter(|clocktime| shared.flush.hides(*clocktime, now));
+        let mut decision = change.decide(current.filter(|_| hidden.is_none()), now, &config.rules);
+        // What is hidden counts as absent, but is there.
+        if let (Some(hidden), Decision::Store { expected: Some(expected), .. }) = (hidden, &mut decision) {
+            *expected = hidden;
+        }
+        match decision {
             Decision::Answer(outcome) => return ticket.answer(&outcome),
             Decision::Delete => {
                 return match router.delete(&ticket.key, !config.async_delete, config.delete_limit, None).await {
@@ -369,6 +379,6 @@ fn found<'v>(value: Option<RecordValue<'v>>, shared: &Shared) -> Outcome<'v> {
 }
 
 fn seen<'v>(clocktime: ClockTime, data: &'v [u8], shared: &Shared) -> Outcome<'v> {
-    let item = Item::decode(clocktime, data, &shared.config.rules);
-    if item.is_expired(unix_seconds()) { Outcome::Missing } else { Outcome::Found(item) }
+    let (item, now) = (Item::decode(clocktime, data, &shared.config.rules), unix_seconds());
+    if item.is_expired(now) || shared.flush.hides(clocktime, now) { Outcome::Missing } else { Outcome::Found(item) }
 }

@@ -89,6 +89,23 @@ fn counting_from_many_connections_loses_nothing() {
 }
 
 #[test]
+fn a_flush_hides_what_was_there_and_nothing_that_comes_after() {
+    let cluster = Cluster::start(1);
+    let gateway = Gateway::of(&cluster, &["--allow-flush"]);
+    let mut client = gateway.client();
+    client.set("a", "old");
+    client.set("b", "1");
+    client.exchange(
+        b"flush_all\r\nget a\r\nadd a 0 0 3\r\nnew\r\nget a\r\nincr b 1\r\nreplace b 0 0 1\r\n1\r\ndelete b\r\n",
+        b"OK\r\nEND\r\nSTORED\r\nVALUE a 0 3\r\nnew\r\nEND\r\nNOT_FOUND\r\nNOT_STORED\r\nNOT_FOUND\r\n",
+    );
+    // It is this gateway's view alone.
+    let other = Gateway::of(&cluster, &[]);
+    assert_eq!(other.client().get("b").as_deref(), Some("1"));
+    client.exchange(b"flush_all 1000 noreply\r\nget a\r\n", b"VALUE a 0 3\r\nnew\r\nEND\r\n");
+}
+
+#[test]
 fn a_prefix_keeps_applications_apart() {
     let cluster = Cluster::start(1);
     let (plain, prefixed) = (Gateway::of(&cluster, &[]), Gateway::of(&cluster, &["-k", "app:"]));

@@ -19,6 +19,7 @@ mod faults;
 mod gateway;
 mod gateway_faults;
 mod gateway_limits;
+mod gateway_swaps;
 mod harness;
 mod hostile;
 mod ipv6;
