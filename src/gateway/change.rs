@@ -175,10 +175,10 @@ impl Change<'_> {
                 let text = initial.to_string();
                 store(Some(expected), 0, expires, [text.as_bytes(), b""], Reward::Number(*initial), rules)
             }
-            (Self::Count { compare: Some(unique), .. }, Some(item)) if item.clocktime != *unique => {
-                Decision::Answer(Outcome::Exists)
-            }
-            (Self::Count { up, delta, exptime, .. }, Some(item)) => {
+            (Self::Count { up, delta, exptime, compare, .. }, Some(item)) => {
+                if compare.is_some_and(|unique| unique != item.clocktime) {
+                    return Decision::Answer(Outcome::Exists);
+                }
                 let Some(number) = number(item.data) else { return failed(Failure::NotNumeric) };
                 let number = if *up { number.wrapping_add(*delta) } else { number.saturating_sub(*delta) };
                 let expires = exptime.map_or(item.expires, |exptime| expires(exptime, now));

@@ -55,7 +55,7 @@ pub struct Limits {
     pub connections: usize,
     /// Requests of one connection that wait for their answers before no more are read from it.
     pub in_flight: usize,
-    /// Bytes that such requests may keep before no more are read.
+    /// Bytes that such requests may keep, and that their answers are expected to take, before no more are read.
     pub in_flight_bytes: usize,
     /// Bytes of answers that wait for one client to take them before no more requests are read from it.
     pub unread_answers: usize,

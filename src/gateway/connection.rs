@@ -15,12 +15,17 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Shared;
-use super::desk::{BUFFER_KEPT, Desk, REQUEST_WEIGHT, Standing};
+use super::answers::Answers;
+use super::desk::{Desk, REQUEST_WEIGHT, Standing};
 use super::outcome::{Failure, Outcome};
 use super::protocol::{Codec, Form, Next, Request, Task};
+use super::stats::Stats;
 use super::work::{self, Job, Ticket, Work};
 use crate::client::RawKey;
+use crate::clock::unix_seconds;
 
+/// Pause between two looks at the clock while a flush is under way.
+const FLUSH_GLANCE: std::time::Duration = std::time::Duration::from_millis(20);
 /// Bytes taken from a socket at a time.
 const READ_SIZE: usize = 64 << 10;
 
@@ -55,10 +60,10 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         input: BytesMut::new(),
         needed: 0,
         skip: 0,
-        out: Vec::new(),
-        written: 0,
+        out: Answers::default(),
         paused: false,
         room: (0, 0),
+        flushing: false,
         ending: false,
     };
     let closed = poll_fn(|cx| connection.poll(cx)).await;
@@ -77,13 +82,14 @@ struct Connection<'a, S> {
     needed: usize,
     /// Bytes to drop as they arrive.
     skip: usize,
-    /// Answers that the socket has not taken, from `written` on.
-    out: Vec<u8>,
-    written: usize,
+    /// Answers that the socket has not taken.
+    out: Answers,
     /// `input` may hold whole requests: their turn comes when some of those before are answered.
     paused: bool,
     /// Requests, and bytes that they keep, which may be taken before some are answered.
     room: (usize, usize),
+    /// A flush is under way.
+    flushing: bool,
     /// No more is read: the client has said its last, or what it says is not understood.
     ending: bool,
 }
@@ -118,31 +124,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     /// Sends what is ready, as far as the socket takes it.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while let Some(rest) = self.out.get(self.written..).filter(|rest| !rest.is_empty()) {
-            let len = ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
+        while !self.out.next().is_empty() {
+            let len = ready!(Pin::new(&mut self.stream).poll_write(cx, self.out.next()))?;
             if len == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.written += len;
+            self.out.advance(len);
+            self.shared.budget.release(len);
             self.desk.owing_since.store(0, Ordering::Relaxed);
-        }
-        self.shared.budget.release(self.out.len());
-        self.written = 0;
-        self.out.clear();
-        if self.out.capacity() > BUFFER_KEPT {
-            self.out = Vec::new();
         }
         Poll::Ready(Ok(()))
     }
 
     /// Whether to take more requests.
     fn may_read(&mut self, standing: Standing) -> bool {
+        self.flushing &= standing.in_flight > 0;
+        if self.flushing {
+            return false;
+        }
         let limits = &self.shared.config.limits;
-        let unsent = self.out.len().saturating_sub(self.written);
+        let unsent = self.out.len();
         if self.shared.budget.is_tight() && (standing.in_flight > 0 || unsent > 0) {
             return false;
         }
-        let requests = limits.in_flight.saturating_sub(standing.in_flight);
+        // No more than what their answers may take; one at least.
+        let most = (limits.in_flight_bytes / standing.estimate.max(1)).clamp(1, limits.in_flight);
+        let requests = most.saturating_sub(standing.in_flight);
         let bytes = limits.in_flight_bytes.saturating_sub(standing.held);
         self.room = (requests, bytes);
         requests > 0 && bytes > 0 && unsent < limits.unread_answers
@@ -225,7 +232,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             if rest.len() < self.needed || rest.is_empty() {
                 break;
             }
-            if count >= self.room.0 || held >= self.room.1 {
+            if count >= self.room.0 || held >= self.room.1 || self.flushing {
                 self.paused = true;
                 break;
             }
@@ -258,7 +265,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     }
 
     /// Takes one request: answers it, or adds it to `jobs` if its turn is now. Returns the bytes it holds.
-    fn take(&self, request: Request<'_>, jobs: &mut Vec<Job>) -> usize {
+    fn take(&mut self, request: Request<'_>, jobs: &mut Vec<Job>) -> usize {
         let Request { task, form, .. } = request;
         match task {
             Task::Get { key } => self.enqueue(&key, form, Work::Get, false, jobs),
@@ -267,7 +274,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 Err(outcome) => self.answer(&key, &form, &outcome),
             },
             Task::Stats { section } => self.answer(&[], &form, &super::stats::show(self.shared, section)),
-            Task::Flush { .. } => self.answer(&[], &form, &Outcome::Failed(Failure::FlushNotAllowed)),
+            Task::Flush { delay } => self.flush(form, delay),
             Task::Answer(outcome) => self.answer(&[], &form, &outcome),
         }
     }
@@ -280,6 +287,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let ticket = Ticket::new(self.shared, self.desk, number, key, form, writes, weight);
         jobs.extend(self.desk.begin(hash, writes, Job::new(ticket, work)));
         weight
+    }
+
+    /// Hides what is there, if that is allowed; nothing behind it is taken before it is over.
+    fn flush(&mut self, form: Form, delay: i64) -> usize {
+        if !self.shared.config.allow_flush {
+            return self.answer(&[], &form, &Outcome::Failed(Failure::FlushNotAllowed));
+        }
+        Stats::add(&self.shared.stats.flushes);
+        let Some(second) = self.shared.flush.order(delay, unix_seconds()) else {
+            return self.answer(&[], &form, &Outcome::Done);
+        };
+        self.flushing = true;
+        let (desk, number) = (self.desk.clone(), self.desk.open(0));
+        tokio::spawn(async move {
+            while unix_seconds() <= second {
+                tokio::time::sleep(FLUSH_GLANCE).await;
+            }
+            desk.answer(number, 0, &form, &[], &Outcome::Done);
+        });
+        0
     }
 
     /// Answers at once, in its place behind those before.

@@ -10,6 +10,7 @@ use std::task::Waker;
 
 use parking_lot::Mutex;
 
+use super::answers::Answers;
 use super::budget::Budget;
 use super::outcome::Outcome;
 use super::protocol::{Early, Form, Writer};
@@ -19,8 +20,8 @@ use crate::clock::unix_seconds;
 
 /// Memory that an unanswered request takes beyond what it carries, roughly.
 pub(super) const REQUEST_WEIGHT: usize = 512;
-/// Capacity that an empty buffer keeps.
-pub(super) const BUFFER_KEPT: usize = 16 << 10;
+/// How long the answers of a new connection are expected to be, in bytes, until some are known.
+const FIRST_ESTIMATE: usize = 16 << 10;
 
 /// The answers of one connection in order, and what is under way.
 #[derive(Debug)]
@@ -33,7 +34,7 @@ pub(super) struct Desk {
     pub(super) owing_since: AtomicU32,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// Requests that are not answered, or whose answers wait for those before.
     slots: VecDeque<Option<Early>>,
@@ -41,12 +42,21 @@ struct State {
     first: u64,
     writer: Writer,
     /// Answers to be sent.
-    ready: Vec<u8>,
+    ready: Answers,
+    /// How long the answers of this connection are lately: the longest of the last few.
+    estimate: usize,
     turns: Turns<Job>,
     /// Bytes that unanswered requests hold.
     held: usize,
     waker: Option<Waker>,
     gone: bool,
+}
+
+impl State {
+    /// An answer has had this length: those to come may have it, too.
+    fn expect(&mut self, len: usize) {
+        self.estimate = len.max(self.estimate - self.estimate / 8);
+    }
 }
 
 /// How a connection stands.
@@ -56,12 +66,24 @@ pub(super) struct Standing {
     pub(super) in_flight: usize,
     /// Bytes that they hold.
     pub(super) held: usize,
+    /// How long each answer may become, in bytes, as far as that can be told.
+    pub(super) estimate: usize,
 }
 
 impl Desk {
     pub(super) fn new(budget: Arc<Budget>) -> Self {
         Self {
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                slots: VecDeque::new(),
+                first: 0,
+                writer: Writer::default(),
+                ready: Answers::default(),
+                estimate: FIRST_ESTIMATE,
+                turns: Turns::default(),
+                held: 0,
+                waker: None,
+                gone: false,
+            }),
             budget,
             draining: AtomicBool::new(false),
             closing: AtomicBool::new(false),
@@ -102,24 +124,27 @@ impl Desk {
         let Some(place) = number.checked_sub(state.first).and_then(|place| usize::try_from(place).ok()) else { return };
         if place > 0 {
             let early = Early::new(form, key, outcome, unix_seconds());
+            state.expect(early.len());
             self.budget.hold(early.len());
             if let Some(slot) = state.slots.get_mut(place) {
                 *slot = Some(early);
             }
             return;
         }
-        let before = state.ready.len();
-        state.writer.write(form, key, outcome, unix_seconds(), &mut state.ready);
-        self.budget.hold(state.ready.len() - before);
+        let State { writer, ready, .. } = state;
+        let len = ready.write(|out| writer.write(form, key, outcome, unix_seconds(), out));
+        self.budget.hold(len);
+        state.expect(len);
         state.slots.pop_front();
         state.first += 1;
         while let Some(Some(_)) = state.slots.front() {
             let Some(Some(early)) = state.slots.pop_front() else { break };
             state.first += 1;
-            let (before, len) = (state.ready.len(), early.len());
-            state.writer.append(early, &mut state.ready);
+            let State { writer, ready, .. } = state;
+            let len = early.len();
+            let kept = ready.write(|out| writer.append(early, out));
             // What follows an error is dropped.
-            self.budget.release(len - (state.ready.len() - before));
+            self.budget.release(len.saturating_sub(kept));
         }
         let waker = state.waker.take();
         drop(guard);
@@ -129,22 +154,14 @@ impl Desk {
     }
 
     /// Moves the answers that are ready to the end of `out`; from now on more of them wake `waker`.
-    pub(super) fn collect(&self, waker: &Waker, out: &mut Vec<u8>) -> Standing {
+    pub(super) fn collect(&self, waker: &Waker, out: &mut Answers) -> Standing {
         let mut state = self.state.lock();
-        if out.is_empty() {
-            std::mem::swap(out, &mut state.ready);
-        } else {
-            out.extend_from_slice(&state.ready);
-            state.ready.clear();
-        }
-        if state.ready.capacity() > BUFFER_KEPT {
-            state.ready = Vec::new();
-        }
+        out.take(&mut state.ready);
         match &mut state.waker {
             Some(known) => known.clone_from(waker),
             none => *none = Some(waker.clone()),
         }
-        Standing { in_flight: state.slots.len(), held: state.held }
+        Standing { in_flight: state.slots.len(), held: state.held, estimate: state.estimate }
     }
 
     /// Says that the connection's task will look again before it sleeps.
@@ -159,7 +176,7 @@ impl Desk {
         state.waker = None;
         let early: usize = state.slots.iter().flatten().map(Early::len).sum();
         self.budget.release(state.ready.len() + early);
-        state.ready = Vec::new();
+        state.ready = Answers::default();
         state.slots.clear();
     }
 

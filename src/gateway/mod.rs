@@ -5,6 +5,7 @@
 //! client's socket, `desk` keeps its answers in order, `work` carries a request to its server and back; whom to ask,
 //! and whom next, is the affair of [`crate::client`].
 
+mod answers;
 #[cfg(test)]
 mod bed;
 mod budget;
@@ -12,6 +13,7 @@ pub mod change;
 pub mod config;
 mod connection;
 mod desk;
+mod flush;
 pub mod item;
 mod listener;
 pub mod outcome;
@@ -37,6 +39,7 @@ use crate::client::{Options, Router};
 use budget::Budget;
 use connection::Closed;
 use desk::Desk;
+use flush::Flush;
 use listener::Listener;
 use stats::Stats;
 
@@ -62,6 +65,7 @@ struct Shared {
     config: Config,
     router: Arc<Router>,
     budget: Arc<Budget>,
+    flush: Flush,
     stats: Stats,
     binary_log: Binlog,
     desks: Mutex<HashMap<u64, Arc<Desk>>>,
@@ -102,6 +106,7 @@ impl Gateway {
         let shared = Arc::new(Shared {
             router: Router::new(config.managers.clone(), options),
             budget: Arc::new(Budget::new(config.limits.memory)),
+            flush: Flush::default(),
             stats: Stats::new(),
             binary_log,
             desks: Mutex::default(),

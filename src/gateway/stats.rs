@@ -1,10 +1,10 @@
 //! What a gateway counts, and how `stats` shows it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::Shared;
-use super::outcome::{Failure, Outcome};
+use super::outcome::{Failure, Outcome, VERSION};
 use crate::clock::unix_seconds;
 
 /// Counters since the start, or since they were set back.
@@ -22,7 +22,10 @@ pub(super) struct Stats {
     pub(super) connections: AtomicU64,
     /// Connections turned away.
     pub(super) rejected: AtomicU64,
-    flushes: AtomicU64,
+    /// Flushes done.
+    pub(super) flushes: AtomicU64,
+    /// Second of the last warning.
+    warned: AtomicU32,
 }
 
 impl Stats {
@@ -38,6 +41,7 @@ impl Stats {
             connections: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
+            warned: AtomicU32::new(0),
         }
     }
 
@@ -57,6 +61,11 @@ impl Stats {
             Outcome::Failed(Failure::Overloaded) => Self::add(&self.refused),
             _ => {}
         }
+    }
+
+    /// Whether a warning about a request is due: one in a second is enough.
+    pub(super) fn may_warn(&self, now: u32) -> bool {
+        self.warned.swap(now, Ordering::Relaxed) != now
     }
 
     /// Sets all counters of requests back.
@@ -97,7 +106,7 @@ fn general(shared: &Shared) -> Vec<(String, String)> {
         row("pid", std::process::id()),
         row("uptime", stats.started.elapsed().as_secs()),
         row("time", unix_seconds()),
-        row("version", env!("CARGO_PKG_VERSION")),
+        row("version", VERSION),
         row("pointer_size", usize::BITS),
         row("curr_connections", shared.open_connections()),
         row("total_connections", value(&stats.connections)),

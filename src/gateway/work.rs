@@ -57,7 +57,10 @@ pub(super) enum Work {
 impl Work {
     /// The work of a change.
     pub(super) fn of(change: Change<'_>, shared: &Shared) -> Result<Self, Outcome<'static>> {
-        Ok(match change.direct(unix_seconds(), &shared.config.rules) {
+        // What a flush hides must be read to be known.
+        let direct = change.direct(unix_seconds(), &shared.config.rules);
+        let blind = matches!(direct, Some(Decision::Store { expected: None, .. } | Decision::Answer(_)));
+        Ok(match direct.filter(|_| blind || !shared.flush.is_ordered()) {
             None => Self::Change(change.into_owned()),
             Some(Decision::Store { expected: None, data, reward }) => Self::Set { data, reward },
             Some(Decision::Store { expected: Some(expected), data, reward }) => {
@@ -122,12 +125,12 @@ impl Ticket {
     fn answer_with(&mut self, outcome: &Outcome<'_>) {
         self.answered = true;
         let shared = &self.shared;
-        shared.stats.count(outcome, self.writes);
         let refused = Outcome::Failed(Failure::Overloaded);
         let outcome = match outcome {
             Outcome::Found(item) if shared.budget.is_exceeded_by(item.data.len()) => &refused,
             outcome => outcome,
         };
+        shared.stats.count(outcome, self.writes);
         let key = self.key.key().get(shared.config.key_prefix.len()..).unwrap_or_default();
         self.desk.answer(self.number, self.weight, &self.form, key, outcome);
         let next = self.desk.end(self.key.hash(), self.writes);
@@ -145,7 +148,9 @@ impl Ticket {
             (true, None) => Record::DeleteFailed { key, error: error.code() },
         };
         self.shared.binary_log.write(&record);
-        tracing::warn!(key = %key.escape_ascii(), "given up: {error}");
+        if self.shared.stats.may_warn(self.shared.uptime_seconds()) {
+            tracing::warn!(key = %key.escape_ascii(), "given up: {error} (one line a second; see stats for how many)");
+        }
         self.answer(&Outcome::Failed(match error {
             Error::Partial(_) => Failure::Partial,
             Error::Doubtful(..) => Failure::Unknown,
@@ -317,7 +322,14 @@ async fn carry_change(ticket: Ticket, change: &Change<'_>) {
             Err(error) => return ticket.fail(&error, Some(&[])),
         };
         let current = read.as_ref().map(|(clocktime, _, data)| (*clocktime, &data[..]));
-        match change.decide(current, unix_seconds(), &config.rules) {
+        let now = unix_seconds();
+        let hidden = current.map(|(clocktime, _)| clocktime).filter(|clocktime| shared.flush.hides(*clocktime, now));
+        let mut decision = change.decide(current.filter(|_| hidden.is_none()), now, &config.rules);
+        // What is hidden counts as absent, but is there.
+        if let (Some(hidden), Decision::Store { expected: Some(expected), .. }) = (hidden, &mut decision) {
+            *expected = hidden;
+        }
+        match decision {
             Decision::Answer(outcome) => return ticket.answer(&outcome),
             Decision::Delete => {
                 return match router.delete(&ticket.key, !config.async_delete, config.delete_limit, None).await {
@@ -367,6 +379,6 @@ fn found<'v>(value: Option<RecordValue<'v>>, shared: &Shared) -> Outcome<'v> {
 }
 
 fn seen<'v>(clocktime: ClockTime, data: &'v [u8], shared: &Shared) -> Outcome<'v> {
-    let item = Item::decode(clocktime, data, &shared.config.rules);
-    if item.is_expired(unix_seconds()) { Outcome::Missing } else { Outcome::Found(item) }
+    let (item, now) = (Item::decode(clocktime, data, &shared.config.rules), unix_seconds());
+    if item.is_expired(now) || shared.flush.hides(clocktime, now) { Outcome::Missing } else { Outcome::Found(item) }
 }

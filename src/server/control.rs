@@ -9,13 +9,11 @@ use super::state::Shared;
 use super::work::Refused;
 use crate::clock::unix_seconds;
 use crate::net::Reply;
-use crate::wire::method::ErrorCode;
+use crate::wire::method::{ErrorCode, STATUS_JSON, STATUS_REMEMBERED};
 use crate::wire::{pack, params};
 
 /// What the original calls itself, so that tools which compare versions go on working.
 pub const PROTOCOL_VERSION: &str = "0.4.13 revision ";
-/// `GetStatus` number of our own: everything there is to know, as JSON.
-pub const STATUS_JSON: u32 = 1000;
 
 /// Suffixes under which SQLite keeps files of its own beside the store.
 const SQLITE_SUFFIXES: [&str; 3] = ["wal", "shm", "journal"];
@@ -38,6 +36,12 @@ pub(super) fn status(server: &Arc<Shared>, number: u32, reply: Reply) {
         10 => return reply.ok(|out| server.spaces().whs.seed().write(out)),
         11 => u64::from(flags(server)),
         STATUS_JSON => return full_status(server, reply),
+        STATUS_REMEMBERED => {
+            return reply.ok(|out| match server.memory.get() {
+                Some(spaces) => out.extend_from_slice(&spaces),
+                None => pack::nil(out),
+            });
+        }
         _ => return reply.ok(pack::nil),
     };
     reply.ok(|out| pack::uint(out, value));

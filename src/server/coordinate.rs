@@ -100,6 +100,11 @@ impl Submission {
         }
     }
 
+    /// The raw key.
+    pub(super) fn key(&self) -> &[u8] {
+        &self.key
+    }
+
     pub(super) fn hash(&self) -> u64 {
         RecordKey::new(&self.key).map_or(0, |key| key.hash())
     }

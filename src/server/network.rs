@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::coordinate;
 use super::state::Shared;
+use super::{coordinate, memory};
 use crate::clock::{ClockTime, unix_seconds};
 use crate::net::{Link, STEPS, Session};
 use crate::ring::HashSpace;
@@ -96,6 +96,7 @@ pub(super) fn take(
 ) -> bool {
     let change = server.change_spaces(|spaces| which(&spaces.whs, &spaces.rhs));
     if change.taken {
+        memory::remember(server);
         let spaces = server.spaces();
         tracing::info!(
             peer = %from, whs = %spaces.whs.clocktime(), rhs = %spaces.rhs.clocktime(),

@@ -140,6 +140,10 @@ pub const STATUS_RHS: u32 = 9;
 pub const STATUS_WHS: u32 = 10;
 /// Number of `GetStatus` for flags: what a server is busy with; of a manager, what its servers are.
 pub const STATUS_FLAGS: u32 = 11;
+/// Number of `GetStatus`, ours, for everything there is to know, as JSON.
+pub const STATUS_JSON: u32 = 1000;
+/// Number of `GetStatus`, ours, for `[whs, rhs]` as a server last held them, before its restart if need be; else nil.
+pub const STATUS_REMEMBERED: u32 = 1001;
 /// Flag: the hash spaces for reading and for writing have different nodes.
 pub const FLAG_DIFFERENT: u32 = 2;
 /// Flag: records are being copied.

@@ -107,12 +107,12 @@ impl State {
         let exptime = if touch { rest.next() } else { None };
         let from = whole.len().saturating_sub(rest.left());
         let seconds = exptime.map(number::<i64>);
-        let failure = if rest.clone().next().is_none() {
+        let failure = if seconds == Some(None) {
+            BAD_EXPTIME
+        } else if rest.clone().next().is_none() {
             Failure::UnknownCommand
         } else if rest.any(|key| key.len() > KEY_LIMIT) {
             BAD_LINE
-        } else if seconds == Some(None) {
-            BAD_EXPTIME
         } else {
             let left = line.len().saturating_sub(from);
             return self.key(Retrieval { left, unique, exptime: seconds.flatten() }, input, from);
@@ -157,9 +157,14 @@ pub(super) enum Block<'a> {
     NotYet(usize),
 }
 
+/// Bytes of a line and its data block of `length` bytes, with its end.
+pub(super) fn with_block(line: usize, length: usize) -> usize {
+    line.saturating_add(length).saturating_add(2)
+}
+
 /// The data block of `length` bytes that follows a line of `before` bytes.
 pub(super) fn block<'a>(before: usize, behind: &'a [u8], length: usize, rules: &Rules) -> Block<'a> {
-    let total = before.saturating_add(length).saturating_add(2);
+    let total = with_block(before, length);
     if length > rules.value_limit {
         return Block::Refused(Failure::TooLarge, total);
     }

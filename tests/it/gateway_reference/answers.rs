@@ -52,8 +52,9 @@ pub(super) fn level_lines(mut answer: &[u8], key: &[u8], uniques: &mut Uniques) 
                 None
             }
             "ME" => {
+                // Memcached shows the seconds left with a minus.
                 words.truncate(3);
-                words[2] = words[2].strip_prefix("exp=").map_or_else(String::new, hundreds);
+                words[2] = hundreds(words[2].trim_start_matches("exp=").trim_start_matches('-'));
                 None
             }
             _ => None,

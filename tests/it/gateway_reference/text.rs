@@ -11,10 +11,10 @@ const NUMBERS: [&str; 3] = ["n", "m", "o"];
 /// Keys in base64: of no key above.
 const ENCODED: [&str; 2] = ["AQID", "//8A"];
 /// What lines that make little sense are made of.
-const WORDS: [&str; 44] = [
+const WORDS: [&str; 43] = [
     "get", "gets", "gat", "gats", "set", "add", "replace", "append", "prepend", "cas", "incr", "decr", "touch",
-    "delete", "mg", "ms", "md", "ma", "me", "x", "y", "z", "0", "1", "5", "-1", "100", "noreply", "v", "k", "q", "Oab",
-    "C1", "T900", "c", "t", "f", "MA", "b", "D", "!", "AQI=", "Get", "",
+    "delete", "mg", "ms", "md", "ma", "x", "y", "z", "0", "1", "5", "-1", "100", "noreply", "v", "k", "q", "Oab", "C1",
+    "T900", "c", "t", "f", "MA", "b", "D", "!", "AQI=", "Get", "",
 ];
 const EXPTIMES: [&str; 6] = ["0", "0", "0", "100", "900", "-1"];
 
@@ -34,7 +34,8 @@ pub(super) fn value(random: &mut Rng) -> Vec<u8> {
 
 pub(super) fn number(random: &mut Rng) -> String {
     match random.u8(..8) {
-        0 => u64::MAX.to_string(),
+        // Above this memcached looks for a sign in whatever lies behind the number.
+        0 => i64::MAX.to_string(),
         1 => "x1".to_owned(),
         2 => "18446744073709551616".to_owned(),
         _ => random.u64(..1500).to_string(),
@@ -53,7 +54,7 @@ fn plain(key: &str, bytes: Vec<u8>, forgets: bool) -> Step {
 
 /// The next step.
 pub(super) fn step(random: &mut Rng) -> Step {
-    match random.u8(..20) {
+    match random.u8(..21) {
         0..4 => get(random),
         4..8 => store(random),
         8 => cas(random),
@@ -64,6 +65,7 @@ pub(super) fn step(random: &mut Rng) -> Step {
         15..17 => meta_set(random),
         17 => meta_delete(random),
         18 => meta_count(random),
+        19 => plain("a", format!("me {}\r\n", pick(random, &KEYS)).into_bytes(), false),
         _ => nonsense(random),
     }
 }
@@ -101,7 +103,7 @@ fn cas(random: &mut Rng) -> Step {
 }
 
 fn count(random: &mut Rng) -> Step {
-    let key = pick(random, &[&NUMBERS[..], &["a", "nothing"]].concat());
+    let key = pick(random, &[&NUMBERS[..], &["nothing"]].concat());
     let command = pick(random, &["incr", "decr"]);
     let delta = if random.u8(..10) == 0 { "x".to_owned() } else { random.u64(..300).to_string() };
     plain(key, format!("{command} {key} {delta}{}\r\n", noreply(random)).into_bytes(), false)
@@ -146,7 +148,8 @@ fn meta_set(random: &mut Rng) -> Step {
     let value = value(random);
     let flags = flags(random, &["k", "c", "F77", "T900", "q", "Oabc", "t", "f"]);
     // What it has appended to, memcached no longer knows to have a key in base64.
-    let modes = if base64.is_empty() { &["", "", " MA", " MP", " MS", " ME", " MR", " Mx"][..] } else { &["", " ME", " MR"] };
+    let modes =
+        if base64.is_empty() { &["", "", " MA", " MP", " MS", " ME", " MR", " Mx"][..] } else { &["", " ME", " MR"] };
     let mode = pick(random, modes);
     let (compare, wrong) = (random.u8(..4) == 0, random.bool());
     let make = move |unique| {
@@ -171,10 +174,9 @@ fn meta_delete(random: &mut Rng) -> Step {
 }
 
 fn meta_count(random: &mut Rng) -> Step {
-    let (key, base64) = meta_key(random, &NUMBERS);
+    let key = pick(random, &NUMBERS);
     let mode = pick(random, &["", "", " MI", " M+", " Mi", " MD", " M-", " Md", " Mx"]);
-    // Of what it has created under a key in base64, memcached returns the bytes of the key.
-    let create = if base64.is_empty() { pick(random, &["", "", " N0", " N900 J15", " J15"]) } else { "" };
+    let create = pick(random, &["", "", " N0", " N900 J15", " J15"]);
     let touch = pick(random, &["", "", "", " T100", " T0"]);
     // Asked to be quiet, memcached still shows what it has created.
     let quiet = if create.contains('N') { "u" } else { "q" };
@@ -182,7 +184,7 @@ fn meta_count(random: &mut Rng) -> Step {
     let (compare, wrong) = (random.u8(..4) == 0, random.bool());
     let make = move |unique| {
         let compare = if compare { format!(" C{unique}") } else { String::new() };
-        format!("ma {key}{base64}{mode}{create}{touch}{flags}{compare}\r\n").into_bytes()
+        format!("ma {key}{mode}{create}{touch}{flags}{compare}\r\n").into_bytes()
     };
     Step { key: key.as_bytes().to_vec(), make: Box::new(make), wrong, forgets: !touch.is_empty(), binary: false }
 }

@@ -113,7 +113,7 @@ fn sets_have_modes_and_compare() {
             ("ms nope 2 C1 k O1 c\nzz", "NF knope O1 c0"),
             ("ms nope 2 MR C1\nzz", "NF"),
             ("ms nope 2 ME C1\nzz", "HD"),
-        ("ms nope 2 ME C1\nzz", "NS"),
+            ("ms nope 2 ME C1\nzz", "NS"),
             ("ms a 0\n", "HD"),
             ("mg a v s", "VA 0 s0\n"),
             ("ms a 1 s t f h v\nx", "HD"),
