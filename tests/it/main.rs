@@ -17,6 +17,7 @@ mod daemon;
 mod disk;
 mod faults;
 mod gateway;
+mod gateway_clients;
 mod gateway_faults;
 mod gateway_limits;
 mod gateway_reference;
