@@ -27,7 +27,7 @@ const CHANGE: Duration = Duration::from_secs(30);
 
 /// Shows the state of a cluster, attaches and detaches servers, starts replaces and backups.
 #[derive(Debug, Parser)]
-struct Args {
+pub(super) struct Args {
     /// Address of a manager of the cluster [port: 19700]
     #[arg(value_name = "MANAGER[:PORT]")]
     manager: HostPort,
