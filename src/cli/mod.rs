@@ -10,12 +10,15 @@ mod ctl;
 mod date;
 mod delete;
 mod get;
+mod hash;
 mod historic;
 mod hosts;
 mod manager;
 mod parse;
 mod server;
 mod set;
+mod space;
+mod stat;
 mod tool;
 mod values;
 
@@ -87,6 +90,20 @@ const TOOLS: &[Tool] = &[
         about: "Prints a script with which a shell completes all this",
         command: completions::Args::command,
         run: completions::run,
+    },
+    Tool {
+        name: "stat",
+        link: Some("kumostat"),
+        about: "Shows what servers tell of themselves",
+        command: stat::Args::command,
+        run: stat::run,
+    },
+    Tool {
+        name: "hash",
+        link: Some("kumohash"),
+        about: "Shows where keys lie and which servers own them",
+        command: hash::Args::command,
+        run: hash::run,
     },
 ];
 
