@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fmt::Write;
 use std::process::ExitCode;
 
-use clap::{ArgGroup, Parser};
+use clap::Parser;
 use serde_json::{Value, json};
 
 use super::hosts::HostPort;
@@ -28,7 +28,7 @@ servers and command, and may be left out where no server is named.";
 
 /// Shows where keys lie in the hash space, and which servers own them
 #[derive(Debug, Parser)]
-#[command(after_help = NOTES, group = ArgGroup::new("words").required(true).multiple(true).args(["first", "last"]))]
+#[command(after_help = NOTES)]
 pub(super) struct Args {
     /// The servers of the ring [port: 19800]
     #[arg(value_name = "SERVER[:PORT]")]
@@ -211,6 +211,7 @@ mod tests {
         for (first, last, manager, message) in [
             ("s1", "", false, "'s1' is no command: hash, assign or dump must follow '--'"),
             ("s1", "explode", false, "'explode' is no command: hash, assign or dump must follow '--'"),
+            ("", "", false, "there is no command: hash, assign or dump must follow '--'"),
             ("s1", "dump k", false, "dump takes no key"),
             ("", "hash", false, "the keys are missing"),
             ("", "assign k", false, "the servers are missing: name them, or a manager with -m"),

@@ -20,6 +20,7 @@ mod set;
 mod space;
 mod stat;
 mod tool;
+mod top;
 mod values;
 
 use std::ffi::OsString;
@@ -104,6 +105,13 @@ const TOOLS: &[Tool] = &[
         about: "Shows where keys lie and which servers own them",
         command: hash::Args::command,
         run: hash::run,
+    },
+    Tool {
+        name: "top",
+        link: Some("kumotop"),
+        about: "Shows all servers on a live screen",
+        command: top::Args::command,
+        run: top::run,
     },
 ];
 

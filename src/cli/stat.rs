@@ -14,6 +14,7 @@ use super::tool::{Cluster, ask_all, block_on, failed, json, server, show, troubl
 use crate::client::{Caller, Error};
 use crate::wire::NodeAddress;
 use crate::wire::method::{ErrorCode, STATUS_WHS};
+pub(super) use told::replace_state;
 use told::{Told, tell};
 
 /// Shows what a server tells of itself, or with -m every active server of a cluster

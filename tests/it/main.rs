@@ -28,6 +28,7 @@ mod replicas;
 mod server_life;
 mod signals;
 mod stat;
+mod top;
 mod two_managers;
 mod vectors;
 mod writes;
