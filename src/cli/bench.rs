@@ -44,7 +44,7 @@ fn notes() -> String {
 /// Measures a server or a cluster under load, and checks every answer
 #[derive(Debug, Parser)]
 #[command(group = ArgGroup::new("target").required(true), after_help = notes())]
-struct Args {
+pub(super) struct Args {
     /// Ask this manager; each request goes to the server that coordinates its key [port: 19700]
     #[arg(short, long, value_name = "ADDR[:PORT]", group = "target")]
     manager1: Option<HostPort>,

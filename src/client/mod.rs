@@ -5,11 +5,13 @@
 
 mod caller;
 mod cluster;
+mod inspect;
 
 use std::time::Duration;
 
 pub use caller::Caller;
 pub use cluster::{Cluster, Value};
+pub use inspect::Status;
 
 use crate::wire::NodeAddress;
 use crate::wire::method::ErrorCode;
