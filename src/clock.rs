@@ -81,8 +81,6 @@ pub fn unix_seconds() -> u32 {
 /// This process's Lamport counter with a source of time.
 pub struct Clock {
     counter: AtomicU32,
-    /// Stamps never carry an earlier second: raised when a record of ours would else lie behind a stored one.
-    floor_seconds: AtomicU32,
     now: Box<dyn Fn() -> u32 + Send + Sync>,
 }
 
@@ -94,7 +92,7 @@ impl Clock {
 
     /// A clock that issues `first` next and asks `now` for unix seconds.
     pub fn with_time(first: u32, now: impl Fn() -> u32 + Send + Sync + 'static) -> Self {
-        Self { counter: AtomicU32::new(first), floor_seconds: AtomicU32::new(0), now: Box::new(now) }
+        Self { counter: AtomicU32::new(first), now: Box::new(now) }
     }
 
     /// Takes a clock: returns the counter and increments it, wrapping.
@@ -132,7 +130,10 @@ impl Clock {
         ClockTime::new(self.seconds(), self.take())
     }
 
-    /// Takes a clocktime that `previous` is before, raising counter and seconds where they lag.
+    /// Takes a clocktime that `previous` is before, raising the counter where it lags.
+    ///
+    /// Where only a time ahead of ours would do, this one stamp carries it: a record stamped by a machine whose clock is
+    /// far ahead must not pull the stamps of others along.
     pub fn stamp_after(&self, previous: ClockTime) -> ClockTime {
         let stamp = self.stamp();
         if previous.is_before(stamp) {
@@ -143,10 +144,8 @@ impl Clock {
         if previous.is_before(stamp) {
             return stamp;
         }
-        // Only a time ahead of ours is left: another machine's clock is wrong by five seconds or more.
-        self.floor_seconds.fetch_max(previous.seconds(), Ordering::Relaxed);
         self.observe(previous);
-        self.stamp()
+        ClockTime::new(previous.seconds(), self.take())
     }
 
     /// Raises the counter well past `known`, a clock that has proved too low for what others hold.
@@ -160,10 +159,10 @@ impl Clock {
         }
     }
 
-    /// Unix seconds now, not before any second this clock had to follow.
+    /// Unix seconds now.
     #[inline]
     pub fn seconds(&self) -> u32 {
-        (self.now)().max(self.floor_seconds.load(Ordering::Relaxed))
+        (self.now)()
     }
 
     /// The clocktime that would be issued now; takes nothing.
@@ -217,6 +216,7 @@ mod tests {
             let previous = ClockTime::new(seconds, counter);
             let stamp = clock.stamp_after(previous);
             assert!(previous.is_before(stamp), "{previous} {stamp}");
+            assert_eq!(clock.stamp().seconds(), 100, "one stamp only is ahead of the time");
         }
     }
 

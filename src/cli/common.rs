@@ -81,7 +81,7 @@ pub(super) struct Bounds {
     #[arg(long, value_name = "MIB", default_value = "64", value_parser = mebibytes)]
     max_message: u64,
 
-    /// Connections accepted at one time
+    /// Client connections accepted at one time
     #[arg(long, value_name = "N", default_value = "10000", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     max_connections: usize,
 

@@ -4,7 +4,7 @@
 //! runs.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
@@ -100,6 +100,8 @@ pub(super) struct Shared {
     pub(super) address: NodeAddress,
     pub(super) clock: Arc<Clock>,
     pub(super) store: Store,
+    /// Bytes that a value read from the disk is expected to take.
+    pub(super) miss_weight: AtomicUsize,
     /// Cluster connections, and all that are accepted.
     pub(super) peers: Arc<Peers>,
     /// Connections as a client of other servers: to read their clocks and records.
@@ -138,7 +140,8 @@ impl Shared {
         clients: Arc<Peers>,
         binary_log: Binlog,
     ) -> Self {
-        let jobs = store.queue_capacity();
+        // The rest of the places is for streams and for the deletions of a replace, which queue without a turn.
+        let jobs = (store.queue_capacity() - store.queue_capacity() / 8).max(1);
         Self {
             reads: Turns::new(jobs),
             writes: Turns::new(jobs),
@@ -147,6 +150,7 @@ impl Shared {
             address,
             clock,
             store,
+            miss_weight: AtomicUsize::new(0),
             peers,
             clients,
             counters: Counters::default(),
@@ -212,6 +216,13 @@ impl Shared {
     #[inline]
     pub(super) fn is_learning(&self) -> bool {
         self.learning.load(Ordering::Acquire)
+    }
+
+    /// A value of this length, the longest of several, has been read from the disk: those read next may be as long.
+    pub(super) fn note_read_length(&self, length: usize) {
+        let expected = self.miss_weight.load(Ordering::Relaxed);
+        // It falls slowly: long values among short ones are what takes memory.
+        self.miss_weight.store(length.max(expected - expected / 16), Ordering::Relaxed);
     }
 
     /// Keeps a write until the clocks are known; gives it back if they are known by now, or too many wait.

@@ -149,7 +149,9 @@ impl<'a, 'r> Work<'a, 'r> {
             write_found(out, value, unless_after);
         });
         if seen.is_none() {
-            self.misses.push(Miss { key: key.bytes().into(), reply: Reply::new(self.link, msgid), unless_after });
+            let weight = key.bytes().len() + self.server.miss_weight.load(Ordering::Relaxed);
+            let reply = Reply::new(self.link, msgid).weighing(weight);
+            self.misses.push(Miss { key: key.bytes().into(), reply, unless_after });
         }
         Ok(())
     }
@@ -381,12 +383,14 @@ fn write_found(out: &mut Vec<u8>, value: Option<RecordValue<'_>>, unless_after: 
 fn read_misses(server: &Arc<Shared>, misses: Vec<Miss>) {
     let (keys, askers): (Vec<_>, Vec<_>) =
         misses.into_iter().map(|miss| (miss.key, (miss.reply, miss.unless_after))).unzip();
-    let store = server.store.clone();
+    let (store, noting) = (server.store.clone(), server.clone());
     server.reads.enter(&server.runtime, move |turn| {
         store.read(keys, move |found| {
             drop(turn);
             // Without a result the replies answer error 6 as they are dropped.
             let Ok(found) = found else { return };
+            let largest = found.iter().flatten().map(Vec::len).max().unwrap_or(0);
+            noting.note_read_length(largest);
             for ((reply, unless_after), value) in askers.into_iter().zip(found) {
                 let value = value.as_deref().filter(|value| value.len() >= TOMBSTONE_LEN).map(RecordValue::new);
                 match value.transpose() {

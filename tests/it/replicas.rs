@@ -150,6 +150,31 @@ fn a_deletion_that_is_stamped_anew_still_says_that_it_has_deleted() {
     assert_eq!(stage.get(), None);
 }
 
+/// A record stamped by a machine whose clock is far ahead must not pull the stamps of all later writes along.
+#[test]
+fn a_set_over_a_record_from_the_future_succeeds_and_is_alone_ahead() {
+    let future = ClockTime::new(4_000_000_000, 7);
+    let later = raw_value(future, 0, b"later");
+    let stage = Stage::set_up(Box::new(move |method, params| match method {
+        Method::ReplicateSet => {
+            let sent = params::replicate_set(params).unwrap().value.clocktime();
+            Some(if future.is_before(sent) { TRUE } else { FALSE }.to_vec())
+        }
+        Method::Get => {
+            let mut out = Vec::new();
+            pack::raw(&mut out, &later);
+            Some(out)
+        }
+        _ => Some(TRUE.to_vec()),
+    }));
+    let written = ClockTime(Reader::new(&stage.set(SetOp::Sync, ClockTime(0), b"v")).u64().unwrap());
+    assert!(future.is_before(written), "{written}");
+    assert_eq!(stage.get().as_deref(), Some(&b"v"[..]));
+    let now = stage.call(Method::GetStatus, |out| params::write_status(out, 8)).unwrap();
+    let now = ClockTime(Reader::new(&now).u64().unwrap());
+    assert!(now.seconds() < 3_000_000_000, "{now}");
+}
+
 #[test]
 fn a_swap_that_a_replica_has_already_is_no_failure() {
     // As when the answer to a first try was lost, or when the stream of a replace was faster.

@@ -86,12 +86,13 @@ impl Operation {
         });
     }
 
-    /// Raising the clock was not enough: reads the later record's clocktime to be after that.
+    /// Raising the clock was not enough, since the later record's time is ahead of ours: takes that record over, so that
+    /// what is stamped next here is after it.
     async fn follow_time(&self, node: NodeAddress) {
         if let Held::Later(value) = self.held_by(node).await
-            && let Ok(value) = RecordValue::new(&value)
+            && let (Ok(key), Ok(value)) = (RecordKey::new(&self.key), RecordValue::new(&value))
         {
-            self.server.clock.stamp_after(value.clocktime());
+            self.store_later(OwnedWrite::from(&Write::Update { key, value, touch: false })).await;
         }
     }
 
