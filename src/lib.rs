@@ -21,6 +21,7 @@ pub mod life;
 pub mod logging;
 pub mod manager;
 pub mod net;
+pub mod offline;
 pub mod ring;
 pub mod server;
 pub mod store;

@@ -3,6 +3,7 @@
 //! Everything about flags ends here: the layers above receive resolved settings and know no flag's name.
 
 mod bench;
+mod check;
 mod cluster;
 mod common;
 mod ctl;
@@ -11,8 +12,11 @@ mod delete;
 mod get;
 mod historic;
 mod hosts;
+mod interrupt;
 mod manager;
+mod mergedb;
 mod parse;
+mod progress;
 mod server;
 mod set;
 mod tool;
@@ -57,6 +61,14 @@ const TOOLS: &[Tool] = &[
     Tool { name: "set", link: None, about: "Sets a key", run: set::run },
     Tool { name: "delete", link: None, about: "Deletes a key", run: delete::run },
     Tool { name: "bench", link: None, about: "Measures a server or a cluster under load", run: bench::run },
+    Tool {
+        name: "mergedb",
+        link: Some("kumomergedb"),
+        about: "Merges stores, backups and files of 2010",
+        run: mergedb::run,
+    },
+    Tool { name: "restore", link: None, about: "Makes a store from a backup", run: mergedb::restore },
+    Tool { name: "check", link: None, about: "Says whether a store or backup is whole", run: check::run },
 ];
 
 type Run = fn(&Call) -> Result<ExitCode, Stop>;
