@@ -3,17 +3,16 @@
 use std::io::{IsTerminal, Write};
 use std::num::NonZero;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{ArgGroup, Parser, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::common::{MANAGER_PORT, SERVER_PORT};
 use super::hosts::{HostPort, Resolver, system_resolver};
+use super::interrupt::Interrupt;
 use super::parse::{Call, Stop, parse};
+use super::tool::json_text;
 use super::values::{positive_seconds, seconds};
 use super::{USAGE, print};
 use crate::bench::{self, Config, Distribution, ENTRY_LEN, Extent, KEYS_LIMIT, Mix, Progress, Target};
@@ -155,26 +154,17 @@ pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
     if life::connections(config.connections, OTHER_FILES) < config.connections {
         return Err(Stop::Failed("the limit of open files is too low for -c; raise it (ulimit -n)".to_owned()));
     }
-    let interrupt = Interrupt::watch().map_err(|error| Stop::Failed(format!("cannot watch for signals: {error}")))?;
+    let interrupt = Interrupt::watch()?;
     let mut line = ProgressLine::new();
-    let report = bench::run(&config, &interrupt.stop, |progress| line.show(progress));
+    let report = bench::run(&config, interrupt.flag(), |progress| line.show(progress));
     line.clear();
     let report = report.map_err(|error| match error {
         bench::Error::Mistake(mistake) => Stop::Usage(mistake.to_string()),
         error => Stop::Failed(error.to_string()),
     })?;
-    let text = if args.json {
-        serde_json::to_string_pretty(&report).map_err(|error| Stop::Failed(error.to_string()))? + "\n"
-    } else {
-        report.to_string()
-    };
+    let text = if args.json { json_text(&report)? } else { report.to_string() };
     print(std::io::stdout(), &text);
-    let signal = interrupt.signal.load(Ordering::Relaxed);
-    Ok(match signal {
-        _ if !report.is_good() => ExitCode::FAILURE,
-        0 => ExitCode::SUCCESS,
-        signal => ExitCode::from(128 + signal),
-    })
+    Ok(if report.is_good() { interrupt.status() } else { ExitCode::FAILURE })
 }
 
 impl Args {
@@ -235,39 +225,6 @@ fn distribution(text: &str) -> Result<Distribution, String> {
             }
         }
         _ => Err("must be uniform, zipf or zipf:EXPONENT".to_owned()),
-    }
-}
-
-/// Set by SIGINT and SIGTERM; a second one ends the process at once.
-struct Interrupt {
-    stop: Arc<AtomicBool>,
-    signal: Arc<AtomicU8>,
-}
-
-impl Interrupt {
-    fn watch() -> std::io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (mut interrupt, mut terminate) = {
-            let _within = runtime.enter();
-            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
-        };
-        let this = Self { stop: Arc::default(), signal: Arc::default() };
-        let (stop, number) = (this.stop.clone(), this.signal.clone());
-        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            runtime.block_on(async {
-                loop {
-                    let came = tokio::select! {
-                        _ = interrupt.recv() => 2,
-                        _ = terminate.recv() => 15,
-                    };
-                    number.store(came, Ordering::Relaxed);
-                    if stop.swap(true, Ordering::Relaxed) {
-                        std::process::exit(128 + i32::from(came));
-                    }
-                }
-            });
-        })?;
-        Ok(this)
     }
 }
 

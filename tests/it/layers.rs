@@ -8,9 +8,9 @@ const LAYERS: &[&[&str]] = &[
     &["clock"],
     &["wire"],
     &["ring"],
-    &["store", "binlog"],
+    &["store", "binlog", "tokyo"],
     &["net"],
-    &["server", "manager", "client", "bench"],
+    &["server", "manager", "client", "bench", "offline"],
     &["logging"],
     &["life"],
     &["cli"],
@@ -21,6 +21,8 @@ const KNOW_NO_ROLE: &[(&str, &[&str])] = &[
     ("logging", &["wire", "clock", "ring", "store", "binlog", "net", "server", "manager", "client", "bench"]),
     ("life", &["wire", "clock", "ring", "store", "binlog", "net", "server", "manager", "client", "bench"]),
     ("binlog", &["store"]),
+    ("tokyo", &["clock", "ring", "store", "binlog"]),
+    ("store", &["tokyo"]),
 ];
 
 fn files(folder: &Path) -> Vec<PathBuf> {
