@@ -17,11 +17,12 @@ const ANSWER_LIMIT: usize = 64;
 
 /// A clock ahead of those of all `servers`. The error names the server that does not tell.
 pub(super) fn clock_ahead_of(servers: &[SocketAddr], timeout: Duration) -> Result<Arc<Clock>, (SocketAddr, io::Error)> {
-    let clock = Clock::new(1);
+    let mut greatest = 0;
     for server in servers {
-        clock.observe(clocktime(*server, timeout).map_err(|error| (*server, error))?);
+        // Not by `adjust`: a new counter would take itself for one that has wrapped past theirs.
+        greatest = greatest.max(clocktime(*server, timeout).map_err(|error| (*server, error))?.clock());
     }
-    Ok(Arc::new(clock))
+    Ok(Arc::new(Clock::new(greatest.wrapping_add(1))))
 }
 
 /// A server's clocktime, asked as a client.
