@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::Parser;
 use clap::builder::RangedU64ValueParser;
+use clap::{Command, CommandFactory, Parser};
 use tokio::time::Instant;
 
 use super::common::{Bounds, Common, MANAGER_PORT, fit_connections, peer_address, resolve};
@@ -182,22 +182,27 @@ fn settings(call: &Call) -> Result<(life::Settings, Config), Stop> {
     Ok((args.common.life(&call.program, &args.bounds), config))
 }
 
+/// The arguments, for help, completions and man page.
+pub(super) fn command() -> Command {
+    adjusted(Args::command())
+}
+
+fn adjusted(command: Command) -> Command {
+    command
+        .mut_arg("clock_interval", |flag| flag.default_value("2"))
+        .mut_arg("keepalive_interval", |flag| flag.short(None).help("Pause between two looks at the managers"))
+        .mut_arg("idle_timeout", |flag| flag.help("How long a client may leave a request or its answers half-way"))
+        // Flags of every daemon, which a gateway has no use for.
+        .mut_arg("connect_retry_limit", |flag| flag.hide(true))
+        .mut_arg("write_threads", |flag| flag.hide(true))
+        .mut_arg("read_threads", |flag| flag.hide(true))
+        .mut_arg("max_message", |flag| flag.hide(true))
+        .mut_arg("bind", |flag| flag.hide(true))
+}
+
 impl Args {
     fn read(call: &Call) -> Result<Self, Stop> {
-        parse(call, |command| {
-            command
-                .mut_arg("clock_interval", |flag| flag.default_value("2"))
-                .mut_arg("keepalive_interval", |flag| flag.short(None).help("Pause between two looks at the managers"))
-                .mut_arg("idle_timeout", |flag| {
-                    flag.help("How long a client may leave a request or its answers half-way")
-                })
-                // Flags of every daemon, which a gateway has no use for.
-                .mut_arg("connect_retry_limit", |flag| flag.hide(true))
-                .mut_arg("write_threads", |flag| flag.hide(true))
-                .mut_arg("read_threads", |flag| flag.hide(true))
-                .mut_arg("max_message", |flag| flag.hide(true))
-                .mut_arg("bind", |flag| flag.hide(true))
-        })
+        parse(call, adjusted)
     }
 
     fn config(&self, resolver: Resolver) -> Result<Config, Stop> {
