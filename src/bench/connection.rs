@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::memcached::{self, Told};
 use crate::wire::{self, MESSAGE_LIMIT, Message, Response, Scanner};
 
 /// A connection to one server.
@@ -20,6 +21,8 @@ pub(super) struct Connection {
     scanner: Scanner,
     /// The beginning of an answer whose rest has not arrived.
     partial: Vec<u8>,
+    /// Room for one answer of a memcached server.
+    scratch: Vec<u8>,
     /// Requests that the socket has not taken.
     unsent: Vec<u8>,
 }
@@ -45,20 +48,21 @@ impl From<rustix::io::Errno> for Broken {
 }
 
 impl Connection {
-    /// Dials and waits until the connection stands, at most `timeout`.
+    /// Dials and waits until the connection stands, at most `timeout`. `greeting` is sent first.
     pub(super) fn dial_and_wait(
         server: SocketAddr,
         timeout: Duration,
+        greeting: &[u8],
         epoll: &OwnedFd,
         token: u64,
     ) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&server, timeout)?;
         stream.set_nonblocking(true)?;
-        Self::register(stream, false, epoll, token)
+        Self::register(stream, false, greeting, epoll, token)
     }
 
-    /// Starts to dial; [`Self::ready_to_write`] tells whether it came about.
-    pub(super) fn dial(server: SocketAddr, epoll: &OwnedFd, token: u64) -> io::Result<Self> {
+    /// Starts to dial; [`Self::ready_to_write`] tells whether it came about, and sends `greeting` then.
+    pub(super) fn dial(server: SocketAddr, greeting: &[u8], epoll: &OwnedFd, token: u64) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(server), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         match socket.connect(&server.into()) {
@@ -66,19 +70,21 @@ impl Connection {
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
             Err(error) => return Err(error),
         }
-        Self::register(socket.into(), true, epoll, token)
+        Self::register(socket.into(), true, greeting, epoll, token)
     }
 
-    fn register(stream: TcpStream, connecting: bool, epoll: &OwnedFd, token: u64) -> io::Result<Self> {
+    fn register(stream: TcpStream, connecting: bool, greeting: &[u8], epoll: &OwnedFd, token: u64) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        epoll::add(epoll, stream.as_fd(), EventData::new_u64(token), interest(connecting))?;
+        let wait_for_room = connecting || !greeting.is_empty();
+        epoll::add(epoll, stream.as_fd(), EventData::new_u64(token), interest(wait_for_room))?;
         Ok(Self {
             stream,
             token,
             connecting,
             scanner: Scanner::new(MESSAGE_LIMIT),
             partial: Vec::new(),
-            unsent: Vec::new(),
+            scratch: Vec::new(),
+            unsent: greeting.to_vec(),
         })
     }
 
@@ -128,16 +134,32 @@ impl Connection {
     /// Hands every answer that is complete with `bytes` to `take`. Anything that is no answer is passed over.
     #[inline]
     pub(super) fn feed(&mut self, bytes: &[u8], take: impl FnMut(Response<'_>)) -> Result<(), Broken> {
-        if self.partial.is_empty() {
-            let used = answers(&mut self.scanner, bytes, take)?;
-            self.partial.extend_from_slice(bytes.get(used..).unwrap_or_default());
-        } else {
-            self.partial.extend_from_slice(bytes);
-            let used = answers(&mut self.scanner, &self.partial, take)?;
-            self.partial.drain(..used);
-        }
-        Ok(())
+        feed(&mut self.partial, bytes, |bytes| answers(&mut self.scanner, bytes, take))
     }
+
+    /// The same with the answers of a memcached server.
+    #[inline]
+    pub(super) fn feed_text(&mut self, bytes: &[u8], take: impl FnMut(Told<'_>)) -> Result<(), Broken> {
+        feed(&mut self.partial, bytes, |bytes| memcached::answers(bytes, &mut self.scratch, take))
+    }
+}
+
+/// Has `parse` take what is whole of `partial` and `bytes`, and keeps the rest.
+#[inline]
+fn feed(
+    partial: &mut Vec<u8>,
+    bytes: &[u8],
+    parse: impl FnOnce(&[u8]) -> Result<usize, wire::Error>,
+) -> Result<(), Broken> {
+    if partial.is_empty() {
+        let used = parse(bytes)?;
+        partial.extend_from_slice(bytes.get(used..).unwrap_or_default());
+    } else {
+        partial.extend_from_slice(bytes);
+        let used = parse(partial)?;
+        partial.drain(..used);
+    }
+    Ok(())
 }
 
 /// Writes as much of `bytes` as the socket takes; the result is the rest.

@@ -47,7 +47,7 @@ const GLANCE: Duration = Duration::from_millis(50);
 
 /// Runs a manager, servers and a gateway on this machine until Ctrl-C; the data is kept.
 #[derive(Debug, Parser)]
-struct Args {
+pub(super) struct Args {
     /// Number of servers [default: 3, or as many as the folder has]
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=SERVERS_MAX as u64))]
     servers: Option<usize>,

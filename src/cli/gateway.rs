@@ -1,13 +1,14 @@
 //! The gateway's flags, letter for letter, and the settings they resolve to. Every check of a flag is here.
 
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::Parser;
 use clap::builder::RangedU64ValueParser;
+use clap::{Command, CommandFactory, Parser};
 use tokio::time::Instant;
 
 use super::common::{Bounds, Common, MANAGER_PORT, fit_connections, peer_address, resolve};
@@ -84,6 +85,10 @@ struct Args {
     #[arg(long, value_name = "N", default_value = "4", value_parser = RangedU64ValueParser::<u32>::new().range(1..=65535))]
     renew_threshold: u32,
 
+    /// Accepted and ignored: values are always read from the cluster
+    #[arg(long, value_name = "CACHE")]
+    local_cache: Option<OsString>,
+
     /// Obey `flush_all`: what is older is hidden by this gateway, and only by this one
     #[arg(long)]
     allow_flush: bool,
@@ -157,8 +162,13 @@ fn item_size(text: &str) -> Result<usize, String> {
 
 /// Runs a gateway until a signal ends it.
 pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
-    let (life, mut config) = settings(call)?;
+    let args = Args::read(call)?;
+    let mut config = args.config(&system_resolver)?;
+    let life = args.common.life(&call.program, &args.bounds);
     Ok(life::run(&life, async || {
+        if args.local_cache.is_some() {
+            tracing::warn!("-lc is ignored: this gateway reads every value from the cluster");
+        }
         fit_connections(&mut config.limits.connections);
         Ok(Gateway::start(config)?)
     }))
@@ -175,29 +185,27 @@ impl life::Service for Gateway {
     }
 }
 
-/// Parses and resolves the gateway's flags.
-fn settings(call: &Call) -> Result<(life::Settings, Config), Stop> {
-    let args = Args::read(call)?;
-    let config = args.config(&system_resolver)?;
-    Ok((args.common.life(&call.program, &args.bounds), config))
+/// The arguments, for help, completions and man page.
+pub(super) fn command() -> Command {
+    adjusted(Args::command())
+}
+
+fn adjusted(command: Command) -> Command {
+    command
+        .mut_arg("clock_interval", |flag| flag.default_value("2"))
+        .mut_arg("keepalive_interval", |flag| flag.short(None).help("Pause between two looks at the managers"))
+        .mut_arg("idle_timeout", |flag| flag.help("How long a client may leave a request or its answers half-way"))
+        // Flags of every daemon, which a gateway has no use for.
+        .mut_arg("connect_retry_limit", |flag| flag.hide(true))
+        .mut_arg("write_threads", |flag| flag.hide(true))
+        .mut_arg("read_threads", |flag| flag.hide(true))
+        .mut_arg("max_message", |flag| flag.hide(true))
+        .mut_arg("bind", |flag| flag.hide(true))
 }
 
 impl Args {
     fn read(call: &Call) -> Result<Self, Stop> {
-        parse(call, |command| {
-            command
-                .mut_arg("clock_interval", |flag| flag.default_value("2"))
-                .mut_arg("keepalive_interval", |flag| flag.short(None).help("Pause between two looks at the managers"))
-                .mut_arg("idle_timeout", |flag| {
-                    flag.help("How long a client may leave a request or its answers half-way")
-                })
-                // Flags of every daemon, which a gateway has no use for.
-                .mut_arg("connect_retry_limit", |flag| flag.hide(true))
-                .mut_arg("write_threads", |flag| flag.hide(true))
-                .mut_arg("read_threads", |flag| flag.hide(true))
-                .mut_arg("max_message", |flag| flag.hide(true))
-                .mut_arg("bind", |flag| flag.hide(true))
-        })
+        parse(call, adjusted)
     }
 
     fn config(&self, resolver: Resolver) -> Result<Config, Stop> {
@@ -269,7 +277,8 @@ mod tests {
 
     #[test]
     fn flags_arrive() {
-        let line = "-m 127.0.0.1:1 -p 127.0.0.1:2 -t 127.0.0.1:5 -F -E -As -Ad -G 1 -S 2 -D 3 -rn 7 -k pre: -Ci 0.5";
+        let line =
+            "-m 127.0.0.1:1 -p 127.0.0.1:2 -t 127.0.0.1:5 -F -E -As -Ad -G 1 -S 2 -D 3 -rn 7 -k pre: -Ci 0.5 -lc 16";
         let config = config(line).unwrap();
         assert_eq!(config.managers.len(), 2);
         assert_eq!(config.listen, ["127.0.0.1:5".parse().unwrap()]);

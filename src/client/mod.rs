@@ -6,6 +6,7 @@
 
 mod caller;
 mod cluster;
+mod inspect;
 mod operations;
 mod router;
 mod routes;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 pub use caller::{Caller, steps};
 pub use cluster::{Cluster, Value};
+pub use inspect::Status;
 pub use operations::{Found, RawKey, Swapped, Tried, write_delete, write_set};
 pub use router::Router;
 pub use routes::{Node, Routes};

@@ -23,7 +23,7 @@ use crate::net::{Peers, Session};
 use crate::ring::HashSpace;
 use crate::store::Store;
 use crate::wire::NodeAddress;
-use crate::wire::method::{ErrorCode, REPLICATE_BY_RHS};
+use crate::wire::method::{ErrorCode, Method, REPLICATE_BY_RHS};
 use crate::wire::params::{NODE_LIMIT, Seed};
 
 /// Writes that may wait while a newly attached server learns the clocks of the others.
@@ -58,6 +58,11 @@ impl Spaces {
     /// Whether `node` is in either hash space, active or not.
     pub(super) fn contains(&self, node: NodeAddress) -> bool {
         self.whs.contains(node) || self.rhs.contains(node)
+    }
+
+    /// Whether `node` is active in either.
+    pub(super) fn is_active(&self, node: NodeAddress) -> bool {
+        self.whs.is_active(node) || self.rhs.is_active(node)
     }
 
     /// Calls `each` with every server but `own` that must get a copy of a write to `hash` (protocol, section 7, step 2).
@@ -137,6 +142,8 @@ pub(super) struct Shared {
     /// Set while the clocks of the other servers are being asked for: no write is coordinated before.
     learning: AtomicBool,
     held: Mutex<Vec<Submission>>,
+    /// Managers that have not yet told a hash space since they were connected, and which.
+    pub(super) untold: Mutex<HashSet<(NodeAddress, Method)>>,
     /// Nodes that could not be reached when last tried: said once in the log, not at every try.
     unreachable: Mutex<HashSet<NodeAddress>>,
 }
@@ -175,6 +182,7 @@ impl Shared {
             spaces: RwLock::default(),
             learning: AtomicBool::new(false),
             held: Mutex::default(),
+            untold: Mutex::default(),
             unreachable: Mutex::default(),
         }
     }

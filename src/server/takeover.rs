@@ -1,4 +1,4 @@
-//! Records of other servers that this one must have before it decides a write.
+//! Records of other servers that this one must have before it decides a write, and its own that nobody took.
 //!
 //! While records are being copied, the coordinator of a key may not have it yet. A set or deletion need not mind; a swap
 //! compares with what is stored, and what is stored is with those who own the key in the hash space for reading.
@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::coordinate::{Submission, submit};
 use super::state::Shared;
+use crate::clock::ClockTime;
 use crate::net::STEPS;
 use crate::store::{Outcome, OwnedWrite, Write};
 use crate::wire::method::{ErrorCode, Method};
@@ -63,7 +64,17 @@ pub(super) async fn get(server: &Shared, node: NodeAddress, key: &[u8]) -> Resul
 /// Stores a record of another server if it is newer; what came of it when that is committed, `None` if it failed.
 pub(super) async fn store(server: &Arc<Shared>, key: RecordKey<'_>, value: RecordValue<'_>) -> Option<Outcome> {
     server.late_writes.note(key);
-    let write = OwnedWrite::from(&Write::Update { key, value, touch: false });
+    write(server, &Write::Update { key, value, touch: false }).await
+}
+
+/// Forgets a record that has exactly this clocktime.
+pub(super) async fn forget(server: &Arc<Shared>, key: RecordKey<'_>, clocktime: ClockTime) {
+    // If it fails, that stands in the log and in the status of the store.
+    let _ = write(server, &Write::Remove { key, clocktime }).await;
+}
+
+async fn write(server: &Arc<Shared>, write: &Write<'_>) -> Option<Outcome> {
+    let write = OwnedWrite::from(write);
     let (done, committed) = oneshot::channel();
     let store = server.store.clone();
     let outcome = Arc::new(parking_lot::Mutex::new(None));

@@ -268,10 +268,13 @@ impl<'a, 'r> Work<'a, 'r> {
         Ok(())
     }
 
-    /// Whether the node at the other end is in a hash space; looked up once a read.
+    /// Whether the node at the other end is active in a hash space; looked up once a read.
+    ///
+    /// One that is faulty has been given up: it may just have been hanging, and go on with what it had begun before
+    /// others took over its keys.
     pub(super) fn sender_is_member(&mut self) -> bool {
         let (link, spaces) = (self.link, &self.spaces);
-        *self.sender.get_or_insert_with(|| link.session().is_some_and(|session| spaces.contains(session.address())))
+        *self.sender.get_or_insert_with(|| link.session().is_some_and(|session| spaces.is_active(session.address())))
     }
 
     fn batch(&mut self) -> &mut Batch<'a> {

@@ -23,6 +23,7 @@ mod open;
 mod options;
 mod pool;
 mod redo;
+pub mod rest;
 mod scan;
 mod status;
 mod sweep;

@@ -8,9 +8,9 @@ const LAYERS: &[&[&str]] = &[
     &["clock"],
     &["wire"],
     &["ring"],
-    &["store", "binlog"],
+    &["store", "binlog", "tokyo"],
     &["net"],
-    &["server", "manager", "client", "gateway", "bench"],
+    &["server", "manager", "client", "gateway", "bench", "offline"],
     &["logging"],
     &["life"],
     &["cli"],
@@ -24,6 +24,8 @@ const KNOW_NO_ROLE: &[(&str, &[&str])] = &[
     ),
     ("life", &["wire", "clock", "ring", "store", "binlog", "net", "server", "manager", "client", "gateway", "bench"]),
     ("binlog", &["store"]),
+    ("tokyo", &["clock", "ring", "store", "binlog"]),
+    ("store", &["tokyo"]),
 ];
 
 fn files(folder: &Path) -> Vec<PathBuf> {
