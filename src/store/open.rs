@@ -11,7 +11,7 @@ use super::merge::Merge;
 use super::options::Options;
 use super::pool::{Job, run_reads, run_writes};
 use super::redo::{Kind, ReadEntry, Redo, RedoOptions, recover};
-use super::tree::{self, Reader, Writer, directory};
+use super::tree::{self, Reader, Writer, directory, side_path};
 use super::trouble::Trouble;
 use super::{maintain, syncer};
 use crate::clock::{Clock, ClockTime};
@@ -56,7 +56,8 @@ pub(super) fn open(
     options.path = one_name(&options.path);
     let lock = OwnerLock::take(&options.path)?;
     let (connection, store_id, tally) = tree::open(&options.path, options.wal_bytes)?;
-    let tree = Writer::new(connection, tally);
+    let tree = Writer::new(connection, tally, side_path(&options.path, "-wal"))
+        .map_err(|source| OpenError::Sqlite { path: options.path.clone(), source })?;
     let clock = clock(tally.clock);
     let stored = Stored { items: tally.rows, newest: tally.newest, low_seconds: tally.low_seconds };
     let mut replay = Replay {
