@@ -12,6 +12,7 @@ mod bench;
 mod cli;
 mod client;
 mod cluster_command;
+mod crash_points;
 mod ctl;
 mod daemon;
 mod disk;
