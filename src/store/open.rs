@@ -4,6 +4,7 @@ use super::Store;
 use super::cache::{Before, Cache, Change, Stored};
 use super::core::{Core, Parts};
 use super::disk::Disk;
+use super::ending::Ending;
 use super::error::OpenError;
 use super::guard::AbortOnPanic;
 use super::lock::OwnerLock;
@@ -21,21 +22,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-/// A pool's queue and threads.
+/// A pool's queue, and how many threads it has.
 pub(super) struct Pool<T> {
     pub(super) jobs: Sender<Job<T>>,
     pub(super) threads: usize,
-}
-
-/// Everything running.
-pub(super) struct Running {
-    pub(super) core: Arc<Core>,
-    pub(super) reads: Pool<super::ReadJob>,
-    pub(super) writes: Pool<super::WriteJob>,
-    pub(super) pools: Vec<JoinHandle<()>>,
-    pub(super) log: JoinHandle<()>,
-    pub(super) maintenance: JoinHandle<()>,
-    pub(super) lock: OwnerLock,
 }
 
 /// The file's own name: without symbolic links, whether it is there already or not.
@@ -121,14 +111,14 @@ impl Replay<'_> {
             // A log made under a larger limit: what does not fit goes to the tree at once.
             let merge = Merge { cache: &self.cache, tree: self.tree, disk: self.disk };
             merge
-                .run(|| entry.sequence + 1, |_, _| Ok(()), |_, _| Ok(()))
+                .run(|| entry.sequence + 1, |_, _| Ok(()), |_, _| Ok(true))
                 .map_err(|source| OpenError::Sqlite { path: self.path.to_path_buf(), source })?;
         }
         Ok(())
     }
 }
 
-fn start(core: Core, tree: Writer, lock: OwnerLock) -> Result<Running, OpenError> {
+fn start(core: Core, tree: Writer, lock: OwnerLock) -> Result<Ending, OpenError> {
     let core = Arc::new(core);
     let options = &core.options;
     let (reads, read_jobs) = crossbeam_channel::bounded(options.queue_jobs);
@@ -142,7 +132,7 @@ fn start(core: Core, tree: Writer, lock: OwnerLock) -> Result<Running, OpenError
     }
     let log = thread(&core, "store-log".to_owned(), syncer::run)?;
     let maintenance = thread(&core, "store-merge".to_owned(), move |core| maintain::run(core, tree))?;
-    Ok(Running {
+    Ok(Ending {
         reads: Pool { jobs: reads, threads: options.read_threads },
         writes: Pool { jobs: writes, threads: options.write_threads },
         core,

@@ -164,11 +164,11 @@ impl Writer {
         Ok(u64::try_from(pages).unwrap_or(0))
     }
 
-    /// Closes the connection; SQLite copies the write-ahead log into the tree and deletes it then, unless that cannot be
-    /// trusted.
-    pub(in crate::store) fn close(self) -> rusqlite::Result<()> {
+    /// Closes the connection. If `tidy`, and the write-ahead log can be trusted, SQLite copies it into the tree and deletes
+    /// it; otherwise the next start does.
+    pub(in crate::store) fn close(self, tidy: bool) -> rusqlite::Result<()> {
         let trusted = self.trust();
-        if trusted.is_err() {
+        if !tidy || trusted.is_err() {
             self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         }
         self.connection.close().map_err(|(_, error)| error)?;
