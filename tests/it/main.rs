@@ -27,6 +27,7 @@ mod replace;
 mod replicas;
 mod server_life;
 mod signals;
+mod store_bounds;
 mod two_managers;
 mod vectors;
 mod writes;
