@@ -10,6 +10,7 @@ mod completions;
 mod ctl;
 mod date;
 mod delete;
+mod gateway;
 mod get;
 mod hash;
 mod historic;
@@ -137,6 +138,13 @@ const TOOLS: &[Tool] = &[
         about: "Says whether a store or backup is whole",
         command: check::Args::command,
         run: check::run,
+    },
+    Tool {
+        name: "gateway",
+        link: Some("kumo-gateway"),
+        about: "Serves memcached clients from a cluster",
+        command: gateway::command,
+        run: gateway::run,
     },
 ];
 

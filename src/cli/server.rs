@@ -109,7 +109,7 @@ enum Sync {
 pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
     let (life, mut config) = settings(call)?;
     Ok(life::run(&life, async || {
-        fit_connections(&mut config.limits);
+        fit_connections(&mut config.limits.connections);
         Ok(Server::start(config).await?)
     }))
 }
