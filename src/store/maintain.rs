@@ -218,6 +218,8 @@ impl Maintenance<'_> {
                 |done, left| {
                     self.bound_wal()?;
                     self.throttle(begun.elapsed(), done, left);
+                    // When one merge follows the other, the sweeper has no other time.
+                    self.sweep();
                     if !core.in_a_hurry() {
                         std::thread::sleep(chunk_begun.elapsed().min(PAUSE_LIMIT));
                     }

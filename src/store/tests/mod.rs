@@ -7,6 +7,7 @@ mod crash;
 mod faulty;
 mod limits;
 mod model;
+mod sharing;
 mod stress;
 mod sweeping;
 mod together;
