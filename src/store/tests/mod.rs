@@ -3,6 +3,7 @@
 mod basic;
 mod bed;
 mod closing;
+mod collisions;
 mod crash;
 mod faulty;
 mod limits;
