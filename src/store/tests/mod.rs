@@ -3,10 +3,12 @@
 mod basic;
 mod bed;
 mod closing;
+mod collisions;
 mod crash;
 mod faulty;
 mod limits;
 mod model;
+mod sharing;
 mod stress;
 mod sweeping;
 mod together;
