@@ -13,6 +13,7 @@ mod get;
 mod historic;
 mod hosts;
 mod interrupt;
+mod log;
 mod manager;
 mod mergedb;
 mod parse;
@@ -69,6 +70,7 @@ const TOOLS: &[Tool] = &[
     },
     Tool { name: "restore", link: None, about: "Makes a store from a backup", run: mergedb::restore },
     Tool { name: "check", link: None, about: "Says whether a store or backup is whole", run: check::run },
+    Tool { name: "log", link: Some("kumolog"), about: "Prints binary logs as text", run: log::run },
 ];
 
 type Run = fn(&Call) -> Result<ExitCode, Stop>;
