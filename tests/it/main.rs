@@ -9,6 +9,7 @@
 )]
 
 mod bench;
+mod check;
 mod cli;
 mod client;
 mod cluster_command;
@@ -20,10 +21,13 @@ mod harness;
 mod hostile;
 mod ipv6;
 mod layers;
+mod log;
 mod manager;
 mod manager_vectors;
+mod mergedb;
 mod replace;
 mod replicas;
+mod restore;
 mod server_life;
 mod signals;
 mod two_managers;
