@@ -32,6 +32,7 @@ const PRINTED_BYTES: usize = 64 << 10;
     disable_help_flag = true,
     after_help = "Exit status: 0 all was read, 3 some of it was damaged, 1 not readable, 2 a mistake in the arguments."
 )]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 struct Args {
     /// The log
     file: PathBuf,

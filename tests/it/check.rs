@@ -13,7 +13,7 @@ use crate::harness::cluster::Cluster;
 use crate::mergedb::{fixture, make, report, run};
 
 fn record(index: u32) -> (String, ClockTime, Option<String>) {
-    (format!("key {index}"), ClockTime::new(9, index), (index % 10 > 0).then(|| "value".repeat(20)))
+    (format!("key {index}"), ClockTime::new(9, index), (!index.is_multiple_of(10)).then(|| "value".repeat(20)))
 }
 
 /// Changes a good store in SQL, and checks what is said of it then.

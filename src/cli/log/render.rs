@@ -28,8 +28,6 @@ const RECORDS: [(char, &str, &str); 12] = [
 
 /// Fields that hold an address.
 const ADDRESSES: [&str; 6] = ["addr", "Padd", "mgr1", "mgr2", "sadd", "to"];
-/// Fields that hold an address which may be missing; then it reads so.
-const NO_ADDRESS: &str = "none";
 
 /// Most characters of a value in text; JSON has all of it.
 const SHOWN: usize = 256;
@@ -72,9 +70,9 @@ fn shown(name: &str, value: &Value) -> String {
         Value::Uint(number) if name == "hash" => format!("{number:016x}"),
         Value::Uint(number) => number.to_string(),
         Value::Raw(bytes) => match address(name, bytes) {
-            Some(Some(address)) => address.to_string(),
-            Some(None) => NO_ADDRESS.to_owned(),
-            None => format!("\"{}\"", printable(bytes)),
+            Held::Address(address) => address.to_string(),
+            Held::NoAddress => "none".to_owned(),
+            Held::Bytes => format!("\"{}\"", printable(bytes)),
         },
         Value::Other(bytes) => format!("<{}>", hex(bytes)),
     }
@@ -84,8 +82,9 @@ fn json_value(name: &str, value: &Value) -> Json {
     match value {
         Value::Uint(number) => Json::from(*number),
         Value::Raw(bytes) => match address(name, bytes) {
-            Some(address) => address.map_or(Json::Null, |address| Json::from(address.to_string())),
-            None => std::str::from_utf8(bytes).map_or_else(|_| in_hex("hex", bytes), Json::from),
+            Held::Address(address) => Json::from(address.to_string()),
+            Held::NoAddress => Json::Null,
+            Held::Bytes => std::str::from_utf8(bytes).map_or_else(|_| in_hex("hex", bytes), Json::from),
         },
         Value::Other(bytes) => in_hex("messagepack", bytes),
     }
@@ -95,13 +94,26 @@ fn in_hex(what: &str, bytes: &[u8]) -> Json {
     Json::from(Map::from_iter([(what.to_owned(), Json::from(hex(bytes)))]))
 }
 
-/// The address in a field of that name; `None` if it holds none.
-fn address(name: &str, bytes: &[u8]) -> Option<Option<NodeAddress>> {
-    ADDRESSES.contains(&name).then(|| NodeAddress::parse(bytes).ok()).flatten()
+/// What a field of bytes holds.
+enum Held {
+    Address(NodeAddress),
+    /// The zeros that stand for a node that there is not.
+    NoAddress,
+    Bytes,
+}
+
+fn address(name: &str, bytes: &[u8]) -> Held {
+    match NodeAddress::parse(bytes) {
+        Ok(address) if ADDRESSES.contains(&name) => address.map_or(Held::NoAddress, Held::Address),
+        _ => Held::Bytes,
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// Text with everything that a terminal might obey made visible, and cut if it is long.

@@ -120,12 +120,11 @@ impl<'c> Rows<'c> {
         let (mut next, mut seen, mut bytes) = (from.clone(), 0, 0);
         while let Some(row) = rows.next()? {
             seen += 1;
-            let columns = || {
-                let value = row.get_ref(2)?.as_blob()?.to_vec();
-                Ok((row.get(0)?, row.get_ref(1)?.as_blob()?, value, row.get(3)?))
+            let columns = || -> rusqlite::Result<_> {
+                let (hash, deleted): (i64, Option<i64>) = (row.get(0)?, row.get(3)?);
+                Ok((hash, row.get_ref(1)?.as_blob()?, row.get_ref(2)?.as_blob()?.to_vec(), deleted))
             };
-            let columns: rusqlite::Result<(i64, &[u8], Vec<u8>, Option<i64>)> = columns();
-            let Ok((hash, key, value, deleted)) = columns else {
+            let Ok((hash, key, value, deleted)) = columns() else {
                 self.gaps.rows += 1;
                 let hash: i64 = row.get(0)?;
                 if hash <= self.reached && seen > 1 {
