@@ -5,8 +5,8 @@
 //! ```
 
 use kumo_server::client::{Cluster, Options};
-use kumo_server::server::STATUS_JSON;
 use kumo_server::wire::NodeAddress;
+use kumo_server::wire::method::STATUS_JSON;
 use kumo_server::wire::unpack::Reader;
 
 #[tokio::main]

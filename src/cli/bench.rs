@@ -22,6 +22,8 @@ use crate::life;
 const OTHER_FILES: usize = 32;
 /// Largest value: half of what a server accepts as a message.
 const VALUE_LIMIT: u64 = 32 << 20;
+/// Shortest part of a run that is reported by itself.
+const LEAST_INTERVAL: Duration = Duration::from_millis(100);
 /// Skew of `zipf` without a number: the customary one.
 const USUAL_THETA: f64 = 0.99;
 
@@ -43,7 +45,7 @@ fn notes() -> String {
 /// Measures a server or a cluster under load, and checks every answer
 #[derive(Debug, Parser)]
 #[command(group = ArgGroup::new("target").required(true), after_help = notes())]
-struct Args {
+pub(super) struct Args {
     /// Ask this manager; each request goes to the server that coordinates its key [port: 19700]
     #[arg(short, long, value_name = "ADDR[:PORT]", group = "target")]
     manager1: Option<HostPort>,
@@ -88,6 +90,10 @@ struct Args {
     #[arg(long, value_name = "PART", default_value = "0")]
     delete: u32,
 
+    /// Send copies, as coordinators do, in the name of this faulty node of the hash space; --load too [port: 19800]
+    #[arg(long, value_name = "NODE", conflicts_with_all = ["mode", "get", "set", "cas", "delete"])]
+    replicate_as: Option<HostPort>,
+
     /// Keys in use
     #[arg(short = 'n', long, value_name = "N", default_value = "200000", value_parser = RangedU64ValueParser::<u64>::new().range(1..=KEYS_LIMIT))]
     keys: u64,
@@ -119,6 +125,10 @@ struct Args {
     /// Requests to measure, instead of a time
     #[arg(long, value_name = "N", conflicts_with = "duration")]
     requests: Option<NonZero<u64>>,
+
+    /// Report each part of this length by itself too, at least 0.1
+    #[arg(long, value_name = "SEC", value_parser = interval)]
+    interval: Option<Duration>,
 
     /// How long an answer may take; after twice that without any, the run ends
     #[arg(long, value_name = "SEC", default_value = "10", value_parser = positive_seconds)]
@@ -182,8 +192,14 @@ impl Args {
             Some(server) => Target::Server(resolve("-s", server, SERVER_PORT)?),
             None => Target::Managers(managers),
         };
+        let replicate_as = match &self.replicate_as {
+            Some(node) => Some(resolve("--replicate-as", node, SERVER_PORT)?),
+            None => None,
+        };
         let config = Config {
             target,
+            replicate_as,
+            interval: self.interval,
             connections: self.connections,
             pipeline: self.pipeline,
             threads: self.threads,
@@ -226,6 +242,14 @@ fn distribution(text: &str) -> Result<Distribution, String> {
         }
         _ => Err("must be uniform, zipf or zipf:EXPONENT".to_owned()),
     }
+}
+
+/// Threads look at the time often enough for parts of this length.
+fn interval(text: &str) -> Result<Duration, String> {
+    seconds(text).and_then(|time| match time {
+        time if time < LEAST_INTERVAL => Err(format!("must be at least {} seconds", LEAST_INTERVAL.as_secs_f64())),
+        time => Ok(time),
+    })
 }
 
 /// One line that tells how far the run is, on a terminal only.
@@ -283,7 +307,7 @@ mod tests {
     fn flags_arrive() {
         let config = config(
             "-m 127.0.0.1 -p 127.0.0.1:2 -c 4 -P 1 -t 2 --get 9 --cas 2 --delete 3 -n 5 -d 0 --load --distribution zipf:0.5 \
-             --requests 7 --warm-up 0.5 --seed 3 --timeout 2",
+             --requests 7 --warm-up 0.5 --seed 3 --timeout 2 --interval 0.5",
         );
         let config = config.unwrap();
         assert_eq!(
@@ -295,6 +319,7 @@ mod tests {
         assert_eq!((config.value_size, config.distribution), (0, Distribution::Zipf(0.5)));
         assert_eq!((config.extent, config.warm_up), (Extent::Requests(7), Duration::from_millis(500)));
         assert_eq!((config.load, config.seed, config.timeout), (true, 3, Duration::from_secs(2)));
+        assert_eq!((config.interval, config.replicate_as), (Some(Duration::from_millis(500)), None));
     }
 
     #[test]
@@ -305,6 +330,12 @@ mod tests {
             let [get, set, cas, delete] = mix;
             assert_eq!(config(&format!("-s 127.0.0.1 --mode {mode}")).unwrap().mix, Mix { get, set, cas, delete });
         }
+    }
+
+    #[test]
+    fn copies_go_out_as_a_node() {
+        let config = config("-s 127.0.0.1 --replicate-as 127.0.0.2").unwrap();
+        assert_eq!(config.replicate_as, Some("127.0.0.2:19800".parse().unwrap()));
     }
 
     #[test]
@@ -324,6 +355,14 @@ mod tests {
             (
                 "-s 127.0.0.1 --requests 0",
                 "invalid value '0' for '--requests <N>': number would be zero for non-zero type",
+            ),
+            (
+                "-s 127.0.0.1 --interval 0.05",
+                "invalid value '0.05' for '--interval <SEC>': must be at least 0.1 seconds",
+            ),
+            (
+                "-s 127.0.0.1 --replicate-as 127.0.0.1:2 --set 1",
+                "the argument '--replicate-as <NODE>' cannot be used with '--set <PART>'",
             ),
             ("-s 127.0.0.1 -n 0", "invalid value '0' for '-n <N>': 0 is not in 1..=100000000"),
         ] {

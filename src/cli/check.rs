@@ -24,7 +24,7 @@ use crate::offline;
     after_help = "Exit status: 0 all is well, 1 problems, which are listed, or not readable, 2 a mistake in the \
                         arguments."
 )]
-struct Args {
+pub(super) struct Args {
     /// The file
     file: PathBuf,
 

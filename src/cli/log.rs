@@ -33,7 +33,7 @@ const PRINTED_BYTES: usize = 64 << 10;
     after_help = "Exit status: 0 all was read, 3 some of it was damaged, 1 not readable, 2 a mistake in the arguments."
 )]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
-struct Args {
+pub(super) struct Args {
     /// The log
     file: PathBuf,
 

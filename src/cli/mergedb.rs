@@ -27,7 +27,7 @@ const STATUSES: &str = "Exit status: 0 complete, 3 made from damaged files with 
 /// as it goes.
 #[derive(Debug, Parser)]
 #[command(after_help = STATUSES)]
-struct MergeArgs {
+pub(super) struct MergeArgs {
     /// The new store; must not exist
     #[arg(value_name = "DST")]
     destination: PathBuf,
@@ -46,7 +46,7 @@ struct MergeArgs {
 /// The backup is read as a whole and not changed; the store is read back before it gets its name.
 #[derive(Debug, Parser)]
 #[command(after_help = STATUSES)]
-struct RestoreArgs {
+pub(super) struct RestoreArgs {
     /// A backup, or a store that nobody has open
     backup: PathBuf,
 

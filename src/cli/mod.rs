@@ -6,10 +6,13 @@ mod bench;
 mod check;
 mod cluster;
 mod common;
+mod completions;
 mod ctl;
 mod date;
 mod delete;
+mod gateway;
 mod get;
+mod hash;
 mod historic;
 mod hosts;
 mod interrupt;
@@ -20,7 +23,10 @@ mod parse;
 mod progress;
 mod server;
 mod set;
+mod space;
+mod stat;
 mod tool;
+mod top;
 mod values;
 
 use std::ffi::OsString;
@@ -28,6 +34,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::LazyLock;
+
+use clap::{Command, CommandFactory};
 
 pub use parse::{Call, Stop, parse};
 
@@ -45,6 +53,8 @@ struct Tool {
     link: Option<&'static str>,
     /// What it does, for `--help`.
     about: &'static str,
+    /// Its arguments, from which help, completions and man page are made.
+    command: fn() -> Command,
     run: Run,
 }
 
@@ -54,23 +64,96 @@ const TOOLS: &[Tool] = &[
         name: "manager",
         link: Some("kumo-manager"),
         about: "Knows the servers, owns the hash space",
+        command: manager::command,
         run: manager::run,
     },
-    Tool { name: "ctl", link: Some("kumoctl"), about: "Shows and changes the state of a cluster", run: ctl::run },
-    Tool { name: "cluster", link: None, about: "Runs a whole cluster on this machine, to try it", run: cluster::run },
-    Tool { name: "get", link: None, about: "Prints the value of a key", run: get::run },
-    Tool { name: "set", link: None, about: "Sets a key", run: set::run },
-    Tool { name: "delete", link: None, about: "Deletes a key", run: delete::run },
-    Tool { name: "bench", link: None, about: "Measures a server or a cluster under load", run: bench::run },
+    Tool {
+        name: "ctl",
+        link: Some("kumoctl"),
+        about: "Shows and changes the state of a cluster",
+        command: ctl::Args::command,
+        run: ctl::run,
+    },
+    Tool {
+        name: "cluster",
+        link: None,
+        about: "Runs a whole cluster on this machine, to try it",
+        command: cluster::Args::command,
+        run: cluster::run,
+    },
+    Tool { name: "get", link: None, about: "Prints the value of a key", command: get::Args::command, run: get::run },
+    Tool { name: "set", link: None, about: "Sets a key", command: set::Args::command, run: set::run },
+    Tool { name: "delete", link: None, about: "Deletes a key", command: delete::Args::command, run: delete::run },
+    Tool {
+        name: "bench",
+        link: None,
+        about: "Measures a server or a cluster under load",
+        command: bench::Args::command,
+        run: bench::run,
+    },
+    Tool {
+        name: "completions",
+        link: None,
+        about: "Prints a script with which a shell completes all this",
+        command: completions::Args::command,
+        run: completions::run,
+    },
+    Tool {
+        name: "stat",
+        link: Some("kumostat"),
+        about: "Shows what servers tell of themselves",
+        command: stat::Args::command,
+        run: stat::run,
+    },
+    Tool {
+        name: "hash",
+        link: Some("kumohash"),
+        about: "Shows where keys lie and which servers own them",
+        command: hash::Args::command,
+        run: hash::run,
+    },
+    Tool {
+        name: "top",
+        link: Some("kumotop"),
+        about: "Shows all servers on a live screen",
+        command: top::Args::command,
+        run: top::run,
+    },
     Tool {
         name: "mergedb",
         link: Some("kumomergedb"),
         about: "Merges stores, backups and files of 2010",
+        command: mergedb::MergeArgs::command,
         run: mergedb::run,
     },
-    Tool { name: "restore", link: None, about: "Makes a store from a backup", run: mergedb::restore },
-    Tool { name: "check", link: None, about: "Says whether a store or backup is whole", run: check::run },
-    Tool { name: "log", link: Some("kumolog"), about: "Prints binary logs as text", run: log::run },
+    Tool {
+        name: "restore",
+        link: None,
+        about: "Makes a store from a backup",
+        command: mergedb::RestoreArgs::command,
+        run: mergedb::restore,
+    },
+    Tool {
+        name: "check",
+        link: None,
+        about: "Says whether a store or backup is whole",
+        command: check::Args::command,
+        run: check::run,
+    },
+    Tool {
+        name: "gateway",
+        link: Some("kumo-gateway"),
+        about: "Serves memcached clients from a cluster",
+        command: gateway::command,
+        run: gateway::run,
+    },
+    Tool {
+        name: "log",
+        link: Some("kumolog"),
+        about: "Prints binary logs as text",
+        command: log::Args::command,
+        run: log::run,
+    },
 ];
 
 type Run = fn(&Call) -> Result<ExitCode, Stop>;
@@ -123,6 +206,12 @@ fn tool_names() -> String {
     TOOLS.iter().map(|tool| tool.name).collect::<Vec<_>>().join(", ")
 }
 
+/// The whole command line: the server's flags, and the tools as commands below it.
+fn tree() -> Command {
+    let tools = TOOLS.iter().map(|tool| (tool.command)().name(tool.name).about(tool.about));
+    parse::named(server::command(), SERVER).subcommands(tools)
+}
+
 /// The version, and what else the binary can do.
 static VERSION_AND_TOOLS: LazyLock<String> =
     LazyLock::new(|| format!("{}\ntools: {}", env!("CARGO_PKG_VERSION"), tool_names()));
@@ -131,7 +220,7 @@ static VERSION_AND_TOOLS: LazyLock<String> =
 fn tools_help() -> String {
     let line = |tool: &Tool| {
         let link = tool.link.map(|link| format!(" (link: {link})")).unwrap_or_default();
-        format!("\n  {:<10} {}{link}", tool.name, tool.about)
+        format!("\n  {:<11} {}{link}", tool.name, tool.about)
     };
     let lines = TOOLS.iter().map(line);
     format!("Tools ({SERVER} <tool> --help):{}", lines.collect::<String>())
@@ -183,6 +272,13 @@ mod tests {
             if let Some(link) = tool.link {
                 assert_eq!(chosen(link, &["-x"]), Ok((link.to_owned(), vec!["-x".into()])));
             }
+        }
+    }
+
+    #[test]
+    fn the_arguments_of_each_tool_fit_together() {
+        for tool in TOOLS {
+            parse::named((tool.command)(), tool.name).debug_assert();
         }
     }
 

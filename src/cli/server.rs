@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
-use clap::{Parser, ValueEnum};
+use clap::{Command, CommandFactory, Parser, ValueEnum};
 use tokio::time::Instant;
 
 use super::common::{Bounds, Common, MANAGER_PORT, SERVER_PORT, fit_connections, own_address, peer_address};
@@ -19,6 +19,9 @@ use crate::store::{self, SweepPolicy, SyncMode};
 
 /// Least room of a redo log: below it, merging would never rest.
 const REDO_LIMIT_MIN: u64 = 16 << 20;
+
+/// Least bound of the write-ahead log: about what one transaction of a merge adds.
+const WAL_LIMIT_MIN: u64 = 4 << 20;
 
 /// The storage daemon of kumofs: keeps records, copies them, moves them when servers come and go.
 #[derive(Debug, Parser)]
@@ -86,6 +89,10 @@ struct Args {
     #[arg(long, value_name = "MIB", default_value = "512", value_parser = mebibytes)]
     redo_limit: u64,
 
+    /// Room for the write-ahead log of the database
+    #[arg(long, value_name = "MIB", default_value = "64", value_parser = mebibytes)]
+    wal_limit: u64,
+
     #[command(flatten)]
     bounds: Bounds,
 }
@@ -102,7 +109,7 @@ enum Sync {
 pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
     let (life, mut config) = settings(call)?;
     Ok(life::run(&life, async || {
-        fit_connections(&mut config.limits);
+        fit_connections(&mut config.limits.connections);
         Ok(Server::start(config).await?)
     }))
 }
@@ -120,10 +127,18 @@ impl life::Service for Server {
 
 /// Parses and resolves the server's flags.
 fn settings(call: &Call) -> Result<(life::Settings, Config), Stop> {
-    let args: Args =
-        parse(call, |command| command.after_help(super::tools_help()).long_version(super::VERSION_AND_TOOLS.as_str()))?;
+    let args: Args = parse(call, adjusted)?;
     let config = args.config(&system_resolver)?;
     Ok((args.common.life(&call.program, &args.bounds), config))
+}
+
+/// The server's flags, with what the binary can do besides.
+pub(super) fn command() -> Command {
+    adjusted(Args::command())
+}
+
+fn adjusted(command: Command) -> Command {
+    command.after_help(super::tools_help()).long_version(super::VERSION_AND_TOOLS.as_str())
 }
 
 impl Args {
@@ -175,6 +190,13 @@ impl Args {
                 least >> 20
             )));
         }
+        if self.wal_limit < WAL_LIMIT_MIN {
+            return Err(Stop::Usage(format!(
+                "--wal-limit {}: must be at least {} MiB",
+                self.wal_limit >> 20,
+                WAL_LIMIT_MIN >> 20
+            )));
+        }
         Ok(store::Options {
             sync: match self.sync {
                 Sync::Always => SyncMode::Always,
@@ -185,6 +207,7 @@ impl Args {
             write_threads: self.common.write_threads,
             cache_bytes: self.cache,
             redo_bytes: self.redo_limit,
+            wal_bytes: self.wal_limit,
             sweep: SweepPolicy {
                 min_age: self.garbage_min_time.min(self.garbage_max_time),
                 max_age: self.garbage_max_time,

@@ -17,7 +17,8 @@ use std::time::Duration;
 pub use link::{InFlight, Link, LinkKind, Reply};
 pub use listener::{Listener, bind};
 pub use peers::Peers;
-pub use session::{Answer, OFFER_STEPS, OnReply, STEPS, Session};
+pub use session::{Answer, Call, OFFER_STEPS, OnReply, STEPS, Session};
+pub(crate) use watch::watch;
 
 use crate::wire::method::Role;
 use crate::wire::{NodeAddress, Request};

@@ -98,6 +98,12 @@ async fn expect(stream: &mut TcpStream, bytes: &[u8]) {
     assert_eq!(arrived, bytes);
 }
 
+/// Asserts that a request on this connection is answered.
+async fn assert_served(stream: &mut TcpStream) {
+    stream.write_all(&request(1, Method::GetStatus, b"x")).await.unwrap();
+    expect(stream, &echo_of(1, b"x")).await;
+}
+
 async fn expect_close(stream: &mut TcpStream) {
     let mut rest = Vec::new();
     let end = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest)).await;
@@ -159,8 +165,7 @@ async fn garbage_and_too_long_messages_close_their_connection_only() {
         // The other side may close before it has taken everything.
         let _ = stream.write_all(bad).await;
         expect_close(&mut stream).await;
-        fine.write_all(&request(1, Method::GetStatus, b"x")).await.unwrap();
-        expect(&mut fine, &echo_of(1, b"x")).await;
+        assert_served(&mut fine).await;
     }
 }
 
@@ -179,8 +184,7 @@ async fn a_panic_ends_one_connection() {
     let (mut fine, mut stream) = (client(&node).await, client(&node).await);
     stream.write_all(&[0x94, 0, 1, 77, 0x90]).await.unwrap();
     expect_close(&mut stream).await;
-    fine.write_all(&request(1, Method::GetStatus, b"x")).await.unwrap();
-    expect(&mut fine, &echo_of(1, b"x")).await;
+    assert_served(&mut fine).await;
     until("the connection is forgotten", || node.peers.link_count() == 1).await;
 }
 
@@ -220,8 +224,7 @@ async fn half_a_message_and_silence_is_closed_but_an_idle_client_is_not() {
     let node = node_with(Limits { stalled: Duration::from_secs(1), ..Limits::default() });
     let (mut silent, mut half, mut idle) = (client(&node).await, client(&node).await, client(&node).await);
     half.write_all(&request(1, Method::GetStatus, b"xyz")[..5]).await.unwrap();
-    idle.write_all(&request(1, Method::GetStatus, b"x")).await.unwrap();
-    expect(&mut idle, &echo_of(1, b"x")).await;
+    assert_served(&mut idle).await;
     until("three are connected", || node.peers.link_count() == 3).await;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     while node.peers.link_count() > 1 {

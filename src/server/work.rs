@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use super::coordinate::{self, Change, Operation, Submission};
 use super::state::{Shared, Spaces};
+use super::takeover;
 use crate::clock::ClockTime;
 use crate::net::{InFlight, Link, Reply};
 use crate::store::{Applied, Batch, Outcome, OwnedWrite, Write};
@@ -187,6 +188,10 @@ impl<'a, 'r> Work<'a, 'r> {
             Change::Delete => self.deletes += 1,
             Change::Set | Change::Cas(_) => self.sets += 1,
         }
+        if matches!(change, Change::Cas(_)) && self.spaces.is_arriving(self.server.address, key.hash()) {
+            takeover::swap(self.server, Submission::new(change, wait, key, body, Reply::new(self.link, msgid)));
+            return Ok(());
+        }
         if self.server.is_learning() {
             match self.server.hold(Submission::new(change, wait, key, body, Reply::new(self.link, msgid))) {
                 Ok(()) => {}
@@ -263,10 +268,13 @@ impl<'a, 'r> Work<'a, 'r> {
         Ok(())
     }
 
-    /// Whether the node at the other end is in a hash space; looked up once a read.
+    /// Whether the node at the other end is active in a hash space; looked up once a read.
+    ///
+    /// One that is faulty has been given up: it may just have been hanging, and go on with what it had begun before
+    /// others took over its keys.
     pub(super) fn sender_is_member(&mut self) -> bool {
         let (link, spaces) = (self.link, &self.spaces);
-        *self.sender.get_or_insert_with(|| link.session().is_some_and(|session| spaces.contains(session.address())))
+        *self.sender.get_or_insert_with(|| link.session().is_some_and(|session| spaces.is_active(session.address())))
     }
 
     fn batch(&mut self) -> &mut Batch<'a> {

@@ -55,8 +55,7 @@ async fn connections_beyond_the_limit_are_turned_away() {
     until("one has gone", || node.peers.link_count() == 1).await;
     let mut third = client(&node).await;
     for stream in [&mut first, &mut third] {
-        stream.write_all(&request(1, Method::GetStatus, b"x")).await.unwrap();
-        expect(stream, &echo_of(1, b"x")).await;
+        assert_served(stream).await;
     }
 }
 
@@ -87,8 +86,7 @@ async fn nodes_are_let_in_when_clients_are_not() {
     until("the clients have gone", || node.peers.link_count() == 1).await;
     let mut clients = (client(&node).await, client(&node).await);
     for stream in [&mut clients.0, &mut clients.1] {
-        stream.write_all(&request(1, Method::GetStatus, b"x")).await.unwrap();
-        expect(stream, &echo_of(1, b"x")).await;
+        assert_served(stream).await;
     }
 }
 
