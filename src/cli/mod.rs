@@ -16,6 +16,7 @@ mod hash;
 mod historic;
 mod hosts;
 mod interrupt;
+mod log;
 mod manager;
 mod mergedb;
 mod parse;
@@ -145,6 +146,13 @@ const TOOLS: &[Tool] = &[
         about: "Serves memcached clients from a cluster",
         command: gateway::command,
         run: gateway::run,
+    },
+    Tool {
+        name: "log",
+        link: Some("kumolog"),
+        about: "Prints binary logs as text",
+        command: log::Args::command,
+        run: log::run,
     },
 ];
 

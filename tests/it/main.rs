@@ -9,6 +9,7 @@
 )]
 
 mod bench;
+mod check;
 mod cli;
 mod client;
 mod cluster_command;
@@ -26,11 +27,14 @@ mod hash;
 mod hostile;
 mod ipv6;
 mod layers;
+mod log;
 mod manager;
 mod manager_vectors;
+mod mergedb;
 mod outage;
 mod replace;
 mod replicas;
+mod restore;
 mod server_life;
 mod signals;
 mod stat;
