@@ -13,6 +13,8 @@ mod get;
 mod hash;
 mod historic;
 mod hosts;
+mod install_links;
+mod man;
 mod manager;
 mod parse;
 mod server;
@@ -113,6 +115,14 @@ const TOOLS: &[Tool] = &[
         command: top::Args::command,
         run: top::run,
     },
+    Tool { name: "man", link: None, about: "Writes the man pages", command: man::Args::command, run: man::run },
+    Tool {
+        name: "install-links",
+        link: None,
+        about: "Makes links to this binary under the tools' own names",
+        command: install_links::Args::command,
+        run: install_links::run,
+    },
 ];
 
 type Run = fn(&Call) -> Result<ExitCode, Stop>;
@@ -165,12 +175,6 @@ fn tool_names() -> String {
     TOOLS.iter().map(|tool| tool.name).collect::<Vec<_>>().join(", ")
 }
 
-/// The whole command line: the server's flags, and the tools as commands below it.
-fn tree() -> Command {
-    let tools = TOOLS.iter().map(|tool| (tool.command)().name(tool.name).about(tool.about));
-    parse::named(server::command(), SERVER).subcommands(tools)
-}
-
 /// The version, and what else the binary can do.
 static VERSION_AND_TOOLS: LazyLock<String> =
     LazyLock::new(|| format!("{}\ntools: {}", env!("CARGO_PKG_VERSION"), tool_names()));
@@ -179,7 +183,7 @@ static VERSION_AND_TOOLS: LazyLock<String> =
 fn tools_help() -> String {
     let line = |tool: &Tool| {
         let link = tool.link.map(|link| format!(" (link: {link})")).unwrap_or_default();
-        format!("\n  {:<11} {}{link}", tool.name, tool.about)
+        format!("\n  {:<13} {}{link}", tool.name, tool.about)
     };
     let lines = TOOLS.iter().map(line);
     format!("Tools ({SERVER} <tool> --help):{}", lines.collect::<String>())
