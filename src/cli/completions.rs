@@ -1,9 +1,10 @@
 //! `completions`: scripts with which a shell completes the binary, its tools and their links.
 
+use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Command, Parser, ValueEnum};
+use clap::{Arg, Command, Parser, ValueEnum};
 use clap_complete::generate;
 
 use super::parse::{Call, Stop, parse};
@@ -81,7 +82,22 @@ impl Shell {
                 &format!("{}__subcmd__", name.replace('-', "__subcmd__")),
                 &format!("{}__subcmd__", name.replace('-', "__")),
             ),
-            Self::Zsh | Self::Fish => script,
+            Self::Zsh => script,
+            Self::Fish => script + &words_for_fish(name, &command),
         }
     }
+}
+
+/// The words that may stand as an argument, which clap forgets for fish.
+fn words_for_fish(name: &str, command: &Command) -> String {
+    let mut lines = String::new();
+    let tools =
+        command.get_subcommands().map(|tool| (tool, format!(" -n '__fish_seen_subcommand_from {}'", tool.get_name())));
+    for (command, condition) in std::iter::once((command, String::new())).chain(tools) {
+        for value in command.get_positionals().flat_map(Arg::get_possible_values) {
+            let help = value.get_help().map(|help| help.to_string().replace('\'', "\\'")).unwrap_or_default();
+            let _ = writeln!(lines, "complete -c {name}{condition} -f -a {} -d '{help}'", value.get_name());
+        }
+    }
+    lines
 }

@@ -124,6 +124,25 @@ fn bash_completes_tools_flags_and_links() {
 }
 
 #[test]
+fn fish_completes_tools_flags_and_links() {
+    if !is_there("fish") {
+        return;
+    }
+    for (line, answer) in [
+        ("kumo-server st", "stat\t"),
+        ("kumo-server --garbage-mem", "--garbage-mem-limit\t"),
+        ("kumo-server stat --ti", "--timeout\t"),
+        ("kumo-server ctl m full", "full-replace\t"),
+        ("kumostat hsch", "hscheck\t"),
+        ("kumo-manager --auto", "--auto-replace\t"),
+    ] {
+        let script = format!("'{}' completions fish | source; complete -C '{line}'", kumo_server().display());
+        let finished = Process::run(&Folder::new(), "fish".as_ref(), &["--no-config", "-c", &script]);
+        assert!(finished.status.success() && finished.stdout.starts_with(answer), "{line}: {finished:?}");
+    }
+}
+
+#[test]
 fn man_pages_have_every_tool_and_flag() {
     let folder = Folder::new();
     let dir = folder.join("man1");

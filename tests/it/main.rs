@@ -30,6 +30,7 @@ mod replicas;
 mod server_life;
 mod signals;
 mod stat;
+mod tools;
 mod top;
 mod two_managers;
 mod vectors;
