@@ -21,6 +21,7 @@ mod faults;
 mod gateway;
 mod gateway_faults;
 mod gateway_limits;
+mod gateway_reference;
 mod gateway_swaps;
 mod generated;
 mod harness;
