@@ -162,7 +162,7 @@ fn item_size(text: &str) -> Result<usize, String> {
 
 /// Runs a gateway until a signal ends it.
 pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
-    let args = Args::read(call)?;
+    let args: Args = parse(call, adjusted)?;
     let mut config = args.config(&system_resolver)?;
     let life = args.common.life(&call.program, &args.bounds);
     Ok(life::run(&life, async || {
@@ -185,7 +185,7 @@ impl life::Service for Gateway {
     }
 }
 
-/// The arguments, for help, completions and man page.
+/// The gateway's flags: those of every daemon, as far as they concern it.
 pub(super) fn command() -> Command {
     adjusted(Args::command())
 }
@@ -204,10 +204,6 @@ fn adjusted(command: Command) -> Command {
 }
 
 impl Args {
-    fn read(call: &Call) -> Result<Self, Stop> {
-        parse(call, adjusted)
-    }
-
     fn config(&self, resolver: Resolver) -> Result<Config, Stop> {
         let mut managers = vec![peer_address("-m", &self.manager1, MANAGER_PORT, resolver)?];
         if let Some(second) = &self.manager2 {
@@ -261,7 +257,7 @@ mod tests {
 
     fn config(line: &str) -> Result<Config, Stop> {
         let args = line.split_whitespace().map(Into::into).collect();
-        Args::read(&Call { program: "kumo-gateway".to_owned(), args })?.config(&system_resolver)
+        parse::<Args>(&Call { program: "kumo-gateway".to_owned(), args }, adjusted)?.config(&system_resolver)
     }
 
     #[test]

@@ -9,9 +9,11 @@
 )]
 
 mod bench;
+mod check;
 mod cli;
 mod client;
 mod cluster_command;
+mod crash_points;
 mod ctl;
 mod daemon;
 mod disk;
@@ -22,19 +24,26 @@ mod gateway_faults;
 mod gateway_limits;
 mod gateway_reference;
 mod gateway_swaps;
+mod generated;
 mod harness;
 mod hash;
 mod hostile;
+mod install_links;
 mod ipv6;
 mod layers;
+mod log;
 mod manager;
 mod manager_vectors;
+mod mergedb;
 mod outage;
 mod replace;
 mod replicas;
+mod restore;
 mod server_life;
 mod signals;
 mod stat;
+mod store_bounds;
+mod tools;
 mod top;
 mod two_managers;
 mod vectors;

@@ -3,7 +3,7 @@
 use crate::clock::{Clock, ClockTime};
 use crate::store::error::{Error, OpenError};
 use crate::store::newest::{Newest, is_low};
-use crate::store::tree::{self, MergeRow, Tally, Writer};
+use crate::store::tree::{self, MergeRow, Tally, Writer, side_path};
 use crate::wire::RecordValue;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,9 @@ impl Fresh {
     /// Begins a store in the file at `path`, which is empty or not there.
     pub fn create(path: &Path) -> Result<Self, OpenError> {
         let connection = tree::make(path, tree::random_id())?;
-        let writer = Writer::new(connection, Tally { redo_from: 1, clean: true, ..Tally::default() });
+        let tally = Tally { redo_from: 1, clean: true, ..Tally::default() };
+        let writer = Writer::new(connection, tally, side_path(path, "-wal"))
+            .map_err(|source| OpenError::Sqlite { path: path.to_path_buf(), source })?;
         let clock = Clock::with_time(0, || 0);
         Ok(Self { path: path.to_path_buf(), writer, clock, newest: Newest::default(), low_seconds: 0 })
     }
@@ -47,7 +49,7 @@ impl Fresh {
         let seal = writer.seal(|tally| {
             (tally.clock, tally.newest, tally.low_seconds) = (clock.peek(), newest, low_seconds);
         });
-        seal.and_then(|()| writer.close()).map_err(Error::failed)?;
+        seal.and_then(|()| writer.close(true)).map_err(Error::failed)?;
         File::open(&path).and_then(|file| file.sync_all()).map_err(Error::failed)
     }
 }

@@ -4,6 +4,7 @@ use super::Tally;
 use crate::store::error::OpenError;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
+use std::fmt::Write;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -154,7 +155,13 @@ pub(in crate::store) fn open(path: &Path, wal_bytes: u64) -> Result<(Connection,
     let connection = Connection::open_with_flags(path, flags).map_err(refused)?;
     let limit = i64::try_from(wal_bytes).unwrap_or(i64::MAX);
     settle(&connection, WRITER_CACHE_KIB).map_err(refused)?;
-    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", (), |row| row.get(0)).map_err(refused)?;
+    // A new store and a backup are not in this mode yet. The switch goes through a rollback journal, which is only safe
+    // from a loss of power with FULL.
+    let mode: String = connection
+        .execute_batch("PRAGMA synchronous = FULL")
+        .and_then(|()| connection.query_row("PRAGMA journal_mode = WAL", (), |row| row.get(0)))
+        .map_err(refused)?;
+    connection.execute_batch("PRAGMA synchronous = NORMAL").map_err(refused)?;
     if mode != "wal" {
         let what = format!("on a file system without write-ahead logging (journal mode {mode})");
         return Err(OpenError::Foreign { path: path.to_path_buf(), what });
@@ -215,6 +222,8 @@ pub(in crate::store) fn open_reader(path: &Path, sharing: usize) -> rusqlite::Re
     let share = READERS_CACHE_KIB / i64::try_from(sharing.max(1)).unwrap_or(1);
     settle(&connection, share.max(256))?;
     connection.execute_batch("PRAGMA query_only = ON").or_else(ignore_rows)?;
+    // Checkpoints are the writer's, also when this one is the last to be closed.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(connection)
 }
 
@@ -245,7 +254,9 @@ fn unchanging_uri(path: &Path) -> String {
     for byte in path.as_os_str().as_encoded_bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
-            _ => uri.push_str(&format!("%{byte:02X}")),
+            _ => {
+                let _ = write!(uri, "%{byte:02X}");
+            }
         }
     }
     uri + "?immutable=1"

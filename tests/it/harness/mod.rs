@@ -28,9 +28,9 @@ pub(crate) fn kumo_server() -> PathBuf {
     env!("CARGO_BIN_EXE_kumo-server").into()
 }
 
-/// The daemon that only echoes; built with the examples, as `cargo test` does.
-pub(crate) fn echo_daemon() -> PathBuf {
-    let path = kumo_server().with_file_name("examples").join("echo_daemon");
+/// A program that only tests use; built with the examples, as `cargo test` does.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let path = kumo_server().with_file_name("examples").join(name);
     assert!(path.exists(), "{} is missing: cargo build --examples", path.display());
     path
 }
