@@ -3,20 +3,25 @@
 //! Everything about flags ends here: the layers above receive resolved settings and know no flag's name.
 
 mod bench;
+mod check;
 mod cluster;
 mod common;
 mod completions;
 mod ctl;
 mod date;
 mod delete;
+mod gateway;
 mod get;
 mod hash;
 mod historic;
 mod hosts;
 mod install_links;
+mod interrupt;
 mod man;
 mod manager;
+mod mergedb;
 mod parse;
+mod progress;
 mod server;
 mod set;
 mod space;
@@ -114,6 +119,34 @@ const TOOLS: &[Tool] = &[
         about: "Shows all servers on a live screen",
         command: top::Args::command,
         run: top::run,
+    },
+    Tool {
+        name: "mergedb",
+        link: Some("kumomergedb"),
+        about: "Merges stores, backups and files of 2010",
+        command: mergedb::MergeArgs::command,
+        run: mergedb::run,
+    },
+    Tool {
+        name: "restore",
+        link: None,
+        about: "Makes a store from a backup",
+        command: mergedb::RestoreArgs::command,
+        run: mergedb::restore,
+    },
+    Tool {
+        name: "check",
+        link: None,
+        about: "Says whether a store or backup is whole",
+        command: check::Args::command,
+        run: check::run,
+    },
+    Tool {
+        name: "gateway",
+        link: Some("kumo-gateway"),
+        about: "Serves memcached clients from a cluster",
+        command: gateway::command,
+        run: gateway::run,
     },
     Tool { name: "man", link: None, about: "Writes the man pages", command: man::Args::command, run: man::run },
     Tool {

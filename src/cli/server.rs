@@ -20,6 +20,9 @@ use crate::store::{self, SweepPolicy, SyncMode};
 /// Least room of a redo log: below it, merging would never rest.
 const REDO_LIMIT_MIN: u64 = 16 << 20;
 
+/// Least bound of the write-ahead log: about what one transaction of a merge adds.
+const WAL_LIMIT_MIN: u64 = 4 << 20;
+
 /// The storage daemon of kumofs: keeps records, copies them, moves them when servers come and go.
 #[derive(Debug, Parser)]
 struct Args {
@@ -86,6 +89,10 @@ struct Args {
     #[arg(long, value_name = "MIB", default_value = "512", value_parser = mebibytes)]
     redo_limit: u64,
 
+    /// Room for the write-ahead log of the database
+    #[arg(long, value_name = "MIB", default_value = "64", value_parser = mebibytes)]
+    wal_limit: u64,
+
     #[command(flatten)]
     bounds: Bounds,
 }
@@ -102,7 +109,7 @@ enum Sync {
 pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
     let (life, mut config) = settings(call)?;
     Ok(life::run(&life, async || {
-        fit_connections(&mut config.limits);
+        fit_connections(&mut config.limits.connections);
         Ok(Server::start(config).await?)
     }))
 }
@@ -183,6 +190,13 @@ impl Args {
                 least >> 20
             )));
         }
+        if self.wal_limit < WAL_LIMIT_MIN {
+            return Err(Stop::Usage(format!(
+                "--wal-limit {}: must be at least {} MiB",
+                self.wal_limit >> 20,
+                WAL_LIMIT_MIN >> 20
+            )));
+        }
         Ok(store::Options {
             sync: match self.sync {
                 Sync::Always => SyncMode::Always,
@@ -193,6 +207,7 @@ impl Args {
             write_threads: self.common.write_threads,
             cache_bytes: self.cache,
             redo_bytes: self.redo_limit,
+            wal_bytes: self.wal_limit,
             sweep: SweepPolicy {
                 min_age: self.garbage_min_time.min(self.garbage_max_time),
                 max_age: self.garbage_max_time,

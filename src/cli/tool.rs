@@ -173,6 +173,11 @@ pub(super) fn write_files(dir: &Path, files: impl IntoIterator<Item = (String, S
     show(paths.as_bytes())
 }
 
+/// What `--json` prints.
+pub(super) fn json_text(report: &impl serde::Serialize) -> Result<String, Stop> {
+    serde_json::to_string_pretty(report).map(|text| text + "\n").map_err(|error| Stop::Failed(error.to_string()))
+}
+
 /// The line for a key that is not there.
 pub(super) fn not_found(key: &[u8]) -> Stop {
     Stop::Failed(format!("{}: not found", key.escape_ascii()))

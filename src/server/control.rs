@@ -11,8 +11,8 @@ use crate::clock::unix_seconds;
 use crate::net::Reply;
 use crate::wire::method::{
     CONFIG_NODELAY, ErrorCode, FLAG_DIFFERENT, FLAG_INACTIVE, STATUS_CLOCKTIME, STATUS_DELETES, STATUS_FLAGS,
-    STATUS_GETS, STATUS_ITEMS, STATUS_JSON, STATUS_PID, STATUS_RHS, STATUS_SETS, STATUS_TIME, STATUS_UPTIME,
-    STATUS_VERSION, STATUS_WHS,
+    STATUS_GETS, STATUS_ITEMS, STATUS_JSON, STATUS_PID, STATUS_REMEMBERED, STATUS_RHS, STATUS_SETS, STATUS_TIME,
+    STATUS_UPTIME, STATUS_VERSION, STATUS_WHS,
 };
 use crate::wire::{pack, params};
 
@@ -40,6 +40,12 @@ pub(super) fn status(server: &Arc<Shared>, number: u32, reply: Reply) {
         STATUS_WHS => return reply.ok(|out| server.spaces().whs.seed().write(out)),
         STATUS_FLAGS => u64::from(flags(server)),
         STATUS_JSON => return full_status(server, reply),
+        STATUS_REMEMBERED => {
+            return reply.ok(|out| match server.memory.get() {
+                Some(spaces) => out.extend_from_slice(&spaces),
+                None => pack::nil(out),
+            });
+        }
         _ => return reply.ok(pack::nil),
     };
     reply.ok(|out| pack::uint(out, value));

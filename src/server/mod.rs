@@ -6,12 +6,14 @@ pub mod config;
 mod control;
 mod coordinate;
 mod dispatch;
+mod memory;
 mod network;
 mod order;
 mod rebalance;
 pub mod replace;
 mod state;
 pub mod stream;
+mod takeover;
 mod turns;
 mod work;
 

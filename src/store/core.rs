@@ -3,18 +3,18 @@
 use super::cache::Cache;
 use super::disk::Disk;
 use super::error::Error;
-use super::maintain::Request;
+use super::maintain::{Reply, Request};
 use super::options::Options;
 use super::redo::Redo;
 use super::throttle::{self, Throttle};
 use super::tree::Tally;
 use super::trouble::Trouble;
 use crate::clock::Clock;
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use parking_lot::{Condvar, Mutex};
 use rusqlite::Connection;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Share of the cache that unmerged records may take, in quarters.
@@ -100,6 +100,8 @@ pub(super) struct Core {
     started: Instant,
     /// No new work is accepted.
     pub(super) closing: AtomicBool,
+    /// Since when.
+    closing_since: OnceLock<Instant>,
     /// The log thread may go.
     pub(super) stop_log: AtomicBool,
     /// The log thread is gone; changes with `sync_waiters` locked.
@@ -149,6 +151,7 @@ impl Core {
             last_write: AtomicU64::new(0),
             started: Instant::now(),
             closing: AtomicBool::new(false),
+            closing_since: OnceLock::new(),
             stop_log: AtomicBool::new(false),
             log_ended: AtomicBool::new(false),
             ended: AtomicBool::new(false),
@@ -215,6 +218,37 @@ impl Core {
         self.throttle.take(bytes, || self.started.elapsed())
     }
 
+    /// Accepts no new work from now on.
+    pub(super) fn begin_closing(&self) {
+        // Whoever sees that it closes must find since when.
+        self.closing_since.get_or_init(Instant::now);
+        self.closing.store(true, Ordering::Release);
+    }
+
+    /// Whether closing has merged for as long as it may.
+    pub(super) fn must_end(&self) -> bool {
+        self.closing_since.get().is_some_and(|since| since.elapsed() >= self.options.close_merge)
+    }
+
+    /// Asks the maintenance thread and waits for its answer.
+    pub(super) fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Error> {
+        let (reply, answer) = crossbeam_channel::bounded(1);
+        let (pause, mut request) = (Duration::from_millis(20), request(reply));
+        while let Err(error) = self.requests.send_timeout(request, pause) {
+            if self.ended.load(Ordering::Acquire) {
+                return Err(Error::Closed);
+            }
+            request = error.into_inner();
+        }
+        loop {
+            match answer.recv_timeout(pause) {
+                Ok(result) => return result,
+                Err(RecvTimeoutError::Timeout) if !self.ended.load(Ordering::Acquire) => {}
+                Err(_) => return Err(Error::Closed),
+            }
+        }
+    }
+
     /// Wakes the maintenance thread if it may be asleep.
     pub(super) fn kick(&self) {
         if !self.kicked.swap(true, Ordering::AcqRel) {
@@ -274,6 +308,9 @@ impl Core {
 
     /// Lends a reading connection; it is kept for the next time.
     pub(super) fn with_connection<R>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<R>) -> Result<R, Error> {
+        if self.closing.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
         let spare = self.spare.lock().pop();
         let connection = match spare {
             Some(connection) => connection,

@@ -164,7 +164,8 @@ impl Maintenance<'_> {
         }
     }
 
-    /// Merges everything written so far and lets go of the log that held it.
+    /// Merges everything written so far and lets go of the log that held it. [`Error::Closed`]: there was no time left for
+    /// all of it, and the log is synced.
     pub(super) fn flush(&self) -> Result<(), Error> {
         let core = self.core;
         let begun = Instant::now();
@@ -174,15 +175,13 @@ impl Maintenance<'_> {
             Ok(rows) => {
                 self.failed_at.set(None);
                 core.trouble.clear(Part::Merge);
-                if !core.redo.is_suspect() {
-                    core.trouble.clear(Part::Sync);
-                }
                 let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
                 core.figures.merges.fetch_add(1, Ordering::Relaxed);
                 core.figures.records.fetch_add(*rows, Ordering::Relaxed);
                 core.figures.micros.fetch_add(micros, Ordering::Relaxed);
                 tracing::debug!(rows, ms = micros / 1000, "merged");
             }
+            Err(Error::Closed) => {}
             Err(error) => {
                 self.failed_at.set(Some(Instant::now()));
                 core.trouble.note(Part::Merge, &error.to_string());
@@ -223,7 +222,7 @@ impl Maintenance<'_> {
                         std::thread::sleep(chunk_begun.elapsed().min(PAUSE_LIMIT));
                     }
                     chunk_begun = Instant::now();
-                    Ok(())
+                    Ok(!core.must_end())
                 },
             )
             .map_err(Error::failed)?;
@@ -231,6 +230,11 @@ impl Maintenance<'_> {
             core.figures.new_share.store(u32::try_from(share).unwrap_or(1000), Ordering::Relaxed);
         }
         core.publish(&self.tree.tally());
+        if moved.cut_short {
+            core.redo.write_all()?;
+            core.redo.sync()?;
+            return Err(Error::Closed);
+        }
         if suspect {
             self.seal(|_| ())?;
             core.redo.forgive(first);
@@ -320,9 +324,14 @@ impl Maintenance<'_> {
         }
     }
 
-    /// Merges all, notes that nothing is left in the log, and closes the tree.
+    /// Merges, notes that nothing is left in the log, and closes the tree. What there was no time for is in the log, and
+    /// the next start takes it from there.
     fn close(self) -> Result<(), Error> {
         let flushed = self.flush();
+        if flushed == Err(Error::Closed) {
+            tracing::info!(records = self.core.cache.dirty_count(), "closing with records left in the redo log");
+            return self.tree.close(false).map_err(Error::failed);
+        }
         if flushed.is_ok() && self.core.cache.dirty_count() == 0 {
             let number = self.core.redo.number();
             self.seal(|tally| {
@@ -332,7 +341,7 @@ impl Maintenance<'_> {
             self.core.redo.finish();
             self.checkpoint(true)?;
         }
-        let closed = self.tree.close().map_err(Error::failed);
+        let closed = self.tree.close(true).map_err(Error::failed);
         flushed.and(closed)
     }
 }

@@ -66,6 +66,8 @@ pub(super) struct Moved {
     pub(super) rows: u64,
     /// Of those, the keys that had no row before.
     pub(super) new: u64,
+    /// It was told to stop before its end.
+    pub(super) cut_short: bool,
 }
 
 /// Where records are merged from and to.
@@ -78,7 +80,7 @@ pub(super) struct Merge<'a> {
 impl Merge<'_> {
     /// Merges all records that are dirty now, in the tree's order and in short transactions. `next_seq` tells the log's
     /// next sequence number; `between` is called after each transaction with
-    /// the numbers of records done and left.
+    /// the numbers of records done and left, and says whether to go on.
     ///
     /// `before_commit` hears how many rows of `twin` there will be and the newest sequence number among the rows; it may
     /// still refuse.
@@ -86,7 +88,7 @@ impl Merge<'_> {
         &self,
         next_seq: impl Fn() -> u64,
         before_commit: impl Fn(u64, u64) -> io::Result<()>,
-        mut between: impl FnMut(usize, usize) -> rusqlite::Result<()>,
+        mut between: impl FnMut(usize, usize) -> rusqlite::Result<bool>,
     ) -> rusqlite::Result<Moved> {
         let dirty = self.cache.collect(next_seq);
         let mut rest = &dirty[..];
@@ -102,9 +104,12 @@ impl Merge<'_> {
             }
             self.mark(&chunk, &mut moved);
             rest = rest.get(covered..).unwrap_or_default();
-            if let Err(error) = between(dirty.len() - rest.len(), rest.len()) {
+            let go_on = between(dirty.len() - rest.len(), rest.len());
+            if !matches!(go_on, Ok(true)) {
                 self.cache.uncollect(rest);
-                return Err(error);
+                moved.cut_short = !rest.is_empty();
+                go_on?;
+                break;
             }
         }
         if !self.cache.all_listed() {

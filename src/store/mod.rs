@@ -13,6 +13,7 @@ mod batch;
 mod cache;
 mod core;
 mod disk;
+mod ending;
 mod error;
 mod guard;
 mod lock;
@@ -23,6 +24,7 @@ mod open;
 mod options;
 mod pool;
 mod redo;
+pub mod rest;
 mod scan;
 mod status;
 mod sweep;
@@ -45,9 +47,9 @@ pub use write::{Outcome, OwnedWrite, Write};
 use self::core::Core;
 use crate::clock::Clock;
 use crate::wire::{RecordKey, RecordValue};
-use crossbeam_channel::{RecvTimeoutError, TrySendError};
+use crossbeam_channel::{Sender, TrySendError};
+use ending::Ending;
 use maintain::Request;
-use open::Running;
 use parking_lot::Mutex;
 use pool::Job;
 use std::path::Path;
@@ -58,7 +60,8 @@ use std::time::Duration;
 /// Unmerged records up to which [`Store::count`] merges to be exact.
 const COUNT_MERGE: u64 = 100_000;
 
-/// A store that is open. Clones are the same store; it is closed by [`Store::close`] or with the last of them.
+/// A store that is open. Clones are the same store; it is closed by [`Store::close`] or with the last of them, wherever
+/// that is dropped.
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
@@ -66,17 +69,10 @@ pub struct Store {
 
 struct Inner {
     core: Arc<Core>,
-    reads: open::Pool<ReadJob>,
-    writes: open::Pool<WriteJob>,
+    reads: Sender<Job<ReadJob>>,
+    writes: Sender<Job<WriteJob>>,
     /// What is left to be ended; taken by whoever closes.
     ending: Mutex<Option<Ending>>,
-}
-
-struct Ending {
-    pools: Vec<std::thread::JoinHandle<()>>,
-    log: std::thread::JoinHandle<()>,
-    maintenance: std::thread::JoinHandle<()>,
-    lock: lock::OwnerLock,
 }
 
 impl Store {
@@ -86,10 +82,9 @@ impl Store {
         open::open(options, Arc::new(disk::RealDisk), clock)
     }
 
-    fn running(running: Running) -> Self {
-        let Running { core, reads, writes, pools, log, maintenance, lock } = running;
-        let ending = Mutex::new(Some(Ending { pools, log, maintenance, lock }));
-        Self { inner: Arc::new(Inner { core, reads, writes, ending }) }
+    fn running(ending: Ending) -> Self {
+        let (core, reads, writes) = (ending.core.clone(), ending.reads.jobs.clone(), ending.writes.jobs.clone());
+        Self { inner: Arc::new(Inner { core, reads, writes, ending: Mutex::new(Some(ending)) }) }
     }
 
     /// Shows the record to `see` if memory knows it: its value or tombstone, or that there is none.
@@ -121,7 +116,7 @@ impl Store {
     pub fn submit_read(&self, job: ReadJob) {
         if !self.inner.core.closing.load(Ordering::Acquire) {
             // If all threads are gone the job is dropped, which answers it.
-            let _ = self.inner.reads.jobs.send(Job::Do(job));
+            let _ = self.inner.reads.send(Job::Do(job));
         }
     }
 
@@ -130,7 +125,7 @@ impl Store {
         if self.inner.core.closing.load(Ordering::Acquire) {
             return Ok(());
         }
-        match self.inner.reads.jobs.try_send(Job::Do(job)) {
+        match self.inner.reads.try_send(Job::Do(job)) {
             Err(TrySendError::Full(Job::Do(job))) => Err(job),
             _ => Ok(()),
         }
@@ -152,7 +147,7 @@ impl Store {
     /// As [`Store::write`], for a job that [`Store::try_write`] gave back.
     pub fn submit_write(&self, job: WriteJob) {
         if !self.inner.core.closing.load(Ordering::Acquire) {
-            let _ = self.inner.writes.jobs.send(Job::Do(job));
+            let _ = self.inner.writes.send(Job::Do(job));
         }
     }
 
@@ -161,7 +156,7 @@ impl Store {
         if self.inner.core.closing.load(Ordering::Acquire) {
             return Ok(());
         }
-        match self.inner.writes.jobs.try_send(Job::Do(job)) {
+        match self.inner.writes.try_send(Job::Do(job)) {
             Err(TrySendError::Full(Job::Do(job))) => Err(job),
             _ => Ok(()),
         }
@@ -182,9 +177,6 @@ impl Store {
     /// Each record that was there before a [`Store::flush`] before the first call, and still is, comes exactly once,
     /// with its value of now. Of those written later, some come.
     pub fn scan(&self, from: Position, max_rows: usize, max_bytes: usize) -> Result<ScanBatch, Error> {
-        if self.inner.core.closing.load(Ordering::Acquire) {
-            return Err(Error::Closed);
-        }
         scan::scan(&self.inner.core, from, max_rows, max_bytes, |_| true)
     }
 
@@ -197,9 +189,6 @@ impl Store {
         max_bytes: usize,
         wants: impl Fn(u64) -> bool,
     ) -> Result<ScanBatch, Error> {
-        if self.inner.core.closing.load(Ordering::Acquire) {
-            return Err(Error::Closed);
-        }
         scan::scan(&self.inner.core, from, max_rows, max_bytes, wants)
     }
 
@@ -256,10 +245,12 @@ impl Store {
         self.ask(|reply| Request::PutState { name, value, reply })
     }
 
-    /// Finishes what is queued, merges everything, and closes. Later calls of anything get [`Error::Closed`], later
+    /// Finishes what is queued, merges, and closes. What cannot be merged within [`Options::close_merge`] stays in the
+    /// redo log, synced, and the next start takes it from there. Later calls of anything get [`Error::Closed`], later
     /// calls of this do nothing. Must not be called from a callback.
     pub fn close(&self) -> Result<(), Error> {
-        self.inner.close()
+        let ending = self.inner.ending.lock().take();
+        ending.map_or(Ok(()), Ending::run)
     }
 
     /// Ends all threads and leaves the files as a kill would.
@@ -268,7 +259,7 @@ impl Store {
         let core = &self.inner.core;
         core.crashed.store(true, Ordering::Release);
         core.kick();
-        let _ = self.inner.close();
+        let _ = self.close();
     }
 
     /// Asks the maintenance thread and waits for its answer.
@@ -276,57 +267,14 @@ impl Store {
         if self.inner.core.closing.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
-        self.inner.ask(request)
-    }
-}
-
-impl Inner {
-    fn ask<T>(&self, request: impl FnOnce(maintain::Reply<T>) -> Request) -> Result<T, Error> {
-        let (reply, answer) = crossbeam_channel::bounded(1);
-        let (pause, mut request) = (Duration::from_millis(20), request(reply));
-        while let Err(error) = self.core.requests.send_timeout(request, pause) {
-            if self.core.ended.load(Ordering::Acquire) {
-                return Err(Error::Closed);
-            }
-            request = error.into_inner();
-        }
-        loop {
-            match answer.recv_timeout(pause) {
-                Ok(result) => return result,
-                Err(RecvTimeoutError::Timeout) if !self.core.ended.load(Ordering::Acquire) => {}
-                Err(_) => return Err(Error::Closed),
-            }
-        }
-    }
-
-    fn close(&self) -> Result<(), Error> {
-        let Some(ending) = self.ending.lock().take() else { return Ok(()) };
-        self.core.closing.store(true, Ordering::Release);
-        for _ in 0..self.reads.threads {
-            let _ = self.reads.jobs.send(Job::Stop);
-        }
-        for _ in 0..self.writes.threads {
-            let _ = self.writes.jobs.send(Job::Stop);
-        }
-        for thread in ending.pools {
-            // A thread that panicked has ended the process.
-            let _ = thread.join();
-        }
-        self.core.stop_log.store(true, Ordering::Release);
-        self.core.sync_signal.raise();
-        let _ = ending.log.join();
-        self.core.drop_connections();
-        let result = self.ask(Request::Close);
-        let _ = ending.maintenance.join();
-        drop(ending.lock);
-        result
+        self.inner.core.ask(request)
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if let Err(error) = self.close() {
-            tracing::error!(%error, "closing the store failed; the redo log keeps what is not merged");
+        if let Some(ending) = self.ending.get_mut().take() {
+            ending.run_anywhere();
         }
     }
 }

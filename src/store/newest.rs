@@ -20,6 +20,7 @@ const HIGH_CLOCK: u32 = 1 << 22;
 /// clocks    any           <= older             <= newer
 /// ```
 ///
+/// While `floor` is 0 there is no first window, and the second begins with second 0.
 /// The windows move on by themselves, so that a counter that has wrapped is forgotten after some seconds.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(super) struct Newest {
@@ -49,6 +50,10 @@ impl Newest {
     pub(super) fn all_before(self, time: ClockTime, low_seconds: u32) -> bool {
         let seconds = u64::from(time.seconds());
         let far_after = |other: u32| seconds >= u64::from(other) + FAR_SECONDS;
+        // Near the end of the seconds the first ones come after them, in the year 2106.
+        if seconds + FAR_SECONDS > u64::from(u32::MAX) {
+            return false;
+        }
         if far_after(self.latest) {
             return true;
         }
@@ -63,7 +68,8 @@ impl Newest {
     pub(super) fn include(&mut self, time: ClockTime) {
         let (seconds, clock) = (time.seconds(), time.clock());
         if u64::from(seconds) > u64::from(self.middle) + FAR_SECONDS && seconds > self.latest {
-            (self.floor, self.older) = (self.middle, self.newer);
+            // A floor of 0 is none.
+            (self.floor, self.older) = (self.middle.max(1), self.newer);
             (self.middle, self.newer, self.latest) = (self.latest, clock, seconds);
         } else if seconds > self.middle {
             self.newer = self.newer.max(clock);
@@ -87,10 +93,12 @@ mod tests {
 
     fn time() -> impl Strategy<Value = ClockTime> {
         let clock = prop_oneof![0..40_u32, 1000..1100_u32, 4_194_290..4_194_320_u32, u32::MAX - 40..=u32::MAX];
-        (0..40_u32, clock).prop_map(|(seconds, clock)| ClockTime::new(seconds, clock))
+        let seconds = prop_oneof![4 => 0..40_u32, 2 => 0..9_u32, 1 => u32::MAX - 9..=u32::MAX];
+        (seconds, clock).prop_map(|(seconds, clock)| ClockTime::new(seconds, clock))
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
         #[test]
         fn what_is_called_later_is_later(
             stored in proptest::collection::vec(time(), 0..20), half in 0..20_usize, new in time(),
@@ -109,6 +117,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_first_seconds_and_the_last_are_not_forgotten() {
+        let mut newest = Newest::default();
+        newest.include(ClockTime::new(0, 5000));
+        newest.include(ClockTime::new(6, 2000));
+        let new = ClockTime::new(2, 3000);
+        assert!(!ClockTime::new(0, 5000).is_before(new) && !newest.all_before(new, 0));
+        assert!(!newest.all_before(ClockTime::new(u32::MAX, 3000), 0), "a second before second 0");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::Store;
 use super::cache::{Before, Cache, Change, Stored};
 use super::core::{Core, Parts};
 use super::disk::Disk;
+use super::ending::Ending;
 use super::error::OpenError;
 use super::guard::AbortOnPanic;
 use super::lock::OwnerLock;
@@ -11,7 +12,7 @@ use super::merge::Merge;
 use super::options::Options;
 use super::pool::{Job, run_reads, run_writes};
 use super::redo::{Kind, ReadEntry, Redo, RedoOptions, recover};
-use super::tree::{self, Reader, Writer, directory};
+use super::tree::{self, Reader, Writer, directory, side_path};
 use super::trouble::Trouble;
 use super::{maintain, syncer};
 use crate::clock::{Clock, ClockTime};
@@ -21,25 +22,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-/// A pool's queue and threads.
+/// A pool's queue, and how many threads it has.
 pub(super) struct Pool<T> {
     pub(super) jobs: Sender<Job<T>>,
     pub(super) threads: usize,
 }
 
-/// Everything running.
-pub(super) struct Running {
-    pub(super) core: Arc<Core>,
-    pub(super) reads: Pool<super::ReadJob>,
-    pub(super) writes: Pool<super::WriteJob>,
-    pub(super) pools: Vec<JoinHandle<()>>,
-    pub(super) log: JoinHandle<()>,
-    pub(super) maintenance: JoinHandle<()>,
-    pub(super) lock: OwnerLock,
-}
-
 /// The file's own name: without symbolic links, whether it is there already or not.
-fn one_name(path: &Path) -> PathBuf {
+pub(super) fn one_name(path: &Path) -> PathBuf {
     let by_folder = || Some(std::fs::canonicalize(directory(path)).ok()?.join(path.file_name()?));
     std::fs::canonicalize(path).ok().or_else(by_folder).unwrap_or_else(|| path.to_path_buf())
 }
@@ -56,7 +46,8 @@ pub(super) fn open(
     options.path = one_name(&options.path);
     let lock = OwnerLock::take(&options.path)?;
     let (connection, store_id, tally) = tree::open(&options.path, options.wal_bytes)?;
-    let tree = Writer::new(connection, tally);
+    let tree = Writer::new(connection, tally, side_path(&options.path, "-wal"))
+        .map_err(|source| OpenError::Sqlite { path: options.path.clone(), source })?;
     let clock = clock(tally.clock);
     let stored = Stored { items: tally.rows, newest: tally.newest, low_seconds: tally.low_seconds };
     let mut replay = Replay {
@@ -120,14 +111,14 @@ impl Replay<'_> {
             // A log made under a larger limit: what does not fit goes to the tree at once.
             let merge = Merge { cache: &self.cache, tree: self.tree, disk: self.disk };
             merge
-                .run(|| entry.sequence + 1, |_, _| Ok(()), |_, _| Ok(()))
+                .run(|| entry.sequence + 1, |_, _| Ok(()), |_, _| Ok(true))
                 .map_err(|source| OpenError::Sqlite { path: self.path.to_path_buf(), source })?;
         }
         Ok(())
     }
 }
 
-fn start(core: Core, tree: Writer, lock: OwnerLock) -> Result<Running, OpenError> {
+fn start(core: Core, tree: Writer, lock: OwnerLock) -> Result<Ending, OpenError> {
     let core = Arc::new(core);
     let options = &core.options;
     let (reads, read_jobs) = crossbeam_channel::bounded(options.queue_jobs);
@@ -141,7 +132,7 @@ fn start(core: Core, tree: Writer, lock: OwnerLock) -> Result<Running, OpenError
     }
     let log = thread(&core, "store-log".to_owned(), syncer::run)?;
     let maintenance = thread(&core, "store-merge".to_owned(), move |core| maintain::run(core, tree))?;
-    Ok(Running {
+    Ok(Ending {
         reads: Pool { jobs: reads, threads: options.read_threads },
         writes: Pool { jobs: writes, threads: options.write_threads },
         core,

@@ -59,6 +59,8 @@ pub struct Options {
     pub redo_bytes: u64,
     /// Bytes the main tree's write-ahead log may reach before a merge pauses to checkpoint it.
     pub wal_bytes: u64,
+    /// How long closing may merge; what is left then stays in the redo log.
+    pub close_merge: Duration,
     /// When tombstones go.
     pub sweep: SweepPolicy,
     /// Jobs that may wait in front of each pool.
@@ -76,6 +78,7 @@ impl Options {
             cache_bytes: 512 << 20,
             redo_bytes: 512 << 20,
             wal_bytes: 64 << 20,
+            close_merge: Duration::from_secs(3),
             sweep: SweepPolicy::default(),
             queue_jobs: 1024,
         }

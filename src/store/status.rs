@@ -28,6 +28,8 @@ pub struct Status {
     pub tree_bytes: u64,
     /// Bytes of the main tree's write-ahead log.
     pub wal_bytes: u64,
+    /// What `wal_bytes` may be, one transaction aside.
+    pub wal_limit: u64,
     /// Tombstones in the main tree.
     pub tombstones: u64,
     /// Bytes of their keys and eight for each.
@@ -65,6 +67,7 @@ pub(super) fn status(core: &Core) -> Status {
         redo_limit: core.options.redo_bytes,
         tree_bytes: size(""),
         wal_bytes: size("-wal"),
+        wal_limit: core.options.wal_bytes,
         tombstones: core.tombstones.load(Ordering::Relaxed),
         tombstone_bytes: core.tombstone_bytes.load(Ordering::Relaxed),
         twins: core.twins.load(Ordering::Relaxed),

@@ -156,8 +156,10 @@ pub const STATUS_RHS: u32 = 9;
 pub const STATUS_WHS: u32 = 10;
 /// Number of `GetStatus` for flags: what a server is busy with; of a manager, what its servers are.
 pub const STATUS_FLAGS: u32 = 11;
-/// Number of `GetStatus` of our own: everything there is to know, as JSON.
+/// Number of `GetStatus`, ours, for everything there is to know, as JSON.
 pub const STATUS_JSON: u32 = 1000;
+/// Number of `GetStatus`, ours, for `[whs, rhs]` as a server last held them, before its restart if need be; else nil.
+pub const STATUS_REMEMBERED: u32 = 1001;
 /// Number of `SetConfig` for `TCP_NODELAY` on all connections.
 pub const CONFIG_NODELAY: u32 = 0;
 /// Flag: the server is not active in the hash space for writing.

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
-use crate::harness::{Folder, Port, Process, echo_daemon, wait_until};
+use crate::harness::{Folder, Port, Process, example, wait_until};
 
 /// A daemon that has detached; killed when dropped.
 struct Detached(Pid);
@@ -38,7 +38,7 @@ fn answers(port: &Port) -> bool {
 fn it_serves_once_the_launcher_has_ended_and_leaves_nothing_behind() {
     let (folder, port) = (Folder::new(), Port::reserve());
     // Pipes, which `output` reads to their end: the daemon must not hold them open.
-    let launched = Command::new(echo_daemon())
+    let launched = Command::new(example("echo_daemon"))
         .args([&port.address().to_string(), "-d", "pid", "-o", "log"])
         .current_dir(folder.path())
         .output()
@@ -57,7 +57,7 @@ fn it_serves_once_the_launcher_has_ended_and_leaves_nothing_behind() {
 #[test]
 fn without_a_log_file_the_log_goes_where_stdout_was_redirected_to() {
     let (folder, port) = (Folder::new(), Port::reserve());
-    let launched = Process::run(&folder, &echo_daemon(), &[&port.address().to_string(), "-d", "pid"]);
+    let launched = Process::run(&folder, &example("echo_daemon"), &[&port.address().to_string(), "-d", "pid"]);
     assert_eq!(launched.status.code(), Some(0));
     let _daemon = Detached::named_by(&folder);
     assert!(answers(&port));
@@ -67,7 +67,7 @@ fn without_a_log_file_the_log_goes_where_stdout_was_redirected_to() {
 #[test]
 fn a_log_that_was_sent_to_stdout_stays_there_even_in_a_pipe() {
     let (folder, port) = (Folder::new(), Port::reserve());
-    let mut launcher = Command::new(echo_daemon())
+    let mut launcher = Command::new(example("echo_daemon"))
         .args([&port.address().to_string(), "-d", "pid", "--keep-stdout"])
         .current_dir(folder.path())
         .stdout(Stdio::piped())
@@ -92,7 +92,7 @@ fn a_failure_at_the_start_is_one_line_and_no_pid_file() {
     let _taken = std::net::TcpListener::bind(port.address()).expect("a listener");
     let address = port.address().to_string();
     for args in [&[&*address][..], &[&*address, "-d", "pid"]] {
-        let finished = Process::run(&folder, &echo_daemon(), &[args, &["-o", "log"]].concat());
+        let finished = Process::run(&folder, &example("echo_daemon"), &[args, &["-o", "log"]].concat());
         assert_eq!(finished.status.code(), Some(1), "{finished:?}");
         let line = format!("echo: cannot listen on {address}: Address already in use (os error 98)\n");
         assert_eq!((finished.stderr, finished.stdout.as_str()), (line, ""));
@@ -109,7 +109,7 @@ fn what_cannot_be_written_is_named() {
         (["-d", "/nowhere/pid", "-o", "log"], "echo: cannot write the pid file '/nowhere/pid': No such file"),
         (["-d", "pid", "-o", "/nowhere/log"], "echo: cannot open the log file '/nowhere/log': No such file"),
     ] {
-        let finished = Process::run(&folder, &echo_daemon(), &[&[&*address][..], &args].concat());
+        let finished = Process::run(&folder, &example("echo_daemon"), &[&[&*address][..], &args].concat());
         assert_eq!(finished.status.code(), Some(1), "{finished:?}");
         assert!(finished.stderr.starts_with(start) && finished.stderr.lines().count() == 1, "{finished:?}");
         assert!(!folder.join("pid").exists());
@@ -119,7 +119,7 @@ fn what_cannot_be_written_is_named() {
 #[test]
 fn a_daemon_that_dies_unheard_is_a_failure() {
     let (folder, port) = (Folder::new(), Port::reserve());
-    let finished = Process::run(&folder, &echo_daemon(), &[&port.address().to_string(), "-d", "pid", "--die"]);
+    let finished = Process::run(&folder, &example("echo_daemon"), &[&port.address().to_string(), "-d", "pid", "--die"]);
     assert_eq!(finished.status.code(), Some(1), "{finished:?}");
     assert_eq!(finished.stderr, "echo: the daemon was killed before it was ready\n");
     // Its pid file remains, names nobody, and is in nobody's way.
@@ -127,7 +127,8 @@ fn a_daemon_that_dies_unheard_is_a_failure() {
         let pid = folder.read("pid").trim().parse().ok().and_then(Pid::from_raw).expect("a pid file");
         test_kill_process(pid).is_err() || is_zombie(pid)
     });
-    let again = Process::run(&folder, &echo_daemon(), &[&port.address().to_string(), "-d", "pid", "-o", "log"]);
+    let again =
+        Process::run(&folder, &example("echo_daemon"), &[&port.address().to_string(), "-d", "pid", "-o", "log"]);
     let _daemon = Detached::named_by(&folder);
     assert_eq!(again.status.code(), Some(0), "{again:?}");
     assert!(answers(&port));
@@ -143,8 +144,11 @@ fn is_zombie(pid: Pid) -> bool {
 #[test]
 fn a_panic_at_the_start_is_told_and_logged() {
     let (folder, port) = (Folder::new(), Port::reserve());
-    let finished =
-        Process::run(&folder, &echo_daemon(), &[&port.address().to_string(), "-d", "pid", "-o", "log", "--panic"]);
+    let finished = Process::run(
+        &folder,
+        &example("echo_daemon"),
+        &[&port.address().to_string(), "-d", "pid", "-o", "log", "--panic"],
+    );
     assert_eq!(finished.status.code(), Some(1), "{finished:?}");
     assert!(finished.stderr.contains("asked to"), "{finished:?}");
     assert!(folder.read("log").contains("ERROR panic: asked to location=\"tests/it/echo_daemon.rs:"));
@@ -154,10 +158,12 @@ fn a_panic_at_the_start_is_told_and_logged() {
 #[test]
 fn a_second_daemon_on_the_same_pid_file_is_refused() {
     let (folder, port, other) = (Folder::new(), Port::reserve(), Port::reserve());
-    let first = Process::run(&folder, &echo_daemon(), &[&port.address().to_string(), "-d", "pid", "-o", "log"]);
+    let first =
+        Process::run(&folder, &example("echo_daemon"), &[&port.address().to_string(), "-d", "pid", "-o", "log"]);
     assert_eq!(first.status.code(), Some(0), "{first:?}");
     let daemon = Detached::named_by(&folder);
-    let second = Process::run(&folder, &echo_daemon(), &[&other.address().to_string(), "-d", "pid", "-o", "log2"]);
+    let second =
+        Process::run(&folder, &example("echo_daemon"), &[&other.address().to_string(), "-d", "pid", "-o", "log2"]);
     assert_eq!(second.status.code(), Some(1));
     let pid = daemon.0.as_raw_nonzero();
     assert_eq!(second.stderr, format!("echo: the pid file 'pid' is that of the running process {pid}\n"));

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use rustix::process::Signal;
 
-use crate::harness::{Folder, PATIENCE, Port, Process, echo_daemon, wait_for, wait_until};
+use crate::harness::{Folder, PATIENCE, Port, Process, example, wait_for, wait_until};
 
 /// A running daemon and a connection to it.
 struct Scene {
@@ -19,7 +19,8 @@ struct Scene {
 impl Scene {
     fn start() -> Self {
         let (folder, port) = (Folder::new(), Port::reserve());
-        let daemon = Process::spawn(&folder, "daemon", &echo_daemon(), &[&port.address().to_string(), "-o", "log"]);
+        let daemon =
+            Process::spawn(&folder, "daemon", &example("echo_daemon"), &[&port.address().to_string(), "-o", "log"]);
         let socket = wait_for("the daemon listens", || TcpStream::connect(port.address()).ok());
         socket.set_read_timeout(Some(PATIENCE)).expect("a time-out");
         let mut scene = Self { folder, port, daemon, socket: BufReader::new(socket) };
@@ -89,7 +90,7 @@ fn a_second_signal_ends_at_once() {
 fn a_signal_during_the_start_ends_it() {
     let (folder, port) = (Folder::new(), Port::reserve());
     let args = [&*port.address().to_string(), "-o", "log", "--never"];
-    let daemon = Process::spawn(&folder, "daemon", &echo_daemon(), &args);
+    let daemon = Process::spawn(&folder, "daemon", &example("echo_daemon"), &args);
     // The runtime's threads are there a moment before its signal handlers; before those the signal kills.
     wait_until("signals are handled", || {
         let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid().as_raw_nonzero()));

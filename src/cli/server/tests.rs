@@ -49,7 +49,7 @@ fn defaults_are_the_originals() {
     let store = config.store;
     assert_eq!((store.path.to_str(), store.sync), (Some("/var/kumodb.tch"), SyncMode::Everysec));
     assert_eq!((store.write_threads, store.read_threads), (2, 4));
-    assert_eq!((store.cache_bytes, store.redo_bytes), (512 << 20, 512 << 20));
+    assert_eq!((store.cache_bytes, store.redo_bytes, store.wal_bytes), (512 << 20, 512 << 20, 64 << 20));
     assert_eq!(store.sweep.min_age, Duration::from_mins(1));
     assert_eq!(store.sweep.max_age, Duration::from_hours(1));
     assert_eq!(store.sweep.memory_limit, 2048 << 10);
@@ -83,7 +83,7 @@ fn the_manuals_command_lines_run_as_written() {
 fn every_flag_arrives() {
     let config = config(
         "-m mgr1:1 -p mgr2:2 -l svr1:3 -L 4 -f / -s x -S 5 -D 6 -M 7 -gN 8 -gX 9 -gS 10 -k 0.5 -Ys 3.0 -Yn 11 -Ci 1.5 \
-         -TW 12 -TR 13 -g bin.mpac --bind 0.0.0.0 --sync always --cache 14 --redo-limit 160 --max-message 15 \
+         -TW 12 -TR 13 -g bin.mpac --bind 0.0.0.0 --sync always --cache 14 --redo-limit 160 --wal-limit 19 --max-message 15 \
          --max-connections 17 --idle-timeout 18",
     )
     .unwrap();
@@ -99,7 +99,8 @@ fn every_flag_arrives() {
     assert_eq!((config.limits.message, config.limits.connections), (15 << 20, 17));
     assert_eq!(config.limits.stalled, Duration::from_secs(18));
     let store = config.store;
-    assert_eq!((store.sync, store.cache_bytes, store.redo_bytes), (SyncMode::Always, 14 << 20, 160 << 20));
+    assert_eq!((store.sync, store.cache_bytes), (SyncMode::Always, 14 << 20));
+    assert_eq!((store.redo_bytes, store.wal_bytes), (160 << 20, 19 << 20));
     assert_eq!((store.write_threads, store.read_threads), (12, 13));
     assert_eq!((store.sweep.min_age.as_secs(), store.sweep.max_age.as_secs()), (8, 9));
     assert_eq!(store.sweep.memory_limit, 10 << 10);
@@ -155,6 +156,7 @@ fn mistakes_are_one_line_that_names_flag_and_value() {
         ("--sync never", usage("invalid value 'never' for '--sync <MODE>' [possible values: always, everysec, os]")),
         ("--max-message 2048", usage("--max-message 2048: must be from 1 to 1024 MiB")),
         ("--redo-limit 100", usage("--redo-limit 100: must be at least 128 MiB, twice --max-message")),
+        ("--wal-limit 3", usage("--wal-limit 3: must be at least 4 MiB")),
         ("extra", usage("unexpected argument 'extra' found")),
         ("-p nowhere", Stop::Failed("-p nowhere: cannot resolve host 'nowhere': no such name".to_owned())),
         ("-f /nowhere", Stop::Failed("-f /nowhere: not a directory".to_owned())),

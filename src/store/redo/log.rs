@@ -362,6 +362,8 @@ impl Redo {
             self.writer.lock().unsynced.clear();
             self.synced.fetch_max(durable.wrapping_sub(1), Ordering::AcqRel);
             self.suspect.store(false, Ordering::Release);
+            // With the lock held: a sync that fails next must not find its own note taken away.
+            self.options.trouble.clear(Part::Sync);
         }
     }
 

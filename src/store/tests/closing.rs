@@ -71,7 +71,8 @@ fn requests_that_nobody_takes_any_more_do_not_block_the_next() {
     let store = Bed::new().open();
     store.close().unwrap();
     // As if each had looked just before the end.
-    let asking = std::thread::spawn(move || (0..70).all(|_| store.inner.ask(Request::Flush) == Err(Error::Closed)));
+    let asking =
+        std::thread::spawn(move || (0..70).all(|_| store.inner.core.ask(Request::Flush) == Err(Error::Closed)));
     wait_until("all are answered", || asking.is_finished());
     assert!(asking.join().unwrap());
 }
@@ -96,4 +97,76 @@ fn a_kick_that_finds_the_inbox_full_does_not_deafen_the_merge() {
     });
     core.kick();
     wait_until("a kick is heard", || !core.kicked.load(std::sync::atomic::Ordering::Acquire));
+}
+
+#[test]
+fn after_the_end_everything_says_so() {
+    let store = Bed::new().open();
+    store.close().unwrap();
+    assert_eq!(store.state_get("name"), Err(Error::Closed));
+    assert_eq!(store.scan(crate::store::Position::default(), 1, 1).unwrap_err(), Error::Closed);
+    assert_eq!(store.flush(), Err(Error::Closed));
+}
+
+#[test]
+fn the_last_handle_may_go_in_a_callback() {
+    for sync in [SyncMode::Always, SyncMode::Everysec] {
+        let mut bed = Bed::new();
+        bed.options.sync = sync;
+        let store = bed.open();
+        set(&store, &key(1), "x");
+        let (release, gate) = std::sync::mpsc::channel::<()>();
+        let raw = key(2);
+        let mut batch = store.batch();
+        assert!(matches!(
+            batch.apply(&Write::Set { key: RecordKey::new(&raw).unwrap(), body: b"\0\0y" }),
+            Applied::Done(_)
+        ));
+        if sync == SyncMode::Always {
+            // On the log's thread.
+            let last = store.clone();
+            batch.commit(move |result| {
+                result.unwrap();
+                assert!(gate.recv().is_err());
+                drop(last);
+            });
+        } else {
+            batch.commit(Result::unwrap);
+            let last = store.clone();
+            store.read(vec![key(3).into()], move |values| {
+                values.unwrap();
+                assert!(gate.recv().is_err());
+                drop(last);
+            });
+        }
+        drop(store);
+        drop(release);
+        wait_until("the store is closed", || match bed.try_open() {
+            Ok(store) => data(&store, &raw).as_deref() == Some("y"),
+            Err(error) => {
+                assert!(matches!(error, crate::store::OpenError::Locked { .. }), "{error}");
+                false
+            }
+        });
+    }
+}
+
+#[test]
+fn closing_takes_no_longer_than_it_may_and_loses_nothing() {
+    let mut bed = Bed::new();
+    bed.options.close_merge = Duration::ZERO;
+    let store = bed.open();
+    for number in 0..5000 {
+        set(&store, &key(number), "x");
+    }
+    store.close().unwrap();
+    assert!(bed.path("db.redo.1").exists(), "not merged");
+    let store = bed.open();
+    let left = store.status().dirty;
+    assert!((1..=5000).contains(&left), "{left}");
+    for number in 0..5000 {
+        assert_eq!(data(&store, &key(number)).as_deref(), Some("x"));
+    }
+    store.flush().unwrap();
+    assert_eq!(store.count(), 5000);
 }

@@ -14,13 +14,15 @@
 
 mod reader;
 mod schema;
+mod wal;
 mod writer;
 
 pub(super) use reader::{Reader, Row, get_state};
-pub(super) use schema::{directory, inspect, open, open_reader, side_path};
+pub(super) use schema::{directory, identity, inspect, make, open, open_at_rest, open_reader, random_id, side_path};
 pub(super) use writer::{MergeRow, Writer};
 
 use super::newest::Newest;
+use rusqlite::Connection;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use serde::{Deserialize, Serialize};
 
@@ -72,4 +74,10 @@ fn key_bound(raw: &[u8]) -> (i64, ToSqlOutput<'_>) {
     }
     let (rowid, key) = split_key(raw);
     (rowid, ToSqlOutput::Borrowed(ValueRef::Blob(key)))
+}
+
+/// Rolls back what a commit or rollback that failed has left open: it would keep the checkpoint waiting, and the next
+/// transaction from beginning.
+fn end_transaction(connection: &Connection) -> rusqlite::Result<()> {
+    if connection.is_autocommit() { Ok(()) } else { connection.execute_batch("ROLLBACK") }
 }

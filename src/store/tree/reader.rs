@@ -1,6 +1,6 @@
 //! Reading the tree: single records and bounded pieces of the whole.
 
-use super::{join_key, key_bound, split_key};
+use super::{end_transaction, join_key, key_bound, split_key};
 use rusqlite::{Connection, OptionalExtension, Statement};
 
 /// Unwanted rows that one step passes over at most, for each wanted one it may return: a step must stay short.
@@ -16,6 +16,7 @@ pub(in crate::store) struct Row {
 
 /// Prepared statements of a reading connection.
 pub(in crate::store) struct Reader<'c> {
+    connection: &'c Connection,
     begin: Statement<'c>,
     end: Statement<'c>,
     record: Statement<'c>,
@@ -27,6 +28,7 @@ pub(in crate::store) struct Reader<'c> {
 impl<'c> Reader<'c> {
     pub(in crate::store) fn new(connection: &'c Connection) -> rusqlite::Result<Self> {
         Ok(Self {
+            connection,
             begin: connection.prepare("BEGIN")?,
             end: connection.prepare("COMMIT")?,
             record: connection.prepare("SELECT key, value, generation FROM record WHERE hash = ?1")?,
@@ -44,12 +46,14 @@ impl<'c> Reader<'c> {
         &mut self,
         work: impl FnOnce(&mut Self) -> rusqlite::Result<R>,
     ) -> rusqlite::Result<R> {
+        end_transaction(self.connection)?;
         self.begin.execute(())?;
         let result = work(self);
-        let ended = self.end.execute(());
-        let result = result?;
-        ended?;
-        Ok(result)
+        if self.end.execute(()).is_err() {
+            // Nothing was written, so what was read is right. One that stays open is ended by the next call.
+            let _ = end_transaction(self.connection);
+        }
+        result
     }
 
     /// The record of a raw key, as raw value and generation. `twins` says whether there are any.

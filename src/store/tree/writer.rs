@@ -1,9 +1,11 @@
 //! Writing the tree: sorted rows in short transactions, checkpoints, state, and the oldest tombstones.
 
-use super::{Tally, join_key, key_bound, schema, split_key};
+use super::{Tally, end_transaction, join_key, key_bound, schema, split_key, wal};
 use crate::wire::RecordValue;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OptionalExtension};
 use std::cell::Cell;
+use std::path::PathBuf;
 
 /// A row to merge: a record's newest state.
 #[derive(Debug, Clone, Copy)]
@@ -28,11 +30,24 @@ pub(in crate::store) struct Tombstone {
 pub(in crate::store) struct Writer {
     connection: Connection,
     tally: Cell<Tally>,
+    /// The write-ahead log's file.
+    wal: PathBuf,
+    /// A write or sync has failed since the write-ahead log was last known to be with the kernel as it should: no sync
+    /// of it proves anything before it has been written anew.
+    suspect: Cell<bool>,
+    /// A checkpoint has ended before its end: what it copied is noted as done, and not synced.
+    half_copied: Cell<bool>,
 }
 
 impl Writer {
-    pub(in crate::store) fn new(connection: Connection, tally: Tally) -> Self {
-        Self { connection, tally: Cell::new(tally) }
+    /// Takes the connection of the tree whose write-ahead log is `wal`.
+    ///
+    /// That is written anew if there is one: who was killed may have met a sync that failed.
+    pub(in crate::store) fn new(connection: Connection, tally: Tally, wal: PathBuf) -> rusqlite::Result<Self> {
+        let (suspect, half_copied) = (Cell::new(true), Cell::new(false));
+        let this = Self { connection, tally: Cell::new(tally), wal, suspect, half_copied };
+        this.trust()?;
+        Ok(this)
     }
 
     /// What the tree knows of itself, as committed.
@@ -59,7 +74,26 @@ impl Writer {
             for row in rows {
                 existed(merge_row(connection, &mut tally, row)?);
             }
-            before_commit(&tally).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+            before_commit(&tally).map_err(failed)?;
+            put_tally(connection, &tally)
+        })?;
+        self.tally.set(tally);
+        Ok(())
+    }
+
+    /// Adds rows in one transaction, to a tree that has none of their keys.
+    pub(in crate::store) fn append<'a>(&self, rows: impl Iterator<Item = MergeRow<'a>>) -> rusqlite::Result<()> {
+        let mut tally = self.tally.get();
+        self.transaction(|connection| {
+            for row in rows {
+                let (rowid, key) = split_key(row.key);
+                let deleted = deleted_at(row.value);
+                if deleted.is_some() {
+                    remember(&mut tally, key);
+                }
+                insert(connection, &mut tally, (rowid, key), row, deleted)?;
+                tally.rows += 1;
+            }
             put_tally(connection, &tally)
         })?;
         self.tally.set(tally);
@@ -89,9 +123,22 @@ impl Writer {
     ///
     /// Returns false if readers kept it from finishing.
     pub(in crate::store) fn checkpoint(&self, truncate: bool) -> rusqlite::Result<bool> {
+        end_transaction(&self.connection)?;
+        self.trust()?;
         let mode = if truncate { "TRUNCATE" } else { "RESTART" };
-        let busy: i64 = self.connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), (), |row| row.get(0))?;
-        Ok(busy == 0)
+        let run = || {
+            self.connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), (), |row| {
+                let (busy, frames, copied): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                Ok((busy == 0, copied < frames))
+            })
+        };
+        let (finished, half_copied) = self.watch(run()).inspect_err(|error| {
+            if is_io(error) && self.half_copied.get() {
+                stop("a sync has failed after half a checkpoint");
+            }
+        })?;
+        self.half_copied.set(half_copied);
+        Ok(finished)
     }
 
     /// Up to `limit` tombstones deleted before `before`, oldest first, after the one at `after` (seconds and raw key).
@@ -136,28 +183,81 @@ impl Writer {
         Ok(u64::try_from(pages).unwrap_or(0))
     }
 
-    /// Closes the connection; SQLite deletes the write-ahead log then.
-    pub(in crate::store) fn close(self) -> rusqlite::Result<()> {
-        self.connection.close().map_err(|(_, error)| error)
+    /// Closes the connection. If `tidy`, and the write-ahead log can be trusted, SQLite copies it into the tree and deletes
+    /// it; otherwise the next start does.
+    pub(in crate::store) fn close(self, tidy: bool) -> rusqlite::Result<()> {
+        let trusted = self.trust();
+        if !tidy || trusted.is_err() {
+            self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        }
+        self.connection.close().map_err(|(_, error)| error)?;
+        trusted
+    }
+
+    /// Writes the write-ahead log anew if a write or a sync has failed.
+    ///
+    /// If the kernel has dropped some of it already the process ends: what is read would be wrong, and the next start
+    /// has what was durable, and the redo log for the rest.
+    fn trust(&self) -> rusqlite::Result<()> {
+        if !self.suspect.get() {
+            return Ok(());
+        }
+        let frames = self.wal_pages()?;
+        if frames > 0 && !wal::write_anew(&self.wal, frames).map_err(failed)? {
+            stop("the write-ahead log has lost what was written to it");
+        }
+        self.suspect.set(false);
+        Ok(())
+    }
+
+    /// Takes note of an I/O error, and looks at once whether anything was dropped. No transaction may be open.
+    fn watch<T>(&self, result: rusqlite::Result<T>) -> rusqlite::Result<T> {
+        if result.as_ref().is_err_and(is_io) {
+            self.suspect.set(true);
+            // While that fails it is tried again before whatever needs it.
+            let _ = self.trust();
+        }
+        result
     }
 
     fn durably(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> rusqlite::Result<()> {
+        self.trust()?;
+        end_transaction(&self.connection)?;
         self.connection.execute_batch("PRAGMA synchronous = FULL")?;
         let result = self.transaction(work);
-        self.connection.execute_batch("PRAGMA synchronous = NORMAL")?;
+        // Without it only more is synced than need be.
+        let _ = self.connection.execute_batch("PRAGMA synchronous = NORMAL");
         result
     }
 
     fn transaction(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<()>) -> rusqlite::Result<()> {
         let connection = &self.connection;
-        connection.prepare_cached("BEGIN IMMEDIATE")?.execute(())?;
-        let result = work(connection).and_then(|()| connection.prepare_cached("COMMIT")?.execute(()).map(drop));
-        if result.is_err() && !connection.is_autocommit() {
-            // A rollback that fails leaves the transaction to be rolled back by the next BEGIN's failure or by closing.
-            let _ = connection.execute_batch("ROLLBACK");
+        end_transaction(connection)?;
+        let result = connection
+            .prepare_cached("BEGIN IMMEDIATE")?
+            .execute(())
+            .and_then(|_| work(connection))
+            .and_then(|()| connection.prepare_cached("COMMIT")?.execute(()).map(drop));
+        if result.is_err() {
+            // One that fails is tried again before the next transaction.
+            let _ = end_transaction(connection);
         }
-        result
+        self.watch(result)
     }
+}
+
+fn failed(error: std::io::Error) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(error.into())
+}
+
+/// Whether the system has refused to read, write or sync, other than for want of space.
+fn is_io(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure)
+}
+
+fn stop(why: &str) -> ! {
+    tracing::error!("{why}: stopping the process; at the next start the redo log has what is missing");
+    std::process::abort();
 }
 
 fn gather(mut rows: rusqlite::Rows<'_>, found: &mut Vec<Tombstone>) -> rusqlite::Result<()> {
@@ -182,11 +282,8 @@ fn put_tally(connection: &Connection, tally: &Tally) -> rusqlite::Result<()> {
 /// A live record that stays live is by far the most frequent case: one statement, and the tombstone index is not touched.
 fn merge_row(connection: &Connection, tally: &mut Tally, row: MergeRow<'_>) -> rusqlite::Result<bool> {
     let (rowid, key) = split_key(row.key);
-    let bytes = key.len() as u64 + 8;
-    let deleted = RecordValue::new(row.value)
-        .ok()
-        .filter(RecordValue::is_tombstone)
-        .map(|tombstone| tombstone.clocktime().seconds());
+    let bytes = tombstone_bytes(key);
+    let deleted = deleted_at(row.value);
     let forget = |tally: &mut Tally| {
         tally.tombstones = tally.tombstones.saturating_sub(1);
         tally.tombstone_bytes = tally.tombstone_bytes.saturating_sub(bytes);
@@ -201,8 +298,7 @@ fn merge_row(connection: &Connection, tally: &mut Tally, row: MergeRow<'_>) -> r
     }
     let was_tombstone = update(connection, tally, (rowid, key), row, deleted)?;
     if deleted.is_some() && was_tombstone != Some(true) {
-        tally.tombstones += 1;
-        tally.tombstone_bytes += bytes;
+        remember(tally, key);
     }
     if let Some(was_tombstone) = was_tombstone {
         if was_tombstone && deleted.is_none() {
@@ -213,6 +309,23 @@ fn merge_row(connection: &Connection, tally: &mut Tally, row: MergeRow<'_>) -> r
     insert(connection, tally, (rowid, key), row, deleted)?;
     tally.rows += 1;
     Ok(false)
+}
+
+/// Unix seconds of the deletion that a tombstone stands for; `None` for a live value.
+fn deleted_at(value: &[u8]) -> Option<u32> {
+    let tombstone = RecordValue::new(value).ok().filter(RecordValue::is_tombstone)?;
+    Some(tombstone.clocktime().seconds())
+}
+
+/// What a tombstone counts with.
+fn tombstone_bytes(key: &[u8]) -> u64 {
+    key.len() as u64 + 8
+}
+
+/// Counts a tombstone.
+fn remember(tally: &mut Tally, key: &[u8]) {
+    tally.tombstones += 1;
+    tally.tombstone_bytes += tombstone_bytes(key);
 }
 
 /// Updates an existing row; says whether it was a tombstone, `None` if there is no such row.

@@ -2,6 +2,7 @@
 
 pub(crate) mod cluster;
 pub(crate) mod fake_server;
+pub(crate) mod gateway;
 pub(crate) mod manager;
 pub(crate) mod port;
 pub(crate) mod process;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub(crate) use fake_server::FakeServer;
+pub(crate) use gateway::Gateway;
 pub(crate) use manager::Manager;
 pub(crate) use port::Port;
 pub(crate) use process::{Finished, Process};
@@ -26,9 +28,9 @@ pub(crate) fn kumo_server() -> PathBuf {
     env!("CARGO_BIN_EXE_kumo-server").into()
 }
 
-/// The daemon that only echoes; built with the examples, as `cargo test` does.
-pub(crate) fn echo_daemon() -> PathBuf {
-    let path = kumo_server().with_file_name("examples").join("echo_daemon");
+/// A program that only tests use; built with the examples, as `cargo test` does.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let path = kumo_server().with_file_name("examples").join(name);
     assert!(path.exists(), "{} is missing: cargo build --examples", path.display());
     path
 }
