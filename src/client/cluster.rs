@@ -78,12 +78,6 @@ impl Cluster {
         self.router.delete(&raw(key), true, self.deadline(), None).await
     }
 
-    /// Asks a server for one of its numbers; see `GetStatus` in the protocol. The result is the result object's bytes.
-    pub async fn status(&self, server: NodeAddress, number: u32) -> Result<Vec<u8>, Error> {
-        let answer = self.router.caller().ask(server, Method::GetStatus, |out| params::write_status(out, number)).await;
-        answer.map_err(|error| Error::Server(server, error))
-    }
-
     fn deadline(&self) -> std::time::Duration {
         self.router.options().deadline
     }
