@@ -160,6 +160,11 @@ pub(super) fn show(bytes: &[u8]) -> Result<(), Stop> {
     }
 }
 
+/// What `--json` prints.
+pub(super) fn json_text(report: &impl serde::Serialize) -> Result<String, Stop> {
+    serde_json::to_string_pretty(report).map(|text| text + "\n").map_err(|error| Stop::Failed(error.to_string()))
+}
+
 /// Writes files into a folder, which is made if it is not there, and prints the path of each.
 pub(super) fn write_files(dir: &Path, files: impl IntoIterator<Item = (String, String)>) -> Result<(), Stop> {
     let cannot = |path: &Path, error: std::io::Error| Stop::Failed(format!("{}: {error}", path.display()));
@@ -171,11 +176,6 @@ pub(super) fn write_files(dir: &Path, files: impl IntoIterator<Item = (String, S
         paths.extend([&*path.to_string_lossy(), "\n"]);
     }
     show(paths.as_bytes())
-}
-
-/// What `--json` prints.
-pub(super) fn json_text(report: &impl serde::Serialize) -> Result<String, Stop> {
-    serde_json::to_string_pretty(report).map(|text| text + "\n").map_err(|error| Stop::Failed(error.to_string()))
 }
 
 /// The line for a key that is not there.

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use super::{Error, Options, RawKey, Router, Swapped};
 use crate::clock::ClockTime;
 use crate::wire::NodeAddress;
-use crate::wire::method::Method;
-use crate::wire::params::{self, SetOp};
+use crate::wire::params::SetOp;
 
 /// A stored value.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -49,7 +49,9 @@ mod tests {
     use super::*;
     use crate::wire::record::raw_value;
 
-    fn kept(offers: &[(usize, Option<(u32, u32)>, bool)]) -> (Option<usize>, Vec<usize>) {
+    type Offer = (usize, Option<(u32, u32)>, bool);
+
+    fn kept(offers: &[Offer]) -> (Option<usize>, Vec<usize>) {
         let mut entered = Vec::new();
         let mut contest = Contest::default();
         for (source, time, overrides) in offers {

@@ -216,7 +216,7 @@ mod tests {
             let mut sorter = Sorter::new(Room { folder: folder.path().to_path_buf(), memory }, 3);
             let mut expected = Vec::new();
             for order in 0..8000_u64 {
-                let hash = order.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 5000 << 50;
+                let hash = (order.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 5000) << 50;
                 let key = [&hash.to_be_bytes()[..], b"key"].concat();
                 let value = (order % 7 != 0).then(|| vec![7; usize::try_from(order % 50).unwrap()]);
                 sorter.push(&key, order, value.as_deref()).unwrap();
@@ -224,11 +224,11 @@ mod tests {
             }
             expected.sort_by(|a, b| tree_order(&a.key, &b.key).then(a.order.cmp(&b.order)));
             assert!(sorter.levels.iter().all(|runs| runs.len() < FAN_IN), "{memory}");
-            let mut sorted = sorter.finish().unwrap();
+            let mut out = sorter.finish().unwrap();
             for item in expected {
-                assert_eq!(sorted.next_item().unwrap(), Some(item));
+                assert_eq!(out.next_item().unwrap(), Some(item));
             }
-            assert_eq!(sorted.next_item().unwrap(), None);
+            assert_eq!(out.next_item().unwrap(), None);
         }
     }
 }

@@ -9,6 +9,7 @@
 )]
 
 mod bench;
+mod check;
 mod cli;
 mod client;
 mod cluster_command;
@@ -20,6 +21,7 @@ mod faults;
 mod gateway;
 mod gateway_faults;
 mod gateway_limits;
+mod gateway_reference;
 mod gateway_swaps;
 mod generated;
 mod harness;
@@ -28,11 +30,14 @@ mod hostile;
 mod install_links;
 mod ipv6;
 mod layers;
+mod log;
 mod manager;
 mod manager_vectors;
+mod mergedb;
 mod outage;
 mod replace;
 mod replicas;
+mod restore;
 mod server_life;
 mod signals;
 mod stat;

@@ -61,6 +61,7 @@ const CASES: &[Case] = &[
     ),
     case("mergedb", ("new.db", "the following required arguments"), Some(("new.db /dev/null/x", "/dev/null/x: "))),
     case("restore", ("backup", "the following required arguments"), Some(("/nowhere/x new.db", "/nowhere/x: "))),
+    case("log", ("-n x file", "invalid value 'x' for "), Some(("/nowhere/x", "/nowhere/x: "))),
     case("check", ("", "the following required arguments"), Some(("/nowhere/x", "/nowhere/x: "))),
     case(
         "gateway",

@@ -6,8 +6,6 @@
 mod fresh;
 mod quiet;
 mod rows;
-#[cfg(test)]
-mod tests;
 
 pub use fresh::Fresh;
 pub use rows::{Gaps, Row, Rows};

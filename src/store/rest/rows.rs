@@ -48,28 +48,26 @@ pub struct Rows<'c> {
     sql: String,
     /// Where the next chunk begins; `None` behind the end.
     from: Option<Bound>,
+    /// Hash of the last row seen, or where the search for one began.
+    reached: i64,
     read: VecDeque<Row>,
     gaps: Gaps,
 }
 
-/// After this hash and key, or from this hash on.
+/// From this hash on, after this hash and key, or after everything.
 #[derive(Debug, Clone)]
 enum Bound {
     From(i64),
     After(i64, Box<[u8]>),
+    End,
 }
 
 impl Bound {
-    fn hash(&self) -> i64 {
-        match self {
-            Self::From(hash) | Self::After(hash, _) => *hash,
-        }
-    }
-
     fn is_before(&self, hash: i64, key: &[u8]) -> bool {
         match self {
             Self::From(from) => hash >= *from,
             Self::After(after, last) => (hash, key) > (*after, last),
+            Self::End => false,
         }
     }
 }
@@ -81,7 +79,7 @@ impl<'c> Rows<'c> {
             "SELECT hash, key, value, deleted FROM {table} WHERE (hash, key) > (?1, ?2) ORDER BY hash, key LIMIT ?3"
         );
         let (from, read, gaps) = (Some(Bound::From(i64::MIN)), VecDeque::new(), Gaps::default());
-        Self { connection, sql, from, read, gaps }
+        Self { connection, sql, from, reached: i64::MIN, read, gaps }
     }
 
     /// What could not be read since the last time this was asked.
@@ -104,8 +102,7 @@ impl<'c> Rows<'c> {
             tracing::debug!(%damage, "looking for what can be read again");
             self.gaps.stretches += 1;
             // What the chunk brought before it failed is good.
-            let last = self.read.back().map_or(from.hash(), |row| crate::store::tree::split_key(&row.key).0);
-            self.from = self.beyond(last)?.map(Bound::From);
+            self.from = self.beyond(self.reached)?.map(Bound::From);
         }
         Ok(self.read.pop_front())
     }
@@ -115,25 +112,32 @@ impl<'c> Rows<'c> {
         let (hash, key) = match from {
             Bound::From(hash) => (*hash, ToSqlOutput::Borrowed(ValueRef::Integer(0))),
             Bound::After(hash, key) => (*hash, ToSqlOutput::Borrowed(ValueRef::Blob(key))),
+            Bound::End => return Ok(None),
         };
+        self.reached = hash;
         let mut statement = self.connection.prepare_cached(&self.sql)?;
         let mut rows = statement.query((hash, key, limit))?;
         let (mut next, mut seen, mut bytes) = (from.clone(), 0, 0);
         while let Some(row) = rows.next()? {
             seen += 1;
-            let columns = || {
-                let value = row.get_ref(2)?.as_blob()?.to_vec();
-                Ok((row.get(0)?, row.get_ref(1)?.as_blob()?, value, row.get(3)?))
+            let columns = || -> rusqlite::Result<_> {
+                let (hash, deleted): (i64, Option<i64>) = (row.get(0)?, row.get(3)?);
+                Ok((hash, row.get_ref(1)?.as_blob()?, row.get_ref(2)?.as_blob()?.to_vec(), deleted))
             };
-            let columns: rusqlite::Result<(i64, &[u8], Vec<u8>, Option<i64>)> = columns();
-            let Ok((hash, key, value, deleted)) = columns else {
+            let Ok((hash, key, value, deleted)) = columns() else {
                 self.gaps.rows += 1;
-                next = Bound::From(row.get::<_, i64>(0)?.saturating_add(1));
+                let hash: i64 = row.get(0)?;
+                if hash <= self.reached && seen > 1 {
+                    return Err(out_of_order());
+                }
+                self.reached = hash;
+                next = hash.checked_add(1).map_or(Bound::End, Bound::From);
                 continue;
             };
             if !next.is_before(hash, key) {
                 return Err(out_of_order());
             }
+            self.reached = hash;
             bytes += key.len() + value.len();
             self.read.push_back(Row { key: join_key(hash, key), value, deleted });
             next = Bound::After(hash, key.into());
@@ -149,8 +153,9 @@ impl<'c> Rows<'c> {
         let mut bad = last;
         let mut step = 1_i64;
         let mut good = loop {
-            let Some(hash) = last.checked_add(step) else {
-                if !self.is_readable(i64::MAX)? {
+            let Some(hash) = bad.checked_add(step) else {
+                // Nothing lies behind the last of all.
+                if last == i64::MAX || !self.is_readable(i64::MAX)? {
                     return Ok(None);
                 }
                 break i64::MAX;
@@ -192,10 +197,12 @@ impl<'c> Rows<'c> {
 
 /// Whether an error says that the file is damaged there, as opposed to everywhere and always.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::SystemIoFailure | ErrorCode::TooBig)
-    )
+    let code = error.sqlite_error_code();
+    matches!(error, rusqlite::Error::InvalidColumnType(..))
+        || matches!(
+            code,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::SystemIoFailure | ErrorCode::TooBig)
+        )
 }
 
 fn out_of_order() -> rusqlite::Error {

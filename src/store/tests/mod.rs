@@ -1,12 +1,15 @@
 //! The store as a whole: against a model, through crashes, failures and restarts.
 
+mod at_rest;
 mod basic;
 mod bed;
 mod closing;
+mod collisions;
 mod crash;
 mod faulty;
 mod limits;
 mod model;
+mod sharing;
 mod stress;
 mod sweeping;
 mod together;

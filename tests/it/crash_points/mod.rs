@@ -199,6 +199,10 @@ fn chain(seed: u64, plan: &dyn Fn(&mut Rng, &Path) -> Fault, sums: &Sums) {
                 panic!("{context}: {error}{}", tail(&left.lines));
             }
         }
+        let has_failed = left.errors.contains("failing");
+        if has_failed {
+            history.note_failure();
+        }
         let end = if left.killed && fault.dark {
             store = dark;
             End::Dark { always: sync == "always" }
@@ -211,7 +215,7 @@ fn chain(seed: u64, plan: &dyn Fn(&mut Rng, &Path) -> Fault, sums: &Sums) {
         }
         sums.runs.fetch_add(1, Ordering::Relaxed);
         sums.killed.fetch_add(u64::from(left.errors.contains("killed at")), Ordering::Relaxed);
-        sums.failed.fetch_add(u64::from(left.errors.contains("failing")), Ordering::Relaxed);
+        sums.failed.fetch_add(u64::from(has_failed), Ordering::Relaxed);
         sums.aborted.fetch_add(u64::from(left.aborted), Ordering::Relaxed);
         sums.acknowledged.fetch_add(history.acknowledged() as u64, Ordering::Relaxed);
     }
