@@ -185,7 +185,7 @@ impl life::Service for Gateway {
     }
 }
 
-/// The arguments, for help, completions and man page.
+/// The gateway's flags: those of every daemon, as far as they concern it.
 pub(super) fn command() -> Command {
     adjusted(Args::command())
 }
