@@ -234,23 +234,3 @@ fn a_line_without_end_is_bounded() {
         assert!(bed.closed);
     }
 }
-
-#[test]
-fn a_failed_key_ends_the_answer_of_its_multi_get() {
-    use super::*;
-    use crate::gateway::item::Item;
-    let (mut broken, mut out) = (false, Vec::new());
-    let found = Outcome::Found(Item { clocktime: ClockTime(1), flags: 0, expires: 0, data: b"x" });
-    let failed = Outcome::Failed(Failure::Unavailable);
-    let mut answer = |outcomes: [&Outcome<'_>; 3]| {
-        for (number, outcome) in outcomes.into_iter().enumerate() {
-            Value { unique: false, last: number == 2 }.write(&mut broken, b"a", outcome, &mut out);
-        }
-        String::from_utf8(std::mem::take(&mut out)).unwrap()
-    };
-    let error = "SERVER_ERROR no server of this key can be reached\r\n";
-    assert_eq!(answer([&found, &failed, &found]), format!("VALUE a 0 1\r\nx\r\n{error}"));
-    assert_eq!(answer([&found, &Outcome::Missing, &failed]), format!("VALUE a 0 1\r\nx\r\n{error}"));
-    assert_eq!(answer([&failed, &failed, &failed]), error);
-    assert_eq!(answer([&Outcome::Missing, &Outcome::Missing, &found]), "VALUE a 0 1\r\nx\r\nEND\r\n");
-}
