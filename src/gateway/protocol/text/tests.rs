@@ -1,16 +1,7 @@
 //! Conversations in the text protocol: what memcached 1.6.18 answers to the same lines, but for CAS uniques.
 
-use crate::gateway::bed::{Bed, RULES};
+use crate::gateway::bed::{Bed, RULES, converse};
 use crate::gateway::item::Rules;
-
-/// Each line or block of lines and its answer, on one connection; ends of lines are added.
-fn converse(steps: &[(&str, &str)]) {
-    let mut bed = Bed::new(RULES);
-    for (input, expected) in steps {
-        let answer = bed.talk(&format!("{}\r\n", input.replace('\n', "\r\n")));
-        assert_eq!(answer.replace("\r\n", "\n").trim_end_matches('\n'), *expected, "{input:?}");
-    }
-}
 
 #[test]
 fn values_are_stored_and_read() {
