@@ -91,6 +91,9 @@ fn every_command_is_answered() {
 fn different_hash_spaces_are_found() {
     let (folder, port) = (Folder::new(), Port::reserve());
     let manager = Manager::start(&folder, "manager", &port, "-k 30");
+    let nobody = stat(&["-m", &manager.address.to_string(), "items"]);
+    let line = format!("kumo-server stat: manager {} has no server attached\n", manager.address);
+    assert_eq!((nobody.status.code(), nobody.stderr), (Some(1), line));
     let servers = [FakeServer::start(&[manager.address]), FakeServer::start(&[])];
     manager.wait_detached(&[servers[0].address()]);
     let attach = ["ctl", &manager.address.to_string(), "attach", "--wait"].map(ToOwned::to_owned);
