@@ -15,18 +15,13 @@ Everything runs on 127.0.0.1, in a directory of its own that is removed at the e
 import argparse
 import csv
 import json
-import os
-import platform
-import shutil
 import signal
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
+
+import bed
 
 # What each work asks of each side: kumo-server's --sync, Redis's appendfsync, and the request.
 WORKS = {
@@ -35,15 +30,13 @@ WORKS = {
     "set-always": ("always", "always", "set"),
 }
 NAMES = {"get": "get, cached", "set": "set, `--sync everysec`", "set-always": "set, `--sync always`"}
-START_TIMEOUT = 20.0
 # Redis-benchmark counts requests: a first run of so many tells how many make a round.
 TRIAL_REQUESTS = {"get": 100_000, "set": 100_000, "set-always": 5_000}
 
 
 def main():
     args = arguments()
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kumo-compare-", dir=args.dir)))
+    with bed.folder(args) as folder:
         rows = []
         for sync in dict.fromkeys(WORKS[work][:2] for work in args.work):
             with servers(args, folder, *sync) as (kumo, redis):
@@ -56,24 +49,16 @@ def main():
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    root = Path(__file__).resolve().parent.parent
-    parser.add_argument("--binary", type=Path, default=root / "target/release/kumo-server")
-    parser.add_argument("--dir", default=os.environ.get("TMPDIR", "/var/tmp"), help="where both keep their data")
+    parser = bed.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each round")
     parser.add_argument("--keys", type=int, default=200_000)
-    parser.add_argument("--value-size", type=int, default=100)
     parser.add_argument("--work", type=lambda text: text.split(","), default=list(WORKS))
     parser.add_argument("--shape", type=lambda text: text.split(","), default=["8x1", "8x16", "32x16"],
                         help="connections x pipelined requests")
-    parser.add_argument("--flags", default="", help="more flags for kumo-server")
-    args = parser.parse_args()
+    args = bed.parse(parser, "redis-server", "redis-benchmark", need_mib=4096)
     if unknown := set(args.work) - set(WORKS):
         parser.error(f"no such work: {', '.join(sorted(unknown))}")
-    for program in (args.binary, "redis-server", "redis-benchmark"):
-        if not shutil.which(program):
-            parser.error(f"{program} is missing")
     return args
 
 
@@ -92,9 +77,9 @@ class Side:
 
 
 class Kumo(Side):
-    def __init__(self, args, process, port):
+    def __init__(self, args, process, address):
         super().__init__(args, process)
-        self.address = f"127.0.0.1:{port}"
+        self.address = address
 
     def command(self, work, shape):
         connections, pipeline = shape.split("x")
@@ -103,11 +88,11 @@ class Kumo(Side):
                 "--duration", f"{self.args.seconds:g}", "--json"]
 
     def load(self):
-        run([str(self.args.binary), "bench", "-s", self.address, "-n", str(self.args.keys), "-d",
-             str(self.args.value_size), "--load", "--requests", "1"])
+        bed.run([str(self.args.binary), "bench", "-s", self.address, "-n", str(self.args.keys), "-d",
+                 str(self.args.value_size), "--load", "--requests", "1"])
 
     def measure(self, work, shape):
-        report = json.loads(run(self.command(work, shape)))
+        report = json.loads(bed.run(self.command(work, shape)))
         return report["requests_per_second"], report["latency_us"]["p99"] / 1000
 
 
@@ -125,8 +110,8 @@ class Redis(Side):
     def load(self):
         # Keys are drawn at random: twelve times their number leaves six in a million out.
         requests = self.args.keys * 12
-        run(["redis-benchmark", "-p", str(self.port), "-t", "set", "-c", "50", "-P", "100", "-d",
-             str(self.args.value_size), "-r", str(self.args.keys), "-n", str(requests), "--csv"])
+        bed.run(["redis-benchmark", "-p", str(self.port), "-t", "set", "-c", "50", "-P", "100", "-d",
+                 str(self.args.value_size), "-r", str(self.args.keys), "-n", str(requests), "--csv"])
 
     def measure(self, work, shape):
         rate = self.rates.get((work, shape)) or self.count(work, shape, TRIAL_REQUESTS[work])[0]
@@ -135,7 +120,7 @@ class Redis(Side):
         return measured
 
     def count(self, work, shape, requests):
-        lines = run(self.command(work, shape, requests)).splitlines()
+        lines = bed.run(self.command(work, shape, requests)).splitlines()
         row = list(csv.DictReader(lines))[0]
         return float(row["rps"]), float(row["p99_latency_ms"])
 
@@ -143,42 +128,16 @@ class Redis(Side):
 @contextmanager
 def servers(args, folder, kumo_sync, redis_sync):
     """Both servers, empty and ready, on ports of their own."""
-    with ExitStack() as stack:
-        manager_port, kumo_port, redis_port = free_ports(3)
-        home = Path(tempfile.mkdtemp(dir=folder))
-        log = stack.enter_context(open(home / "log", "w"))
-
-        def start(*command):
-            process = subprocess.Popen(command, cwd=home, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-            stack.callback(end, process)
-            return process
-
-        manager = f"127.0.0.1:{manager_port}"
-        # Longer intervals than usual: a server that is stopped for a round must not count as lost.
-        start(str(args.binary), "manager", "-v", "-l", manager, "-k", "4")
-        wait_for(manager_port, "the manager")
-        kumo = start(str(args.binary), "-v", "-m", manager, "-l", f"127.0.0.1:{kumo_port}", "-L", "0", "-s",
-                     str(home / "kumo.db"), "-k", "4", "--sync", kumo_sync, *args.flags.split())
-        wait_for(kumo_port, "kumo-server")
-        attach(args, manager)
-        redis = start("redis-server", "--bind", "127.0.0.1", "--port", str(redis_port), "--dir", str(home), "--save", "",
-                      "--appendonly", "yes", "--appendfsync", redis_sync)
-        wait_for(redis_port, "redis-server")
-        yield Kumo(args, kumo, kumo_port), Redis(args, redis, redis_port)
-
-
-def attach(args, manager):
-    """Makes the server the owner of everything; it may take a moment until the manager knows it."""
-    deadline = time.monotonic() + START_TIMEOUT
-    while True:
-        subprocess.run([str(args.binary), "ctl", manager, "attach"], capture_output=True, check=False, timeout=30)
-        status = subprocess.run([str(args.binary), "ctl", manager, "status"], capture_output=True, text=True,
-                                check=False, timeout=30)
-        if "(active)" in status.stdout:
-            return
-        if time.monotonic() > deadline:
-            sys.exit(f"the server was not attached: {status.stdout}{status.stderr}")
-        time.sleep(0.2)
+    home = Path(tempfile.mkdtemp(dir=folder))
+    # Longer intervals than usual: a server that is stopped for a round must not count as lost.
+    patience = ("-k", "4")
+    with (bed.cluster(args, home, flags=(*patience, "--sync", kumo_sync), manager_flags=patience) as (_, [kumo]),
+          bed.processes(home) as others):
+        [port] = bed.free_ports(1)
+        redis = others.start("redis-server", "--bind", "127.0.0.1", "--port", port, "--dir", home, "--save", "",
+                             "--appendonly", "yes", "--appendfsync", redis_sync)
+        bed.wait_for(port, "redis-server")
+        yield Kumo(args, kumo.process, kumo.address), Redis(args, redis, port)
 
 
 def alternate(args, kumo, redis, work, shape):
@@ -192,77 +151,32 @@ def alternate(args, kumo, redis, work, shape):
             finally:
                 other.resume()
     redis_result, kumo_result = results
-    print(f"{work} {shape}: kumo-server {[round(rate) for rate, _ in kumo_result]}, "
-          f"Redis {[round(rate) for rate, _ in redis_result]}", file=sys.stderr)
+    bed.progress(f"{work} {shape}: kumo-server {[round(rate) for rate, _ in kumo_result]}, "
+                 f"Redis {[round(rate) for rate, _ in redis_result]}")
     return kumo_result, redis_result
 
 
 def print_report(args, rows):
-    version = run([str(args.binary), "--version"]).splitlines()[0]
-    redis = run(["redis-server", "--version"]).split()[2].removeprefix("v=")
-    print(f"{time.strftime('%Y-%m-%d')}, {machine(args.dir)}; {version}, Redis {redis}. "
-          f"{args.keys} keys, values of {args.value_size} bytes; medians of {args.rounds} alternating rounds of "
-          f"{args.seconds:g} s.\n")
-    print("| work | connections x pipeline | kumo-server /s | p99 ms | Redis /s | p99 ms | ratio | ratios of rounds |")
-    print("| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |")
-    for work, shape, kumo, redis in rows:
-        rates = [statistics.median(rate for rate, _ in side) for side in (kumo, redis)]
-        tails = [statistics.median(tail for _, tail in side) for side in (kumo, redis)]
-        rounds = sorted(mine / other for (mine, _), (other, _) in zip(kumo, redis))
-        print(f"| {NAMES[work]} | {shape.replace('x', ' x ')} | {rates[0]:,.0f} | {tails[0]:.2f} | {rates[1]:,.0f} "
-              f"| {tails[1]:.2f} | **{rates[0] / rates[1]:.2f}** | {rounds[0]:.2f} to {rounds[-1]:.2f} |")
+    redis = bed.run(["redis-server", "--version"]).split()[2].removeprefix("v=")
+    print(f"{bed.heading(args)}, Redis {redis}. {args.keys} keys, values of {args.value_size} bytes; medians of "
+          f"{args.rounds} alternating rounds of {args.seconds:g} s.\n")
+    print(bed.table(["<work", "<connections x pipeline", "kumo-server /s", "p99 ms", "Redis /s", "p99 ms", "ratio",
+                     "<ratios of rounds"], [row(*measured) for measured in rows]))
     shown = argparse.Namespace(**{**vars(args), "binary": Path("kumo-server")})
     print("\n```")
     print(f"kumo-server -m MANAGER -l ADDR -s STORE --sync everysec|always {args.flags}".rstrip())
-    print(" ".join(Kumo(shown, None, "PORT").command("get", "8x16")).replace("127.0.0.1:PORT", "ADDR"))
+    print(" ".join(Kumo(shown, None, "ADDR").command("get", "8x16")))
     print("redis-server --save '' --appendonly yes --appendfsync everysec|always")
     print(" ".join(Redis(shown, None, "PORT").command("get", "8x16", "N")))
     print("```")
 
 
-def machine(folder):
-    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")),
-               platform.machine())
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 30
-    disk = run(["stat", "-f", "-c", "%T", str(folder)]).strip()
-    return f"{os.cpu_count()} cores of {cpu}, {memory} GiB, Linux {platform.release()}, {disk}"
-
-
-def run(command):
-    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
-    if finished.returncode != 0:
-        sys.exit(f"{' '.join(command)}: status {finished.returncode}\n{finished.stdout}{finished.stderr}")
-    return finished.stdout
-
-
-def free_ports(count):
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
-def wait_for(port, what):
-    deadline = time.monotonic() + START_TIMEOUT
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            if time.monotonic() > deadline:
-                sys.exit(f"{what} does not listen")
-            time.sleep(0.05)
-
-
-def end(process):
-    process.send_signal(signal.SIGCONT)
-    process.terminate()
-    try:
-        process.wait(15)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def row(work, shape, kumo, redis):
+    rates = [statistics.median(rate for rate, _ in side) for side in (kumo, redis)]
+    tails = [statistics.median(tail for _, tail in side) for side in (kumo, redis)]
+    rounds = sorted(mine / other for (mine, _), (other, _) in zip(kumo, redis))
+    return [NAMES[work], shape.replace("x", " x "), f"{rates[0]:,.0f}", f"{tails[0]:.2f}", f"{rates[1]:,.0f}",
+            f"{tails[1]:.2f}", f"**{rates[0] / rates[1]:.2f}**", f"{rounds[0]:.2f} to {rounds[-1]:.2f}"]
 
 
 if __name__ == "__main__":

@@ -22,6 +22,17 @@ pub fn clock_less(x: u32, y: u32) -> bool {
     if (x < WRAP_LOW && y > WRAP_HIGH) || (y < WRAP_LOW && x > WRAP_HIGH) { x > y } else { x < y }
 }
 
+/// Whether a counter lags behind a clock that was received.
+#[inline]
+fn is_behind(counter: u32, received: u32) -> bool {
+    let ends = |clock: u32| clock > u32::MAX - WRAP_LOW;
+    match (counter < WRAP_LOW && ends(received), received < WRAP_LOW && ends(counter)) {
+        (true, _) => false,
+        (_, true) => true,
+        _ => counter < received,
+    }
+}
+
 /// When a record was written: unix seconds in the high half, a clock in the low half.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
 pub struct ClockTime(pub u64);
@@ -81,8 +92,6 @@ pub fn unix_seconds() -> u32 {
 /// This process's Lamport counter with a source of time.
 pub struct Clock {
     counter: AtomicU32,
-    /// Stamps never carry an earlier second: raised when a record of ours would else lie behind a stored one.
-    floor_seconds: AtomicU32,
     now: Box<dyn Fn() -> u32 + Send + Sync>,
 }
 
@@ -94,7 +103,7 @@ impl Clock {
 
     /// A clock that issues `first` next and asks `now` for unix seconds.
     pub fn with_time(first: u32, now: impl Fn() -> u32 + Send + Sync + 'static) -> Self {
-        Self { counter: AtomicU32::new(first), floor_seconds: AtomicU32::new(0), now: Box::new(now) }
+        Self { counter: AtomicU32::new(first), now: Box::new(now) }
     }
 
     /// Takes a clock: returns the counter and increments it, wrapping.
@@ -109,10 +118,14 @@ impl Clock {
     }
 
     /// Learns a clock received from another node: the counter is at least `received` afterwards.
+    ///
+    /// Not by [`clock_less`], which takes any counter that has hardly begun for one that has wrapped: a server that joins
+    /// would not learn the clock of an old cluster, and those that hear its clock would fall back to it. Here only a
+    /// clock at the very end of the range makes a small one later.
     #[inline]
     pub fn adjust(&self, received: u32) {
         let mut counter = self.counter.load(Ordering::Relaxed);
-        while clock_less(counter, received) {
+        while is_behind(counter, received) {
             match self.counter.compare_exchange_weak(counter, received, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(now) => counter = now,
@@ -132,7 +145,10 @@ impl Clock {
         ClockTime::new(self.seconds(), self.take())
     }
 
-    /// Takes a clocktime that `previous` is before, raising counter and seconds where they lag.
+    /// Takes a clocktime that `previous` is before, raising the counter where it lags.
+    ///
+    /// Where only a time ahead of ours would do, this one stamp carries it: a record stamped by a machine whose clock is
+    /// far ahead must not pull the stamps of others along.
     pub fn stamp_after(&self, previous: ClockTime) -> ClockTime {
         let stamp = self.stamp();
         if previous.is_before(stamp) {
@@ -143,10 +159,13 @@ impl Clock {
         if previous.is_before(stamp) {
             return stamp;
         }
-        // Only a time ahead of ours is left: another machine's clock is wrong by five seconds or more.
-        self.floor_seconds.fetch_max(previous.seconds(), Ordering::Relaxed);
         self.observe(previous);
-        self.stamp()
+        let stamp = ClockTime::new(previous.seconds(), self.take());
+        if previous.is_before(stamp) {
+            return stamp;
+        }
+        // No clock is later than one at the end of the range, but for a few: only the time can decide.
+        ClockTime::new(previous.seconds().saturating_add(NEAR_SECONDS.unsigned_abs()), self.take())
     }
 
     /// Raises the counter well past `known`, a clock that has proved too low for what others hold.
@@ -156,14 +175,17 @@ impl Clock {
         match known.checked_add(RAISE) {
             Some(raised) => self.adjust(raised),
             // Near the end of the range only a wrapped clock is later.
-            None => self.adjust(0),
+            None => {
+                self.adjust(u32::MAX);
+                self.adjust(0);
+            }
         }
     }
 
-    /// Unix seconds now, not before any second this clock had to follow.
+    /// Unix seconds now.
     #[inline]
     pub fn seconds(&self) -> u32 {
-        (self.now)().max(self.floor_seconds.load(Ordering::Relaxed))
+        (self.now)()
     }
 
     /// The clocktime that would be issued now; takes nothing.
@@ -212,12 +234,41 @@ mod tests {
 
     #[test]
     fn a_stamp_after_another_is_after_it() {
-        for (seconds, counter) in [(100, 5000), (104, 1), (103, 99_999), (200, 3), (10, 7)] {
-            let clock = Clock::with_time(3, || 100);
-            let previous = ClockTime::new(seconds, counter);
-            let stamp = clock.stamp_after(previous);
-            assert!(previous.is_before(stamp), "{previous} {stamp}");
+        for first in [3, 5000, 1 << 23, u32::MAX] {
+            for (seconds, counter) in
+                [(100, 5000), (104, 1), (103, 99_999), (200, 3), (10, 7), (100, u32::MAX), (99, 1 << 31)]
+            {
+                let clock = Clock::with_time(first, || 100);
+                let previous = ClockTime::new(seconds, counter);
+                let stamp = clock.stamp_after(previous);
+                assert!(previous.is_before(stamp), "{previous} {stamp}");
+                assert_eq!(clock.stamp().seconds(), 100, "one stamp only is ahead of the time");
+            }
         }
+    }
+
+    /// Compared as across a wrap, a counter that has hardly begun seemed later than that of an old cluster.
+    #[test]
+    fn a_fresh_clock_learns_that_of_an_old_cluster_and_does_not_reset_it() {
+        let (fresh, old) = (Clock::with_time(0, || 7), Clock::with_time(50_000_000, || 7));
+        old.adjust(fresh.take());
+        assert_eq!(old.peek(), 50_000_000);
+        fresh.adjust(old.take());
+        assert_eq!(fresh.peek(), 50_000_000);
+    }
+
+    #[test]
+    fn clocks_at_the_end_of_the_range_all_get_past_it() {
+        let clocks = [u32::MAX - 5, u32::MAX - 100, 3].map(|first| Clock::with_time(first, || 7));
+        for _ in 0..10 {
+            for from in &clocks {
+                let said = from.take();
+                for to in &clocks {
+                    to.adjust(said);
+                }
+            }
+        }
+        assert!(clocks.iter().all(|clock| clock.peek() < 1000), "{clocks:?}");
     }
 
     #[test]

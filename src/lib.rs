@@ -4,9 +4,9 @@
 //!
 //! 1. [`clock`]: which of two writes is later.
 //! 2. [`wire`]: messages, records and addresses as bytes; [`ring`]: who owns a key.
-//! 3. [`store`]: records on disk and in memory; [`binlog`]: the binary log.
+//! 3. [`store`]: records on disk and in memory; [`binlog`]: the binary log; [`tokyo`]: the files of 2010.
 //! 4. [`net`]: connections, sessions and listeners.
-//! 5. [`server`], [`manager`], [`client`]: the roles; [`mod@bench`]: the load generator.
+//! 5. [`server`], [`manager`], [`client`], [`gateway`]: the roles; [`mod@bench`]: the load generator.
 //! 6. [`logging`], [`life`]: where log lines go; detaching, signals, the end of a process. They know no role.
 //! 7. [`cli`]: flags and the tools.
 //!
@@ -17,11 +17,14 @@ pub mod binlog;
 pub mod cli;
 pub mod client;
 pub mod clock;
+pub mod gateway;
 pub mod life;
 pub mod logging;
 pub mod manager;
 pub mod net;
+pub mod offline;
 pub mod ring;
 pub mod server;
 pub mod store;
+pub mod tokyo;
 pub mod wire;

@@ -16,11 +16,13 @@ pub(super) enum Operation {
     Cas,
     /// Remove.
     Delete,
+    /// A copy, as the coordinator of a key sends it to another owner.
+    Replicate,
 }
 
 impl Operation {
     /// All of them, in the order of reports.
-    pub(super) const ALL: [Self; 4] = [Self::Get, Self::Set, Self::Cas, Self::Delete];
+    pub(super) const ALL: [Self; 5] = [Self::Get, Self::Set, Self::Cas, Self::Delete, Self::Replicate];
 
     /// Its name in reports.
     pub(super) fn name(self) -> &'static str {
@@ -29,6 +31,7 @@ impl Operation {
             Self::Set => "set",
             Self::Cas => "cas",
             Self::Delete => "delete",
+            Self::Replicate => "replicate",
         }
     }
 }

@@ -30,6 +30,8 @@ pub struct Config {
     pub threads: usize,
     /// How often each operation is chosen.
     pub mix: Mix,
+    /// Send copies (`ReplicateSet`) as this node of the hash space, instead of what the mix chooses.
+    pub replicate_as: Option<SocketAddr>,
     /// Keys in use.
     pub keys: u64,
     /// Which of them are chosen.
@@ -45,6 +47,9 @@ pub struct Config {
     pub warm_up: Duration,
     /// When to end.
     pub extent: Extent,
+    /// Report each part of this length by itself too, in seconds when serialised.
+    #[serde(serialize_with = "optional_seconds")]
+    pub interval: Option<Duration>,
     /// How long an answer may take before its connection is given up, in seconds when serialised.
     #[serde(serialize_with = "seconds")]
     pub timeout: Duration,
@@ -113,7 +118,7 @@ pub enum Mistake {
 impl Config {
     /// Checks what no single setting can tell.
     pub fn check(&self) -> Result<(), Mistake> {
-        if self.mix.total() == 0 {
+        if self.mix.total() == 0 && self.replicate_as.is_none() {
             return Err(Mistake::EmptyMix);
         }
         if self.threads > self.connections {
@@ -140,6 +145,11 @@ impl Mix {
     }
 }
 
+#[expect(clippy::ref_option, reason = "serde calls it with a reference to the field")]
+fn optional_seconds<S: serde::Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(|time| time.as_secs_f64()).serialize(serializer)
+}
+
 fn seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(time.as_secs_f64())
 }
@@ -156,12 +166,14 @@ pub(super) mod tests {
             threads: 1,
             mix: Mix { get: 1, set: 1, cas: 0, delete: 0 },
             keys: 1000,
+            replicate_as: None,
             distribution: Distribution::Uniform,
             value_size: 100,
             load: false,
             loaded: false,
             warm_up: Duration::ZERO,
             extent: Extent::Requests(1),
+            interval: None,
             timeout: Duration::from_secs(5),
             seed: 1,
         }

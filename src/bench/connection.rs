@@ -45,20 +45,21 @@ impl From<rustix::io::Errno> for Broken {
 }
 
 impl Connection {
-    /// Dials and waits until the connection stands, at most `timeout`.
+    /// Dials and waits until the connection stands, at most `timeout`. `greeting` is sent first.
     pub(super) fn dial_and_wait(
         server: SocketAddr,
         timeout: Duration,
+        greeting: &[u8],
         epoll: &OwnedFd,
         token: u64,
     ) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&server, timeout)?;
         stream.set_nonblocking(true)?;
-        Self::register(stream, false, epoll, token)
+        Self::register(stream, false, greeting, epoll, token)
     }
 
-    /// Starts to dial; [`Self::ready_to_write`] tells whether it came about.
-    pub(super) fn dial(server: SocketAddr, epoll: &OwnedFd, token: u64) -> io::Result<Self> {
+    /// Starts to dial; [`Self::ready_to_write`] tells whether it came about, and sends `greeting` then.
+    pub(super) fn dial(server: SocketAddr, greeting: &[u8], epoll: &OwnedFd, token: u64) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(server), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_nonblocking(true)?;
         match socket.connect(&server.into()) {
@@ -66,19 +67,20 @@ impl Connection {
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
             Err(error) => return Err(error),
         }
-        Self::register(socket.into(), true, epoll, token)
+        Self::register(socket.into(), true, greeting, epoll, token)
     }
 
-    fn register(stream: TcpStream, connecting: bool, epoll: &OwnedFd, token: u64) -> io::Result<Self> {
+    fn register(stream: TcpStream, connecting: bool, greeting: &[u8], epoll: &OwnedFd, token: u64) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        epoll::add(epoll, stream.as_fd(), EventData::new_u64(token), interest(connecting))?;
+        let wait_for_room = connecting || !greeting.is_empty();
+        epoll::add(epoll, stream.as_fd(), EventData::new_u64(token), interest(wait_for_room))?;
         Ok(Self {
             stream,
             token,
             connecting,
             scanner: Scanner::new(MESSAGE_LIMIT),
             partial: Vec::new(),
-            unsent: Vec::new(),
+            unsent: greeting.to_vec(),
         })
     }
 

@@ -1,5 +1,6 @@
 //! One thread's requests as bytes, and what their answers mean. Knows no sockets.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use super::choice::Operation;
 use super::ledger::{Fault, Known, Ledger};
 use super::tally::{Failure, Tally};
 use super::value::{self, Values};
-use crate::clock::ClockTime;
+use crate::clock::{Clock, ClockTime};
 use crate::wire::method::{ErrorCode, Method};
 use crate::wire::params::SetOp;
 use crate::wire::record::{KEY_HEADER, RecordValue, VALUE_HEADER};
@@ -19,12 +20,14 @@ use crate::wire::{frame, pack};
 pub(super) struct Exchange {
     ledger: Arc<Ledger>,
     values: Arc<Values>,
+    /// Gives copies their clocktimes.
+    clock: Arc<Clock>,
     value_size: usize,
     next_version: u64,
     version_step: u64,
     /// A server has refused something since this was last taken back.
     pub(super) refused: bool,
-    /// What has been seen; taken away at the end of a stage.
+    /// What has been seen; see [`Self::take_tally`].
     pub(super) tally: Tally,
 }
 
@@ -36,6 +39,8 @@ pub(super) struct Asked {
     to_swap: bool,
     index: u64,
     version: u64,
+    /// Of a copy.
+    clocktime: ClockTime,
     known: Known,
 }
 
@@ -52,18 +57,24 @@ impl Exchange {
     /// Versions start at `first_version`, which is not 0, and go up in steps, so that threads do not share any.
     pub(super) fn new(
         ledger: Arc<Ledger>,
+        clock: Arc<Clock>,
         value_size: usize,
         first_version: u64,
         version_step: u64,
         tally: Tally,
     ) -> Self {
         let values = Arc::new(Values::default());
-        Self { ledger, values, value_size, next_version: first_version, version_step, refused: false, tally }
+        Self { ledger, values, clock, value_size, next_version: first_version, version_step, refused: false, tally }
     }
 
     /// What is known of every key.
     pub(super) fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// What has been seen since this was last called.
+    pub(super) fn take_tally(&mut self) -> io::Result<Tally> {
+        Ok(std::mem::replace(&mut self.tally, Tally::new().map_err(io::Error::other)?))
     }
 
     /// Appends a request chosen by the mix.
@@ -86,8 +97,9 @@ impl Exchange {
                 pack::array(out, 2);
                 pack::uint(out, 0);
                 raw_key(out, index, known);
-                Asked { operation: Operation::Delete, to_swap: false, index, version: 0, known }
+                Asked::new(Operation::Delete, index, 0, known)
             }
+            Operation::Replicate => self.replicate(out, msgid, index, known),
         }
     }
 
@@ -104,23 +116,43 @@ impl Exchange {
         frame::request_head(out, msgid, Method::Get);
         pack::array(out, 1);
         raw_key(out, index, known);
-        Asked { operation: Operation::Get, to_swap, index, version: 0, known }
+        Asked { to_swap, ..Asked::new(Operation::Get, index, 0, known) }
     }
 
     #[inline]
     fn set(&mut self, out: &mut Vec<u8>, msgid: u32, index: u64, known: Known, swap: Option<ClockTime>) -> Asked {
-        let version = self.next_version;
-        self.next_version = version.wrapping_add(self.version_step);
         let (operation, op) = if swap.is_some() { (Operation::Cas, SetOp::Cas) } else { (Operation::Set, SetOp::Sync) };
         frame::request_head(out, msgid, Method::Set);
         pack::array(out, 3);
         pack::uint(out, op.number());
         raw_key(out, index, known);
+        let version = self.raw_value(out, index, swap.unwrap_or_default());
+        Asked::new(operation, index, version, known)
+    }
+
+    /// Each copy is the newest there is of its key, unless another overtakes it.
+    #[inline]
+    fn replicate(&mut self, out: &mut Vec<u8>, msgid: u32, index: u64, known: Known) -> Asked {
+        let clocktime = self.clock.stamp();
+        frame::request_head(out, msgid, Method::ReplicateSet);
+        pack::array(out, 4);
+        pack::uint(out, clocktime.clock().into());
+        pack::uint(out, 0);
+        raw_key(out, index, known);
+        let version = self.raw_value(out, index, clocktime);
+        Asked { clocktime, ..Asked::new(Operation::Replicate, index, version, known) }
+    }
+
+    /// Appends the next version of a value; the result is its number.
+    #[inline]
+    fn raw_value(&mut self, out: &mut Vec<u8>, index: u64, clocktime: ClockTime) -> u64 {
+        let version = self.next_version;
+        self.next_version = version.wrapping_add(self.version_step);
         pack::raw_header(out, VALUE_HEADER + self.value_size);
-        out.extend_from_slice(&swap.unwrap_or_default().0.to_be_bytes());
+        out.extend_from_slice(&clocktime.0.to_be_bytes());
         out.extend_from_slice(&0u16.to_be_bytes());
         self.values.write(out, index, version, self.value_size);
-        Asked { operation, to_swap: false, index, version, known }
+        version
     }
 
     /// Judges an answer that came after `latency`.
@@ -137,6 +169,7 @@ impl Exchange {
                 Operation::Get => self.got(asked, result),
                 Operation::Set | Operation::Cas => self.stored(asked, result),
                 Operation::Delete => self.deleted(asked, result),
+                Operation::Replicate => self.copied(asked, result),
             },
         };
         match judged {
@@ -214,6 +247,15 @@ impl Exchange {
         Ok(Answer { void: !live, follow: None })
     }
 
+    #[inline]
+    fn copied(&mut self, asked: Asked, result: &[u8]) -> Result<Answer, Failure> {
+        let taken = Reader::new(result).bool().map_err(|_| Failure::Unexpected)?;
+        if taken {
+            self.ledger.written(asked.index, asked.known, asked.clocktime, asked.version);
+        }
+        Ok(Answer { void: !taken, follow: None })
+    }
+
     #[cold]
     fn fault(&mut self, fault: Fault, asked: Asked, what: &str) {
         let why = if asked.known.clocktime == ClockTime(0) {
@@ -230,6 +272,13 @@ impl Exchange {
                 || format!("{} {what}, at which another value was acknowledged", name(asked.index)),
             ),
         }
+    }
+}
+
+impl Asked {
+    #[inline]
+    fn new(operation: Operation, index: u64, version: u64, known: Known) -> Self {
+        Self { operation, to_swap: false, index, version, clocktime: ClockTime(0), known }
     }
 }
 
@@ -259,7 +308,8 @@ mod tests {
     const LATENCY: Duration = Duration::from_micros(100);
 
     fn exchange() -> Exchange {
-        Exchange::new(Arc::new(Ledger::new(3, false)), 100, 1, 1, Tally::new().unwrap())
+        let clock = Arc::new(Clock::with_time(50, || 1_000_000));
+        Exchange::new(Arc::new(Ledger::new(3, false)), clock, 100, 1, 1, Tally::new().unwrap())
     }
 
     fn at(clock: u32) -> ClockTime {
@@ -366,6 +416,29 @@ mod tests {
         let (_, set) = ask(&mut exchange, Operation::Cas, 0);
         assert_eq!(params::set(&set).unwrap().2.clocktime(), at(10));
         assert_eq!(exchange.tally.faults, Faults::default());
+    }
+
+    #[test]
+    fn a_copy_is_newer_than_the_one_before_and_counts_once_it_is_taken() {
+        let mut exchange = exchange();
+        let old = write(&mut exchange, 0, 5);
+        let mut copies = Vec::new();
+        for clock in [50, 51] {
+            let (asked, copy) = ask(&mut exchange, Operation::Replicate, 0);
+            let call = params::replicate_set(&copy).unwrap();
+            assert_eq!((call.clock, call.flags, call.value.clocktime()), (clock, 0, at(clock)));
+            copies.push((asked, packed(|out| pack::raw(out, call.value.bytes()))));
+        }
+        let [(first, _), (second, newest)] = &copies[..] else { panic!() };
+        assert_eq!(exchange.answer(*second, Ok(&[0xc3]), LATENCY), None);
+        // The first was overtaken.
+        assert_eq!(exchange.answer(*first, Ok(&[0xc2]), LATENCY), None);
+        assert_eq!(exchange.tally.of(Operation::Replicate).void, 1);
+        assert_eq!(read(&mut exchange, 0, newest), Faults::default());
+        assert_eq!(read(&mut exchange, 0, &old), Faults { stale: 1, ..Faults::default() });
+        let (asked, _) = ask(&mut exchange, Operation::Replicate, 0);
+        assert_eq!(exchange.answer(asked, Ok(&[0xc0]), LATENCY), None);
+        assert_eq!(exchange.tally.failed_in_all(), 1);
     }
 
     #[test]

@@ -9,8 +9,10 @@ mod choice;
 mod config;
 mod connection;
 mod exchange;
+mod intervals;
 mod ledger;
 mod manager;
+mod node;
 mod report;
 mod routes;
 mod tally;
@@ -23,15 +25,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use config::{Config, Distribution, Extent, KEYS_LIMIT, Mistake, Mix, Target};
 pub use ledger::ENTRY_LEN;
-pub use report::{Latency, Line, Load, Report};
+pub use report::{Latency, Line, Load, Report, Section};
 pub use tally::Faults;
 
-use crate::clock::unix_seconds;
+use crate::clock::{Clock, unix_seconds};
 use exchange::Exchange;
+use intervals::{Cuts, Interval, Intervals, Part};
 use ledger::Ledger;
 use manager::Manager;
 use report::Circumstances;
@@ -41,6 +44,8 @@ use worker::{Done, Shared, Stage, Task, Worker};
 
 /// How often a run says how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+/// What threads have handed over and nobody has added up yet; then they wait.
+const PARTS_WAITING: usize = 16;
 /// Passes over all keys of a load: what a change of the hash space made one pass miss, the next one writes.
 const LOAD_PASSES: usize = 4;
 
@@ -148,6 +153,7 @@ struct Run<'a, P> {
 struct Outcome {
     tally: Tally,
     elapsed: Duration,
+    sections: Vec<Section>,
     gave_up: bool,
 }
 
@@ -155,10 +161,15 @@ impl<'a, P: FnMut(Progress)> Run<'a, P> {
     fn new(config: &'a Config, shared: &'a Shared, stop: &'a AtomicBool, progress: P) -> Result<Self, Error> {
         let ledger = Arc::new(Ledger::new(config.keys, config.loaded));
         let (stride, first) = (config.threads as u64, u64::from(unix_seconds()) << 32);
+        let clock = match config.replicate_as {
+            Some(_) => node::clock_ahead_of(shared.router.routes().servers(), config.timeout)
+                .map_err(|(server, error)| Error::Server(server, error))?,
+            None => Arc::new(Clock::new(1)),
+        };
         let mut workers = Vec::new();
         for thread in 0..config.threads {
             let first = first + 1 + thread as u64;
-            let exchange = Exchange::new(ledger.clone(), config.value_size, first, stride, tally()?);
+            let exchange = Exchange::new(ledger.clone(), clock.clone(), config.value_size, first, stride, tally()?);
             let worker = Worker::connect(config, thread, shared, exchange);
             workers.push(worker.map_err(|(server, error)| Error::Server(server, error))?);
         }
@@ -170,20 +181,25 @@ impl<'a, P: FnMut(Progress)> Run<'a, P> {
         let mut gave_up = false;
         let load = if self.config.load { self.load(&mut all)? } else { None };
         if !self.is_stopped() && !self.config.warm_up.is_zero() {
-            let warm = self.stage("warm-up", Task::Mix, Extent::Time(self.config.warm_up))?;
+            let warm = self.stage("warm-up", Task::Mix, Extent::Time(self.config.warm_up), None)?;
             all.add_failures(&warm.tally);
             gave_up = warm.gave_up;
         }
         let mut elapsed = Duration::ZERO;
+        let mut sections = Vec::new();
+        let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         if !self.is_stopped() && !gave_up {
-            let measured = self.stage("measuring", Task::Mix, self.config.extent)?;
+            let measured = self.stage("measuring", Task::Mix, self.config.extent, self.config.interval)?;
             all.add(&measured.tally);
             (elapsed, gave_up) = (measured.elapsed, measured.gave_up);
+            sections = measured.sections;
         }
         let run = Circumstances {
             servers: self.shared.router.routes().servers().len(),
             load,
+            began,
             elapsed,
+            sections,
             route_changes: self.shared.router.generation(),
             interrupted: self.is_stopped(),
             gave_up,
@@ -201,7 +217,7 @@ impl<'a, P: FnMut(Progress)> Run<'a, P> {
         let (mut elapsed, mut missing) = (Duration::ZERO, keys);
         let mut failures = Vec::new();
         for _ in 0..LOAD_PASSES {
-            let pass = self.stage("loading", Task::Fill, Extent::Requests(u64::MAX))?;
+            let pass = self.stage("loading", Task::Fill, Extent::Requests(u64::MAX), None)?;
             elapsed += pass.elapsed;
             if self.is_stopped() {
                 all.add_failures(&pass.tally);
@@ -219,47 +235,63 @@ impl<'a, P: FnMut(Progress)> Run<'a, P> {
         Err(Error::Load { missing, keys, failures })
     }
 
-    /// Runs one stage on all threads.
-    fn stage(&mut self, name: &'static str, task: Task, extent: Extent) -> Result<Outcome, Error> {
+    /// Runs one stage on all threads, in sections of length `interval` if there is one.
+    fn stage(
+        &mut self,
+        name: &'static str,
+        task: Task,
+        extent: Extent,
+        interval: Option<Duration>,
+    ) -> Result<Outcome, Error> {
         let began = Instant::now();
         let (until, requests) = match extent {
             Extent::Time(time) => (began.checked_add(time), u64::MAX),
             Extent::Requests(count) => (None, count),
         };
         let threads = self.workers.len() as u64;
-        let (ended, ends) = mpsc::channel::<()>();
-        let tallies = self.workers.iter().map(|_| tally()).collect::<Result<Vec<_>, _>>()?;
+        let mut outcome = Outcome { tally: tally()?, elapsed: Duration::ZERO, sections: Vec::new(), gave_up: false };
+        let mut intervals = interval.map(|length| Intervals::new(length, Interval::section));
+        let (parts, handed_over) = mpsc::sync_channel(PARTS_WAITING);
         let mut watch = Watch::new(name, began, &self.shared.answered);
         let (stop, progress) = (self.stop, &mut self.progress);
         let done: Result<Vec<Done>, Error> = thread::scope(|scope| {
             let threads: Vec<_> = (0..threads)
-                .zip(self.workers.iter_mut().zip(tallies))
-                .map(|(thread, (worker, tally))| {
-                    let ended = ended.clone();
+                .zip(self.workers.iter_mut())
+                .map(|(thread, worker)| {
+                    let cuts = Cuts::new(began, interval, parts.clone());
                     // The first threads take the remainder.
                     let requests = requests / threads + u64::from(thread < requests % threads);
                     let stage = Stage { task, until, requests, stop };
-                    scope.spawn(move || {
-                        let done = worker.run(&stage, tally);
-                        drop(ended);
-                        done
-                    })
+                    scope.spawn(move || worker.run(&stage, cuts))
                 })
                 .collect();
-            drop(ended);
-            // Nothing is ever sent: the channel closes when the last thread has ended, also by a panic.
-            while let Err(mpsc::RecvTimeoutError::Timeout) = ends.recv_timeout(PROGRESS_INTERVAL) {
-                progress(watch.look());
+            drop(parts);
+            // The channel closes when the last thread has ended, also by a panic.
+            loop {
+                match handed_over.recv_timeout(watch.pause()) {
+                    Ok(part) => outcome.take(&part, intervals.as_mut()),
+                    Err(mpsc::RecvTimeoutError::Timeout) => progress(watch.look()),
+                    Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                }
             }
             threads.into_iter().map(|thread| Ok(thread.join().map_err(|_| Error::Panicked)??)).collect()
         });
-        let mut outcome = Outcome { tally: tally()?, elapsed: Duration::ZERO, gave_up: false };
         for done in done? {
-            outcome.tally.add(&done.tally);
+            outcome.take(&done.part, intervals.as_mut());
             outcome.elapsed = outcome.elapsed.max(done.last.duration_since(began));
             outcome.gave_up |= done.gave_up;
         }
+        outcome.sections = intervals.map(|intervals| intervals.finish(outcome.elapsed)).unwrap_or_default();
         Ok(outcome)
+    }
+}
+
+impl Outcome {
+    fn take(&mut self, part: &Part, intervals: Option<&mut Intervals<Section>>) {
+        self.tally.add(&part.tally);
+        if let Some(intervals) = intervals {
+            intervals.add(part);
+        }
     }
 }
 
@@ -280,6 +312,11 @@ impl<'a> Watch<'a> {
     fn new(stage: &'static str, began: Instant, answered: &'a AtomicU64) -> Self {
         let at_begin = answered.load(Ordering::Relaxed);
         Self { stage, began, answered, at_begin, last: (began, at_begin) }
+    }
+
+    /// Until the next look is due.
+    fn pause(&self) -> Duration {
+        PROGRESS_INTERVAL.saturating_sub(self.last.0.elapsed())
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a figure to read")]

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::choice::Operation;
 use super::config::{Config, Distribution, Target};
+use super::intervals::Interval;
 use super::tally::{Faults, Tally};
 
 /// The result of a run.
@@ -20,6 +21,8 @@ pub struct Report {
     pub servers: usize,
     /// The writing of every key, if it was asked for.
     pub load: Option<Load>,
+    /// When measuring began, in Unix seconds: to compare with other records of the same time.
+    pub began: f64,
     /// From the first request measured to the last answer.
     pub seconds: f64,
     /// Requests answered without an error in that time, and how many that is in a second.
@@ -30,6 +33,9 @@ pub struct Report {
     pub latency_us: Latency,
     /// Each operation that was used.
     pub operations: BTreeMap<&'static str, Line>,
+    /// Each part of the time by itself, if that was asked for.
+    #[serde(rename = "intervals")]
+    pub sections: Vec<Section>,
     /// Answers that cannot be, in every part of the run.
     pub faults: Faults,
     /// The first few of them in words.
@@ -62,14 +68,30 @@ pub struct Line {
     pub requests: u64,
     /// The same in a second.
     pub requests_per_second: f64,
-    /// Of these, those that found nothing: keys that were absent, compare-and-swaps that did not match.
+    /// Of these, those that found nothing: keys that were absent, compare-and-swaps that did not match, copies that
+    /// were not newer than what was stored.
     pub void: u64,
     /// From the write that sent a request to the read that brought its answer.
     pub latency_us: Latency,
 }
 
+/// A part of the time.
+#[derive(Debug, Clone, Serialize)]
+pub struct Section {
+    /// Seconds since measuring began.
+    pub from: f64,
+    /// Its length.
+    pub seconds: f64,
+    /// Requests answered in it without an error.
+    pub requests: u64,
+    /// The same in a second.
+    pub requests_per_second: f64,
+    /// Latency of all of them.
+    pub latency_us: Latency,
+}
+
 /// Latencies in microseconds.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Latency {
     mean: f64,
     p50: f64,
@@ -90,8 +112,12 @@ pub(super) struct Circumstances {
     pub(super) servers: usize,
     /// The writing of every key.
     pub(super) load: Option<Load>,
+    /// When measuring began, since the Unix epoch.
+    pub(super) began: Duration,
     /// From the first request measured to the last answer.
     pub(super) elapsed: Duration,
+    /// Each part of that.
+    pub(super) sections: Vec<Section>,
     /// How often the hash spaces changed.
     pub(super) route_changes: u64,
     /// Ended by a signal.
@@ -103,13 +129,10 @@ pub(super) struct Circumstances {
 impl Report {
     /// Puts the figures together.
     pub(super) fn new(config: &Config, tally: &Tally, run: Circumstances) -> Self {
-        let mut all = tally.of(Operation::Get).latency.clone();
-        all.reset();
+        let all = tally.latency();
         let mut operations = BTreeMap::new();
         for operation in Operation::ALL {
             let seen = tally.of(operation);
-            // Cannot fail: both have the same bounds.
-            let _ = all.add(&seen.latency);
             if !seen.latency.is_empty() {
                 let line = Line {
                     requests: seen.latency.len(),
@@ -124,11 +147,13 @@ impl Report {
             config: config.clone(),
             servers: run.servers,
             load: run.load,
+            began: run.began.as_secs_f64(),
             seconds: run.elapsed.as_secs_f64(),
             requests: all.len(),
             requests_per_second: rate(all.len(), run.elapsed),
             latency_us: Latency::new(&all),
             operations,
+            sections: run.sections,
             faults: tally.faults,
             samples: tally.samples.clone(),
             failures: tally.failures.iter().map(|(failure, count)| (failure.to_string(), *count)).collect(),
@@ -153,6 +178,19 @@ impl Load {
     /// So many keys in so much time.
     pub fn new(keys: u64, elapsed: Duration) -> Self {
         Self { keys, seconds: elapsed.as_secs_f64(), requests_per_second: rate(keys, elapsed) }
+    }
+}
+
+impl Interval {
+    /// What a report says of it.
+    pub(super) fn section(&self) -> Section {
+        Section {
+            from: self.from.as_secs_f64(),
+            seconds: self.length.as_secs_f64(),
+            requests: self.latency.len(),
+            requests_per_second: rate(self.latency.len(), self.length),
+            latency_us: Latency::new(&self.latency),
+        }
     }
 }
 
@@ -206,6 +244,9 @@ impl fmt::Display for Report {
             Distribution::Zipf(theta) => write!(f, "zipf {theta}")?,
         }
         writeln!(f, "; values of {value_size} bytes")?;
+        if let Some(node) = self.config.replicate_as {
+            writeln!(f, "copies as node {node}")?;
+        }
         if let Some(load) = &self.load {
             writeln!(f, "loaded {} keys in {:.2} s: {:.0}/s", load.keys, load.seconds, load.requests_per_second)?;
         }
@@ -225,6 +266,9 @@ impl fmt::Display for Report {
             row(name, line.requests, line.requests_per_second, &line.latency_us)?;
         }
         row("all", self.requests, self.requests_per_second, &self.latency_us)?;
+        for Section { from, seconds, requests, requests_per_second, latency_us } in &self.sections {
+            row(&format!("{from:.0}-{:.0} s", from + seconds), *requests, *requests_per_second, latency_us)?;
+        }
         writeln!(f)?;
         self.write_remarks(f)
     }
@@ -235,6 +279,7 @@ impl Report {
         for (name, line) in self.operations.iter().filter(|(_, line)| line.void > 0) {
             let what = match *name {
                 "cas" => "did not match and were tried again",
+                "replicate" => "were not newer than what was stored",
                 _ => "found no such key",
             };
             writeln!(f, "{} of {} {name} requests {what}", line.void, line.requests)?;
@@ -273,7 +318,12 @@ mod tests {
         let run = Circumstances {
             servers: 1,
             load: Some(Load::new(500, Duration::from_millis(250))),
+            began: Duration::from_secs(1_000_000),
             elapsed: Duration::from_secs(2),
+            sections: vec![
+                Interval { from: Duration::from_secs(1), length: Duration::from_secs(1), latency: tally.latency() }
+                    .section(),
+            ],
             route_changes: 0,
             interrupted: false,
             gave_up: false,
@@ -315,6 +365,8 @@ mod tests {
         assert_eq!(get[..3], ["get", "1000", "500"], "{text}");
         // The heading has no name, and "per second" is two words.
         assert_eq!(get.len(), rows[4].split_whitespace().count(), "{text}");
+        let part: Vec<_> = rows[8].split_whitespace().collect();
+        assert_eq!(part[..4], ["1-2", "s", "2000", "2000"], "{text}");
         assert!(text.contains("\n10 of 1000 get requests found no such key\n"), "{text}");
         assert!(text.ends_with("\nanswers: 0 wrong, 0 missing, 0 stale; requests failed: 0\n"), "{text}");
     }
@@ -339,6 +391,8 @@ mod tests {
         assert_eq!(json["config"]["target"]["server"], "127.0.0.1:1");
         assert_eq!(json["config"]["extent"]["requests"], 1);
         assert_eq!(json["failures"]["no answer in time"], 2);
+        assert_eq!((&json["began"], &json["intervals"][0]["from"]), (&1_000_000.0.into(), &1.0.into()));
+        assert_eq!(json["intervals"][0]["requests"], 2000);
         assert_eq!(json["faults"]["missing"], 0);
         assert!(json["latency_us"]["p99.9"].as_f64().unwrap() > 1900.0, "{json}");
     }

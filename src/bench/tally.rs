@@ -34,7 +34,8 @@ pub(super) struct Tally {
 pub(super) struct Seen {
     /// Nanoseconds from the write that sent a request to the read that brought its answer.
     pub(super) latency: Histogram<u64>,
-    /// Of these, answers that found nothing: absent keys, and compare-and-swaps that did not match.
+    /// Of these, answers that found nothing: absent keys, compare-and-swaps that did not match, copies that were not
+    /// newer than what was stored.
     pub(super) void: u64,
 }
 
@@ -109,23 +110,25 @@ impl Tally {
 
     /// What was seen of `operation`.
     pub(super) fn of(&self, operation: Operation) -> &Seen {
-        let [get, set, cas, delete] = &self.operations;
+        let [get, set, cas, delete, replicate] = &self.operations;
         match operation {
             Operation::Get => get,
             Operation::Set => set,
             Operation::Cas => cas,
             Operation::Delete => delete,
+            Operation::Replicate => replicate,
         }
     }
 
     #[inline]
     fn of_mut(&mut self, operation: Operation) -> &mut Seen {
-        let [get, set, cas, delete] = &mut self.operations;
+        let [get, set, cas, delete, replicate] = &mut self.operations;
         match operation {
             Operation::Get => get,
             Operation::Set => set,
             Operation::Cas => cas,
             Operation::Delete => delete,
+            Operation::Replicate => replicate,
         }
     }
 
@@ -150,6 +153,17 @@ impl Tally {
         if self.samples.len() < SAMPLES {
             self.samples.push(describe());
         }
+    }
+
+    /// Latencies of all operations together.
+    pub(super) fn latency(&self) -> Histogram<u64> {
+        let [first, others @ ..] = &self.operations;
+        let mut all = first.latency.clone();
+        for seen in others {
+            // Cannot fail: both have the same bounds.
+            let _ = all.add(&seen.latency);
+        }
+        all
     }
 
     /// Requests answered without an error.

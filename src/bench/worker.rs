@@ -19,9 +19,12 @@ use super::choice::{Keys, Operation};
 use super::config::{Config, Mix};
 use super::connection::{Broken, Connection};
 use super::exchange::{Exchange, Follow};
+use super::intervals::{Cuts, Part};
 use super::ledger::Known;
 use super::routes::{Router, Routes};
-use super::tally::{Failure, Tally};
+use super::tally::Failure;
+use crate::wire::method::Role;
+use crate::wire::{Init, NodeAddress};
 
 /// Bytes read at once.
 const INPUT_LEN: usize = 256 << 10;
@@ -57,8 +60,8 @@ pub(super) struct Stage<'a> {
 /// What came of a stage.
 #[derive(Debug)]
 pub(super) struct Done {
-    /// What was seen.
-    pub(super) tally: Tally,
+    /// What was seen and not handed over.
+    pub(super) part: Part,
     /// When the last answer came.
     pub(super) last: Instant,
     /// No answer came for too long.
@@ -80,6 +83,8 @@ struct Gear {
     exchange: Exchange,
     rng: Rng,
     mix: Mix,
+    /// What a connection sends first; empty unless it sends copies.
+    greeting: Vec<u8>,
     keys: Keys,
     pipeline: usize,
     timeout: Duration,
@@ -142,9 +147,13 @@ impl Worker {
         let epoll = epoll::create(CreateFlags::CLOEXEC).map_err(|error| (nowhere, error.into()))?;
         let numbers = (0..config.connections).filter(|number| number % config.threads.max(1) == thread);
         let mut links = Vec::new();
+        let mut greeting = Vec::new();
+        if let Some(node) = config.replicate_as {
+            Init { address: NodeAddress::new(node), role: Role::Server }.write(&mut greeting);
+        }
         for (token, number) in (0..).zip(numbers) {
             let server = routes.server(number).unwrap_or(nowhere);
-            let connection = Connection::dial_and_wait(server, config.timeout, &epoll, token);
+            let connection = Connection::dial_and_wait(server, config.timeout, &greeting, &epoll, token);
             let connection = Some(connection.map_err(|error| (server, error))?);
             let batch = Batch::new(config.pipeline, now);
             let follow = VecDeque::new();
@@ -165,6 +174,7 @@ impl Worker {
             exchange,
             rng: Rng::with_seed(config.seed.wrapping_add(thread as u64)),
             mix: config.mix,
+            greeting,
             keys: Keys::new(config.distribution, config.keys),
             pipeline: config.pipeline,
             timeout: config.timeout,
@@ -184,9 +194,11 @@ impl Worker {
     }
 
     /// Runs a stage to its end; all answers are in when it returns, or have been given up.
-    pub(super) fn run(&mut self, stage: &Stage<'_>, tally: Tally) -> io::Result<Done> {
+    ///
+    /// `cuts` takes what was seen before the part that the stage ends in.
+    pub(super) fn run(&mut self, stage: &Stage<'_>, mut cuts: Cuts) -> io::Result<Done> {
         let mut ticked = Instant::now();
-        self.begin(stage, ticked, tally);
+        self.begin(stage, ticked);
         let mut events: Vec<Event> = Vec::with_capacity(EVENTS);
         let pause = Timespec::try_from(TICK).map_err(io::Error::other)?;
         let mut gave_up = false;
@@ -197,6 +209,9 @@ impl Worker {
             }
             if self.gear.unanswered == 0 && (self.gear.ending || self.is_finished()) {
                 break;
+            }
+            if cuts.is_due(now) && !self.gear.ending {
+                cuts.hand_over(self.gear.exchange.take_tally()?, now);
             }
             if self.gear.router.generation() != self.gear.generation {
                 self.reroute(now);
@@ -222,17 +237,16 @@ impl Worker {
                 }
             }
         }
-        let tally = std::mem::replace(&mut self.gear.exchange.tally, Tally::new().map_err(io::Error::other)?);
-        Ok(Done { tally, last: self.gear.last, gave_up })
+        let part = Part { index: cuts.index(), tally: self.gear.exchange.take_tally()? };
+        Ok(Done { part, last: self.gear.last, gave_up })
     }
 
-    fn begin(&mut self, stage: &Stage<'_>, now: Instant, tally: Tally) {
+    fn begin(&mut self, stage: &Stage<'_>, now: Instant) {
         let gear = &mut self.gear;
         gear.task = stage.task;
         gear.left = stage.requests;
         gear.ending = false;
         gear.last = now;
-        gear.exchange.tally = tally;
         for (token, link) in (0..).zip(&mut self.links) {
             (link.cursor, link.step) = gear.routes.place(link.number, gear.connections);
             link.issue(&self.epoll, token, gear);
@@ -266,7 +280,7 @@ impl Worker {
                     }
                 }
                 Some(_) if late(link.since) => link.lose(Failure::TimedOut, &mut self.gear),
-                None if !self.gear.ending => link.dial(&self.epoll, token),
+                None if !self.gear.ending => link.dial(&self.epoll, token, &self.gear),
                 _ => {}
             }
         }
@@ -282,9 +296,17 @@ impl Worker {
             link.follow.clear();
             if link.server != link.dialled && link.batch.unanswered() == 0 {
                 link.since = now;
-                link.dial(&self.epoll, token);
+                link.dial(&self.epoll, token, &self.gear);
             }
         }
+    }
+}
+
+impl Gear {
+    /// Whether a node's copies are sent, and not an application's requests.
+    #[inline]
+    fn copies(&self) -> bool {
+        !self.greeting.is_empty()
     }
 }
 
@@ -321,7 +343,7 @@ impl Link {
         }
         if self.batch.unanswered() == 0 {
             if self.server != self.dialled {
-                self.dial(epoll, token);
+                self.dial(epoll, token, gear);
             } else if !self.refused {
                 self.issue(epoll, token, gear);
             }
@@ -382,17 +404,18 @@ impl Link {
         };
         if sent.is_err() {
             self.lose(Failure::Lost, gear);
-            self.dial(epoll, token);
+            self.dial(epoll, token, gear);
         }
     }
 
     /// The next request for this connection's server.
     #[inline]
     fn choose(&mut self, gear: &mut Gear) -> Option<(Operation, u64, Known)> {
+        let copies = gear.copies();
         let ledger = gear.exchange.ledger();
         match gear.task {
             Task::Mix => (0..DRAWS).find_map(|_| {
-                let operation = gear.mix.choose(&mut gear.rng);
+                let operation = if copies { Operation::Replicate } else { gear.mix.choose(&mut gear.rng) };
                 let index = gear.keys.choose(&mut gear.rng);
                 let known = ledger.begin(index);
                 gear.routes.lead_to(self.dialled, operation, known.hash).then_some((operation, index, known))
@@ -404,8 +427,9 @@ impl Link {
                 }
                 self.cursor += self.step;
                 let known = ledger.begin(index);
-                if !ledger.is_written(index) && gear.routes.lead_to(self.dialled, Operation::Set, known.hash) {
-                    return Some((Operation::Set, index, known));
+                let operation = if copies { Operation::Replicate } else { Operation::Set };
+                if !ledger.is_written(index) && gear.routes.lead_to(self.dialled, operation, known.hash) {
+                    return Some((operation, index, known));
                 }
             },
         }
@@ -424,9 +448,9 @@ impl Link {
 
     /// Dials; a failure leaves it to the next tick.
     #[cold]
-    fn dial(&mut self, epoll: &OwnedFd, token: u64) {
+    fn dial(&mut self, epoll: &OwnedFd, token: u64, gear: &Gear) {
         self.since = Instant::now();
         self.dialled = self.server;
-        self.connection = Connection::dial(self.server, epoll, token).ok();
+        self.connection = Connection::dial(self.server, &gear.greeting, epoll, token).ok();
     }
 }

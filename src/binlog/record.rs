@@ -1,5 +1,6 @@
 //! The records: what ours say, and their bytes.
 
+use crate::wire::method::ErrorCode;
 use crate::wire::{NodeAddress, pack};
 
 /// A record that we write. The names and versions are the original's.
@@ -65,6 +66,36 @@ pub enum Record<'a> {
     PartnerLost {
         /// The other manager.
         address: NodeAddress,
+    },
+    /// A gateway has started ("SW").
+    GatewayStarted {
+        /// The first manager.
+        manager1: NodeAddress,
+        /// The second one, if there are two.
+        manager2: Option<NodeAddress>,
+    },
+    /// A gateway has given up a read ("eg").
+    GetFailed {
+        /// The key, without its hash.
+        key: &'a [u8],
+        /// The last error; see [`ErrorCode`].
+        error: ErrorCode,
+    },
+    /// A gateway has given up a write ("es").
+    SetFailed {
+        /// The key, without its hash.
+        key: &'a [u8],
+        /// The data.
+        value: &'a [u8],
+        /// The last error.
+        error: ErrorCode,
+    },
+    /// A gateway has given up a deletion ("ed").
+    DeleteFailed {
+        /// The key, without its hash.
+        key: &'a [u8],
+        /// The last error.
+        error: ErrorCode,
     },
 }
 
@@ -152,6 +183,27 @@ impl Record<'_> {
             Self::ServerFound { address } => event(out, "nS", address, time),
             Self::ServerLost { address } => event(out, "lS", address, time),
             Self::PartnerLost { address } => event(out, "eP", address, time),
+            Self::GatewayStarted { manager1, manager2 } => {
+                head(out, "SW", 2, 3, time);
+                node(out, "mgr1", Some(manager1));
+                node(out, "mgr2", manager2);
+            }
+            Self::GetFailed { key, error } => {
+                head(out, "eg", 3, 3, time);
+                raw(out, "key", key);
+                uint(out, "err", error.number().into());
+            }
+            Self::SetFailed { key, value, error } => {
+                head(out, "es", 3, 4, time);
+                raw(out, "key", key);
+                raw(out, "val", value);
+                uint(out, "err", error.number().into());
+            }
+            Self::DeleteFailed { key, error } => {
+                head(out, "ed", 3, 3, time);
+                raw(out, "key", key);
+                uint(out, "err", error.number().into());
+            }
         }
     }
 }

@@ -3,17 +3,16 @@
 use std::io::{IsTerminal, Write};
 use std::num::NonZero;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 use clap::{ArgGroup, Parser, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::common::{MANAGER_PORT, SERVER_PORT};
 use super::hosts::{HostPort, Resolver, system_resolver};
+use super::interrupt::Interrupt;
 use super::parse::{Call, Stop, parse};
+use super::tool::json_text;
 use super::values::{positive_seconds, seconds};
 use super::{USAGE, print};
 use crate::bench::{self, Config, Distribution, ENTRY_LEN, Extent, KEYS_LIMIT, Mix, Progress, Target};
@@ -23,6 +22,8 @@ use crate::life;
 const OTHER_FILES: usize = 32;
 /// Largest value: half of what a server accepts as a message.
 const VALUE_LIMIT: u64 = 32 << 20;
+/// Shortest part of a run that is reported by itself.
+const LEAST_INTERVAL: Duration = Duration::from_millis(100);
 /// Skew of `zipf` without a number: the customary one.
 const USUAL_THETA: f64 = 0.99;
 
@@ -44,7 +45,7 @@ fn notes() -> String {
 /// Measures a server or a cluster under load, and checks every answer
 #[derive(Debug, Parser)]
 #[command(group = ArgGroup::new("target").required(true), after_help = notes())]
-struct Args {
+pub(super) struct Args {
     /// Ask this manager; each request goes to the server that coordinates its key [port: 19700]
     #[arg(short, long, value_name = "ADDR[:PORT]", group = "target")]
     manager1: Option<HostPort>,
@@ -89,6 +90,10 @@ struct Args {
     #[arg(long, value_name = "PART", default_value = "0")]
     delete: u32,
 
+    /// Send copies, as coordinators do, in the name of this node of the hash space; --load too [port: 19800]
+    #[arg(long, value_name = "NODE", conflicts_with_all = ["mode", "get", "set", "cas", "delete"])]
+    replicate_as: Option<HostPort>,
+
     /// Keys in use
     #[arg(short = 'n', long, value_name = "N", default_value = "200000", value_parser = RangedU64ValueParser::<u64>::new().range(1..=KEYS_LIMIT))]
     keys: u64,
@@ -120,6 +125,10 @@ struct Args {
     /// Requests to measure, instead of a time
     #[arg(long, value_name = "N", conflicts_with = "duration")]
     requests: Option<NonZero<u64>>,
+
+    /// Report each part of this length by itself too, at least 0.1
+    #[arg(long, value_name = "SEC", value_parser = interval)]
+    interval: Option<Duration>,
 
     /// How long an answer may take; after twice that without any, the run ends
     #[arg(long, value_name = "SEC", default_value = "10", value_parser = positive_seconds)]
@@ -155,26 +164,17 @@ pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
     if life::connections(config.connections, OTHER_FILES) < config.connections {
         return Err(Stop::Failed("the limit of open files is too low for -c; raise it (ulimit -n)".to_owned()));
     }
-    let interrupt = Interrupt::watch().map_err(|error| Stop::Failed(format!("cannot watch for signals: {error}")))?;
+    let interrupt = Interrupt::watch()?;
     let mut line = ProgressLine::new();
-    let report = bench::run(&config, &interrupt.stop, |progress| line.show(progress));
+    let report = bench::run(&config, interrupt.flag(), |progress| line.show(progress));
     line.clear();
     let report = report.map_err(|error| match error {
         bench::Error::Mistake(mistake) => Stop::Usage(mistake.to_string()),
         error => Stop::Failed(error.to_string()),
     })?;
-    let text = if args.json {
-        serde_json::to_string_pretty(&report).map_err(|error| Stop::Failed(error.to_string()))? + "\n"
-    } else {
-        report.to_string()
-    };
+    let text = if args.json { json_text(&report)? } else { report.to_string() };
     print(std::io::stdout(), &text);
-    let signal = interrupt.signal.load(Ordering::Relaxed);
-    Ok(match signal {
-        _ if !report.is_good() => ExitCode::FAILURE,
-        0 => ExitCode::SUCCESS,
-        signal => ExitCode::from(128 + signal),
-    })
+    Ok(if report.is_good() { interrupt.status() } else { ExitCode::FAILURE })
 }
 
 impl Args {
@@ -192,8 +192,14 @@ impl Args {
             Some(server) => Target::Server(resolve("-s", server, SERVER_PORT)?),
             None => Target::Managers(managers),
         };
+        let replicate_as = match &self.replicate_as {
+            Some(node) => Some(resolve("--replicate-as", node, SERVER_PORT)?),
+            None => None,
+        };
         let config = Config {
             target,
+            replicate_as,
+            interval: self.interval,
             connections: self.connections,
             pipeline: self.pipeline,
             threads: self.threads,
@@ -238,37 +244,12 @@ fn distribution(text: &str) -> Result<Distribution, String> {
     }
 }
 
-/// Set by SIGINT and SIGTERM; a second one ends the process at once.
-struct Interrupt {
-    stop: Arc<AtomicBool>,
-    signal: Arc<AtomicU8>,
-}
-
-impl Interrupt {
-    fn watch() -> std::io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (mut interrupt, mut terminate) = {
-            let _within = runtime.enter();
-            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
-        };
-        let this = Self { stop: Arc::default(), signal: Arc::default() };
-        let (stop, number) = (this.stop.clone(), this.signal.clone());
-        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-            runtime.block_on(async {
-                loop {
-                    let came = tokio::select! {
-                        _ = interrupt.recv() => 2,
-                        _ = terminate.recv() => 15,
-                    };
-                    number.store(came, Ordering::Relaxed);
-                    if stop.swap(true, Ordering::Relaxed) {
-                        std::process::exit(128 + i32::from(came));
-                    }
-                }
-            });
-        })?;
-        Ok(this)
-    }
+/// Threads look at the time often enough for parts of this length.
+fn interval(text: &str) -> Result<Duration, String> {
+    seconds(text).and_then(|time| match time {
+        time if time < LEAST_INTERVAL => Err(format!("must be at least {} seconds", LEAST_INTERVAL.as_secs_f64())),
+        time => Ok(time),
+    })
 }
 
 /// One line that tells how far the run is, on a terminal only.
@@ -326,7 +307,7 @@ mod tests {
     fn flags_arrive() {
         let config = config(
             "-m 127.0.0.1 -p 127.0.0.1:2 -c 4 -P 1 -t 2 --get 9 --cas 2 --delete 3 -n 5 -d 0 --load --distribution zipf:0.5 \
-             --requests 7 --warm-up 0.5 --seed 3 --timeout 2",
+             --requests 7 --warm-up 0.5 --seed 3 --timeout 2 --interval 0.5",
         );
         let config = config.unwrap();
         assert_eq!(
@@ -338,6 +319,7 @@ mod tests {
         assert_eq!((config.value_size, config.distribution), (0, Distribution::Zipf(0.5)));
         assert_eq!((config.extent, config.warm_up), (Extent::Requests(7), Duration::from_millis(500)));
         assert_eq!((config.load, config.seed, config.timeout), (true, 3, Duration::from_secs(2)));
+        assert_eq!((config.interval, config.replicate_as), (Some(Duration::from_millis(500)), None));
     }
 
     #[test]
@@ -348,6 +330,12 @@ mod tests {
             let [get, set, cas, delete] = mix;
             assert_eq!(config(&format!("-s 127.0.0.1 --mode {mode}")).unwrap().mix, Mix { get, set, cas, delete });
         }
+    }
+
+    #[test]
+    fn copies_go_out_as_a_node() {
+        let config = config("-s 127.0.0.1 --replicate-as 127.0.0.2").unwrap();
+        assert_eq!(config.replicate_as, Some("127.0.0.2:19800".parse().unwrap()));
     }
 
     #[test]
@@ -367,6 +355,14 @@ mod tests {
             (
                 "-s 127.0.0.1 --requests 0",
                 "invalid value '0' for '--requests <N>': number would be zero for non-zero type",
+            ),
+            (
+                "-s 127.0.0.1 --interval 0.05",
+                "invalid value '0.05' for '--interval <SEC>': must be at least 0.1 seconds",
+            ),
+            (
+                "-s 127.0.0.1 --replicate-as 127.0.0.1:2 --set 1",
+                "the argument '--replicate-as <NODE>' cannot be used with '--set <PART>'",
             ),
             ("-s 127.0.0.1 -n 0", "invalid value '0' for '-n <N>': 0 is not in 1..=100000000"),
         ] {

@@ -1,4 +1,4 @@
-//! `cluster`: a manager and some servers as child processes on this machine, ready to be tried.
+//! `cluster`: a manager, some servers and a gateway as child processes on this machine, ready to be tried.
 //!
 //! The servers keep their data in one folder. What was attached before is attached again before anything is added,
 //! so that a larger cluster on the same folder copies what the smaller one has stored.
@@ -14,9 +14,12 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use clap::builder::RangedU64ValueParser;
+use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::common::MANAGER_PORT;
 use super::ctl;
+use super::gateway::TEXT_PORT;
 use super::parse::{Call, Stop, parse};
 use super::tool::block_on;
 use crate::client::Caller;
@@ -31,6 +34,8 @@ const SERVERS_MAX: usize = 50;
 /// From the base port to that of the first server, and of its stream, less one.
 const SERVER_PORTS: u16 = 100;
 const STREAM_PORTS: u16 = 200;
+/// Ports tried for the gateway when the usual one is taken.
+const GATEWAY_PORTS: usize = 100;
 /// How long the processes may take to find each other.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How long ports of a cluster that is just ending may stay taken.
@@ -40,9 +45,9 @@ const CALL: Duration = Duration::from_secs(10);
 /// Pause between two looks at the processes.
 const GLANCE: Duration = Duration::from_millis(50);
 
-/// Runs a manager and servers on this machine until Ctrl-C; the data is kept.
+/// Runs a manager, servers and a gateway on this machine until Ctrl-C; the data is kept.
 #[derive(Debug, Parser)]
-struct Args {
+pub(super) struct Args {
     /// Number of servers [default: 3, or as many as the folder has]
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=SERVERS_MAX as u64))]
     servers: Option<usize>,
@@ -54,24 +59,35 @@ struct Args {
     /// Port of the manager; servers listen from 101 above it on, their streams from 201 above it on
     #[arg(long, value_name = "PORT", default_value = "19700", value_parser = RangedU64ValueParser::<u16>::new().range(1024..=65000))]
     base_port: u16,
+
+    /// Port of the gateway, for memcached clients [default: 11411, or one above the manager's with another base port]
+    #[arg(long, value_name = "PORT", value_parser = RangedU64ValueParser::<u16>::new().range(1..))]
+    gateway_port: Option<u16>,
 }
 
 /// Where everything listens.
 #[derive(Debug, Clone, Copy)]
-struct Ports(u16);
+struct Ports {
+    base: u16,
+    gateway: u16,
+}
 
 impl Ports {
     fn manager(self) -> SocketAddr {
-        local(self.0)
+        local(self.base)
+    }
+
+    fn gateway(self) -> SocketAddr {
+        local(self.gateway)
     }
 
     /// The server with this number, from 1 on.
     fn server(self, number: usize) -> SocketAddr {
-        local(self.0.saturating_add(SERVER_PORTS).saturating_add(offset(number)))
+        local(self.base.saturating_add(SERVER_PORTS).saturating_add(offset(number)))
     }
 
     fn stream(self, number: usize) -> SocketAddr {
-        local(self.0.saturating_add(STREAM_PORTS).saturating_add(offset(number)))
+        local(self.base.saturating_add(STREAM_PORTS).saturating_add(offset(number)))
     }
 }
 
@@ -87,8 +103,15 @@ pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
     let args: Args = parse(call, |command| command)?;
     let folder = Folder::open(&args.dir)?;
     let servers = folder.servers(args.servers, args.base_port)?;
-    let ports = Ports(args.base_port);
+    let gateway = gateway_port(args.gateway_port, folder.gateway_port(), args.base_port);
+    let mut ports = Ports { base: args.base_port, gateway };
     check_ports(ports, servers)?;
+    if args.gateway_port.is_some() {
+        wait_free(ports.gateway(), "--gateway-port")?;
+    } else if TcpListener::bind(ports.gateway()).is_err() {
+        ports.gateway = free_port_above(gateway, ports, servers)?;
+        eprintln!("port {gateway} is taken: the gateway listens on {}", ports.gateway);
+    }
     let mut children = Children::new(&folder)?;
     block_on(async {
         let cannot = |error| Stop::Failed(format!("cannot handle signals: {error}"));
@@ -109,16 +132,39 @@ pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
 fn check_ports(ports: Ports, servers: usize) -> Result<(), Stop> {
     let numbers = 1..=servers;
     let all = std::iter::once(ports.manager()).chain(numbers.flat_map(|i| [ports.server(i), ports.stream(i)]));
-    let deadline = Instant::now() + PORT_PATIENCE;
     for address in all {
-        while let Err(error) = TcpListener::bind(address) {
-            if Instant::now() > deadline {
-                return Err(Stop::Failed(format!("port {address}: {error}; another --base-port may help")));
-            }
-            std::thread::sleep(GLANCE);
-        }
+        wait_free(address, "--base-port")?;
     }
     Ok(())
+}
+
+/// Waits a moment for a port of a cluster that is just ending; `flag` is what may help.
+fn wait_free(address: SocketAddr, flag: &str) -> Result<(), Stop> {
+    let deadline = Instant::now() + PORT_PATIENCE;
+    while let Err(error) = TcpListener::bind(address) {
+        if Instant::now() > deadline {
+            return Err(Stop::Failed(format!("port {address}: {error}; another {flag} may help")));
+        }
+        std::thread::sleep(GLANCE);
+    }
+    Ok(())
+}
+
+/// The gateway's port: the one wanted, else that of the last time, else the usual one, which only the cluster with the
+/// usual ports takes.
+fn gateway_port(wanted: Option<u16>, last: Option<u16>, base: u16) -> u16 {
+    let usual = if base == MANAGER_PORT { TEXT_PORT } else { base.saturating_add(1) };
+    wanted.or(last).unwrap_or(usual)
+}
+
+/// A port that nobody listens on and that no process of the cluster will.
+fn free_port_above(port: u16, ports: Ports, servers: usize) -> Result<u16, Stop> {
+    let own = |port: u16| (1..=servers).any(|i| [ports.server(i), ports.stream(i)].contains(&local(port)));
+    (port..u16::MAX)
+        .skip(1)
+        .take(GATEWAY_PORTS)
+        .find(|port| !own(*port) && TcpListener::bind(local(*port)).is_ok())
+        .ok_or_else(|| Stop::Failed(format!("no free port for the gateway near {port}; see --gateway-port")))
 }
 
 /// Brings everything up and stays as long as it is all there; the error is what ended first.
@@ -132,7 +178,9 @@ async fn serve(children: &mut Children<'_>, folder: &Folder, ports: Ports, serve
     if known < servers {
         bring_up(children, &caller, ports, known + 1..=servers).await?;
     }
-    folder.remember(servers, ports.0)?;
+    children.start_gateway(ports)?;
+    wait_gateway(children, ports).await?;
+    folder.remember(servers, ports.base, ports.gateway)?;
     introduce(folder, ports, servers);
     children.watch().await
 }
@@ -179,6 +227,19 @@ async fn bring_up(
     }
 }
 
+/// Waits until the gateway takes connections.
+async fn wait_gateway(children: &mut Children<'_>, ports: Ports) -> Result<(), Stop> {
+    let deadline = Instant::now() + PATIENCE;
+    while TcpStream::connect(ports.gateway()).await.is_err() {
+        children.check()?;
+        if Instant::now() > deadline {
+            return Err(Stop::Failed(format!("the gateway does not listen within {PATIENCE:?}")));
+        }
+        tokio::time::sleep(GLANCE).await;
+    }
+    Ok(())
+}
+
 /// Says where everything is and what can be done with it, in lines that can be pasted.
 fn introduce(folder: &Folder, ports: Ports, servers: usize) {
     let program = std::env::args().next().unwrap_or_else(|| "kumo-server".to_owned());
@@ -186,13 +247,18 @@ fn introduce(folder: &Folder, ports: Ports, servers: usize) {
     let line = |name: &str, address| format!("{name:<9} {address}  {}\n", folder.log(name).display());
     let server = |number| line(&format!("server{number}"), ports.server(number));
     let lines = (1..=servers).map(server).collect::<String>();
+    let gateway = ports.gateway();
     let text = format!(
-        "{}{lines}\nReady. Try, in another terminal:\n  \
+        "{}{lines}{}\nReady. Any memcached client can use {gateway}. Try, in another terminal:\n  \
+         printf 'set greeting 0 0 5\\r\\nhello\\r\\nget greeting\\r\\nquit\\r\\n' | nc {} {}\n  \
          {program} set -m {manager} hello world\n  \
          {program} get -m {manager} hello\n  \
          {program} ctl {manager} status\n\
          Ctrl-C ends it; the data stays in {}.\n",
         line("manager", manager),
+        line("gateway", gateway),
+        gateway.ip(),
+        gateway.port(),
         folder.path().display()
     );
     // Nobody may be reading: the cluster runs all the same.

@@ -81,7 +81,7 @@ pub(super) struct Bounds {
     #[arg(long, value_name = "MIB", default_value = "64", value_parser = mebibytes)]
     max_message: u64,
 
-    /// Connections accepted at one time
+    /// Client connections accepted at one time
     #[arg(long, value_name = "N", default_value = "10000", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     max_connections: usize,
 
@@ -149,8 +149,8 @@ impl Bounds {
 }
 
 /// Lowers the number of connections to what the limit of open files allows. Called with the log open: it may warn.
-pub(super) fn fit_connections(limits: &mut Limits) {
-    limits.connections = life::connections(limits.connections, FILES_RESERVED);
+pub(super) fn fit_connections(connections: &mut usize) {
+    *connections = life::connections(*connections, FILES_RESERVED);
 }
 
 /// The address given with `flag` by which others will know this node.
@@ -175,6 +175,7 @@ pub(super) fn peer_address(flag: &str, host: &HostPort, port: u16, resolver: Res
     Ok(NodeAddress::new(address))
 }
 
-fn resolve(flag: &str, host: &HostPort, port: u16, resolver: Resolver) -> Result<SocketAddr, Stop> {
+/// The address given with `flag`, whatever it is for.
+pub(super) fn resolve(flag: &str, host: &HostPort, port: u16, resolver: Resolver) -> Result<SocketAddr, Stop> {
     host.resolve(port, resolver).map_err(|error| Stop::Failed(format!("{flag} {host}: {error}")))
 }

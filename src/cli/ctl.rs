@@ -9,10 +9,10 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
 
-use super::date::date;
 use super::hosts::HostPort;
 use super::parse::{Call, Stop, parse};
-use super::tool::{block_on, manager, show};
+use super::space;
+use super::tool::{block_on, json, manager, show, trouble};
 use crate::client::{Caller, Options};
 use crate::clock::unix_seconds;
 use crate::wire::NodeAddress;
@@ -27,7 +27,7 @@ const CHANGE: Duration = Duration::from_secs(30);
 
 /// Shows the state of a cluster, attaches and detaches servers, starts replaces and backups.
 #[derive(Debug, Parser)]
-struct Args {
+pub(super) struct Args {
     /// Address of a manager of the cluster [port: 19700]
     #[arg(value_name = "MANAGER[:PORT]")]
     manager: HostPort,
@@ -157,10 +157,8 @@ fn today() -> String {
 /// The one line for a call to the manager that failed.
 pub(super) fn failed(manager: NodeAddress, error: ErrorCode) -> Stop {
     Stop::Failed(match error {
-        ErrorCode::NodeLost => format!("manager {manager} cannot be reached"),
-        ErrorCode::TimedOut => format!("manager {manager} does not answer"),
         ErrorCode::Server => format!("manager {manager} refuses: no server is active (its log says more)"),
-        error => format!("manager {manager}: {error}"),
+        error => format!("manager {manager} {}", trouble(error)),
     })
 }
 
@@ -171,21 +169,13 @@ pub(super) struct Nodes {
 }
 
 pub(super) async fn nodes(caller: &Caller, manager: NodeAddress) -> Result<Nodes, Stop> {
-    let answer = caller.ask(manager, Method::GetNodesInfo, params::write_empty).await;
-    let answer = answer.map_err(|error| failed(manager, error))?;
-    let (whs, detached) =
-        params::nodes_info(&answer).map_err(|_| Stop::Failed(format!("manager {manager}: answer not understood")))?;
+    let (whs, detached) = caller.nodes(manager).await.map_err(|error| failed(manager, error))?;
     Ok(Nodes { whs, detached })
 }
 
 impl Nodes {
     fn text(&self) -> String {
-        let clocktime = self.whs.clocktime;
-        let mut text = format!("hash space timestamp:\n  {} clock {}\n", date(clocktime.seconds()), clocktime.clock());
-        text += "attached node:\n";
-        for (node, active) in &self.whs.nodes {
-            let _ = writeln!(text, "  {node}  ({})", if *active { "active" } else { "fault" });
-        }
+        let mut text = space::text(&self.whs);
         text += "not attached node:\n";
         for node in &self.detached {
             let _ = writeln!(text, "  {node}");
@@ -196,27 +186,15 @@ impl Nodes {
     fn json(&self) -> Result<String, Stop> {
         #[derive(Serialize)]
         struct Status {
-            clocktime: u64,
-            time: u32,
-            clock: u32,
-            attached: Vec<Attached>,
+            #[serde(flatten)]
+            whs: space::Json,
             not_attached: Vec<String>,
         }
-        #[derive(Serialize)]
-        struct Attached {
-            address: String,
-            active: bool,
-        }
-        let attached = |(node, active): &(NodeAddress, bool)| Attached { address: node.to_string(), active: *active };
         let status = Status {
-            clocktime: self.whs.clocktime.0,
-            time: self.whs.clocktime.seconds(),
-            clock: self.whs.clocktime.clock(),
-            attached: self.whs.nodes.iter().map(attached).collect(),
+            whs: space::Json::new(&self.whs),
             not_attached: self.detached.iter().map(NodeAddress::to_string).collect(),
         };
-        let json = serde_json::to_string(&status).map_err(|error| Stop::Failed(error.to_string()))?;
-        Ok(json + "\n")
+        json(&status)
     }
 }
 

@@ -13,6 +13,15 @@ pub(super) fn date(seconds: u32) -> String {
     format!("{name} {month} {day:02} {:02}:{:02}:{:02} +0000 {year}", second / 3600, second / 60 % 60, second % 60)
 }
 
+/// Unix seconds as `2026-11-22 17:05:31 +0000`.
+pub(super) fn stamp(seconds: u64) -> String {
+    let Ok(seconds) = u32::try_from(seconds) else { return format!("unix second {seconds}") };
+    let (year, month, day) = civil(seconds / DAY);
+    let second = seconds % DAY;
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{:02}-{day:02} {hour:02}:{minute:02}:{second:02} +0000", month + 1)
+}
+
 /// The day of unix seconds as `20261122`.
 pub(super) fn compact(seconds: u32) -> String {
     let (year, month, day) = civil(seconds / DAY);
@@ -58,5 +67,7 @@ mod tests {
             assert_eq!(date(seconds), text);
         }
         assert_eq!(compact(951_868_799), "20000229");
+        assert_eq!(stamp(951_868_799), "2000-02-29 23:59:59 +0000");
+        assert_eq!(stamp(1 << 40), "unix second 1099511627776");
     }
 }

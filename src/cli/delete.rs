@@ -10,7 +10,7 @@ use super::tool::{Managers, block_on, failed, not_found};
 
 /// Deletes a key, and ends when every server that owns it knows; exit status 1 if it is not there.
 #[derive(Debug, Parser)]
-struct Args {
+pub(super) struct Args {
     #[command(flatten)]
     managers: Managers,
 

@@ -10,7 +10,7 @@ use super::tool::{Managers, block_on, failed, not_found, show};
 
 /// Prints the value of a key, byte for byte; exit status 1 if it is not there.
 #[derive(Debug, Parser)]
-struct Args {
+pub(super) struct Args {
     #[command(flatten)]
     managers: Managers,
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Command, CommandFactory, Parser};
 use tokio::time::Instant;
 
 use super::common::{Bounds, Common, MANAGER_PORT, fit_connections, own_address, peer_address};
@@ -43,7 +43,7 @@ struct Args {
 pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
     let (life, mut config) = settings(call)?;
     Ok(life::run(&life, async || {
-        fit_connections(&mut config.limits);
+        fit_connections(&mut config.limits.connections);
         Ok(Manager::start(config)?)
     }))
 }
@@ -61,23 +61,26 @@ impl life::Service for Manager {
 
 /// Parses and resolves the manager's flags.
 fn settings(call: &Call) -> Result<(life::Settings, Config), Stop> {
-    let args = Args::read(call)?;
+    let args: Args = parse(call, adjusted)?;
     let config = args.config(&system_resolver)?;
     Ok((args.common.life(&call.program, &args.bounds), config))
 }
 
-impl Args {
-    fn read(call: &Call) -> Result<Self, Stop> {
-        parse(call, |command| {
-            command
-                .mut_arg("clock_interval", |flag| flag.default_value("2"))
-                // Flags of every daemon, which a manager has no use for.
-                .mut_arg("write_threads", |flag| flag.hide(true))
-                .mut_arg("read_threads", |flag| flag.hide(true))
-                .mut_arg("keepalive_interval", |flag| flag.help("Pause between two signs of life to each node"))
-        })
-    }
+/// The manager's flags: those of every daemon, as far as they concern it.
+pub(super) fn command() -> Command {
+    adjusted(Args::command())
+}
 
+fn adjusted(command: Command) -> Command {
+    command
+        .mut_arg("clock_interval", |flag| flag.default_value("2"))
+        // Flags of every daemon, which a manager has no use for.
+        .mut_arg("write_threads", |flag| flag.hide(true))
+        .mut_arg("read_threads", |flag| flag.hide(true))
+        .mut_arg("keepalive_interval", |flag| flag.help("Pause between two signs of life to each node"))
+}
+
+impl Args {
     fn config(&self, resolver: Resolver) -> Result<Config, Stop> {
         let address = own_address("-l", &self.listen, MANAGER_PORT, resolver)?;
         let partner = match &self.partner {
@@ -108,7 +111,7 @@ mod tests {
 
     fn config(line: &str) -> Result<Config, Stop> {
         let args = line.split_whitespace().map(Into::into).collect();
-        Args::read(&Call { program: "kumo-manager".to_owned(), args })?.config(&system_resolver)
+        parse::<Args>(&Call { program: "kumo-manager".to_owned(), args }, adjusted)?.config(&system_resolver)
     }
 
     #[test]

@@ -3,19 +3,32 @@
 //! Everything about flags ends here: the layers above receive resolved settings and know no flag's name.
 
 mod bench;
+mod check;
 mod cluster;
 mod common;
+mod completions;
 mod ctl;
 mod date;
 mod delete;
+mod gateway;
 mod get;
+mod hash;
 mod historic;
 mod hosts;
+mod install_links;
+mod interrupt;
+mod log;
+mod man;
 mod manager;
+mod mergedb;
 mod parse;
+mod progress;
 mod server;
 mod set;
+mod space;
+mod stat;
 mod tool;
+mod top;
 mod values;
 
 use std::ffi::OsString;
@@ -23,6 +36,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::LazyLock;
+
+use clap::{Command, CommandFactory};
 
 pub use parse::{Call, Stop, parse};
 
@@ -40,6 +55,8 @@ struct Tool {
     link: Option<&'static str>,
     /// What it does, for `--help`.
     about: &'static str,
+    /// Its arguments, from which help, completions and man page are made.
+    command: fn() -> Command,
     run: Run,
 }
 
@@ -49,14 +66,104 @@ const TOOLS: &[Tool] = &[
         name: "manager",
         link: Some("kumo-manager"),
         about: "Knows the servers, owns the hash space",
+        command: manager::command,
         run: manager::run,
     },
-    Tool { name: "ctl", link: Some("kumoctl"), about: "Shows and changes the state of a cluster", run: ctl::run },
-    Tool { name: "cluster", link: None, about: "Runs a whole cluster on this machine, to try it", run: cluster::run },
-    Tool { name: "get", link: None, about: "Prints the value of a key", run: get::run },
-    Tool { name: "set", link: None, about: "Sets a key", run: set::run },
-    Tool { name: "delete", link: None, about: "Deletes a key", run: delete::run },
-    Tool { name: "bench", link: None, about: "Measures a server or a cluster under load", run: bench::run },
+    Tool {
+        name: "gateway",
+        link: Some("kumo-gateway"),
+        about: "Serves memcached clients from a cluster",
+        command: gateway::command,
+        run: gateway::run,
+    },
+    Tool {
+        name: "ctl",
+        link: Some("kumoctl"),
+        about: "Shows and changes the state of a cluster",
+        command: ctl::Args::command,
+        run: ctl::run,
+    },
+    Tool {
+        name: "cluster",
+        link: None,
+        about: "Runs a whole cluster on this machine, to try it",
+        command: cluster::Args::command,
+        run: cluster::run,
+    },
+    Tool { name: "get", link: None, about: "Prints the value of a key", command: get::Args::command, run: get::run },
+    Tool { name: "set", link: None, about: "Sets a key", command: set::Args::command, run: set::run },
+    Tool { name: "delete", link: None, about: "Deletes a key", command: delete::Args::command, run: delete::run },
+    Tool {
+        name: "stat",
+        link: Some("kumostat"),
+        about: "Shows what servers tell of themselves",
+        command: stat::Args::command,
+        run: stat::run,
+    },
+    Tool {
+        name: "top",
+        link: Some("kumotop"),
+        about: "Shows all servers on a live screen",
+        command: top::Args::command,
+        run: top::run,
+    },
+    Tool {
+        name: "hash",
+        link: Some("kumohash"),
+        about: "Shows where keys lie and which servers own them",
+        command: hash::Args::command,
+        run: hash::run,
+    },
+    Tool {
+        name: "log",
+        link: Some("kumolog"),
+        about: "Prints binary logs as text",
+        command: log::Args::command,
+        run: log::run,
+    },
+    Tool {
+        name: "bench",
+        link: None,
+        about: "Measures a server or a cluster under load",
+        command: bench::Args::command,
+        run: bench::run,
+    },
+    Tool {
+        name: "check",
+        link: None,
+        about: "Says whether a store or backup is whole",
+        command: check::Args::command,
+        run: check::run,
+    },
+    Tool {
+        name: "restore",
+        link: None,
+        about: "Makes a store from a backup",
+        command: mergedb::RestoreArgs::command,
+        run: mergedb::restore,
+    },
+    Tool {
+        name: "mergedb",
+        link: Some("kumomergedb"),
+        about: "Merges stores, backups and files of 2010",
+        command: mergedb::MergeArgs::command,
+        run: mergedb::run,
+    },
+    Tool {
+        name: "completions",
+        link: None,
+        about: "Prints a script with which a shell completes all this",
+        command: completions::Args::command,
+        run: completions::run,
+    },
+    Tool { name: "man", link: None, about: "Writes the man pages", command: man::Args::command, run: man::run },
+    Tool {
+        name: "install-links",
+        link: None,
+        about: "Makes links to this binary under the tools' own names",
+        command: install_links::Args::command,
+        run: install_links::run,
+    },
 ];
 
 type Run = fn(&Call) -> Result<ExitCode, Stop>;
@@ -117,7 +224,7 @@ static VERSION_AND_TOOLS: LazyLock<String> =
 fn tools_help() -> String {
     let line = |tool: &Tool| {
         let link = tool.link.map(|link| format!(" (link: {link})")).unwrap_or_default();
-        format!("\n  {:<10} {}{link}", tool.name, tool.about)
+        format!("\n  {:<13} {}{link}", tool.name, tool.about)
     };
     let lines = TOOLS.iter().map(line);
     format!("Tools ({SERVER} <tool> --help):{}", lines.collect::<String>())
@@ -169,6 +276,13 @@ mod tests {
             if let Some(link) = tool.link {
                 assert_eq!(chosen(link, &["-x"]), Ok((link.to_owned(), vec!["-x".into()])));
             }
+        }
+    }
+
+    #[test]
+    fn the_arguments_of_each_tool_fit_together() {
+        for tool in TOOLS {
+            parse::named((tool.command)(), tool.name).debug_assert();
         }
     }
 

@@ -32,13 +32,7 @@ pub fn parse<A>(call: &Call, adjust: impl FnOnce(Command) -> Command) -> Result<
 where
     A: CommandFactory + FromArgMatches,
 {
-    let mut command = adjust(A::command())
-        .display_name(call.program.clone())
-        .bin_name(call.program.clone())
-        .version(env!("CARGO_PKG_VERSION"))
-        .no_binary_name(true)
-        .args_override_self(true)
-        .max_term_width(120);
+    let mut command = named(adjust(A::command()), &call.program).no_binary_name(true);
     let written = rewrite(&command, call.args.iter().cloned()).map_err(Stop::Usage)?;
     command.try_get_matches_from_mut(&written.args).and_then(|matches| A::from_arg_matches(&matches)).map_err(|error| {
         match error.kind() {
@@ -47,6 +41,16 @@ where
             _ => Stop::Usage(written.restore(&one_line(&error.render().to_string()))),
         }
     })
+}
+
+/// A tool's command under the name that it is called by.
+pub(super) fn named(command: Command, program: &str) -> Command {
+    command
+        .display_name(program)
+        .bin_name(program)
+        .version(env!("CARGO_PKG_VERSION"))
+        .args_override_self(true)
+        .max_term_width(120)
 }
 
 /// The first paragraph of clap's report in one line, without its prefix.

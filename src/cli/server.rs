@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
-use clap::{Parser, ValueEnum};
+use clap::{Command, CommandFactory, Parser, ValueEnum};
 use tokio::time::Instant;
 
 use super::common::{Bounds, Common, MANAGER_PORT, SERVER_PORT, fit_connections, own_address, peer_address};
@@ -109,7 +109,7 @@ enum Sync {
 pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
     let (life, mut config) = settings(call)?;
     Ok(life::run(&life, async || {
-        fit_connections(&mut config.limits);
+        fit_connections(&mut config.limits.connections);
         Ok(Server::start(config).await?)
     }))
 }
@@ -127,10 +127,18 @@ impl life::Service for Server {
 
 /// Parses and resolves the server's flags.
 fn settings(call: &Call) -> Result<(life::Settings, Config), Stop> {
-    let args: Args =
-        parse(call, |command| command.after_help(super::tools_help()).long_version(super::VERSION_AND_TOOLS.as_str()))?;
+    let args: Args = parse(call, adjusted)?;
     let config = args.config(&system_resolver)?;
     Ok((args.common.life(&call.program, &args.bounds), config))
+}
+
+/// The server's flags, with what the binary can do besides.
+pub(super) fn command() -> Command {
+    adjusted(Args::command())
+}
+
+fn adjusted(command: Command) -> Command {
+    command.after_help(super::tools_help()).long_version(super::VERSION_AND_TOOLS.as_str())
 }
 
 impl Args {

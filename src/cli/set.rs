@@ -15,7 +15,7 @@ const MARGIN: usize = 128 << 10;
 
 /// Sets a key, and ends when every server that owns it has it.
 #[derive(Debug, Parser)]
-struct Args {
+pub(super) struct Args {
     #[command(flatten)]
     managers: Managers,
 

@@ -2,11 +2,17 @@
 
 use std::future::Future;
 use std::io::{ErrorKind, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::common::{MANAGER_PORT, peer_address};
+use serde::Serialize;
+
+use super::common::{MANAGER_PORT, SERVER_PORT, peer_address};
 use super::hosts::{HostPort, system_resolver};
 use super::parse::Stop;
-use crate::client::{Cluster, Error, Options};
+use super::values::positive_seconds;
+use crate::client::{self, Caller, Error, Options};
 use crate::wire::NodeAddress;
 use crate::wire::method::ErrorCode;
 
@@ -24,13 +30,65 @@ pub(super) struct Managers {
 
 impl Managers {
     /// A client of the cluster.
-    pub(super) async fn connect(&self) -> Result<Cluster, Stop> {
+    pub(super) async fn connect(&self) -> Result<client::Cluster, Stop> {
         let mut managers = vec![manager("-m", &self.manager1)?];
         if let Some(second) = &self.manager2 {
             managers.push(manager("-p", second)?);
         }
-        Cluster::connect(managers, Options::default()).await.map_err(failed)
+        client::Cluster::connect(managers, Options::default()).await.map_err(failed)
     }
+}
+
+/// Where the short-lived tools that ask servers find them: named one by one, or by a manager.
+#[derive(Debug, clap::Args)]
+pub(super) struct Cluster {
+    /// Ask this manager for the servers [port: 19700]
+    #[arg(short, long, value_name = "ADDR[:PORT]")]
+    manager1: Option<HostPort>,
+
+    /// The second manager, if there are two [port: 19700]
+    #[arg(short = 'p', long, value_name = "ADDR[:PORT]", requires = "manager1")]
+    manager2: Option<HostPort>,
+
+    /// How long each node may take to answer
+    #[arg(long, value_name = "SEC", default_value = "3", value_parser = positive_seconds)]
+    pub(super) timeout: Duration,
+}
+
+impl Cluster {
+    /// The managers that were named; none: servers are.
+    pub(super) fn managers(&self) -> Result<Vec<NodeAddress>, Stop> {
+        [("-m", &self.manager1), ("-p", &self.manager2)]
+            .into_iter()
+            .filter_map(|(flag, host)| host.as_ref().map(|host| manager(flag, host)))
+            .collect()
+    }
+
+    /// A client of nodes. Must be called within a runtime.
+    pub(super) fn caller(&self) -> Arc<Caller> {
+        let connect_timeout = self.timeout.min(Options::default().connect_timeout);
+        Arc::new(Caller::new(&Options { connect_timeout, call_timeout: self.timeout, ..Options::default() }))
+    }
+
+    /// Asks the managers in turn until one answers; the error is the last one's.
+    pub(super) async fn first<T, F>(managers: &[NodeAddress], ask: impl Fn(NodeAddress) -> F) -> Result<T, Stop>
+    where
+        F: Future<Output = Result<T, ErrorCode>>,
+    {
+        let mut failure = Stop::Failed("no manager to ask".to_owned());
+        for manager in managers {
+            match ask(*manager).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => failure = failed(Error::Manager(*manager, error)),
+            }
+        }
+        Err(failure)
+    }
+}
+
+/// The address of a server given as `what`.
+pub(super) fn server(what: &str, host: &HostPort) -> Result<NodeAddress, Stop> {
+    peer_address(what, host, SERVER_PORT, &system_resolver)
 }
 
 /// The address of a manager given as `what`.
@@ -48,10 +106,49 @@ pub(super) fn block_on<T>(work: impl Future<Output = Result<T, Stop>>) -> Result
 /// The one line for an operation that failed.
 pub(super) fn failed(error: Error) -> Stop {
     Stop::Failed(match error {
-        Error::Manager(node, ErrorCode::NodeLost) => format!("manager {node} cannot be reached"),
-        Error::Server(node, ErrorCode::NodeLost) => format!("server {node} cannot be reached"),
+        Error::Manager(node, error) => format!("manager {node} {}", trouble(error)),
+        Error::Server(node, error) => format!("server {node} {}", trouble(error)),
         error => error.to_string(),
     })
+}
+
+/// What is the matter with a node, to be read behind its name.
+pub(super) fn trouble(error: ErrorCode) -> &'static str {
+    match error {
+        ErrorCode::NodeLost => "cannot be reached",
+        ErrorCode::TimedOut => "does not answer",
+        ErrorCode::TransportLost => "has closed the connection",
+        ErrorCode::Protocol => "does not know the question",
+        ErrorCode::Server => "refuses",
+        ErrorCode::Unknown => "gives an answer that is not understood",
+    }
+}
+
+/// Asks all nodes at once; each may take so long. The answers are in the order of the nodes.
+pub(super) async fn ask_all<T, F>(
+    nodes: &[NodeAddress],
+    limit: Duration,
+    ask: impl Fn(NodeAddress) -> F,
+) -> Vec<Result<T, ErrorCode>>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, ErrorCode>> + Send + 'static,
+{
+    let asking: Vec<_> = nodes.iter().map(|node| tokio::spawn(tokio::time::timeout(limit, ask(*node)))).collect();
+    let mut answers = Vec::with_capacity(asking.len());
+    for answer in asking {
+        answers.push(match answer.await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(ErrorCode::TimedOut),
+            Err(_) => Err(ErrorCode::Unknown),
+        });
+    }
+    answers
+}
+
+/// A value as a line of JSON.
+pub(super) fn json(value: &impl Serialize) -> Result<String, Stop> {
+    serde_json::to_string(value).map(|text| text + "\n").map_err(|error| Stop::Failed(error.to_string()))
 }
 
 /// Writes to stdout what was asked for. Whoever stops reading early has had enough.
@@ -61,6 +158,24 @@ pub(super) fn show(bytes: &[u8]) -> Result<(), Stop> {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Stop::Failed(format!("stdout: {error}"))),
         _ => Ok(()),
     }
+}
+
+/// What `--json` prints.
+pub(super) fn json_text(report: &impl serde::Serialize) -> Result<String, Stop> {
+    serde_json::to_string_pretty(report).map(|text| text + "\n").map_err(|error| Stop::Failed(error.to_string()))
+}
+
+/// Writes files into a folder, which is made if it is not there, and prints the path of each.
+pub(super) fn write_files(dir: &Path, files: impl IntoIterator<Item = (String, String)>) -> Result<(), Stop> {
+    let cannot = |path: &Path, error: std::io::Error| Stop::Failed(format!("{}: {error}", path.display()));
+    std::fs::create_dir_all(dir).map_err(|error| cannot(dir, error))?;
+    let mut paths = String::new();
+    for (name, text) in files {
+        let path = dir.join(name);
+        std::fs::write(&path, text).map_err(|error| cannot(&path, error))?;
+        paths.extend([&*path.to_string_lossy(), "\n"]);
+    }
+    show(paths.as_bytes())
 }
 
 /// The line for a key that is not there.

@@ -4,12 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use super::Options;
-use crate::net::{DialPolicy, Limits, Link, Peers, STEPS, Service, Session};
+use crate::net::{DialPolicy, Limits, Link, Peers, Service, Session};
 use crate::wire::method::{ErrorCode, Method};
 use crate::wire::params::{self, Seed};
 use crate::wire::{NodeAddress, Request, frame, pack};
+
+/// How often calls grow older: no time-out of a call is more exact than this.
+const STEP: Duration = Duration::from_millis(50);
+
+/// The steps of a call's time-out, at least two, so that it is never cut to nothing.
+pub fn steps(timeout: Duration) -> u16 {
+    u16::try_from(timeout.as_millis() / STEP.as_millis()).unwrap_or(u16::MAX).max(2)
+}
 
 /// Gets the hash spaces that a manager pushes: for writing, and for reading. Runs on a network thread.
 pub(super) type OnPush = Box<dyn Fn(Seed, Seed) + Send + Sync>;
@@ -20,6 +29,8 @@ pub struct Caller {
     /// The peers hold it weakly.
     _listener: Arc<dyn Service>,
     stepping: JoinHandle<()>,
+    /// Steps of an ordinary call.
+    steps: u16,
 }
 
 impl Caller {
@@ -34,16 +45,16 @@ impl Caller {
         let peers = Peers::new(None, policy, Limits::default());
         let listener: Arc<dyn Service> = Arc::new(Pushes(on_push));
         peers.serve(&listener);
-        let step = (options.call_timeout / u32::from(STEPS)).max(Duration::from_millis(1));
         let stepped = peers.clone();
         let stepping = tokio::spawn(async move {
-            let mut steps = tokio::time::interval(step);
+            let mut steps = tokio::time::interval(STEP);
+            steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 steps.tick().await;
                 stepped.step();
             }
         });
-        Self { peers, _listener: listener, stepping }
+        Self { peers, _listener: listener, stepping, steps: steps(options.call_timeout) }
     }
 
     /// Calls a method of `node`; `write` appends the parameter array. The result is the result object's bytes.
@@ -56,11 +67,16 @@ impl Caller {
         method: Method,
         write: impl Fn(&mut Vec<u8>),
     ) -> Result<Vec<u8>, ErrorCode> {
-        let session: Arc<Session> = self.peers.session(node);
-        match session.ask(method, STEPS, &write).await {
-            Err(ErrorCode::TransportLost) if is_question(method) => session.ask(method, STEPS, &write).await,
+        let session = self.session(node);
+        match session.ask(method, self.steps, &write).await {
+            Err(ErrorCode::TransportLost) if is_question(method) => session.ask(method, self.steps, &write).await,
             answer => answer,
         }
+    }
+
+    /// Calls to `node`; nothing is dialled before the first.
+    pub(super) fn session(&self, node: NodeAddress) -> Arc<Session> {
+        self.peers.session(node)
     }
 }
 

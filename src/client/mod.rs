@@ -1,15 +1,26 @@
 //! Using a cluster as an application does: routing by the hash space, retries, deadlines.
 //!
-//! [`Cluster`] gets, sets and deletes; [`Caller`] asks one node anything a client may ask. Everything ends within the
-//! time that [`Options`] give.
+//! [`Cluster`] gets, sets and deletes; [`Caller`] asks one node anything a client may ask. [`Router`] is what both
+//! [`Cluster`] and a gateway stand on: it follows the hash spaces and carries one operation through to its end.
+//! Everything ends within the time that [`Options`] give.
 
 mod caller;
 mod cluster;
+mod inspect;
+mod operations;
+mod router;
+mod routes;
+mod tries;
+pub mod verdict;
 
 use std::time::Duration;
 
-pub use caller::Caller;
+pub use caller::{Caller, steps};
 pub use cluster::{Cluster, Value};
+pub use inspect::Status;
+pub use operations::{Found, RawKey, Swapped, Tried, write_delete, write_set};
+pub use router::Router;
+pub use routes::{Node, Routes};
 
 use crate::wire::NodeAddress;
 use crate::wire::method::ErrorCode;
@@ -21,8 +32,14 @@ pub struct Options {
     pub connect_timeout: Duration,
     /// One call, from when its connection stands.
     pub call_timeout: Duration,
+    /// How long a read waits for one server before it asks the next one as well; doubled in each round.
+    pub read_patience: Duration,
     /// One operation on the cluster with all its retries; the last call may exceed it.
     pub deadline: Duration,
+    /// Failed calls after which the managers are asked for new hash spaces, whatever becomes of the operations.
+    pub renew_threshold: u32,
+    /// Pause between two looks at the managers, which tell of new hash spaces by themselves, too.
+    pub follow_interval: Duration,
 }
 
 impl Default for Options {
@@ -30,7 +47,10 @@ impl Default for Options {
         Self {
             connect_timeout: Duration::from_secs(1),
             call_timeout: Duration::from_secs(3),
+            read_patience: Duration::from_millis(500),
             deadline: Duration::from_secs(5),
+            renew_threshold: 4,
+            follow_interval: Duration::from_secs(2),
         }
     }
 }
@@ -50,7 +70,21 @@ pub enum Error {
     /// The write is on some owners of the key, not on all.
     #[error("server {0}: not written to every replica")]
     Partial(NodeAddress),
+    /// A compare-and-swap was sent, but whether it took place cannot be known.
+    #[error("server {0}: {1}; whether the swap took place is not known")]
+    Doubtful(NodeAddress, ErrorCode),
     /// A node has answered what the protocol does not allow.
     #[error("{0}: answer not understood")]
     Answer(NodeAddress),
+}
+
+impl Error {
+    /// The error code that a gateway of 2010 would have ended with.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Manager(_, code) | Self::Server(_, code) | Self::Doubtful(_, code) => *code,
+            Self::NoServer => ErrorCode::Server,
+            Self::Partial(_) | Self::Answer(_) => ErrorCode::Unknown,
+        }
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! The managers of 2010 kept it in memory only and lost it when the last of them ended. Servers still hold it, so a
 //! manager that has none asks them; the newest counts. Until that is settled, nothing is founded anew: a second
-//! hash space would make servers drop records that the first one gave them.
+//! hash space would make servers drop records that the first one gave them. If no server holds one either, all of the
+//! cluster has ended: our servers remember the last one, and when all that were active in it are back it goes on.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +11,18 @@ use super::shell::{Inner, Shell};
 use crate::client::{Caller, Options};
 use crate::net::STEPS;
 use crate::wire::NodeAddress;
-use crate::wire::method::{Method, STATUS_RHS, STATUS_WHS};
+use crate::wire::method::{Method, STATUS_REMEMBERED, STATUS_RHS, STATUS_WHS};
 use crate::wire::params::{self, Seed};
 
 /// How long one server, or the partner, may take to tell.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a server says of hash spaces, for writing and for reading.
+enum Told {
+    Holds(Seed, Seed),
+    /// It has none since its restart.
+    Remembers(Seed, Seed),
+}
 
 impl Shell {
     /// Asks a server that may have been there before this process; until it has answered, nothing is settled.
@@ -22,7 +30,12 @@ impl Shell {
         inner.asking += 1;
         self.spawn(async move |shell| {
             shell.learn_from(server).await;
-            shell.lock().asking -= 1;
+            let inner = &mut *shell.lock();
+            inner.asking -= 1;
+            shell.recall(inner);
+            if let Err(missing) = inner.state.last_remembered(&shell.clock) {
+                tracing::info!(%missing, "the last hash space waits for a server that was active in it");
+            }
             shell.news.notify_waiters();
         });
     }
@@ -30,8 +43,12 @@ impl Shell {
     /// Asks a server which hash spaces it holds, and takes what is newer.
     pub(super) async fn learn_from(&self, server: NodeAddress) {
         let held = tokio::time::timeout(PATIENCE, self.held_by(server)).await.ok().flatten();
-        let Some((whs, rhs)) = held.filter(|(whs, _)| whs.has_active()) else { return };
         let inner = &mut *self.lock();
+        let (whs, rhs) = match held {
+            Some(Told::Holds(whs, rhs)) => (whs, rhs),
+            Some(Told::Remembers(whs, rhs)) => return inner.state.server_remembers(server, whs, rhs),
+            None => return,
+        };
         let actions = inner.state.server_spaces(whs, rhs, &self.clock);
         if !actions.is_empty() {
             let clocktime = inner.state.spaces().whs.clocktime;
@@ -40,8 +57,21 @@ impl Shell {
         self.perform(inner, actions);
     }
 
-    /// The hash spaces that a server holds, asked as a client.
-    async fn held_by(&self, server: NodeAddress) -> Option<(Seed, Seed)> {
+    /// Takes up the hash spaces of a cluster that had ended, if there is nobody left to wait for.
+    pub(super) fn recall(&self, inner: &mut Inner) {
+        if inner.is_learning(Instant::now()) {
+            return;
+        }
+        let actions = inner.state.recall(&self.clock);
+        if !actions.is_empty() {
+            let clocktime = inner.state.spaces().whs.clocktime;
+            tracing::info!(%clocktime, "all servers are back: the last hash space is taken up again");
+            self.perform(inner, actions);
+        }
+    }
+
+    /// The hash spaces that a server holds or has held, asked as a client.
+    async fn held_by(&self, server: NodeAddress) -> Option<Told> {
         let options = Options {
             connect_timeout: self.config.dial.timeout.min(PATIENCE),
             call_timeout: PATIENCE,
@@ -50,9 +80,14 @@ impl Shell {
         let caller = Caller::new(&options);
         let ask = async |number| {
             let answer = caller.ask(server, Method::GetStatus, |out| params::write_status(out, number)).await;
-            params::seed(&answer.ok()?).ok()
+            answer.ok()
         };
-        Some((ask(STATUS_WHS).await?, ask(STATUS_RHS).await?))
+        let whs = params::seed(&ask(STATUS_WHS).await?).ok()?;
+        if whs.has_active() {
+            return Some(Told::Holds(whs, params::seed(&ask(STATUS_RHS).await?).ok()?));
+        }
+        let (whs, rhs) = params::hash_spaces(&ask(STATUS_REMEMBERED).await?).ok()?;
+        Some(Told::Remembers(whs, rhs))
     }
 
     /// Asks the partner, which has just connected, for its hash spaces.

@@ -186,6 +186,7 @@ impl Shell {
     /// Changes the cluster as a control tool asks: at once, or when it is settled what there is to change.
     fn change(&self, link: &Arc<Link>, request: &Request<'_>, change: impl Change) -> Result<Answered, Refused> {
         let inner = &mut *self.lock();
+        self.recall(inner);
         if inner.is_settled(Instant::now()) {
             let actions = change(&mut inner.state, &self.clock)?;
             // Clients hear of the hash space before the one that asked gets its answer.
@@ -196,6 +197,7 @@ impl Shell {
         self.spawn(async move |shell| {
             shell.settled().await;
             let inner = &mut *shell.lock();
+            shell.recall(inner);
             match change(&mut inner.state, &shell.clock) {
                 Ok(actions) => {
                     shell.perform(inner, actions);

@@ -3,7 +3,7 @@
 //! Pure. The events are what happened to connections and what was asked for; the actions say who must be told what,
 //! and [`super::shell`] does the telling.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::replace::{Phase, Replace};
 use super::spaces::{Merge, Spaces};
@@ -48,6 +48,8 @@ pub(super) struct State {
     servers: BTreeSet<NodeAddress>,
     /// Servers that were connected to this process at some time.
     seen: BTreeSet<NodeAddress>,
+    /// The last hash spaces of servers that hold none now: all of the cluster has ended.
+    remembered: BTreeMap<NodeAddress, (Seed, Seed)>,
     replace: Option<Replace>,
     /// The clocktime of the last replace that was started here, until it has ended well.
     unfinished: Option<ClockTime>,
@@ -104,11 +106,13 @@ impl State {
     pub(super) fn server_gone(&mut self, server: NodeAddress) {
         self.servers.remove(&server);
         self.seen.remove(&server);
+        self.remembered.remove(&server);
     }
 
     /// A server cannot be reached any more.
     pub(super) fn server_lost(&mut self, server: NodeAddress, clock: &Clock) -> Vec<Action> {
         self.servers.remove(&server);
+        self.remembered.remove(&server);
         let mut actions = Vec::new();
         if self.spaces.fault(server, clock) {
             self.void_copy("a server was lost");
@@ -155,6 +159,42 @@ impl State {
             vec![Action::SyncPartner, Action::SyncServers, Action::PushClients]
         } else {
             Vec::new()
+        }
+    }
+
+    /// A server that holds no hash spaces has told which it held last.
+    pub(super) fn server_remembers(&mut self, server: NodeAddress, whs: Seed, rhs: Seed) {
+        if self.servers.contains(&server) {
+            self.remembered.insert(server, (whs, rhs));
+        }
+    }
+
+    /// Goes on with the last hash spaces of a cluster of which every process had ended.
+    ///
+    /// Only if this manager knows of none, and if each server that was active in the newest of them is here and
+    /// remembers: then nobody is left who could know of newer ones, or have lost its records.
+    pub(super) fn recall(&mut self, clock: &Clock) -> Vec<Action> {
+        match self.last_remembered(clock) {
+            Ok(Some(last)) => {
+                self.remembered.clear();
+                self.server_spaces(last.whs, last.rhs, clock)
+            }
+            Ok(None) | Err(_) => Vec::new(),
+        }
+    }
+
+    /// The newest hash spaces remembered; the error is a server without which they must not be recalled.
+    pub(super) fn last_remembered(&self, clock: &Clock) -> Result<Option<Spaces>, NodeAddress> {
+        if self.remembered.is_empty() || !self.spaces.whs.nodes.is_empty() {
+            return Ok(None);
+        }
+        let mut last = Spaces::default();
+        for (whs, rhs) in self.remembered.values() {
+            last.merge(whs.clone(), rhs.clone(), clock);
+        }
+        match last.active().into_iter().find(|node| !self.remembered.contains_key(node)) {
+            Some(missing) => Err(missing),
+            None => Ok(Some(last).filter(Spaces::are_ready)),
         }
     }
 

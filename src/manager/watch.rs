@@ -115,6 +115,7 @@ impl Shell {
     fn consider_replace(&self) {
         let now = Instant::now();
         let inner = &mut *self.lock();
+        self.recall(inner);
         let work = inner.is_settled(now) && inner.state.has_work();
         if !inner.auto.poll(now, work) {
             return;

@@ -11,9 +11,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
@@ -36,6 +37,9 @@ struct Scratch {
 /// Capacity that the shared output buffer keeps.
 const OUTPUT_KEPT: usize = 1 << 20;
 
+/// How long a drained connection waits for its peer to close.
+const LINGER: Duration = Duration::from_millis(250);
+
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Closed {
@@ -49,6 +53,8 @@ pub(super) enum Closed {
     Wire(#[from] wire::Error),
     #[error("incomplete messages of all connections take more than the limit")]
     PartialLimit,
+    #[error("too many clients are connected")]
+    Crowded,
 }
 
 /// Serves `stream` until it closes; `link` is how others reach it.
@@ -75,7 +81,32 @@ pub(super) async fn serve(
         Err(closed) => closed,
     };
     connection.keep_partial(BytesMut::new());
+    if matches!(closed, Closed::BySelf) && link.is_draining() && !link.is_closing() {
+        linger(&mut stream).await;
+    }
     closed
+}
+
+/// Says that nothing more will come, and drops what still arrives, until the peer closes or [`LINGER`] is over.
+///
+/// To close with input unread would reset the connection: the peer could lose answers that it has not read yet.
+async fn linger(stream: &mut TcpStream) {
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let until_closed = poll_fn(|cx| {
+        SCRATCH.with_borrow_mut(|scratch| {
+            loop {
+                let mut buffer = ReadBuf::new(&mut scratch.input);
+                let read = ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer));
+                if read.is_err() || buffer.filled().is_empty() {
+                    return Poll::Ready(());
+                }
+            }
+        })
+    });
+    // Whoever goes on sending is cut off.
+    let _ = tokio::time::timeout(LINGER, until_closed).await;
 }
 
 struct Connection<'a> {
@@ -222,7 +253,7 @@ impl Connection<'_> {
             self.service.handle(self.link, &mut incoming, out);
         }
         match incoming.broken {
-            Some(error) => Err(error.into()),
+            Some(closed) => Err(closed),
             None => {
                 self.paused = incoming.paused;
                 let used = incoming.used;
@@ -292,7 +323,7 @@ struct Incoming<'a> {
     link: &'a Arc<Link>,
     peers: &'a Arc<Peers>,
     service: &'a dyn Service,
-    broken: Option<wire::Error>,
+    broken: Option<Closed>,
     /// The first request, read ahead so that a read without any does not reach the service.
     waiting: Option<Request<'a>>,
     /// The rest must wait.
@@ -304,10 +335,11 @@ impl<'a> Incoming<'a> {
         while self.broken.is_none() {
             match self.next_message() {
                 Ok(None) => return None,
-                Err(error) => self.broken = Some(error),
+                Err(error) => self.broken = Some(error.into()),
                 Ok(Some(Message::Request(request))) => {
-                    if self.link.kind() == LinkKind::Undecided {
-                        self.link.become_client();
+                    if self.link.kind() == LinkKind::Undecided && !self.peers.admit_client(self.link) {
+                        self.broken = Some(Closed::Crowded);
+                        return None;
                     }
                     return Some(request);
                 }
@@ -315,11 +347,11 @@ impl<'a> Incoming<'a> {
                     Some(session) => session.complete(response),
                     // A client that answers what nobody asked.
                     None if self.link.kind() == LinkKind::Client => {}
-                    None => self.broken = Some(wire::Error::Malformed),
+                    None => self.broken = Some(wire::Error::Malformed.into()),
                 },
                 Ok(Some(Message::Init(init))) => {
                     if !self.peers.accept_init(self.link, init, self.service) {
-                        self.broken = Some(wire::Error::Malformed);
+                        self.broken = Some(wire::Error::Malformed.into());
                     }
                 }
             }

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::room::Room;
 use super::{Limits, Session};
 use crate::wire::frame;
 use crate::wire::method::ErrorCode;
@@ -59,6 +60,9 @@ pub struct Link {
     in_flight_limit: usize,
     in_flight_bytes: AtomicUsize,
     in_flight_bytes_limit: usize,
+    room: Arc<Room>,
+    /// Nothing is read because the room of all connections is used up.
+    crowded: AtomicBool,
     outbox_limit: usize,
     close: AtomicBool,
     drain: AtomicBool,
@@ -70,7 +74,7 @@ pub struct Link {
 }
 
 impl Link {
-    pub(super) fn new(id: u64, peer: SocketAddr, limits: &Limits) -> Self {
+    pub(super) fn new(id: u64, peer: SocketAddr, limits: &Limits, room: &Arc<Room>) -> Self {
         Self {
             id,
             peer,
@@ -82,6 +86,8 @@ impl Link {
             in_flight_limit: limits.in_flight,
             in_flight_bytes: AtomicUsize::new(0),
             in_flight_bytes_limit: limits.in_flight_bytes,
+            room: room.clone(),
+            crowded: AtomicBool::new(false),
             outbox_limit: limits.backlog,
             close: AtomicBool::new(false),
             drain: AtomicBool::new(false),
@@ -227,10 +233,23 @@ impl Link {
         self.enough.store(false, Ordering::Relaxed);
     }
 
+    /// Whether another request may be taken from a client.
+    ///
+    /// Where all connections together hold too much, one that holds nothing still gets its turn: else requests that
+    /// wait for a node that hangs would keep everybody out.
     #[inline]
     pub(super) fn may_read(&self) -> bool {
-        self.in_flight() < self.in_flight_limit
-            && self.in_flight_bytes.load(Ordering::Acquire) < self.in_flight_bytes_limit
+        if self.in_flight() >= self.in_flight_limit {
+            return false;
+        }
+        let bytes = self.in_flight_bytes.load(Ordering::SeqCst);
+        bytes < self.in_flight_bytes_limit && (bytes == 0 || !self.room.is_full() || !self.is_crowded())
+    }
+
+    /// Notes that the room is used up, so that whoever gives some back wakes this link; looks once more after that.
+    fn is_crowded(&self) -> bool {
+        self.crowded.store(true, Ordering::SeqCst);
+        self.in_flight_bytes.load(Ordering::SeqCst) > 0 && self.room.is_full()
     }
 
     /// Asks for `TCP_NODELAY` to be switched.
@@ -266,6 +285,7 @@ impl InFlight {
     /// Counts `bytes` that are kept for them, too.
     pub fn weigh(&mut self, bytes: usize) {
         self.link.in_flight_bytes.fetch_add(bytes, Ordering::AcqRel);
+        self.link.room.take(bytes);
         self.bytes += bytes;
     }
 
@@ -278,11 +298,13 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         let before = self.link.in_flight.fetch_sub(self.count, Ordering::AcqRel);
-        let bytes_before = self.link.in_flight_bytes.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.link.room.give(self.bytes);
+        let bytes_before = self.link.in_flight_bytes.fetch_sub(self.bytes, Ordering::SeqCst);
         let falls_below = |before: usize, by: usize, limit: usize| before >= limit && before - by < limit;
         if falls_below(before, self.count, self.link.in_flight_limit)
             || falls_below(bytes_before, self.bytes, self.link.in_flight_bytes_limit)
             || self.link.is_draining()
+            || (self.link.crowded.load(Ordering::SeqCst) && self.link.crowded.swap(false, Ordering::SeqCst))
         {
             self.link.wake.notify_one();
         }

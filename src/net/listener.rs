@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
@@ -14,8 +14,6 @@ use super::Peers;
 const BACKLOG: i32 = 1024;
 /// How long to wait when accepting fails for want of file descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
-/// At most one warning in this time about connections that were turned away.
-const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Binds a listening socket. IPv6 sockets take IPv6 only.
 pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
@@ -44,16 +42,9 @@ impl Listener {
 
     /// Accepts until the future is dropped.
     pub async fn run(self, peers: Arc<Peers>) {
-        let mut warned: Option<Instant> = None;
         loop {
             match self.listener.accept().await {
-                Ok((stream, peer)) => {
-                    let accepted = peers.accept(stream, peer);
-                    if !accepted && warned.is_none_or(|at| at.elapsed() > WARN_INTERVAL) {
-                        warned = Some(Instant::now());
-                        tracing::warn!(%peer, "turned away: {} connections are open", peers.limits().connections);
-                    }
-                }
+                Ok((stream, peer)) => peers.accept(stream, peer),
                 // The connection was gone before it was accepted: no matter.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {

@@ -7,6 +7,7 @@ mod connection;
 mod link;
 mod listener;
 mod peers;
+mod room;
 mod session;
 mod watch;
 
@@ -16,7 +17,8 @@ use std::time::Duration;
 pub use link::{InFlight, Link, LinkKind, Reply};
 pub use listener::{Listener, bind};
 pub use peers::Peers;
-pub use session::{Answer, OFFER_STEPS, OnReply, STEPS, Session};
+pub use session::{Answer, Call, OFFER_STEPS, OnReply, STEPS, Session};
+pub(crate) use watch::watch;
 
 use crate::wire::method::Role;
 use crate::wire::{NodeAddress, Request};
@@ -46,7 +48,7 @@ pub trait Service: Send + Sync + 'static {
 pub struct Limits {
     /// Largest message, in bytes.
     pub message: usize,
-    /// Accepted connections open at once.
+    /// Client connections open at once. Nodes have some more to themselves, so that no crowd of clients shuts them out.
     pub connections: usize,
     /// Bytes of incomplete messages that all connections together may hold.
     pub partial_total: usize,
@@ -54,6 +56,8 @@ pub struct Limits {
     pub in_flight: usize,
     /// Bytes of such requests, as far as they are kept until answered, before no more are read from it.
     pub in_flight_bytes: usize,
+    /// The same for all connections together; one that has nothing under way may still send a request.
+    pub in_flight_total: usize,
     /// Bytes of answers that wait for one client to take them before no more requests are read from it.
     pub unread_answers: usize,
     /// Bytes that may wait to be sent on one connection before it is closed.
@@ -72,6 +76,7 @@ impl Default for Limits {
             partial_total: 512 << 20,
             in_flight: 256,
             in_flight_bytes: 16 << 20,
+            in_flight_total: 512 << 20,
             unread_answers: 1 << 20,
             backlog: 256 << 20,
             pending_calls: 1 << 17,

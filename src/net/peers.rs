@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
 use super::connection::{self, Closed};
+use super::room::Room;
 use super::watch::watch;
 use super::{DialPolicy, Limits, Link, LinkKind, Service, Session};
 use crate::wire::method::ErrorCode;
@@ -20,6 +21,10 @@ use crate::wire::{Init, NodeAddress};
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 /// The longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Accepted connections beyond the limit of clients: for nodes, and for those that have not said yet what they are.
+pub(super) const NODE_CONNECTIONS: usize = 64;
+/// At most one warning in this many seconds about connections that were turned away.
+const WARN_SECONDS: u32 = 10;
 
 /// Connections and sessions.
 pub struct Peers {
@@ -32,6 +37,11 @@ pub struct Peers {
     links: Mutex<HashMap<u64, Arc<Link>>>,
     last_link: AtomicU64,
     accepted: AtomicUsize,
+    /// Those of `accepted` that are nodes'.
+    accepted_nodes: AtomicUsize,
+    /// When a connection was turned away and that was said, in seconds of the reaper's clock; zero: never.
+    turned_away: AtomicU32,
+    room: Arc<Room>,
     partial: AtomicUsize,
     started: Instant,
     /// Calls may be made from threads that are not the runtime's.
@@ -44,10 +54,14 @@ impl Peers {
     ///
     /// Must be called within a runtime, which all connections then belong to.
     pub fn new(init: Option<Init>, policy: DialPolicy, limits: Limits) -> Arc<Self> {
+        let room = Arc::new(Room::new(limits.in_flight_total));
         Arc::new(Self {
             init,
             policy,
             limits,
+            room,
+            accepted_nodes: AtomicUsize::new(0),
+            turned_away: AtomicU32::new(0),
             service: OnceLock::new(),
             sessions: Mutex::default(),
             links: Mutex::default(),
@@ -162,21 +176,42 @@ impl Peers {
         self.partial.load(Ordering::Relaxed) > self.limits.partial_total
     }
 
-    /// Takes a connection from a listener; beyond the limit it is closed at once.
-    pub(super) fn accept(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) -> bool {
-        if self.accepted.fetch_add(1, Ordering::AcqRel) >= self.limits.connections {
+    /// Takes a connection from a listener; beyond the limit, with those kept for nodes, it is closed at once.
+    pub(super) fn accept(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let limit = self.limits.connections.saturating_add(NODE_CONNECTIONS);
+        if self.accepted.fetch_add(1, Ordering::AcqRel) >= limit {
             self.accepted.fetch_sub(1, Ordering::AcqRel);
-            return false;
+            return self.note_turned_away(peer);
         }
         let link = self.new_link(peer);
-        let guard = Accepted(self.clone());
+        let guard = Accepted(self.clone(), link.clone());
         self.run(stream, link, move || drop(guard));
-        true
+    }
+
+    /// The first message of an accepted connection is a client's: whether there is a place for it.
+    pub(super) fn admit_client(&self, link: &Link) -> bool {
+        let others = self.accepted.load(Ordering::Acquire) - self.accepted_nodes.load(Ordering::Acquire);
+        let admitted = others <= self.limits.connections;
+        if admitted {
+            link.become_client();
+        } else {
+            self.note_turned_away(link.peer());
+        }
+        admitted
+    }
+
+    /// Warns, now and then, that there is no place for clients.
+    fn note_turned_away(&self, peer: SocketAddr) {
+        let (now, last) = (self.uptime_seconds(), self.turned_away.load(Ordering::Relaxed));
+        let due = last == 0 || now.saturating_sub(last) >= WARN_SECONDS;
+        if due && self.turned_away.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            tracing::warn!(%peer, "turned away: {} connections are open", self.limits.connections);
+        }
     }
 
     fn new_link(&self, peer: SocketAddr) -> Arc<Link> {
         let id = self.last_link.fetch_add(1, Ordering::Relaxed) + 1;
-        let link = Arc::new(Link::new(id, peer, &self.limits));
+        let link = Arc::new(Link::new(id, peer, &self.limits, &self.room));
         self.links.lock().insert(id, link.clone());
         link
     }
@@ -209,6 +244,7 @@ impl Peers {
             (LinkKind::Undecided, None) => {
                 let session = self.session(init.address);
                 link.bind(session.clone(), true);
+                self.accepted_nodes.fetch_add(1, Ordering::AcqRel);
                 link.push(|out| own.write(out));
                 session.attach(link);
                 service.bound(&session, Some(init.role));
@@ -323,10 +359,13 @@ fn jittered(pause: Duration, attempt: u32) -> Duration {
 }
 
 /// Counts an accepted connection until its task has ended.
-struct Accepted(Arc<Peers>);
+struct Accepted(Arc<Peers>, Arc<Link>);
 
 impl Drop for Accepted {
     fn drop(&mut self) {
+        if self.1.kind() == LinkKind::Cluster {
+            self.0.accepted_nodes.fetch_sub(1, Ordering::AcqRel);
+        }
         self.0.accepted.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -23,6 +23,18 @@ pub const STEPS: u16 = 10;
 /// Steps that a `ReplaceOffer` may take: its answer comes after the stream.
 pub const OFFER_STEPS: u16 = 160;
 
+/// A call that is made together with others; see [`Session::call_all`].
+pub trait Call {
+    /// What is called.
+    fn method(&self) -> Method;
+    /// Steps of the clock interval that it may take.
+    fn steps(&self) -> u16;
+    /// Appends the parameter array.
+    fn params(&self, out: &mut Vec<u8>);
+    /// Who gets the answer.
+    fn on_reply(self) -> OnReply;
+}
+
 /// Calls to one node.
 pub struct Session {
     address: NodeAddress,
@@ -109,6 +121,48 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// Makes many calls, which leave in one write. Those beyond the limit of pending calls are answered error 6, at once.
+    pub fn call_all<C: Call>(self: &Arc<Self>, calls: impl IntoIterator<Item = C>) {
+        let mut calls = calls.into_iter();
+        let Some(peers) = self.peers.upgrade() else {
+            return calls.for_each(|call| call.on_reply()(Err(ErrorCode::NodeLost)));
+        };
+        let mut state = self.state.lock();
+        let room = peers.limits().pending_calls.saturating_sub(state.pending.len());
+        let next = state.last.wrapping_add(1);
+        let carrier = state.carrier(next);
+        let link = carrier.as_ref().map(|link| link.id());
+        let mut accepted = calls.by_ref().take(room);
+        let mut write = |state: &mut State, out: &mut Vec<u8>| {
+            for call in accepted.by_ref() {
+                let msgid = state.next_msgid();
+                frame::request_head(out, msgid, call.method());
+                call.params(out);
+                let pending = Pending { steps: call.steps(), link, on_reply: call.on_reply() };
+                state.pending.insert(msgid, pending);
+            }
+        };
+        match carrier {
+            Some(link) => {
+                let closed = !link.push(|out| write(&mut state, out));
+                if closed {
+                    // As in `call`: they fail with the connection.
+                    write(&mut state, &mut Vec::new());
+                }
+            }
+            None => {
+                let mut unsent = std::mem::take(&mut state.unsent);
+                write(&mut state, &mut unsent);
+                state.unsent = unsent;
+                if !std::mem::replace(&mut state.dialing, true) {
+                    peers.dial(self.clone());
+                }
+            }
+        }
+        drop(state);
+        calls.for_each(|call| call.on_reply()(Err(ErrorCode::Server)));
     }
 
     /// [`Self::call`] with the answer as a future. The request is on its way when this returns.

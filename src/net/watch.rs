@@ -14,7 +14,7 @@ const PROBES: u32 = 3;
 ///
 /// The kernel would go on for a quarter of an hour, or for ever on an idle connection. A server that has come back by
 /// then would be sent half of its calls on the old connection, and clients that have gone would fill the limit.
-pub(super) fn watch(stream: &TcpStream, limit: Duration) -> io::Result<()> {
+pub(crate) fn watch(stream: &TcpStream, limit: Duration) -> io::Result<()> {
     let whole_seconds = |time: Duration| Duration::from_secs(time.as_secs().max(1));
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, whole_seconds(limit / 2))?;

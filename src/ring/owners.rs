@@ -22,6 +22,13 @@ impl<'a> Owners<'a> {
         self.indexes.iter().filter_map(move |index| self.nodes.get(usize::from(*index)).copied())
     }
 
+    /// The active owners, the coordinator first, as indexes into the nodes of the seed.
+    #[inline]
+    pub fn active_indexes(self) -> impl Iterator<Item = usize> + 'a {
+        let indexes = self.indexes.iter().map(|index| usize::from(*index));
+        indexes.filter(move |index| self.nodes.get(*index).is_some_and(|(_, active)| *active))
+    }
+
     /// The active owners, the coordinator first.
     #[inline]
     pub fn active(self) -> impl Iterator<Item = NodeAddress> + 'a {

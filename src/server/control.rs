@@ -9,13 +9,15 @@ use super::state::Shared;
 use super::work::Refused;
 use crate::clock::unix_seconds;
 use crate::net::Reply;
-use crate::wire::method::ErrorCode;
+use crate::wire::method::{
+    CONFIG_NODELAY, ErrorCode, FLAG_DIFFERENT, FLAG_INACTIVE, STATUS_CLOCKTIME, STATUS_DELETES, STATUS_FLAGS,
+    STATUS_GETS, STATUS_ITEMS, STATUS_JSON, STATUS_PID, STATUS_REMEMBERED, STATUS_RHS, STATUS_SETS, STATUS_TIME,
+    STATUS_UPTIME, STATUS_VERSION, STATUS_WHS,
+};
 use crate::wire::{pack, params};
 
 /// What the original calls itself, so that tools which compare versions go on working.
 pub const PROTOCOL_VERSION: &str = "0.4.13 revision ";
-/// `GetStatus` number of our own: everything there is to know, as JSON.
-pub const STATUS_JSON: u32 = 1000;
 
 /// Suffixes under which SQLite keeps files of its own beside the store.
 const SQLITE_SUFFIXES: [&str; 3] = ["wal", "shm", "journal"];
@@ -25,30 +27,36 @@ pub(super) fn status(server: &Arc<Shared>, number: u32, reply: Reply) {
     let counters = &server.counters;
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let value = match number {
-        0 => u64::from(std::process::id()),
-        1 => server.started.elapsed().as_secs(),
-        2 => u64::from(unix_seconds()),
-        3 => return reply.ok(|out| pack::raw(out, PROTOCOL_VERSION.as_bytes())),
-        4 => count(&counters.gets),
-        5 => count(&counters.sets),
-        6 => count(&counters.deletes),
-        7 => return count_items(server, reply),
-        8 => server.clock.now().0,
-        9 => return reply.ok(|out| server.spaces().rhs.seed().write(out)),
-        10 => return reply.ok(|out| server.spaces().whs.seed().write(out)),
-        11 => u64::from(flags(server)),
+        STATUS_PID => u64::from(std::process::id()),
+        STATUS_UPTIME => server.started.elapsed().as_secs(),
+        STATUS_TIME => u64::from(unix_seconds()),
+        STATUS_VERSION => return reply.ok(|out| pack::raw(out, PROTOCOL_VERSION.as_bytes())),
+        STATUS_GETS => count(&counters.gets),
+        STATUS_SETS => count(&counters.sets),
+        STATUS_DELETES => count(&counters.deletes),
+        STATUS_ITEMS => return count_items(server, reply),
+        STATUS_CLOCKTIME => server.clock.now().0,
+        STATUS_RHS => return reply.ok(|out| server.spaces().rhs.seed().write(out)),
+        STATUS_WHS => return reply.ok(|out| server.spaces().whs.seed().write(out)),
+        STATUS_FLAGS => u64::from(flags(server)),
         STATUS_JSON => return full_status(server, reply),
+        STATUS_REMEMBERED => {
+            return reply.ok(|out| match server.memory.get() {
+                Some(spaces) => out.extend_from_slice(&spaces),
+                None => pack::nil(out),
+            });
+        }
         _ => return reply.ok(pack::nil),
     };
     reply.ok(|out| pack::uint(out, value));
 }
 
-/// 1: not active in whs; 2: rhs and whs differ; 4: copying; 8: deleting.
+/// What this server is busy with.
 fn flags(server: &Shared) -> u32 {
     let spaces = server.spaces();
-    let inactive = u32::from(!spaces.whs.is_active(server.address));
-    let differ = u32::from(!spaces.whs.same_nodes(&spaces.rhs));
-    inactive | differ << 1 | rebalance::flags(server)
+    let inactive = if spaces.whs.is_active(server.address) { 0 } else { FLAG_INACTIVE };
+    let different = if spaces.whs.same_nodes(&spaces.rhs) { 0 } else { FLAG_DIFFERENT };
+    inactive | different | rebalance::flags(server)
 }
 
 /// Counting may have to look at the disk: not on a network thread.
@@ -101,7 +109,7 @@ fn full_status(server: &Arc<Shared>, reply: Reply) {
 /// Changes a setting of the running server; returns how many connections that concerned.
 pub(super) fn set_config(server: &Shared, params: &[u8]) -> Result<u64, Refused> {
     let (number, mut value) = params::config(params)?;
-    if number != 0 {
+    if number != CONFIG_NODELAY {
         return Err(Refused(ErrorCode::Protocol));
     }
     let on = value.bool()?;

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use self::lag::Held;
 use super::order::Job;
 use super::state::{Shared, Target};
+use super::takeover;
 use super::work::Answer;
 use crate::binlog::Record;
 use crate::clock::ClockTime;
@@ -98,6 +99,11 @@ impl Submission {
             stamps: 0,
             deleted: false,
         }
+    }
+
+    /// The raw key.
+    pub(super) fn key(&self) -> &[u8] {
+        &self.key
     }
 
     pub(super) fn hash(&self) -> u64 {
@@ -279,10 +285,12 @@ impl Operation {
             if tries > 0 && error != ErrorCode::NodeLost {
                 tokio::time::sleep(pause).await;
             }
-            if !self.server.spaces().requires(address, target.by_rhs, self.hash()) {
+            let spaces = self.server.spaces();
+            if !spaces.requires(address, target.by_rhs, self.hash()) {
                 return self.ended(0);
             }
-            if tries > 0 && error != ErrorCode::NodeLost {
+            // Once this server is given up no replica takes anything from it.
+            if tries > 0 && error != ErrorCode::NodeLost && spaces.is_active(self.server.address) {
                 return self.send(target, tries - 1, (pause * 2).min(RETRY_PAUSE_MAX));
             }
             tracing::warn!(peer = %address, key = %self.key.escape_ascii(), "replica not written: {error}");
@@ -340,11 +348,26 @@ impl Operation {
         if flags & LAGGING != 0 && !self.is_superseded() {
             return self.lagged();
         }
+        if flags & REPLICA_FAILED != 0 && self.wait && !self.server.spaces().is_active(self.server.address) {
+            return self.take_back();
+        }
         let answer = match answer(self.outcome) {
             _ if flags & REPLICA_FAILED != 0 => Answer::Nil,
             answer => answer.or_deleted(self.deleted || flags & DELETED_BY_RHS != 0),
         };
         self.reply(answer);
+    }
+
+    /// This server was given up before the write was anywhere else: forgets it. It may rest on a record that others have
+    /// long replaced, and would be the later one when this server is attached again.
+    fn take_back(self: &Arc<Self>) {
+        let operation = self.clone();
+        self.server.runtime.spawn(async move {
+            if let Ok(key) = RecordKey::new(&operation.key) {
+                takeover::forget(&operation.server, key, operation.clocktime).await;
+            }
+            operation.reply(Answer::Nil);
+        });
     }
 
     /// Whether a live value has been deleted, under this clocktime or an earlier one.

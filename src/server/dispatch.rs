@@ -33,13 +33,20 @@ impl Service for Dispatch {
     }
 }
 
+/// Who is asked for what, and where the answer goes.
+struct Asked<'a> {
+    server: &'a Arc<Shared>,
+    link: &'a Arc<Link>,
+    method: Method,
+}
+
 fn handle(server: &Arc<Shared>, link: &Arc<Link>, requests: &mut dyn Iterator<Item = Request<'_>>, out: &mut Vec<u8>) {
     let mut work = Work::new(server, link, out);
     let cluster = link.kind() == LinkKind::Cluster;
     for request in requests {
         let result = match Method::from_number(request.method) {
-            Some(method) if cluster => from_node(server, link, &mut work, method, request),
-            Some(method) => from_client(server, link, &mut work, method, request),
+            Some(method) if cluster => from_node(&Asked { server, link, method }, &mut work, request),
+            Some(method) => from_client(&Asked { server, link, method }, &mut work, request),
             None => Err(Refused(ErrorCode::Protocol)),
         };
         work.settle(request.msgid, &result);
@@ -50,43 +57,31 @@ fn handle(server: &Arc<Shared>, link: &Arc<Link>, requests: &mut dyn Iterator<It
     work.finish();
 }
 
-fn from_client<'r>(
-    server: &Arc<Shared>,
-    link: &Arc<Link>,
-    work: &mut Work<'_, 'r>,
-    method: Method,
-    request: Request<'r>,
-) -> Result<(), Refused> {
+/// A request on a client connection.
+fn from_client<'r>(asked: &Asked<'_>, work: &mut Work<'_, 'r>, request: Request<'r>) -> Result<(), Refused> {
     let Request { msgid, params, .. } = request;
-    match method {
-        Method::Get => work.get(msgid, params::get(params)?, None),
+    match asked.method {
+        Method::Get => return work.get(msgid, params::get(params)?, None),
         Method::GetIfModified => {
             let (key, clocktime) = params::get_if_modified(params)?;
-            work.get(msgid, key, Some(clocktime))
+            return work.get(msgid, key, Some(clocktime));
         }
-        Method::Set => work.set(request),
-        Method::Delete => work.delete(request),
-        Method::GetStatus => {
-            control::status(server, params::status(params)?, Reply::new(link, msgid));
-            Ok(())
-        }
+        Method::Set => return work.set(request),
+        Method::Delete => return work.delete(request),
+        Method::GetStatus => control::status(asked.server, params::status(params)?, Reply::new(asked.link, msgid)),
         Method::SetConfig => {
-            let changed = control::set_config(server, params)?;
+            let changed = control::set_config(asked.server, params)?;
             work.answer(msgid, |out| pack::uint(out, changed));
-            Ok(())
         }
-        _ => Err(Refused(ErrorCode::Protocol)),
+        _ => return Err(Refused(ErrorCode::Protocol)),
     }
+    Ok(())
 }
 
-fn from_node<'r>(
-    server: &Arc<Shared>,
-    link: &Arc<Link>,
-    work: &mut Work<'_, 'r>,
-    method: Method,
-    request: Request<'r>,
-) -> Result<(), Refused> {
+/// A request on a cluster connection.
+fn from_node<'r>(asked: &Asked<'_>, work: &mut Work<'_, 'r>, request: Request<'r>) -> Result<(), Refused> {
     let Request { msgid, params, .. } = request;
+    let Asked { server, link, method } = *asked;
     match method {
         Method::ReplicateSet => return work.replicate_set(request),
         Method::ReplicateDelete => return work.replicate_delete(request),

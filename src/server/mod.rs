@@ -6,12 +6,14 @@ pub mod config;
 mod control;
 mod coordinate;
 mod dispatch;
+mod memory;
 mod network;
 mod order;
 mod rebalance;
 pub mod replace;
 mod state;
 pub mod stream;
+mod takeover;
 mod turns;
 mod work;
 
@@ -24,7 +26,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub use config::Config;
-pub use control::{PROTOCOL_VERSION, STATUS_JSON};
+pub use control::PROTOCOL_VERSION;
 
 use crate::binlog::{self, Binlog, Record};
 use crate::clock::Clock;

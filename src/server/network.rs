@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use super::coordinate;
 use super::state::Shared;
+use super::{coordinate, memory};
 use crate::clock::{ClockTime, unix_seconds};
 use crate::net::{Link, STEPS, Session};
 use crate::ring::HashSpace;
@@ -14,6 +14,8 @@ use crate::wire::method::{ErrorCode, Method};
 use crate::wire::params::{self, Seed};
 use crate::wire::unpack::Reader;
 
+/// How a manager is asked for its hash spaces, in the original's order.
+const SPACE_REQUESTS: [Method; 2] = [Method::RhsRequest, Method::WhsRequest];
 /// How long a newly attached server waits for the clocks of the others before it coordinates its first write.
 const LEARN_LIMIT: Duration = Duration::from_secs(1);
 /// Machines' clocks this many seconds apart are worth a warning; at five the original starts losing updates.
@@ -31,10 +33,7 @@ pub(super) async fn keep_alive(server: Arc<Shared>) {
         for manager in &managers {
             if manager.is_connected() {
                 send_keep_alive(&server, manager);
-                let spaces = server.spaces();
-                if !spaces.whs.is_ready() || !spaces.rhs.is_ready() {
-                    request_spaces(&server, manager);
-                }
+                request_spaces(&server, manager);
             } else {
                 server.peers.connect(manager.address());
             }
@@ -51,15 +50,30 @@ fn send_keep_alive(server: &Arc<Shared>, manager: &Arc<Session>) {
 pub(super) fn greet_manager(server: &Arc<Shared>, manager: &Arc<Session>) {
     tracing::info!(peer = %manager.address(), "connected to manager");
     send_keep_alive(server, manager);
+    let both = SPACE_REQUESTS.map(|method| (manager.address(), method));
+    server.untold.lock().extend(both);
     request_spaces(server, manager);
 }
 
+/// Asks for the hash spaces that this manager has not told since it was connected, and for those that nobody has told.
+///
+/// What fails is asked again at the next keep-alive: one of the connections may have been about to close.
 fn request_spaces(server: &Arc<Shared>, manager: &Arc<Session>) {
-    for method in [Method::RhsRequest, Method::WhsRequest] {
-        let (server, from) = (server.clone(), manager.address());
-        // An error is asked again at the next keep-alive, or when the manager is connected again.
+    let from = manager.address();
+    for method in SPACE_REQUESTS {
+        let ready = {
+            let spaces = server.spaces();
+            if method == Method::WhsRequest { spaces.whs.is_ready() } else { spaces.rhs.is_ready() }
+        };
+        if ready && !server.untold.lock().contains(&(from, method)) {
+            continue;
+        }
+        let server = server.clone();
         let take = move |result: Result<&[u8], ErrorCode>| match result.map(params::seed) {
-            Ok(Ok(seed)) => take_requested(&server, from, method, &seed),
+            Ok(Ok(seed)) => {
+                server.untold.lock().remove(&(from, method));
+                take_requested(&server, from, method, &seed);
+            }
             Ok(Err(error)) => tracing::warn!(peer = %from, "hash space: {error}"),
             Err(error) => tracing::debug!(peer = %from, "hash space: {error}"),
         };
@@ -96,6 +110,7 @@ pub(super) fn take(
 ) -> bool {
     let change = server.change_spaces(|spaces| which(&spaces.whs, &spaces.rhs));
     if change.taken {
+        memory::remember(server);
         let spaces = server.spaces();
         tracing::info!(
             peer = %from, whs = %spaces.whs.clocktime(), rhs = %spaces.rhs.clocktime(),

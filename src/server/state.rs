@@ -4,7 +4,7 @@
 //! runs.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 
 use super::Config;
 use super::coordinate::Submission;
+use super::memory::Memory;
 use super::order::{Job, Order};
 use super::replace::{LateWrites, Replace};
 use super::turns::Turns;
@@ -22,7 +23,7 @@ use crate::net::{Peers, Session};
 use crate::ring::HashSpace;
 use crate::store::Store;
 use crate::wire::NodeAddress;
-use crate::wire::method::{ErrorCode, REPLICATE_BY_RHS};
+use crate::wire::method::{ErrorCode, Method, REPLICATE_BY_RHS};
 use crate::wire::params::{NODE_LIMIT, Seed};
 
 /// Writes that may wait while a newly attached server learns the clocks of the others.
@@ -59,6 +60,11 @@ impl Spaces {
         self.whs.contains(node) || self.rhs.contains(node)
     }
 
+    /// Whether `node` is active in either.
+    pub(super) fn is_active(&self, node: NodeAddress) -> bool {
+        self.whs.is_active(node) || self.rhs.is_active(node)
+    }
+
     /// Calls `each` with every server but `own` that must get a copy of a write to `hash` (protocol, section 7, step 2).
     pub(super) fn targets(&self, own: NodeAddress, hash: u64, mut each: impl FnMut(Target)) {
         let writers = self.whs.owners(hash);
@@ -76,6 +82,14 @@ impl Spaces {
                 found(node, true);
             }
         }
+    }
+
+    /// Whether `own`, which coordinates `hash`, may not have its record yet: it is being copied.
+    #[inline]
+    pub(super) fn is_arriving(&self, own: NodeAddress, hash: u64) -> bool {
+        self.whs.clocktime() != self.rhs.clocktime()
+            && self.rhs.owners(hash).coordinator().is_some()
+            && !self.rhs.owners(hash).is_active_owner(own)
     }
 
     /// Whether `target` must still get a copy of a write to `hash`: it may have been lost since.
@@ -100,6 +114,10 @@ pub(super) struct Shared {
     pub(super) address: NodeAddress,
     pub(super) clock: Arc<Clock>,
     pub(super) store: Store,
+    /// The last hash spaces, across a restart.
+    pub(super) memory: Memory,
+    /// Bytes that a value read from the disk is expected to take.
+    pub(super) miss_weight: AtomicUsize,
     /// Cluster connections, and all that are accepted.
     pub(super) peers: Arc<Peers>,
     /// Connections as a client of other servers: to read their clocks and records.
@@ -124,6 +142,8 @@ pub(super) struct Shared {
     /// Set while the clocks of the other servers are being asked for: no write is coordinated before.
     learning: AtomicBool,
     held: Mutex<Vec<Submission>>,
+    /// Managers that have not yet told a hash space since they were connected, and which.
+    pub(super) untold: Mutex<HashSet<(NodeAddress, Method)>>,
     /// Nodes that could not be reached when last tried: said once in the log, not at every try.
     unreachable: Mutex<HashSet<NodeAddress>>,
 }
@@ -138,7 +158,8 @@ impl Shared {
         clients: Arc<Peers>,
         binary_log: Binlog,
     ) -> Self {
-        let jobs = store.queue_capacity();
+        // The rest of the places is for streams and for the deletions of a replace, which queue without a turn.
+        let jobs = (store.queue_capacity() - store.queue_capacity() / 8).max(1);
         Self {
             reads: Turns::new(jobs),
             writes: Turns::new(jobs),
@@ -146,7 +167,9 @@ impl Shared {
             config,
             address,
             clock,
+            memory: Memory::open(&store),
             store,
+            miss_weight: AtomicUsize::new(0),
             peers,
             clients,
             counters: Counters::default(),
@@ -159,6 +182,7 @@ impl Shared {
             spaces: RwLock::default(),
             learning: AtomicBool::new(false),
             held: Mutex::default(),
+            untold: Mutex::default(),
             unreachable: Mutex::default(),
         }
     }
@@ -212,6 +236,13 @@ impl Shared {
     #[inline]
     pub(super) fn is_learning(&self) -> bool {
         self.learning.load(Ordering::Acquire)
+    }
+
+    /// A value of this length, the longest of several, has been read from the disk: those read next may be as long.
+    pub(super) fn note_read_length(&self, length: usize) {
+        let expected = self.miss_weight.load(Ordering::Relaxed);
+        // It falls slowly: long values among short ones are what takes memory.
+        self.miss_weight.store(length.max(expected - expected / 16), Ordering::Relaxed);
     }
 
     /// Keeps a write until the clocks are known; gives it back if they are known by now, or too many wait.

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use super::coordinate::{self, Change, Operation, Submission};
 use super::state::{Shared, Spaces};
+use super::takeover;
 use crate::clock::ClockTime;
 use crate::net::{InFlight, Link, Reply};
 use crate::store::{Applied, Batch, Outcome, OwnedWrite, Write};
@@ -149,7 +150,9 @@ impl<'a, 'r> Work<'a, 'r> {
             write_found(out, value, unless_after);
         });
         if seen.is_none() {
-            self.misses.push(Miss { key: key.bytes().into(), reply: Reply::new(self.link, msgid), unless_after });
+            let weight = key.bytes().len() + self.server.miss_weight.load(Ordering::Relaxed);
+            let reply = Reply::new(self.link, msgid).weighing(weight);
+            self.misses.push(Miss { key: key.bytes().into(), reply, unless_after });
         }
         Ok(())
     }
@@ -184,6 +187,10 @@ impl<'a, 'r> Work<'a, 'r> {
         match change {
             Change::Delete => self.deletes += 1,
             Change::Set | Change::Cas(_) => self.sets += 1,
+        }
+        if matches!(change, Change::Cas(_)) && self.spaces.is_arriving(self.server.address, key.hash()) {
+            takeover::swap(self.server, Submission::new(change, wait, key, body, Reply::new(self.link, msgid)));
+            return Ok(());
         }
         if self.server.is_learning() {
             match self.server.hold(Submission::new(change, wait, key, body, Reply::new(self.link, msgid))) {
@@ -261,10 +268,13 @@ impl<'a, 'r> Work<'a, 'r> {
         Ok(())
     }
 
-    /// Whether the node at the other end is in a hash space; looked up once a read.
+    /// Whether the node at the other end is active in a hash space; looked up once a read.
+    ///
+    /// One that is faulty has been given up: it may just have been hanging, and go on with what it had begun before
+    /// others took over its keys.
     pub(super) fn sender_is_member(&mut self) -> bool {
         let (link, spaces) = (self.link, &self.spaces);
-        *self.sender.get_or_insert_with(|| link.session().is_some_and(|session| spaces.contains(session.address())))
+        *self.sender.get_or_insert_with(|| link.session().is_some_and(|session| spaces.is_active(session.address())))
     }
 
     fn batch(&mut self) -> &mut Batch<'a> {
@@ -381,12 +391,14 @@ fn write_found(out: &mut Vec<u8>, value: Option<RecordValue<'_>>, unless_after: 
 fn read_misses(server: &Arc<Shared>, misses: Vec<Miss>) {
     let (keys, askers): (Vec<_>, Vec<_>) =
         misses.into_iter().map(|miss| (miss.key, (miss.reply, miss.unless_after))).unzip();
-    let store = server.store.clone();
+    let (store, noting) = (server.store.clone(), server.clone());
     server.reads.enter(&server.runtime, move |turn| {
         store.read(keys, move |found| {
             drop(turn);
             // Without a result the replies answer error 6 as they are dropped.
             let Ok(found) = found else { return };
+            let largest = found.iter().flatten().map(Vec::len).max().unwrap_or(0);
+            noting.note_read_length(largest);
             for ((reply, unless_after), value) in askers.into_iter().zip(found) {
                 let value = value.as_deref().filter(|value| value.len() >= TOMBSTONE_LEN).map(RecordValue::new);
                 match value.transpose() {

@@ -29,7 +29,7 @@ pub(super) struct Pool<T> {
 }
 
 /// The file's own name: without symbolic links, whether it is there already or not.
-fn one_name(path: &Path) -> PathBuf {
+pub(super) fn one_name(path: &Path) -> PathBuf {
     let by_folder = || Some(std::fs::canonicalize(directory(path)).ok()?.join(path.file_name()?));
     std::fs::canonicalize(path).ok().or_else(by_folder).unwrap_or_else(|| path.to_path_buf())
 }

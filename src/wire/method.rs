@@ -132,14 +132,38 @@ pub const DELETE_ASYNC: u32 = 1;
 /// Flag of `ReplicateSet` and `ReplicateDelete`: the receiver is an owner by rhs, not by whs.
 pub const REPLICATE_BY_RHS: u32 = 1;
 
+/// Number of `GetStatus` for the process id.
+pub const STATUS_PID: u32 = 0;
+/// Number of `GetStatus` for the seconds since the start.
+pub const STATUS_UPTIME: u32 = 1;
+/// Number of `GetStatus` for unix seconds by the server's clock.
+pub const STATUS_TIME: u32 = 2;
+/// Number of `GetStatus` for the version, a text.
+pub const STATUS_VERSION: u32 = 3;
+/// Number of `GetStatus` for the Get requests since the start.
+pub const STATUS_GETS: u32 = 4;
+/// Number of `GetStatus` for the Set requests since the start.
+pub const STATUS_SETS: u32 = 5;
+/// Number of `GetStatus` for the Delete requests since the start.
+pub const STATUS_DELETES: u32 = 6;
 /// Number of `GetStatus` for the stored records.
 pub const STATUS_ITEMS: u32 = 7;
+/// Number of `GetStatus` for the clocktime now.
+pub const STATUS_CLOCKTIME: u32 = 8;
 /// Number of `GetStatus` for the hash space for reading.
 pub const STATUS_RHS: u32 = 9;
 /// Number of `GetStatus` for the hash space for writing.
 pub const STATUS_WHS: u32 = 10;
 /// Number of `GetStatus` for flags: what a server is busy with; of a manager, what its servers are.
 pub const STATUS_FLAGS: u32 = 11;
+/// Number of `GetStatus`, ours, for everything there is to know, as JSON.
+pub const STATUS_JSON: u32 = 1000;
+/// Number of `GetStatus`, ours, for `[whs, rhs]` as a server last held them, before its restart if need be; else nil.
+pub const STATUS_REMEMBERED: u32 = 1001;
+/// Number of `SetConfig` for `TCP_NODELAY` on all connections.
+pub const CONFIG_NODELAY: u32 = 0;
+/// Flag: the server is not active in the hash space for writing.
+pub const FLAG_INACTIVE: u32 = 1;
 /// Flag: the hash spaces for reading and for writing have different nodes.
 pub const FLAG_DIFFERENT: u32 = 2;
 /// Flag: records are being copied.

@@ -161,6 +161,17 @@ pub fn write_delete(out: &mut Vec<u8>, flags: u32, key: &[u8]) {
     pack::raw(out, key);
 }
 
+/// Appends the parameters of Set for a value in its parts; see [`super::record`].
+pub fn write_set_parts(out: &mut Vec<u8>, op: SetOp, key: &[u8], clocktime: ClockTime, meta: u16, data: &[u8]) {
+    pack::array(out, 3);
+    pack::uint(out, op.number());
+    pack::raw(out, key);
+    pack::raw_header(out, super::record::VALUE_HEADER + data.len());
+    out.extend_from_slice(&clocktime.0.to_be_bytes());
+    out.extend_from_slice(&meta.to_be_bytes());
+    out.extend_from_slice(data);
+}
+
 /// Parameters of `ReplicateSet` and `ReplicateDelete`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Replicate<'a, V> {

@@ -362,3 +362,38 @@ fn a_real_cluster_grows_under_checked_load() {
     assert_eq!(report["faults"], serde_json::json!({"wrong": 0, "missing": 0, "stale": 0}), "{report}");
     assert_eq!((&report["interrupted"], &report["servers"]), (&Value::Bool(true), &Value::from(3)), "{report}");
 }
+
+#[test]
+fn each_part_of_a_run_is_reported() {
+    let port = Port::reserve();
+    let _server = serve(&port, &Arc::default(), Vice::None);
+    let run = |flags: &str| bench(&format!("-s {} -n 50 -c 4 -t 2 --interval 0.1 {flags}", port.address()));
+    let timed = report(&run("--duration 0.55 --json"));
+    let parts = timed["intervals"].as_array().unwrap();
+    assert!((2..=6).contains(&parts.len()), "{timed}");
+    let sum = |name: &str| parts.iter().map(|part| part[name].as_f64().unwrap()).sum::<f64>();
+    let is_about = |seen: f64, expected: &Value| (seen - expected.as_f64().unwrap()).abs() < 1e-6;
+    assert!(is_about(sum("requests"), &timed["requests"]) && is_about(sum("seconds"), &timed["seconds"]), "{timed}");
+    let people = run("--requests 200").stdout;
+    assert!(people.lines().any(|line| line.starts_with("0-")), "{people}");
+}
+
+#[test]
+fn copies_in_the_name_of_another_node_are_taken_and_read_back() {
+    let mut cluster = Cluster::start(2);
+    let [server, gone] = [0, 1].map(|server| cluster.servers[server].address());
+    // Without a manager nobody gives up the node that is gone.
+    cluster.managers[0].1 = None;
+    cluster.kill(1);
+    let copies = bench(&format!("-s {server} --replicate-as {gone} --load -n 300 -c 3 -P 8 --requests 3000 --json"));
+    assert_eq!((copies.status.code(), copies.stderr.as_str()), (Some(0), ""), "{copies:?}");
+    let written = report(&copies);
+    assert_eq!((&written["load"]["keys"], &written["requests"]), (&Value::from(300), &Value::from(3000)), "{written}");
+    // Of two copies of one key on their way at once, the later one may arrive first.
+    assert!(written["operations"]["replicate"]["void"].as_u64().unwrap() < 1000, "{written}");
+    assert_eq!(status(server, 5), Some(0), "nothing was set by a client");
+    let read = bench(&format!("-s {server} --mode get --loaded -n 300 --requests 1000 --json"));
+    assert_eq!(read.status.code(), Some(0), "{read:?}");
+    let stranger = bench(&format!("-s {server} --replicate-as 127.0.0.1:9 -n 300 --requests 10 --json"));
+    assert_eq!(stranger.status.code(), Some(1), "{stranger:?}");
+}

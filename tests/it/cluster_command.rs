@@ -5,10 +5,11 @@ use std::process::Command;
 
 use rustix::process::{Pid, Signal, test_kill_process};
 
+use crate::harness::gateway::Memcached;
 use crate::harness::{Finished, Folder, Port, Process, kumo_server, wait_for, wait_until};
 
-/// Distances of the ports of four servers and their streams from that of the manager.
-const DISTANCES: [u16; 8] = [101, 102, 103, 104, 201, 202, 203, 204];
+/// Distances of the ports of the gateway, of four servers and of their streams from that of the manager.
+const DISTANCES: [u16; 10] = [1, 2, 101, 102, 103, 104, 201, 202, 203, 204];
 
 struct TryIt {
     folder: Folder,
@@ -74,8 +75,13 @@ fn it_comes_up_can_be_tried_and_comes_back_with_its_data() {
     let tryit = TryIt::new();
     let (process, text) = tryit.ready("first", &[]);
     let children = TryIt::children(&process);
-    assert_eq!(children.len(), 4, "{text}");
-    for (line, printed) in offered(&text).into_iter().zip(["", "world", "hash space timestamp:\n"]) {
+    assert_eq!(children.len(), 5, "{text}");
+    let gateway = (std::net::Ipv4Addr::LOCALHOST, tryit.base.number() + 1).into();
+    assert!(offered(&text)[0].ends_with(&format!("| nc 127.0.0.1 {}", tryit.base.number() + 1)), "{text}");
+    let greeting = b"VALUE greeting 3 5\r\nhello\r\nEND\r\n";
+    let mut client = Memcached::connect(gateway);
+    client.exchange(b"set greeting 3 0 5\r\nhello\r\nget greeting\r\n", &[&b"STORED\r\n"[..], greeting].concat());
+    for (line, printed) in offered(&text).into_iter().skip(1).zip(["", "world", "hash space timestamp:\n"]) {
         let finished = shell(line, tryit.folder.path());
         assert!(finished.status.success() && finished.stdout.starts_with(printed), "{line}: {finished:?}");
     }
@@ -90,14 +96,15 @@ fn it_comes_up_can_be_tried_and_comes_back_with_its_data() {
     for child in children {
         assert!(test_kill_process(child).is_err(), "{child:?} has outlived it");
     }
-    for name in ["manager", "server1", "server2", "server3"] {
+    for name in ["manager", "server1", "server2", "server3", "gateway"] {
         assert!(tryit.log(name).contains("stopped"), "{name} did not end in order: {}", tryit.log(name));
     }
 
     // With one server more: it gets its share of what is there.
     let (process, text) = tryit.ready("second", &["--servers", "4"]);
-    assert_eq!(TryIt::children(&process).len(), 5);
-    let get = offered(&text)[1].to_owned();
+    assert_eq!(TryIt::children(&process).len(), 6);
+    Memcached::connect(gateway).exchange(b"get greeting\r\n", greeting);
+    let get = offered(&text)[2].to_owned();
     assert_eq!(shell(&get, tryit.folder.path()).stdout, "world");
     for key in &keys {
         assert_eq!(tryit.tool(&["get", "-m", &manager, key]).stdout, format!("value of {key}"));
@@ -107,7 +114,7 @@ fn it_comes_up_can_be_tried_and_comes_back_with_its_data() {
 
     // It remembers how many it was.
     let (process, _) = tryit.ready("third", &[]);
-    assert_eq!(TryIt::children(&process).len(), 5);
+    assert_eq!(TryIt::children(&process).len(), 6);
     assert_eq!(shell(&get, tryit.folder.path()).stdout, "world");
     let busy = tryit.tool(&["cluster", "--dir", "data"]);
     assert_eq!(busy.status.code(), Some(1));
@@ -124,7 +131,7 @@ fn its_processes_do_not_outlive_it() {
     drop(process);
     wait_until("the end of its children", || children.iter().all(|child| test_kill_process(*child).is_err()));
     let (process, _) = tryit.ready("again", &[]);
-    assert_eq!(TryIt::children(&process).len(), 3);
+    assert_eq!(TryIt::children(&process).len(), 4);
 }
 
 #[test]
@@ -153,8 +160,17 @@ fn what_cannot_be_is_refused_in_one_line() {
         )
     );
     drop(taken);
-    let (process, _) = tryit.ready("two", &["--servers", "2"]);
+    // The port of the gateway is nobody's identity: another one will do, unless it was asked for.
+    let taken = std::net::TcpListener::bind(("127.0.0.1", tryit.base.number() + 1)).unwrap();
+    let (process, text) = tryit.ready("two", &["--servers", "2"]);
+    let port = tryit.base.number() + 2;
+    let told = format!("port {} is taken: the gateway listens on {port}\n", tryit.base.number() + 1);
+    assert_eq!(process.stderr(), told);
+    assert!(text.contains(&format!("memcached client can use 127.0.0.1:{port}.")), "{text}");
     drop(process);
+    let finished = tryit.start("asked", &["--gateway-port", &(port - 1).to_string()]).finish();
+    assert!(finished.stderr.ends_with("another --gateway-port may help\n"), "{finished:?}");
+    drop(taken);
     let finished = tryit.start("fewer", &["--servers", "1"]).finish();
     assert_eq!(finished.status.code(), Some(1));
     assert!(finished.stderr.ends_with("data holds the data of 2 servers: --servers 1 is too few\n"), "{finished:?}");

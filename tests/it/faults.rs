@@ -5,10 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
+use kumo_server::clock::unix_seconds;
 use kumo_server::ring;
+use kumo_server::wire::method::Method;
+use kumo_server::wire::params::{self, SetOp};
+use kumo_server::wire::record::raw_value;
+use kumo_server::wire::unpack::Reader;
+use kumo_server::wire::{Message, NodeAddress};
 use rustix::process::Signal;
 
 use crate::harness::cluster::{Client, Cluster, Written};
+use crate::harness::scripted::Line;
 use crate::harness::wait_until;
 
 /// A writer in the background: what it was promised, and what it does not know.
@@ -117,6 +124,43 @@ fn a_write_under_way_to_a_replica_that_hangs_is_answered() {
     });
     let written = client.set(&key.unwrap(), b"v");
     assert!(matches!(written, Written::At(_) | Written::Nil), "{written:?}");
+}
+
+/// A coordinator hangs with a swap unread. Others take over its keys, and it wakes: what it still holds must not match,
+/// or what was acknowledged meanwhile would be undone.
+#[test]
+fn a_coordinator_that_wakes_does_not_undo_what_others_wrote() {
+    let mut cluster = Cluster::start(3);
+    let mut client = cluster.client();
+    let sleeper = NodeAddress::new(cluster.servers[1].address());
+    let mine = |key: &Vec<u8>| cluster.spaces().0.owners(ring::hash(key)).coordinator() == Some(sleeper);
+    let key = (0..1000).map(|index| format!("k{index}").into_bytes()).find(mine).unwrap();
+    let Written::At(before) = client.set(&key, b"before") else { panic!("not written") };
+    let mut line = Line::connect(sleeper.socket());
+    cluster.servers[1].process().signal(Signal::STOP);
+    let stat = format!("/proc/{}/stat", cluster.servers[1].process().pid());
+    wait_until("it hangs", || std::fs::read_to_string(&stat).unwrap().contains(") T "));
+    let swap = raw_value(before, 0, b"from the past");
+    let msgid = line.request(Method::Set, |out| params::write_set(out, SetOp::Cas, &ring::raw_key(&key), &swap));
+    assert!(msgid.is_some());
+    cluster.wait_faulty(1);
+    let mut client = cluster.client();
+    client.set_surely(&cluster, &key, b"meanwhile");
+    // From five seconds on the time decides which write is later: the clock of the one that slept does not give it away.
+    let written = unix_seconds();
+    wait_until("it has slept for long", || unix_seconds() > written + 5);
+
+    cluster.servers[1].process().signal(Signal::CONT);
+    if let Some(answer) = line.try_receive()
+        && let Ok(Message::Response(response)) = Message::parse(&answer)
+    {
+        let swapped = response.result.is_ok_and(|result| Reader::new(result).u64().is_ok());
+        assert!(!swapped, "the swap is said to be done");
+    }
+    wait_until("the server is back", || cluster.nodes_info().1.len() == 1);
+    assert_eq!(client.get(&key).as_deref(), Some(&b"meanwhile"[..]));
+    cluster.attach();
+    cluster.assert_exactly([(&key[..], &b"meanwhile"[..])], 0);
 }
 
 #[test]

@@ -4,10 +4,12 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use kumo_server::life;
 use kumo_server::ring;
 use kumo_server::wire::method::{ErrorCode, Method, Role};
 use kumo_server::wire::params::{self, Seed, SetOp};
 use kumo_server::wire::{Init, Message, NodeAddress, frame, pack};
+use socket2::{Domain, Socket, Type};
 
 use crate::harness::cluster::{Client, Cluster, ask, seed, status};
 use crate::harness::scripted::Line;
@@ -15,6 +17,13 @@ use crate::harness::wait_until;
 
 /// Most memory that a server may take in these tests, in KiB: its caches are hardly filled.
 const MEMORY_LIMIT_KIB: u64 = 700 << 10;
+
+/// Connections open at once.
+const CONNECTIONS: usize = 10_000;
+/// Files that this process has open beside those.
+const FILES_OF_OTHERS: usize = 1000;
+/// Most memory of a connection that nothing happens on, in KiB.
+const IDLE_KIB: usize = 20;
 
 struct Scene {
     cluster: Cluster,
@@ -125,15 +134,44 @@ fn half_a_message_and_silence() {
     scene.still_serves();
 }
 
+/// A connection from an address that no other test uses: its ports rest for a minute afterwards.
+fn connect_aside(address: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 9], 0)).into()).unwrap();
+    socket.connect(&address.into()).unwrap();
+    socket.into()
+}
+
 #[test]
-fn five_thousand_connections() {
-    let mut scene = Scene::new();
+fn ten_thousand_connections_at_once_work_and_take_little() {
+    // Together with those of a client and the nodes.
+    let mut scene = Scene::with_flags(&["--max-connections", "12000"]);
+    life::raise_limit();
+    let count = life::connections(CONNECTIONS, FILES_OF_OTHERS);
+    if count < CONNECTIONS {
+        eprintln!("only {count} connections are tested: the limit of open files (ulimit -n) allows no more");
+    }
+    let mut request = Vec::new();
+    frame::request_head(&mut request, 1, Method::Get);
+    params::write_get(&mut request, &ring::raw_key(b"k"));
     let before = scene.cluster.servers[0].process().resident_kib();
-    let streams: Vec<_> = (0..5000).map(|_| TcpStream::connect(scene.server()).unwrap()).collect();
-    scene.still_serves();
-    let after = scene.cluster.servers[0].process().resident_kib();
-    assert!(after.saturating_sub(before) < 5000 * 20, "{before} KiB, then {after} KiB");
-    drop(streams);
+    let mut lines: Vec<_> = (0..count).map(|_| Line::over(connect_aside(scene.server()))).collect();
+    // Silent from the beginning, and then idle after work.
+    for _ in 0..2 {
+        scene.still_serves();
+        let after = scene.cluster.servers[0].process().resident_kib();
+        let taken = usize::try_from(after.saturating_sub(before)).unwrap();
+        eprintln!("{count} connections take {taken} KiB");
+        assert!(taken < count * IDLE_KIB, "{before} KiB, then {after} KiB for {count} connections");
+        for line in &mut lines {
+            line.send(&request);
+        }
+        for line in &mut lines {
+            let answer = line.receive();
+            assert!(matches!(Message::parse(&answer), Ok(Message::Response(response)) if response.result.is_ok()));
+        }
+    }
+    drop(lines);
     scene.still_serves();
 }
 

@@ -8,9 +8,9 @@ const LAYERS: &[&[&str]] = &[
     &["clock"],
     &["wire"],
     &["ring"],
-    &["store", "binlog"],
+    &["store", "binlog", "tokyo"],
     &["net"],
-    &["server", "manager", "client", "bench"],
+    &["server", "manager", "client", "gateway", "bench", "offline"],
     &["logging"],
     &["life"],
     &["cli"],
@@ -18,9 +18,14 @@ const LAYERS: &[&[&str]] = &[
 
 /// Modules that serve every role and must not know any.
 const KNOW_NO_ROLE: &[(&str, &[&str])] = &[
-    ("logging", &["wire", "clock", "ring", "store", "binlog", "net", "server", "manager", "client", "bench"]),
-    ("life", &["wire", "clock", "ring", "store", "binlog", "net", "server", "manager", "client", "bench"]),
+    (
+        "logging",
+        &["wire", "clock", "ring", "store", "binlog", "net", "server", "manager", "client", "gateway", "bench"],
+    ),
+    ("life", &["wire", "clock", "ring", "store", "binlog", "net", "server", "manager", "client", "gateway", "bench"]),
     ("binlog", &["store"]),
+    ("tokyo", &["clock", "ring", "store", "binlog"]),
+    ("store", &["tokyo"]),
 ];
 
 fn files(folder: &Path) -> Vec<PathBuf> {

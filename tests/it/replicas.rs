@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex};
 
 use kumo_server::clock::{ClockTime, unix_seconds};
 use kumo_server::ring::{self, HashSpace};
-use kumo_server::wire::method::{ErrorCode, Method, Role};
+use kumo_server::wire::method::{ErrorCode, Method, Role, STATUS_RHS, STATUS_WHS};
 use kumo_server::wire::params::{self, Seed, SetOp};
 use kumo_server::wire::record::raw_value;
 use kumo_server::wire::unpack::Reader;
 use kumo_server::wire::{Init, NodeAddress, RecordValue, pack};
 
+use crate::harness::cluster::seed as seed_at;
 use crate::harness::scripted::{Line, ScriptedNode};
 use crate::harness::{Folder, Port, Process, kumo_server, wait_until};
 
@@ -97,7 +98,7 @@ impl Stage {
             _folder: folder,
         };
         wait_until("the server has its hash spaces", || {
-            stage.call(Method::Get, |out| params::write_get(out, &stage.key())).is_ok()
+            [STATUS_WHS, STATUS_RHS].iter().all(|number| seed_at(own, *number).is_some_and(|seed| seed.has_active()))
         });
         stage
     }
@@ -148,6 +149,31 @@ fn a_deletion_that_is_stamped_anew_still_says_that_it_has_deleted() {
     let deleted = stage.call(Method::Delete, |out| params::write_delete(out, 0, &stage.key())).unwrap();
     assert_eq!(deleted, TRUE);
     assert_eq!(stage.get(), None);
+}
+
+/// A record stamped by a machine whose clock is far ahead must not pull the stamps of all later writes along.
+#[test]
+fn a_set_over_a_record_from_the_future_succeeds_and_is_alone_ahead() {
+    let future = ClockTime::new(4_000_000_000, 7);
+    let later = raw_value(future, 0, b"later");
+    let stage = Stage::set_up(Box::new(move |method, params| match method {
+        Method::ReplicateSet => {
+            let sent = params::replicate_set(params).unwrap().value.clocktime();
+            Some(if future.is_before(sent) { TRUE } else { FALSE }.to_vec())
+        }
+        Method::Get => {
+            let mut out = Vec::new();
+            pack::raw(&mut out, &later);
+            Some(out)
+        }
+        _ => Some(TRUE.to_vec()),
+    }));
+    let written = ClockTime(Reader::new(&stage.set(SetOp::Sync, ClockTime(0), b"v")).u64().unwrap());
+    assert!(future.is_before(written), "{written}");
+    assert_eq!(stage.get().as_deref(), Some(&b"v"[..]));
+    let now = stage.call(Method::GetStatus, |out| params::write_status(out, 8)).unwrap();
+    let now = ClockTime(Reader::new(&now).u64().unwrap());
+    assert!(now.seconds() < 3_000_000_000, "{now}");
 }
 
 #[test]
@@ -218,4 +244,38 @@ fn a_hash_space_that_the_manager_did_not_give_at_first_is_asked_for_again() {
         }),
     );
     assert_eq!(stage.get(), None);
+}
+
+/// While records are copied, the coordinator of a key may not have it yet. The original decides on that: a swap fails
+/// though it names what is stored, and an addition overwrites it.
+#[test]
+fn a_swap_while_records_are_copied_is_decided_on_what_the_owners_for_reading_have() {
+    let stored = ClockTime::new(1_600_000_000, 7);
+    let value = raw_value(stored, 0, b"old");
+    let first: Answer = Box::new(move |method, _| match method {
+        Method::Get => {
+            let mut out = Vec::new();
+            pack::raw(&mut out, &value);
+            Some(out)
+        }
+        _ => Some(TRUE.to_vec()),
+    });
+    // The real server is in the hash space for writing only.
+    let old_space: SpaceAnswer = Box::new(|method, bytes| {
+        let mut seed = params::seed(bytes).unwrap();
+        if method == Method::RhsRequest {
+            seed.nodes.remove(0);
+            seed.nodes.truncate(1);
+            seed.clocktime = ClockTime::new(1_400_000_000, 1);
+        }
+        let mut out = Vec::new();
+        seed.write(&mut out);
+        out
+    });
+    let stage = Stage::with_manager(first, old_space);
+    assert_eq!(stage.set(SetOp::Cas, ClockTime(0), b"added"), FALSE);
+    let swapped = stage.set(SetOp::Cas, stored, b"new");
+    let swapped = ClockTime(Reader::new(&swapped).u64().unwrap_or_else(|_| panic!("{swapped:?}")));
+    assert!(stored.is_before(swapped));
+    assert!(stage.was_asked(0, Method::ReplicateSet), "the owners for reading get the new value");
 }

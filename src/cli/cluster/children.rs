@@ -12,10 +12,12 @@ use crate::cli::parse::Stop;
 
 /// How long a process may take to end; more than it takes itself.
 const END: Duration = Duration::from_secs(15);
+/// Name of the gateway.
+const GATEWAY: &str = "gateway";
 /// Pause between two keep-alives: on one machine, losses may be noticed soon.
 const KEEP_ALIVE: &str = "0.5";
 
-/// The manager and the servers.
+/// The manager, the servers and the gateway, in this order.
 pub(super) struct Children<'a> {
     folder: &'a Folder,
     program: PathBuf,
@@ -53,10 +55,17 @@ impl<'a> Children<'a> {
         self.start(&format!("server{number}"), args)
     }
 
+    /// Starts a gateway that keeps whatever memcached clients expect to be kept.
+    pub(super) fn start_gateway(&mut self, ports: Ports) -> Result<(), Stop> {
+        let (manager, own) = (ports.manager().to_string(), ports.gateway().to_string());
+        let args = ["-m", &manager, "-t", &own, "-F", "-E"].map(OsStr::new);
+        self.start(GATEWAY, std::iter::once(OsStr::new("gateway")).chain(args))
+    }
+
     fn start<'b>(&mut self, name: &str, args: impl IntoIterator<Item = &'b OsStr>) -> Result<(), Stop> {
         let child = Command::new(&self.program)
             .args(args)
-            .args(["-v", "-k", KEEP_ALIVE, "--end-with-stdin", "-o"])
+            .args(["-v", "--keepalive-interval", KEEP_ALIVE, "--end-with-stdin", "-o"])
             .arg(self.folder.log(name))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -88,11 +97,11 @@ impl<'a> Children<'a> {
         }
     }
 
-    /// Ends the servers in order, then the manager, so that it does not take the others' end for a loss.
+    /// Ends the manager, then the servers: it would take their end for a loss, and have them attached anew next time.
     pub(super) async fn stop(&mut self) {
         let mut servers = self.running.split_off(self.running.len().min(1));
-        end(&mut servers).await;
         end(&mut self.running).await;
+        end(&mut servers).await;
     }
 }
 

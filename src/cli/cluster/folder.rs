@@ -16,6 +16,9 @@ const SERVERS: usize = 3;
 struct Note {
     servers: usize,
     base_port: u16,
+    /// None in notes of versions without one.
+    #[serde(default)]
+    gateway_port: Option<u16>,
 }
 
 /// A folder that this process holds.
@@ -74,10 +77,16 @@ impl Folder {
         self.note.map_or(0, |note| note.servers)
     }
 
+    /// Where the gateway listened the last time.
+    pub(super) fn gateway_port(&self) -> Option<u16> {
+        self.note.and_then(|note| note.gateway_port)
+    }
+
     /// Notes what holds the data from now on.
-    pub(super) fn remember(&self, servers: usize, base_port: u16) -> Result<(), Stop> {
+    pub(super) fn remember(&self, servers: usize, base_port: u16, gateway_port: u16) -> Result<(), Stop> {
         let failed = |error: std::io::Error| Stop::Failed(format!("{}: {error}", self.path.display()));
-        let note = serde_json::to_vec(&Note { servers, base_port }).map_err(|error| Stop::Failed(error.to_string()))?;
+        let note = serde_json::to_vec(&Note { servers, base_port, gateway_port: Some(gateway_port) })
+            .map_err(|error| Stop::Failed(error.to_string()))?;
         let mut file = tempfile::NamedTempFile::new_in(&self.path).map_err(failed)?;
         file.write_all(&note).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
         file.persist(self.path.join(NOTE)).map(drop).map_err(|error| failed(error.error))
@@ -107,13 +116,14 @@ mod tests {
         let path = temporary.path().join("new");
         let folder = Folder::open(&path).unwrap();
         assert_eq!((folder.servers(None, 1), folder.servers(Some(5), 1), folder.attached()), (Ok(3), Ok(5), 0));
-        folder.remember(4, 1).unwrap();
+        folder.remember(4, 1, 7).unwrap();
         let Err(Stop::Failed(line)) = Folder::open(&path) else { panic!("opened twice") };
         assert!(line.ends_with("another cluster is running in it"), "{line}");
         drop(folder);
 
         let folder = Folder::open(&path).unwrap();
         assert_eq!((folder.servers(None, 1), folder.servers(Some(6), 1), folder.attached()), (Ok(4), Ok(6), 4));
+        assert_eq!(folder.gateway_port(), Some(7));
         let refused = |wanted, port| match folder.servers(wanted, port) {
             Err(Stop::Failed(line)) => line.split_once(" holds ").unwrap().1.to_owned(),
             other => panic!("{other:?}"),

@@ -7,10 +7,8 @@ use super::{Stop, failed};
 use crate::client::Caller;
 use crate::wire::NodeAddress;
 use crate::wire::method::{
-    ErrorCode, FLAG_COPYING, FLAG_DELETING, FLAG_DIFFERENT, FLAG_UNFINISHED, Method, STATUS_FLAGS, STATUS_ITEMS,
+    ErrorCode, FLAG_COPYING, FLAG_DELETING, FLAG_DIFFERENT, FLAG_UNFINISHED, STATUS_FLAGS, STATUS_ITEMS,
 };
-use crate::wire::params;
-use crate::wire::unpack::Reader;
 
 /// Pause between two looks.
 const GLANCE: Duration = Duration::from_millis(200);
@@ -71,7 +69,7 @@ enum Stage {
 }
 
 async fn stage(caller: &Caller, manager: NodeAddress) -> Result<Stage, ErrorCode> {
-    let flags = match number(caller, manager, STATUS_FLAGS).await {
+    let flags = match caller.number(manager, STATUS_FLAGS).await {
         Err(ErrorCode::Protocol) => return Ok(Stage::Untold),
         flags => flags?,
     };
@@ -100,25 +98,19 @@ struct Servers {
 
 async fn servers(caller: &Caller, manager: NodeAddress) -> Servers {
     let mut servers = Servers::default();
-    let Ok(result) = caller.ask(manager, Method::HashSpaceRequest, params::write_empty).await else {
+    let Ok((whs, rhs)) = caller.spaces(manager).await else {
         return Servers { differ: true, ..servers };
     };
-    let Ok((whs, rhs)) = params::hash_spaces(&result) else { return servers };
     servers.differ = whs.clocktime != rhs.clocktime;
     for (server, _) in whs.nodes.iter().filter(|(_, active)| *active) {
         servers.all += 1;
-        let ask = async { (number(caller, *server, STATUS_FLAGS).await, number(caller, *server, STATUS_ITEMS).await) };
+        let ask = async { (caller.number(*server, STATUS_FLAGS).await, caller.number(*server, STATUS_ITEMS).await) };
         if let Ok((Ok(flags), Ok(items))) = tokio::time::timeout(SERVER_PATIENCE, ask).await {
             servers.busy += usize::from(flags & u64::from(FLAG_COPYING | FLAG_DELETING) != 0);
             servers.items = servers.items.saturating_add(items);
         }
     }
     servers
-}
-
-async fn number(caller: &Caller, node: NodeAddress, number: u32) -> Result<u64, ErrorCode> {
-    let answer = caller.ask(node, Method::GetStatus, |out| params::write_status(out, number)).await?;
-    Reader::new(&answer).u64().map_err(|_| ErrorCode::Unknown)
 }
 
 /// One line of a terminal that is written over and over, and gone in the end.

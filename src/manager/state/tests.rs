@@ -354,3 +354,47 @@ proptest! {
         }
     }
 }
+
+fn seed(states: &[(u8, bool)], clock: u32) -> Seed {
+    let nodes = states.iter().map(|(number, active)| (node(*number), *active)).collect();
+    Seed { nodes, clocktime: ClockTime::new(1000, clock) }
+}
+
+/// The servers ended one after the other: the last one knows that the others were gone when it still took writes.
+#[test]
+fn the_newest_hash_space_is_recalled_when_all_who_were_active_in_it_are_back() {
+    let clock = clock();
+    let mut state = State::default();
+    let (all, last) = (seed(&[(1, true), (2, true), (3, true)], 7), seed(&[(1, false), (2, true), (3, true)], 9));
+    for number in [1, 2, 3] {
+        assert_eq!(state.recall(&clock), [], "before {number}");
+        state.server_bound(node(number));
+        let seed = if number == 1 { &all } else { &last };
+        state.server_remembers(node(number), seed.clone(), seed.clone());
+    }
+    assert_eq!(state.recall(&clock), TOLD);
+    assert_eq!((&state.spaces.whs, &state.spaces.rhs), (&last, &last));
+    assert_eq!(state.detached(), [node(1)]);
+    assert_eq!(state.recall(&clock), [], "once");
+}
+
+#[test]
+fn nothing_is_recalled_without_a_server_that_was_active_or_after_a_new_beginning() {
+    let clock = clock();
+    let mut state = State::default();
+    let last = seed(&[(1, true), (2, true)], 7);
+    for number in [1, 2] {
+        state.server_bound(node(number));
+    }
+    // It is here, but its disk is another one.
+    state.server_remembers(node(1), last.clone(), last.clone());
+    assert_eq!(state.last_remembered(&clock), Err(node(2)));
+    assert_eq!(state.recall(&clock), []);
+    state.server_remembers(node(2), last.clone(), last.clone());
+    state.server_lost(node(1), &clock);
+    assert_eq!(state.recall(&clock), [], "it has gone again");
+    state.attach(false, &clock).unwrap();
+    state.server_bound(node(1));
+    state.server_remembers(node(1), last.clone(), last);
+    assert_eq!(state.recall(&clock), [], "the operator has begun anew");
+}

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::{Change, LAGGING, Operation, Submission, submit};
 use crate::clock::ClockTime;
 use crate::net::STEPS;
+use crate::server::takeover;
 use crate::server::work::Answer;
-use crate::store::{Outcome, OwnedWrite, Write};
+use crate::store::Outcome;
 use crate::wire::method::Method;
-use crate::wire::unpack::Reader;
 use crate::wire::{NodeAddress, RecordKey, RecordValue, params, record};
 
 /// How often a write is stamped anew because a replica holds something later.
@@ -86,12 +86,13 @@ impl Operation {
         });
     }
 
-    /// Raising the clock was not enough: reads the later record's clocktime to be after that.
+    /// Raising the clock was not enough, since the later record's time is ahead of ours: takes that record over, so that
+    /// what is stamped next here is after it.
     async fn follow_time(&self, node: NodeAddress) {
         if let Held::Later(value) = self.held_by(node).await
-            && let Ok(value) = RecordValue::new(&value)
+            && let (Ok(key), Ok(value)) = (RecordKey::new(&self.key), RecordValue::new(&value))
         {
-            self.server.clock.stamp_after(value.clocktime());
+            takeover::store(&self.server, key, value).await;
         }
     }
 
@@ -109,36 +110,14 @@ impl Operation {
             Held::Same | Held::Unknown => return false,
         };
         let (Ok(key), Ok(value)) = (RecordKey::new(&self.key), RecordValue::new(&value)) else { return false };
-        self.server.late_writes.note(key);
-        if !self.store_later(OwnedWrite::from(&Write::Update { key, value, touch: false })).await {
+        // Else what is stored is the swap's value still, or nobody knows.
+        let replaced = |outcome| !matches!(outcome, Outcome::Ignored { stored } if stored == self.clocktime);
+        if !takeover::store(&self.server, key, value).await.is_some_and(replaced) {
             tracing::warn!(key = %self.key.escape_ascii(), "a replica's later record could not be stored");
             return false;
         }
         self.spread(key, value);
         true
-    }
-
-    /// Stores a later record; says whether the swap's value is gone by that, or was before.
-    async fn store_later(&self, write: OwnedWrite) -> bool {
-        let (done, committed) = tokio::sync::oneshot::channel();
-        let (store, own) = (self.server.store.clone(), self.clocktime);
-        let replaced = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let decided = replaced.clone();
-        self.server.writes.enter(&self.server.runtime, move |turn| {
-            store.write(
-                vec![write],
-                move |_, outcome| {
-                    let stays = matches!(outcome, Outcome::Ignored { stored } if stored == own);
-                    decided.store(!stays, std::sync::atomic::Ordering::Release);
-                },
-                move |result| {
-                    drop(turn);
-                    // The waiter may have gone with the runtime.
-                    let _ = done.send(result.is_ok());
-                },
-            );
-        });
-        committed.await.unwrap_or(false) && replaced.load(std::sync::atomic::Ordering::Acquire)
     }
 
     /// Sends a later record to the other owners, of which some have taken the swap's value.
@@ -162,16 +141,12 @@ impl Operation {
     }
 
     async fn held_by(&self, node: NodeAddress) -> Held {
-        let session = self.server.clients.session(node);
-        let result = session.ask(Method::Get, STEPS, |out| params::write_get(out, &self.key)).await;
-        let Ok(result) = result else { return Held::Unknown };
-        let mut reader = Reader::new(&result);
-        if reader.nil() {
-            return Held::Deleted;
-        }
-        match reader.raw().and_then(RecordValue::live) {
-            Ok(value) if value.clocktime() == self.clocktime => Held::Same,
-            Ok(value) => Held::Later(value.bytes().to_vec()),
+        match takeover::get(&self.server, node, &self.key).await {
+            Ok(None) => Held::Deleted,
+            Ok(Some(value)) if RecordValue::new(&value).is_ok_and(|value| value.clocktime() == self.clocktime) => {
+                Held::Same
+            }
+            Ok(Some(value)) => Held::Later(value),
             Err(_) => Held::Unknown,
         }
     }

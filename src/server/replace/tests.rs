@@ -224,6 +224,20 @@ impl Bed {
         self.ended(Method::ReplaceDeleteEnd, seed, count).await;
     }
 
+    /// Stores all keys where the hash space of `seed` has them.
+    fn fill(&self, seed: &Seed) {
+        for number in KEYS {
+            self.store(seed, &key(number), &value(number, 10));
+        }
+    }
+
+    /// Asserts that all keys are on exactly their owners.
+    fn assert_all_placed(&self, seed: &Seed) {
+        for number in KEYS {
+            self.assert_placed(seed, &key(number), &value(number, 10));
+        }
+    }
+
     /// Asserts that exactly the owners in `seed` have the key.
     fn assert_placed(&self, seed: &Seed, key: &[u8], value: &[u8]) {
         let space = HashSpace::new(seed.clone());
@@ -346,9 +360,7 @@ async fn what_is_written_while_not_all_know_moves_too() {
     bed.ended(Method::ReplaceCopyEnd, &new, 4).await;
     bed.delete_start(&new);
     bed.ended(Method::ReplaceDeleteEnd, &new, 4).await;
-    for number in KEYS {
-        bed.assert_placed(&new, &key(number), &value(number, 10));
-    }
+    bed.assert_all_placed(&new);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -369,9 +381,7 @@ async fn a_target_that_takes_nothing_makes_the_copy_fail_and_nothing_is_deleted(
     let mut bed = Bed::new(4);
     let (old, new) = (bed.seed(0..3, 10), bed.seed(0..4, 20));
     bed.set_spaces(&old);
-    for number in KEYS {
-        bed.store(&old, &key(number), &value(number, 10));
-    }
+    bed.fill(&old);
     *bed.nodes[3].refusals.lock() = u32::MAX;
     bed.copy_start(&new);
     // The new server has nothing to send, the others cannot.
@@ -396,9 +406,7 @@ async fn a_target_that_takes_nothing_makes_the_copy_fail_and_nothing_is_deleted(
     }
     while bed.ends.try_recv().is_ok() {}
     bed.replace(&newer).await;
-    for number in KEYS {
-        bed.assert_placed(&newer, &key(number), &value(number, 10));
-    }
+    bed.assert_all_placed(&newer);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -406,9 +414,7 @@ async fn a_newer_replace_cancels_an_older_one() {
     let mut bed = Bed::new(5);
     let (old, first, second) = (bed.seed(0..3, 10), bed.seed(0..4, 20), bed.seed(0..5, 30));
     bed.set_spaces(&old);
-    for number in KEYS {
-        bed.store(&old, &key(number), &value(number, 10));
-    }
+    bed.fill(&old);
     *bed.nodes[3].refusals.lock() = 2;
     bed.copy_start(&first);
     bed.copy_start(&second);
@@ -418,9 +424,7 @@ async fn a_newer_replace_cancels_an_older_one() {
     bed.delete_start(&first);
     bed.delete_start(&second);
     bed.ended(Method::ReplaceDeleteEnd, &second, 5).await;
-    for number in KEYS {
-        bed.assert_placed(&second, &key(number), &value(number, 10));
-    }
+    bed.assert_all_placed(&second);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -428,9 +432,7 @@ async fn a_copy_is_void_when_the_hash_space_changes() {
     let mut bed = Bed::new(4);
     let (old, new) = (bed.seed(0..3, 10), bed.seed(0..4, 20));
     bed.set_spaces(&old);
-    for number in KEYS {
-        bed.store(&old, &key(number), &value(number, 10));
-    }
+    bed.fill(&old);
     *bed.nodes[3].refusals.lock() = u32::MAX;
     bed.copy_start(&new);
     bed.ended(Method::ReplaceCopyEnd, &new, 1).await;
@@ -470,9 +472,7 @@ async fn a_server_restarted_between_copy_and_delete_deletes_rightly() {
     let mut bed = Bed::new(4);
     let (old, new) = (bed.seed(0..3, 10), bed.seed(0..4, 20));
     bed.set_spaces(&old);
-    for number in KEYS {
-        bed.store(&old, &key(number), &value(number, 10));
-    }
+    bed.fill(&old);
     let space = HashSpace::new(new.clone());
     let leaving = KEYS
         .filter(|number| !space.owners(ring::hash(&key(*number))).is_active_owner(bed.nodes[0].address))

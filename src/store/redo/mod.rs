@@ -18,7 +18,7 @@ mod recover;
 mod tests;
 
 pub(super) use log::{Append, Redo, RedoOptions};
-pub(super) use recover::recover;
+pub(super) use recover::{list, recover};
 
 use std::path::{Path, PathBuf};
 

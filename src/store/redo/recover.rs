@@ -119,7 +119,7 @@ pub(in crate::store) fn recover(
 }
 
 /// Numbers of the log files beside `store`, ascending.
-fn list(store: &Path) -> Result<Vec<u64>, OpenError> {
+pub(in crate::store) fn list(store: &Path) -> Result<Vec<u64>, OpenError> {
     let directory = store.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = |source| OpenError::Io { path: directory.to_path_buf(), source };
     let mut prefix = store.file_name().unwrap_or_default().to_os_string();

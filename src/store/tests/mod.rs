@@ -1,5 +1,6 @@
 //! The store as a whole: against a model, through crashes, failures and restarts.
 
+mod at_rest;
 mod basic;
 mod bed;
 mod closing;

@@ -18,7 +18,7 @@ mod wal;
 mod writer;
 
 pub(super) use reader::{Reader, Row, get_state};
-pub(super) use schema::{directory, inspect, open, open_reader, side_path};
+pub(super) use schema::{directory, identity, inspect, make, open, open_at_rest, open_reader, random_id, side_path};
 pub(super) use writer::{MergeRow, Writer};
 
 use super::newest::Newest;

@@ -4,6 +4,7 @@ use super::Tally;
 use crate::store::error::OpenError;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
+use std::fmt::Write;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -99,16 +100,7 @@ fn create(path: &Path, store_id: u64) -> Result<(), OpenError> {
             return Err(OpenError::Foreign { path: stale, what });
         }
     }
-    let connection = Connection::open(&temporary).map_err(refused)?;
-    let tally = Tally { redo_from: 1, clean: true, ..Tally::default() };
-    connection
-        .execute_batch(&format!(
-            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA page_size = 4096; BEGIN; {TABLES}
-             PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT};"
-        ))
-        .and_then(|()| set_identity(&connection, store_id, &tally))
-        .and_then(|()| connection.execute_batch("COMMIT"))
-        .map_err(refused)?;
+    let connection = make(&temporary, store_id)?;
     connection.close().map_err(|(_, source)| refused(source))?;
     let sync = || {
         File::open(&temporary)?.sync_all()?;
@@ -116,6 +108,22 @@ fn create(path: &Path, store_id: u64) -> Result<(), OpenError> {
         File::open(directory(path))?.sync_all()
     };
     sync().map_err(failed)
+}
+
+/// Makes the tables of an empty store in the file at `path`. Nothing is durable, and a crash leaves anything.
+pub(in crate::store) fn make(path: &Path, store_id: u64) -> Result<Connection, OpenError> {
+    let tally = Tally { redo_from: 1, clean: true, ..Tally::default() };
+    let tables = || {
+        let connection = Connection::open(path)?;
+        connection.execute_batch(&format!(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA page_size = 4096; BEGIN; {TABLES}
+             PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT};"
+        ))?;
+        set_identity(&connection, store_id, &tally)?;
+        connection.execute_batch("COMMIT")?;
+        Ok(connection)
+    };
+    tables().map_err(|source| OpenError::Sqlite { path: path.to_path_buf(), source })
 }
 
 /// The directory a path is in.
@@ -171,7 +179,8 @@ fn ignore_rows(error: rusqlite::Error) -> rusqlite::Result<()> {
     if matches!(error, rusqlite::Error::ExecuteReturnedResults) { Ok(()) } else { Err(error) }
 }
 
-fn identity(connection: &Connection, path: &Path) -> Result<(u64, Tally), OpenError> {
+/// The store's id and tally.
+pub(in crate::store) fn identity(connection: &Connection, path: &Path) -> Result<(u64, Tally), OpenError> {
     let get = |name: &str| {
         connection
             .query_row("SELECT CAST(value AS TEXT) FROM meta WHERE name = ?1", [name], |row| row.get::<_, String>(0))
@@ -218,8 +227,43 @@ pub(in crate::store) fn open_reader(path: &Path, sharing: usize) -> rusqlite::Re
     Ok(connection)
 }
 
+/// A connection to a store that no process has open; reading through it changes nothing, and adds no files.
+///
+/// Without a write-ahead log the file is taken for one that cannot change. With one, locking is exclusive from the
+/// beginning, so that the log's index is kept in memory, and the log stays as it is at the end.
+pub(in crate::store) fn open_at_rest(path: &Path) -> rusqlite::Result<Connection> {
+    let wal = std::fs::metadata(side_path(path, "-wal")).is_ok_and(|file| file.len() > 0);
+    let connection = if wal {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE").or_else(ignore_rows)?;
+        connection
+    } else {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+        Connection::open_with_flags(unchanging_uri(path), flags)?
+    };
+    settle(&connection, WRITER_CACHE_KIB)?;
+    connection.execute_batch("PRAGMA cell_size_check = ON; PRAGMA query_only = ON").or_else(ignore_rows)?;
+    Ok(connection)
+}
+
+/// The URI by which SQLite opens a file that will not change.
+fn unchanging_uri(path: &Path) -> String {
+    let mut uri = "file:".to_owned();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
+            _ => {
+                let _ = write!(uri, "%{byte:02X}");
+            }
+        }
+    }
+    uri + "?immutable=1"
+}
+
 /// A number that no two stores share.
-pub(super) fn random_id() -> u64 {
+pub(in crate::store) fn random_id() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
     RandomState::new().hash_one((now, std::process::id()))

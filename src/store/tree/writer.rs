@@ -81,6 +81,25 @@ impl Writer {
         Ok(())
     }
 
+    /// Adds rows in one transaction, to a tree that has none of their keys.
+    pub(in crate::store) fn append<'a>(&self, rows: impl Iterator<Item = MergeRow<'a>>) -> rusqlite::Result<()> {
+        let mut tally = self.tally.get();
+        self.transaction(|connection| {
+            for row in rows {
+                let (rowid, key) = split_key(row.key);
+                let deleted = deleted_at(row.value);
+                if deleted.is_some() {
+                    remember(&mut tally, key);
+                }
+                insert(connection, &mut tally, (rowid, key), row, deleted)?;
+                tally.rows += 1;
+            }
+            put_tally(connection, &tally)
+        })?;
+        self.tally.set(tally);
+        Ok(())
+    }
+
     /// Changes the tally, and returns when that and everything before it is durable.
     pub(in crate::store) fn seal(&self, change: impl FnOnce(&mut Tally)) -> rusqlite::Result<()> {
         let mut tally = self.tally.get();
@@ -263,11 +282,8 @@ fn put_tally(connection: &Connection, tally: &Tally) -> rusqlite::Result<()> {
 /// A live record that stays live is by far the most frequent case: one statement, and the tombstone index is not touched.
 fn merge_row(connection: &Connection, tally: &mut Tally, row: MergeRow<'_>) -> rusqlite::Result<bool> {
     let (rowid, key) = split_key(row.key);
-    let bytes = key.len() as u64 + 8;
-    let deleted = RecordValue::new(row.value)
-        .ok()
-        .filter(RecordValue::is_tombstone)
-        .map(|tombstone| tombstone.clocktime().seconds());
+    let bytes = tombstone_bytes(key);
+    let deleted = deleted_at(row.value);
     let forget = |tally: &mut Tally| {
         tally.tombstones = tally.tombstones.saturating_sub(1);
         tally.tombstone_bytes = tally.tombstone_bytes.saturating_sub(bytes);
@@ -282,8 +298,7 @@ fn merge_row(connection: &Connection, tally: &mut Tally, row: MergeRow<'_>) -> r
     }
     let was_tombstone = update(connection, tally, (rowid, key), row, deleted)?;
     if deleted.is_some() && was_tombstone != Some(true) {
-        tally.tombstones += 1;
-        tally.tombstone_bytes += bytes;
+        remember(tally, key);
     }
     if let Some(was_tombstone) = was_tombstone {
         if was_tombstone && deleted.is_none() {
@@ -294,6 +309,23 @@ fn merge_row(connection: &Connection, tally: &mut Tally, row: MergeRow<'_>) -> r
     insert(connection, tally, (rowid, key), row, deleted)?;
     tally.rows += 1;
     Ok(false)
+}
+
+/// Unix seconds of the deletion that a tombstone stands for; `None` for a live value.
+fn deleted_at(value: &[u8]) -> Option<u32> {
+    let tombstone = RecordValue::new(value).ok().filter(RecordValue::is_tombstone)?;
+    Some(tombstone.clocktime().seconds())
+}
+
+/// What a tombstone counts with.
+fn tombstone_bytes(key: &[u8]) -> u64 {
+    key.len() as u64 + 8
+}
+
+/// Counts a tombstone.
+fn remember(tally: &mut Tally, key: &[u8]) {
+    tally.tombstones += 1;
+    tally.tombstone_bytes += tombstone_bytes(key);
 }
 
 /// Updates an existing row; says whether it was a tombstone, `None` if there is no such row.

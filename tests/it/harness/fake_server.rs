@@ -70,6 +70,11 @@ impl FakeServer {
         self.shared.spaces.lock().unwrap().clone()
     }
 
+    /// From now on it holds these, whatever its manager has sent.
+    pub(crate) fn set_spaces(&self, spaces: (Seed, Seed)) {
+        *self.shared.spaces.lock().unwrap() = spaces;
+    }
+
     /// The parameters of every request of this method so far.
     pub(crate) fn heard(&self, method: Method) -> Vec<Vec<u8>> {
         let heard = self.shared.heard.lock().unwrap();

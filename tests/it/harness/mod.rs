@@ -2,6 +2,7 @@
 
 pub(crate) mod cluster;
 pub(crate) mod fake_server;
+pub(crate) mod gateway;
 pub(crate) mod manager;
 pub(crate) mod port;
 pub(crate) mod process;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub(crate) use fake_server::FakeServer;
+pub(crate) use gateway::Gateway;
 pub(crate) use manager::Manager;
 pub(crate) use port::Port;
 pub(crate) use process::{Finished, Process};

@@ -83,6 +83,15 @@ impl Process {
         kill_process(self.pid(), signal).unwrap_or_else(|error| panic!("{signal:?} to {}: {error}", self.name));
     }
 
+    /// Makes it hang, until it is sent CONT: none of its threads runs any more when this returns.
+    pub(crate) fn hang(&self) {
+        self.signal(Signal::STOP);
+        let path = format!("/proc/{}/stat", self.pid().as_raw_nonzero());
+        wait_for(&format!("{} has stopped", self.name), || {
+            std::fs::read_to_string(&path).expect("its state").contains(") T ").then_some(())
+        });
+    }
+
     /// What it has printed to stdout, where its log goes.
     pub(crate) fn stdout(&self) -> String {
         read(&self.out)

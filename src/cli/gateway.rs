@@ -1,0 +1,316 @@
+//! The gateway's flags, letter for letter, and the settings they resolve to. Every check of a flag is here.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::builder::RangedU64ValueParser;
+use clap::{Command, CommandFactory, Parser};
+use tokio::time::Instant;
+
+use super::common::{Bounds, Common, MANAGER_PORT, fit_connections, peer_address, resolve};
+use super::hosts::{HostPort, Resolver, system_resolver};
+use super::parse::{Call, Stop, parse};
+use super::values::mebibytes;
+use crate::gateway::item::Rules;
+use crate::gateway::{Config, Gateway, Limits};
+use crate::life;
+use crate::net::STEPS;
+
+/// Default port of the text protocol.
+pub(super) const TEXT_PORT: u16 = 11411;
+/// Default port of the binary protocol.
+const BINARY_PORT: u16 = 11511;
+
+/// Serves memcached clients from a kumofs cluster.
+#[derive(Debug, Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+struct Args {
+    /// Address of a manager [port: 19700]
+    #[arg(short, long, value_name = "ADDR[:PORT]")]
+    manager1: HostPort,
+
+    /// Address of the second manager, if there are two [port: 19700]
+    #[arg(short = 'p', long, value_name = "ADDR[:PORT]")]
+    manager2: Option<HostPort>,
+
+    /// Where text clients connect; without -t, -b and --unix: 11411, and -b 11511
+    #[arg(short = 't', long, value_name = "[ADDR:]PORT")]
+    memproto_text: Option<Listen>,
+
+    /// Where binary clients connect; each port takes both protocols
+    #[arg(short = 'b', long, value_name = "[ADDR:]PORT")]
+    memproto_binary: Option<Listen>,
+
+    /// A Unix socket to listen on as well
+    #[arg(long, value_name = "PATH")]
+    unix: Option<PathBuf>,
+
+    /// Keep flags with values: two bytes; the same for all gateways of a cluster
+    #[arg(short = 'F', long)]
+    memproto_save_flag: bool,
+
+    /// Keep expiry times with values: four bytes; the same for all gateways of a cluster
+    #[arg(short = 'E', long)]
+    memproto_save_expire: bool,
+
+    /// Put this in front of every key
+    #[arg(short, long, value_name = "PREFIX", default_value = "", value_parser = key_prefix)]
+    key_prefix: String,
+
+    /// Answer a set before its replicas have it
+    #[arg(long)]
+    async_replicate_set: bool,
+
+    /// Answer a delete before its replicas have it
+    #[arg(long)]
+    async_replicate_delete: bool,
+
+    /// Seconds for which a get is tried
+    #[arg(short = 'G', long, value_name = "N", default_value = "5", value_parser = tries())]
+    get_retry: u32,
+
+    /// Seconds for which a set is tried
+    #[arg(short = 'S', long, value_name = "N", default_value = "20", value_parser = tries())]
+    set_retry: u32,
+
+    /// Seconds for which a delete is tried
+    #[arg(short = 'D', long, value_name = "N", default_value = "20", value_parser = tries())]
+    delete_retry: u32,
+
+    /// Failed calls after which the managers are asked for the hash space
+    #[arg(long, value_name = "N", default_value = "4", value_parser = RangedU64ValueParser::<u32>::new().range(1..=65535))]
+    renew_threshold: u32,
+
+    /// Obey `flush_all`: what is older is hidden by this gateway, and only by this one
+    #[arg(long)]
+    allow_flush: bool,
+
+    /// Longest value
+    #[arg(long, value_name = "BYTES", default_value = "1m", value_parser = item_size)]
+    max_item_size: usize,
+
+    /// Memory for requests and answers of all connections
+    #[arg(long, value_name = "MIB", default_value = "512", value_parser = mebibytes)]
+    max_memory: u64,
+
+    #[command(flatten)]
+    common: Common,
+
+    #[command(flatten)]
+    bounds: Bounds,
+}
+
+/// `port`, `addr` or `addr:port`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Listen {
+    Port(u16),
+    Host(HostPort),
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.bytes().all(|byte| byte.is_ascii_digit()) && !text.is_empty() {
+            return text.parse().map(Self::Port).map_err(|_| format!("'{text}' is not a port (0 to 65535)"));
+        }
+        text.parse().map(Self::Host)
+    }
+}
+
+impl Listen {
+    fn resolve(&self, flag: &str, default_port: u16, resolver: Resolver) -> Result<SocketAddr, Stop> {
+        match self {
+            Self::Port(port) => Ok((Ipv4Addr::UNSPECIFIED, *port).into()),
+            Self::Host(host) => resolve(flag, host, default_port, resolver),
+        }
+    }
+}
+
+fn tries() -> RangedU64ValueParser<u32> {
+    RangedU64ValueParser::new().range(1..=3600)
+}
+
+/// A prefix that leaves room for a key of 250 bytes in what other nodes can take, and that text clients could send.
+fn key_prefix(text: &str) -> Result<String, String> {
+    if text.len() > 250 {
+        return Err("must be at most 250 bytes".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// Bytes, or with `k` or `m` behind it KiB or MiB, as memcached's `-I` has it.
+fn item_size(text: &str) -> Result<usize, String> {
+    let lower = text.to_ascii_lowercase();
+    let (digits, unit) = match (lower.strip_suffix('k'), lower.strip_suffix('m')) {
+        (Some(digits), _) => (digits, 1 << 10),
+        (_, Some(digits)) => (digits, 1 << 20),
+        _ => (lower.as_str(), 1),
+    };
+    let bytes = digits.parse().ok().and_then(|count: usize| count.checked_mul(unit));
+    // A record must fit in a message of an original server, and 16 times in what is under way on one connection.
+    bytes.filter(|bytes| (1..=32 << 20).contains(bytes)).ok_or_else(|| "must be from 1 byte to 32m".to_owned())
+}
+
+/// Runs a gateway until a signal ends it.
+pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
+    let (life, mut config) = settings(call)?;
+    Ok(life::run(&life, async || {
+        fit_connections(&mut config.limits.connections);
+        Ok(Gateway::start(config)?)
+    }))
+}
+
+impl life::Service for Gateway {
+    async fn stop(self, deadline: Instant) -> Result<(), life::Cause> {
+        self.stop(deadline).await;
+        Ok(())
+    }
+
+    fn reopen(&self) {
+        self.reopen();
+    }
+}
+
+/// Parses and resolves the gateway's flags.
+fn settings(call: &Call) -> Result<(life::Settings, Config), Stop> {
+    let args: Args = parse(call, adjusted)?;
+    let config = args.config(&system_resolver)?;
+    Ok((args.common.life(&call.program, &args.bounds), config))
+}
+
+/// The gateway's flags: those of every daemon, as far as they concern it.
+pub(super) fn command() -> Command {
+    adjusted(Args::command())
+}
+
+fn adjusted(command: Command) -> Command {
+    command
+        .mut_arg("clock_interval", |flag| flag.default_value("2"))
+        .mut_arg("keepalive_interval", |flag| flag.short(None).help("Pause between two looks at the managers"))
+        .mut_arg("idle_timeout", |flag| flag.help("How long a client may leave a request or its answers half-way"))
+        // Flags of every daemon, which a gateway has no use for.
+        .mut_arg("connect_retry_limit", |flag| flag.hide(true))
+        .mut_arg("write_threads", |flag| flag.hide(true))
+        .mut_arg("read_threads", |flag| flag.hide(true))
+        .mut_arg("max_message", |flag| flag.hide(true))
+        .mut_arg("bind", |flag| flag.hide(true))
+}
+
+impl Args {
+    fn config(&self, resolver: Resolver) -> Result<Config, Stop> {
+        let mut managers = vec![peer_address("-m", &self.manager1, MANAGER_PORT, resolver)?];
+        if let Some(second) = &self.manager2 {
+            managers.push(peer_address("-p", second, MANAGER_PORT, resolver)?);
+        }
+        let (mut text, mut binary) = (self.memproto_text.clone(), self.memproto_binary.clone());
+        if text.is_none() && binary.is_none() && self.unix.is_none() {
+            (text, binary) = (Some(Listen::Port(TEXT_PORT)), Some(Listen::Port(BINARY_PORT)));
+        }
+        let mut listen = Vec::new();
+        for (flag, at, port) in [("-t", text, TEXT_PORT), ("-b", binary, BINARY_PORT)] {
+            if let Some(at) = at {
+                listen.push(at.resolve(flag, port, resolver)?);
+            }
+        }
+        let bounds = self.bounds.limits()?;
+        let memory = usize::try_from(self.max_memory).unwrap_or(usize::MAX);
+        if memory < self.max_item_size.saturating_mul(4) {
+            return Err(Stop::Usage("--max-memory: must be at least four times --max-item-size".to_owned()));
+        }
+        let seconds = |count: u32| Duration::from_secs(count.into());
+        Ok(Config {
+            managers,
+            listen,
+            unix: self.unix.clone(),
+            rules: Rules {
+                expiry: self.memproto_save_expire,
+                flags: self.memproto_save_flag,
+                value_limit: self.max_item_size,
+            },
+            key_prefix: self.key_prefix.clone().into_bytes(),
+            async_set: self.async_replicate_set,
+            async_delete: self.async_replicate_delete,
+            get_limit: seconds(self.get_retry),
+            set_limit: seconds(self.set_retry),
+            delete_limit: seconds(self.delete_retry),
+            renew_threshold: self.renew_threshold,
+            connect_timeout: self.common.dial().timeout,
+            call_timeout: self.common.clock_interval.saturating_mul(u32::from(STEPS)),
+            keepalive_interval: self.common.keepalive_interval,
+            allow_flush: self.allow_flush,
+            limits: Limits { connections: bounds.connections, stalled: bounds.stalled, memory, ..Limits::default() },
+            binary_log: self.common.binary_log()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(line: &str) -> Result<Config, Stop> {
+        let args = line.split_whitespace().map(Into::into).collect();
+        parse::<Args>(&Call { program: "kumo-gateway".to_owned(), args }, adjusted)?.config(&system_resolver)
+    }
+
+    #[test]
+    fn defaults_are_the_originals() {
+        let config = config("-m 127.0.0.1").unwrap();
+        assert_eq!(config.managers[0].to_string(), "127.0.0.1:19700");
+        assert_eq!(config.listen, ["0.0.0.0:11411".parse().unwrap(), "0.0.0.0:11511".parse().unwrap()]);
+        let limits = [config.get_limit, config.set_limit, config.delete_limit].map(|limit| limit.as_secs());
+        assert_eq!((limits, config.renew_threshold), ([5, 20, 20], 4));
+        assert_eq!(config.rules, Rules { expiry: false, flags: false, value_limit: 1 << 20 });
+        assert!(!config.async_set && !config.async_delete && !config.allow_flush && config.key_prefix.is_empty());
+    }
+
+    #[test]
+    fn flags_arrive() {
+        let line = "-m 127.0.0.1:1 -p 127.0.0.1:2 -t 127.0.0.1:5 -F -E -As -Ad -G 1 -S 2 -D 3 -rn 7 -k pre: -Ci 0.5";
+        let config = config(line).unwrap();
+        assert_eq!(config.managers.len(), 2);
+        assert_eq!(config.listen, ["127.0.0.1:5".parse().unwrap()]);
+        assert!(config.rules.expiry && config.rules.flags && config.async_set && config.async_delete);
+        let limits = [config.get_limit, config.set_limit, config.delete_limit].map(|limit| limit.as_secs());
+        assert_eq!((limits, config.renew_threshold, &config.key_prefix[..]), ([1, 2, 3], 7, &b"pre:"[..]));
+        assert_eq!(config.call_timeout, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn one_way_in_is_enough() {
+        assert_eq!(config("-m 127.0.0.1 -b 7").unwrap().listen, ["0.0.0.0:7".parse().unwrap()]);
+        let config = config("-m 127.0.0.1 --unix /tmp/x").unwrap();
+        assert!(config.listen.is_empty() && config.unix.is_some());
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (line, message) in [
+            ("", "the following required arguments were not provided: --manager1 <ADDR[:PORT]>"),
+            (
+                "-m 127.0.0.1 -t 70000",
+                "invalid value '70000' for '-t <[ADDR:]PORT>': '70000' is not a port (0 to 65535)",
+            ),
+            ("-m 127.0.0.1 -G 0", "invalid value '0' for '-G <N>': 0 is not in 1..=3600"),
+            (
+                "-m 127.0.0.1 --max-item-size 33m",
+                "invalid value '33m' for '--max-item-size <BYTES>': must be from 1 byte to 32m",
+            ),
+            ("-m 127.0.0.1 --max-memory 1", "--max-memory: must be at least four times --max-item-size"),
+        ] {
+            assert_eq!(config(line).unwrap_err(), Stop::Usage(message.to_owned()), "{line}");
+        }
+    }
+
+    #[test]
+    fn item_sizes() {
+        assert_eq!((item_size("100"), item_size("64k"), item_size("2M")), (Ok(100), Ok(65536), Ok(2 << 20)));
+        for text in ["", "0", "m", "-1", "1g", "99999999999999999999m"] {
+            assert!(item_size(text).is_err(), "{text}");
+        }
+    }
+}

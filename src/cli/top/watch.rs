@@ -1,0 +1,174 @@
+//! Looking at the servers, each by itself so that one which hangs delays no other, and at their manager.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+use super::model::{Figures, Nodes, Reading};
+use crate::client::Caller;
+use crate::clock::unix_seconds;
+use crate::wire::NodeAddress;
+use crate::wire::method::{ErrorCode, STATUS_FLAGS};
+
+/// Looks that may wait to be taken.
+const NEWS: usize = 1024;
+
+/// What a look has found.
+#[derive(Debug)]
+pub(super) enum News {
+    Server(NodeAddress, Instant, Result<Reading, ErrorCode>),
+    /// What a manager has said, or why each of them has not.
+    Nodes(Result<Nodes, Vec<(NodeAddress, ErrorCode)>>),
+}
+
+/// How nodes are asked.
+#[derive(Clone)]
+pub(super) struct Asking {
+    pub(super) caller: Arc<Caller>,
+    pub(super) managers: Vec<NodeAddress>,
+    /// How long one look may take.
+    pub(super) timeout: Duration,
+}
+
+impl Asking {
+    /// Looks at a server once.
+    pub(super) async fn server(&self, server: NodeAddress) -> Result<Reading, ErrorCode> {
+        let ask = async {
+            let before = unix_seconds();
+            let status = self.caller.status(server).await?;
+            let after = unix_seconds();
+            // What an original server answers there is nothing to fail for.
+            let figures = self.caller.figures(server).await.ok().flatten();
+            Ok(Reading {
+                status,
+                ahead: ahead(status.time, before, after),
+                figures: figures.as_ref().map(Figures::read),
+            })
+        };
+        tokio::time::timeout(self.timeout, ask).await.unwrap_or(Err(ErrorCode::TimedOut))
+    }
+
+    /// Asks the managers in turn whom they know.
+    pub(super) async fn nodes(&self) -> Result<Nodes, Vec<(NodeAddress, ErrorCode)>> {
+        let mut failures = Vec::new();
+        for manager in &self.managers {
+            let ask = async {
+                let (whs, detached) = self.caller.nodes(*manager).await?;
+                let flags = self.caller.number(*manager, STATUS_FLAGS).await.ok();
+                let flags = flags.and_then(|flags| u32::try_from(flags).ok());
+                Ok(Nodes { manager: *manager, attached: whs.nodes, detached, flags })
+            };
+            match tokio::time::timeout(self.timeout, ask).await.unwrap_or(Err(ErrorCode::TimedOut)) {
+                Ok(nodes) => return Ok(nodes),
+                Err(error) => failures.push((*manager, error)),
+            }
+        }
+        Err(failures)
+    }
+}
+
+/// How far `time` lies outside of what our clock said before and after.
+fn ahead(time: u64, before: u32, after: u32) -> i64 {
+    let distance = |from: u64, to: u64| i64::try_from(to.saturating_sub(from)).unwrap_or(i64::MAX);
+    distance(after.into(), time).saturating_sub(distance(time, before.into()))
+}
+
+impl Figures {
+    fn read(told: &serde_json::Value) -> Self {
+        let failed = told.pointer("/store/failed").and_then(|reason| reason.as_str()).map(ToOwned::to_owned);
+        let replace = told.get("replace").filter(|replace| replace.is_object());
+        let progress = replace.map(|replace| {
+            ["scanned", "sent", "received", "dropped"]
+                .map(|name| replace.get(name).and_then(serde_json::Value::as_u64).unwrap_or_default())
+        });
+        Self { failed, progress }
+    }
+}
+
+/// Looks again and again, and sends what it finds.
+pub(super) struct Watch {
+    asking: Asking,
+    interval: Duration,
+    sender: mpsc::Sender<News>,
+    servers: BTreeMap<NodeAddress, JoinHandle<()>>,
+    managers: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    /// Starts with the managers, if there are any. Must be called within a runtime.
+    pub(super) fn start(asking: Asking, interval: Duration) -> (Self, mpsc::Receiver<News>) {
+        let (sender, receiver) = mpsc::channel(NEWS);
+        let managers = (!asking.managers.is_empty()).then(|| {
+            let (asking, sender) = (asking.clone(), sender.clone());
+            tokio::spawn(again_and_again(interval, sender, async move || News::Nodes(asking.nodes().await)))
+        });
+        (Self { asking, interval, sender, servers: BTreeMap::new(), managers }, receiver)
+    }
+
+    /// Looks at exactly these servers from now on.
+    pub(super) fn follow(&mut self, servers: &BTreeSet<NodeAddress>) {
+        self.servers.retain(|server, looking| {
+            let stays = servers.contains(server);
+            if !stays {
+                looking.abort();
+            }
+            stays
+        });
+        for server in servers.iter().copied() {
+            self.servers.entry(server).or_insert_with(|| {
+                let asking = self.asking.clone();
+                let look = async move || {
+                    let answer = asking.server(server).await;
+                    News::Server(server, Instant::now(), answer)
+                };
+                tokio::spawn(again_and_again(self.interval, self.sender.clone(), look))
+            });
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        for looking in self.servers.values().chain(&self.managers) {
+            looking.abort();
+        }
+    }
+}
+
+async fn again_and_again(interval: Duration, sender: mpsc::Sender<News>, look: impl AsyncFn() -> News) {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if sender.send(look().await).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_within_the_time_of_the_question_is_right() {
+        for (time, before, after, expected) in
+            [(10, 10, 11, 0), (11, 10, 11, 0), (13, 10, 11, 2), (7, 10, 11, -3), (u64::MAX, 0, 0, i64::MAX)]
+        {
+            assert_eq!(ahead(time, before, after), expected, "{time}");
+        }
+    }
+
+    #[test]
+    fn figures_are_read_as_far_as_they_are_there() {
+        let told = serde_json::json!({"store": {"failed": "disk full"}, "replace": {"scanned": 3, "sent": 2}});
+        let figures = Figures { failed: Some("disk full".to_owned()), progress: Some([3, 2, 0, 0]) };
+        assert_eq!(Figures::read(&told), figures);
+        let told = serde_json::json!({"store": {"failed": null}, "replace": null});
+        assert_eq!(Figures::read(&told), Figures::default());
+    }
+}

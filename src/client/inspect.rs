@@ -1,0 +1,105 @@
+//! What nodes tell of themselves: the numbers of `GetStatus` (protocol, section 7), and whom a manager knows.
+//!
+//! Asks nothing that an original node could not answer, but for [`Caller::figures`]. An answer of a wrong shape is the
+//! error [`ErrorCode::Unknown`].
+
+use super::Caller;
+use crate::wire::NodeAddress;
+use crate::wire::method::{
+    CONFIG_NODELAY, ErrorCode, Method, STATUS_CLOCKTIME, STATUS_DELETES, STATUS_FLAGS, STATUS_GETS, STATUS_ITEMS,
+    STATUS_JSON, STATUS_SETS, STATUS_TIME,
+};
+use crate::wire::params::{self, Seed};
+use crate::wire::unpack::Reader;
+
+/// Counters and state of a server at one time, as every server of kumofs tells them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Status {
+    /// Unix seconds by the server's clock.
+    pub time: u64,
+    /// Get requests since its start.
+    pub gets: u64,
+    /// Set requests since its start.
+    pub sets: u64,
+    /// Delete requests since its start.
+    pub deletes: u64,
+    /// Stored records, tombstones included.
+    pub items: u64,
+    /// The server's clocktime, as a number.
+    pub clocktime: u64,
+    /// What it is busy with, see [`crate::wire::method::FLAG_COPYING`] and the others.
+    pub flags: u32,
+}
+
+impl Caller {
+    /// A status that is a number.
+    pub async fn number(&self, node: NodeAddress, number: u32) -> Result<u64, ErrorCode> {
+        let answer = self.answer(node, number).await?;
+        understood(Reader::new(&answer).u64())
+    }
+
+    /// A status that is a text; bytes that are no UTF-8 are replaced.
+    pub async fn text(&self, node: NodeAddress, number: u32) -> Result<String, ErrorCode> {
+        let answer = self.answer(node, number).await?;
+        understood(Reader::new(&answer).raw().map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
+    }
+
+    /// A status that is a hash space.
+    pub async fn space(&self, node: NodeAddress, number: u32) -> Result<Seed, ErrorCode> {
+        let answer = self.answer(node, number).await?;
+        understood(params::seed(&answer))
+    }
+
+    /// Everything that a server of this program tells, as JSON; `None` from an original one.
+    pub async fn figures(&self, server: NodeAddress) -> Result<Option<serde_json::Value>, ErrorCode> {
+        let answer = self.answer(server, STATUS_JSON).await?;
+        let mut reader = Reader::new(&answer);
+        if reader.nil() {
+            return Ok(None);
+        }
+        understood(serde_json::from_slice(understood(reader.raw())?)).map(Some)
+    }
+
+    /// Counters and state of a server, asked for all at once.
+    pub async fn status(&self, server: NodeAddress) -> Result<Status, ErrorCode> {
+        let (time, gets, sets, deletes, items, clocktime, flags) = tokio::try_join!(
+            self.number(server, STATUS_TIME),
+            self.number(server, STATUS_GETS),
+            self.number(server, STATUS_SETS),
+            self.number(server, STATUS_DELETES),
+            self.number(server, STATUS_ITEMS),
+            self.number(server, STATUS_CLOCKTIME),
+            self.number(server, STATUS_FLAGS),
+        )?;
+        let flags = understood(u32::try_from(flags))?;
+        Ok(Status { time, gets, sets, deletes, items, clocktime, flags })
+    }
+
+    /// Sets or clears `TCP_NODELAY` on the connections of a server; returns how many there are.
+    pub async fn set_nodelay(&self, server: NodeAddress, nodelay: bool) -> Result<u64, ErrorCode> {
+        let write = |out: &mut Vec<u8>| params::write_config_bool(out, CONFIG_NODELAY, nodelay);
+        let answer = self.ask(server, Method::SetConfig, write).await?;
+        understood(Reader::new(&answer).u64())
+    }
+
+    /// The hash spaces that a manager has, for writing and for reading.
+    pub async fn spaces(&self, manager: NodeAddress) -> Result<(Seed, Seed), ErrorCode> {
+        let answer = self.ask(manager, Method::HashSpaceRequest, params::write_empty).await?;
+        understood(params::hash_spaces(&answer))
+    }
+
+    /// The hash space for writing that a manager has, and the servers that are not attached to it.
+    pub async fn nodes(&self, manager: NodeAddress) -> Result<(Seed, Vec<NodeAddress>), ErrorCode> {
+        let answer = self.ask(manager, Method::GetNodesInfo, params::write_empty).await?;
+        understood(params::nodes_info(&answer))
+    }
+
+    async fn answer(&self, node: NodeAddress, number: u32) -> Result<Vec<u8>, ErrorCode> {
+        self.ask(node, Method::GetStatus, |out| params::write_status(out, number)).await
+    }
+}
+
+/// An answer of a shape that nobody expects.
+fn understood<T, E>(read: Result<T, E>) -> Result<T, ErrorCode> {
+    read.map_err(|_| ErrorCode::Unknown)
+}

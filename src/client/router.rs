@@ -1,0 +1,233 @@
+//! Following the hash spaces: who the servers are, which of them answer, and when to ask the managers.
+//!
+//! A manager pushes every change; it is also asked now and then, and whenever calls fail. What becomes of an operation
+//! is decided in `operations`.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::routes::{Node, Routes};
+use super::{Caller, Error, Options};
+use crate::wire::NodeAddress;
+use crate::wire::method::{ErrorCode, Method};
+use crate::wire::params::{self, Seed};
+
+/// The managers are asked at most once in this time, however much fails.
+const ASK_PAUSE: Duration = Duration::from_millis(20);
+/// Pause between two looks at a server under suspicion.
+const PROBE_PAUSE: Duration = Duration::from_millis(100);
+/// Number of `GetStatus` that costs a server least: its process id.
+const PROBE: u32 = 0;
+
+/// A client's view of a cluster, kept up to date.
+pub struct Router {
+    managers: Vec<NodeAddress>,
+    caller: Caller,
+    options: Options,
+    routes: watch::Sender<Arc<Routes>>,
+    /// All servers of the routes, with what is known of them.
+    nodes: Mutex<HashMap<NodeAddress, Arc<Node>>>,
+    ask: Arc<Notify>,
+    /// Failed calls since the managers were asked for them.
+    errors: AtomicU32,
+    runtime: Handle,
+    following: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Router {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Router({:?})", self.managers)
+    }
+}
+
+impl Router {
+    /// Follows these managers from now on; nothing is known yet. Must be called within a runtime.
+    pub fn new(managers: Vec<NodeAddress>, options: Options) -> Arc<Self> {
+        let router = Arc::new_cyclic(|router: &Weak<Self>| {
+            let pushed = router.clone();
+            let caller = Caller::with_push(
+                &options,
+                Box::new(move |whs, rhs| {
+                    if let Some(router) = pushed.upgrade() {
+                        router.take(whs, rhs);
+                    }
+                }),
+            );
+            Self {
+                managers,
+                caller,
+                options,
+                routes: watch::Sender::default(),
+                nodes: Mutex::default(),
+                ask: Arc::default(),
+                errors: AtomicU32::new(0),
+                runtime: Handle::current(),
+                following: Mutex::default(),
+            }
+        });
+        *router.following.lock() = Some(tokio::spawn(follow(Arc::downgrade(&router))));
+        router
+    }
+
+    /// How long things may take.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The runtime that this belongs to: callbacks of calls may run elsewhere.
+    pub fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    /// Asks one node anything.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// Where requests go now.
+    pub fn routes(&self) -> Arc<Routes> {
+        self.routes.borrow().clone()
+    }
+
+    /// Tells of every change of the routes.
+    pub fn changes(&self) -> watch::Receiver<Arc<Routes>> {
+        self.routes.subscribe()
+    }
+
+    /// Asks the managers. Returns when one has answered with hash spaces that can be used, or all have been asked.
+    pub async fn refresh(self: &Arc<Self>) -> Result<(), Error> {
+        let mut asking = JoinSet::new();
+        for manager in &self.managers {
+            asking.spawn(self.clone().ask_manager(*manager));
+        }
+        let mut failed = None;
+        let mut answered = false;
+        while let Some(asked) = asking.join_next().await {
+            match asked {
+                Ok(Ok(usable)) => {
+                    answered = true;
+                    if usable {
+                        break;
+                    }
+                }
+                Ok(Err(error)) => failed = Some(error),
+                Err(_) => {}
+            }
+        }
+        // What the slower one has to say still counts.
+        asking.detach_all();
+        if answered { Ok(()) } else { Err(failed.unwrap_or(Error::NoServer)) }
+    }
+
+    /// Asks a manager; says whether its hash spaces can be used.
+    async fn ask_manager(self: Arc<Self>, manager: NodeAddress) -> Result<bool, Error> {
+        let result = self.caller.ask(manager, Method::HashSpaceRequest, params::write_empty).await;
+        let result = result.map_err(|error| Error::Manager(manager, error))?;
+        let (whs, rhs) = params::hash_spaces(&result).map_err(|_| Error::Answer(manager))?;
+        let usable = rhs.has_active();
+        self.take(whs, rhs);
+        Ok(usable)
+    }
+
+    /// Wants the managers to be asked soon.
+    pub(super) fn ask_managers(&self) {
+        self.ask.notify_one();
+    }
+
+    /// Takes each hash space that is newer than the one known, and gives up calls to servers that are in none.
+    fn take(&self, whs: Seed, rhs: Seed) {
+        let mut left = Vec::new();
+        self.routes.send_if_modified(|routes| {
+            let Some((whs, rhs)) = routes.newer(whs, rhs) else { return false };
+            tracing::info!(
+                whs = %whs.clocktime(), rhs = %rhs.clocktime(), active = whs.active_nodes().count(), "hash space taken"
+            );
+            let mut nodes = self.nodes.lock();
+            let node = |address| {
+                let new = || Arc::new(Node::new(self.caller.session(address)));
+                nodes.entry(address).or_insert_with(new).clone()
+            };
+            *routes = Arc::new(Routes::new(whs, rhs, node));
+            nodes.retain(|address, node| {
+                let active = routes.is_active(*address);
+                if !active {
+                    left.push(node.clone());
+                }
+                active || routes.nodes().any(|other| other.address() == *address)
+            });
+            true
+        });
+        // Not under the lock: whoever made these calls will look at the routes.
+        for node in left {
+            node.trust();
+            node.session().close();
+            node.session().fail_calls(ErrorCode::TransportLost);
+        }
+    }
+
+    /// A call to `node` has ended so: keeps reads away from servers that do not answer, and asks the managers when
+    /// much fails.
+    pub fn note(self: &Arc<Self>, node: &Arc<Node>, error: ErrorCode) {
+        if self.errors.fetch_add(1, Ordering::Relaxed).saturating_add(1) >= self.options.renew_threshold {
+            self.errors.store(0, Ordering::Relaxed);
+            self.ask_managers();
+        }
+        let silent = matches!(error, ErrorCode::TransportLost | ErrorCode::NodeLost | ErrorCode::TimedOut);
+        if silent && node.suspect() {
+            tracing::warn!(peer = %node.address(), "server: {error}; reads go elsewhere until it answers");
+            self.runtime.spawn(probe(Arc::downgrade(self), node.clone()));
+        }
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        if let Some(following) = self.following.get_mut().take() {
+            following.abort();
+        }
+    }
+}
+
+/// Asks the managers now and then and when wanted, as long as the router is there.
+async fn follow(router: Weak<Router>) {
+    let mut reachable = true;
+    loop {
+        let Some(strong) = router.upgrade() else { return };
+        let asked = strong.refresh().await;
+        match &asked {
+            Err(error) if reachable => {
+                tracing::warn!("no manager answers, going on with the hash spaces at hand: {error}");
+            }
+            Ok(()) if !reachable => tracing::info!("a manager answers again"),
+            _ => {}
+        }
+        reachable = asked.is_ok();
+        tokio::time::sleep(ASK_PAUSE).await;
+        let (interval, wanted) = (strong.options.follow_interval, strong.ask.clone());
+        // The router must be able to go meanwhile.
+        drop(strong);
+        let _ = tokio::time::timeout(interval, wanted.notified()).await;
+    }
+}
+
+/// Looks at a server under suspicion until it answers, or belongs to the cluster no more.
+async fn probe(router: Weak<Router>, node: Arc<Node>) {
+    while node.is_suspect() {
+        let Some(strong) = router.upgrade() else { return };
+        let steps = super::steps(strong.options.read_patience);
+        drop(strong);
+        let answer = node.session().ask(Method::GetStatus, steps, |out| params::write_status(out, PROBE)).await;
+        if answer.is_ok() && node.is_suspect() {
+            node.trust();
+            tracing::info!(peer = %node.address(), "server answers again");
+        }
+        tokio::time::sleep(PROBE_PAUSE).await;
+    }
+}

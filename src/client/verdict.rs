@@ -1,0 +1,151 @@
+//! What the answer of a server to one try means for the operation. Pure: no connections, no time.
+//!
+//! A write that was sent and not answered may have been done. For a Set or a Delete that does not matter, it is done
+//! again; a compare-and-swap must not be repeated blindly, it would meet its own success.
+
+use super::Error;
+use crate::clock::ClockTime;
+use crate::wire::method::ErrorCode;
+use crate::wire::unpack::Reader;
+use crate::wire::{NodeAddress, RecordValue};
+
+/// What is to be done after a try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict<T> {
+    /// Nothing: this is the answer.
+    Done(T),
+    /// It was not done; try again.
+    Again(Error),
+    /// It may have been done.
+    Doubtful(Error),
+    /// It was done, but not everywhere.
+    Partial(Error),
+    /// It cannot be done.
+    Failed(Error),
+}
+
+/// Whether a request that ended with `error` was surely not carried out: not sent, or refused.
+fn is_refusal(error: ErrorCode) -> bool {
+    matches!(error, ErrorCode::NodeLost | ErrorCode::Server)
+}
+
+/// The verdict on an error.
+fn failed<T>(server: NodeAddress, error: ErrorCode) -> Verdict<T> {
+    match error {
+        // The same bytes will not be understood the next time.
+        ErrorCode::Protocol => Verdict::Failed(Error::Server(server, error)),
+        error if is_refusal(error) => Verdict::Again(Error::Server(server, error)),
+        error => Verdict::Doubtful(Error::Server(server, error)),
+    }
+}
+
+/// Of a Get: the live value, or `None` if there is none.
+#[inline]
+pub fn get(server: NodeAddress, answer: Result<&[u8], ErrorCode>) -> Verdict<Option<RecordValue<'_>>> {
+    match answer {
+        // Reading twice does no harm, whatever the error.
+        Err(error) => Verdict::Again(Error::Server(server, error)),
+        Ok(result) => {
+            let mut reader = Reader::new(result);
+            if reader.nil() {
+                return Verdict::Done(None);
+            }
+            match reader.raw().and_then(RecordValue::live) {
+                Ok(value) => Verdict::Done(Some(value)),
+                Err(_) => Verdict::Failed(Error::Answer(server)),
+            }
+        }
+    }
+}
+
+/// Of a Set: its clocktime, or `None` if a compare-and-swap did not match.
+#[inline]
+pub fn set(server: NodeAddress, answer: Result<&[u8], ErrorCode>) -> Verdict<Option<ClockTime>> {
+    match answer {
+        Err(error) => failed(server, error),
+        Ok(result) => {
+            let mut reader = Reader::new(result);
+            if reader.nil() {
+                return Verdict::Partial(Error::Partial(server));
+            }
+            if let Ok(clocktime) = reader.clone().u64() {
+                return Verdict::Done(Some(ClockTime(clocktime)));
+            }
+            match reader.bool() {
+                Ok(false) => Verdict::Done(None),
+                _ => Verdict::Failed(Error::Answer(server)),
+            }
+        }
+    }
+}
+
+/// Of a Delete: whether the key was there.
+#[inline]
+pub fn delete(server: NodeAddress, answer: Result<&[u8], ErrorCode>) -> Verdict<bool> {
+    match answer {
+        Err(error) => failed(server, error),
+        Ok(result) => {
+            let mut reader = Reader::new(result);
+            if reader.nil() {
+                return Verdict::Partial(Error::Partial(server));
+            }
+            reader.bool().map_or(Verdict::Failed(Error::Answer(server)), Verdict::Done)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::pack;
+    use crate::wire::record::raw_value;
+
+    fn server() -> NodeAddress {
+        NodeAddress::new("127.0.0.1:19800".parse().unwrap())
+    }
+
+    #[test]
+    fn only_what_was_surely_not_done_may_be_swapped_again() {
+        for (error, again) in [
+            (ErrorCode::NodeLost, true),
+            (ErrorCode::Server, true),
+            (ErrorCode::TransportLost, false),
+            (ErrorCode::TimedOut, false),
+            (ErrorCode::Unknown, false),
+        ] {
+            let expected = Error::Server(server(), error);
+            let expected = if again { Verdict::Again(expected) } else { Verdict::Doubtful(expected) };
+            assert_eq!(set(server(), Err(error)), expected);
+        }
+        let refused = Error::Server(server(), ErrorCode::Protocol);
+        assert_eq!(set(server(), Err(ErrorCode::Protocol)), Verdict::Failed(refused.clone()));
+        assert_eq!(delete(server(), Err(ErrorCode::Protocol)), Verdict::Failed(refused));
+    }
+
+    #[test]
+    fn answers_are_read() {
+        let clocktime = ClockTime::new(9, 7);
+        let mut number = Vec::new();
+        pack::uint(&mut number, clocktime.0);
+        assert_eq!(set(server(), Ok(&number)), Verdict::Done(Some(clocktime)));
+        assert_eq!(set(server(), Ok(&[0xc2])), Verdict::Done(None));
+        assert_eq!(set(server(), Ok(&[0xc0])), Verdict::Partial(Error::Partial(server())));
+        assert_eq!(delete(server(), Ok(&[0xc3])), Verdict::Done(true));
+        assert_eq!(delete(server(), Ok(&[0xc0])), Verdict::Partial(Error::Partial(server())));
+        assert_eq!(get(server(), Ok(&[0xc0])), Verdict::Done(None));
+        let raw = raw_value(clocktime, 3, b"data");
+        let mut packed = Vec::new();
+        pack::raw(&mut packed, &raw);
+        let Verdict::Done(Some(value)) = get(server(), Ok(&packed)) else { panic!("no value") };
+        assert_eq!((value.clocktime(), value.data()), (clocktime, &b"data"[..]));
+    }
+
+    #[test]
+    fn what_the_protocol_does_not_allow_is_an_error() {
+        for bytes in [&[0x90][..], &[0xa3, 1, 2, 3], &[]] {
+            assert_eq!(get(server(), Ok(bytes)), Verdict::Failed(Error::Answer(server())));
+            assert_eq!(set(server(), Ok(bytes)), Verdict::Failed(Error::Answer(server())));
+            assert_eq!(delete(server(), Ok(bytes)), Verdict::Failed(Error::Answer(server())));
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! The task that owns one client's socket: bytes in, requests to their servers, answers out in order.
+//!
+//! All requests that one read has brought are sent before anything is waited for; all answers that are ready are
+//! written together. Reading uses a buffer of the thread: an idle connection holds none.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Shared;
+use super::answers::Answers;
+use super::desk::{Desk, REQUEST_WEIGHT, Standing};
+use super::outcome::{Failure, Outcome};
+use super::protocol::{Codec, Form, Next, Request, Task};
+use super::stats::Stats;
+use super::work::{self, Job, Ticket, Work};
+use crate::client::RawKey;
+use crate::clock::unix_seconds;
+
+/// Pause between two looks at the clock while a flush is under way.
+const FLUSH_GLANCE: std::time::Duration = std::time::Duration::from_millis(20);
+/// Bytes taken from a socket at a time.
+const READ_SIZE: usize = 64 << 10;
+
+thread_local! {
+    static INPUT: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_SIZE]);
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Closed {
+    #[error("closed by peer")]
+    ByPeer,
+    #[error("closed by this side")]
+    BySelf,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("all connections together hold more than the limit")]
+    MemoryLimit,
+}
+
+/// Serves a client until it or this side closes.
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    shared: &Arc<Shared>,
+    desk: &Arc<Desk>,
+) -> Closed {
+    let mut connection = Connection {
+        stream,
+        shared,
+        desk,
+        codec: Codec::new(),
+        input: BytesMut::new(),
+        needed: 0,
+        skip: 0,
+        out: Answers::default(),
+        paused: false,
+        room: (0, 0),
+        flushing: false,
+        ending: false,
+    };
+    let closed = poll_fn(|cx| connection.poll(cx)).await;
+    shared.budget.release(connection.input.len() + connection.out.len());
+    closed
+}
+
+struct Connection<'a, S> {
+    stream: S,
+    shared: &'a Arc<Shared>,
+    desk: &'a Arc<Desk>,
+    codec: Codec,
+    /// The beginning of a request whose rest has not arrived, or requests whose turn comes later.
+    input: BytesMut,
+    /// No request can be made of `input` before it has this length.
+    needed: usize,
+    /// Bytes to drop as they arrive.
+    skip: usize,
+    /// Answers that the socket has not taken.
+    out: Answers,
+    /// `input` may hold whole requests: their turn comes when some of those before are answered.
+    paused: bool,
+    /// Requests, and bytes that they keep, which may be taken before some are answered.
+    room: (usize, usize),
+    /// A flush is under way.
+    flushing: bool,
+    /// No more is read: the client has said its last, or what it says is not understood.
+    ending: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
+        loop {
+            if self.desk.is_closing() {
+                return Poll::Ready(Closed::BySelf);
+            }
+            let standing = self.desk.collect(cx.waker(), &mut self.out);
+            let blocked = match self.poll_write(cx) {
+                Poll::Ready(Err(error)) => return Poll::Ready(error.into()),
+                Poll::Ready(Ok(())) => false,
+                Poll::Pending => true,
+            };
+            let draining = self.desk.is_draining();
+            if (self.ending || draining) && !blocked && standing.in_flight == 0 {
+                return Poll::Ready(if self.ending { Closed::ByPeer } else { Closed::BySelf });
+            }
+            let may_read = !self.ending && !draining && self.may_read(standing);
+            self.note_owing(blocked, may_read);
+            if !may_read {
+                return Poll::Pending;
+            }
+            let fed = if self.paused { self.resume() } else { ready!(self.poll_input(cx)) };
+            if let Err(closed) = fed {
+                return Poll::Ready(closed);
+            }
+        }
+    }
+
+    /// Sends what is ready, as far as the socket takes it.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.next().is_empty() {
+            let len = ready!(Pin::new(&mut self.stream).poll_write(cx, self.out.next()))?;
+            if len == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.out.advance(len);
+            self.shared.budget.release(len);
+            self.desk.owing_since.store(0, Ordering::Relaxed);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether to take more requests.
+    fn may_read(&mut self, standing: Standing) -> bool {
+        self.flushing &= standing.in_flight > 0;
+        if self.flushing {
+            return false;
+        }
+        let limits = &self.shared.config.limits;
+        let unsent = self.out.len();
+        if self.shared.budget.is_tight() && (standing.in_flight > 0 || unsent > 0) {
+            return false;
+        }
+        // No more than what their answers may take; one at least.
+        let most = (limits.in_flight_bytes / standing.estimate.max(1)).clamp(1, limits.in_flight);
+        let requests = most.saturating_sub(standing.in_flight);
+        let bytes = limits.in_flight_bytes.saturating_sub(standing.held);
+        self.room = (requests, bytes);
+        requests > 0 && bytes > 0 && unsent < limits.unread_answers
+    }
+
+    /// Tells the reaper whether the client owes us something: the rest of a request, or taking answers.
+    fn note_owing(&self, blocked: bool, may_read: bool) {
+        let incomplete = !self.input.is_empty() || self.skip > 0;
+        let owing = blocked || (may_read && !self.paused && incomplete);
+        let since = &self.desk.owing_since;
+        if !owing {
+            since.store(0, Ordering::Relaxed);
+        } else if since.load(Ordering::Relaxed) == 0 {
+            since.store(self.shared.uptime_seconds(), Ordering::Relaxed);
+        }
+    }
+
+    /// Reads once, if there is something, and handles all of it.
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
+        INPUT.with_borrow_mut(|buffer| {
+            let mut buffer = ReadBuf::new(buffer);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                // Half a request will never be whole; what came before it is answered.
+                self.ending = true;
+                return Poll::Ready(Ok(()));
+            }
+            Poll::Ready(self.feed(buffer.filled()))
+        })
+    }
+
+    /// Goes on with what was left when enough was under way.
+    fn resume(&mut self) -> Result<(), Closed> {
+        self.feed(&[])
+    }
+
+    /// Handles what has arrived, together with what was kept from before.
+    fn feed(&mut self, bytes: &[u8]) -> Result<(), Closed> {
+        let bytes = self.after_skip(bytes);
+        let before = self.input.len();
+        if self.input.is_empty() {
+            let used = self.handle(bytes);
+            let bytes = self.after_used(bytes, used);
+            self.input.extend_from_slice(bytes);
+        } else {
+            let mut all = std::mem::take(&mut self.input);
+            all.extend_from_slice(bytes);
+            let used = self.handle(&all);
+            let kept = self.after_used(&all, used).len();
+            all.advance(all.len() - kept);
+            // A copy of what is left gives the room of a large request back.
+            self.input = if used > kept { BytesMut::from(&all[..]) } else { all };
+        }
+        let budget = &self.shared.budget;
+        budget.hold(self.input.len());
+        budget.release(before);
+        if !self.input.is_empty() && budget.is_exceeded_by(0) { Err(Closed::MemoryLimit) } else { Ok(()) }
+    }
+
+    /// What is left of `bytes` when those to be dropped are.
+    fn after_skip<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
+        let dropped = self.skip.min(bytes.len());
+        self.skip -= dropped;
+        bytes.get(dropped..).unwrap_or_default()
+    }
+
+    /// What is left of `bytes` when `used` are dropped, those that have not arrived when they do.
+    fn after_used<'b>(&mut self, bytes: &'b [u8], used: usize) -> &'b [u8] {
+        self.skip += used.saturating_sub(bytes.len());
+        bytes.get(used..).unwrap_or_default()
+    }
+
+    /// Sends every whole request in `bytes` on its way; returns how many bytes that were.
+    fn handle(&mut self, bytes: &[u8]) -> usize {
+        self.desk.attend();
+        self.paused = false;
+        let (mut used, mut count, mut held) = (0, 0, 0);
+        let mut jobs = Vec::new();
+        while let Some(rest) = bytes.get(used..) {
+            if rest.len() < self.needed || rest.is_empty() {
+                break;
+            }
+            if count >= self.room.0 || held >= self.room.1 || self.flushing {
+                self.paused = true;
+                break;
+            }
+            match self.codec.next(rest, &self.shared.config.rules) {
+                Next::NotYet { needed } => {
+                    self.needed = needed;
+                    break;
+                }
+                Next::Request { length, request } => {
+                    self.needed = 0;
+                    used += length;
+                    count += 1;
+                    let close = request.close;
+                    let weight = self.take(request, &mut jobs);
+                    held += weight;
+                    if close {
+                        self.ending = true;
+                        break;
+                    }
+                }
+            }
+        }
+        if used > 0 {
+            self.desk.owing_since.store(0, Ordering::Relaxed);
+        }
+        if !jobs.is_empty() {
+            work::start(self.shared, jobs);
+        }
+        used
+    }
+
+    /// Takes one request: answers it, or adds it to `jobs` if its turn is now. Returns the bytes it holds.
+    fn take(&mut self, request: Request<'_>, jobs: &mut Vec<Job>) -> usize {
+        let Request { task, form, .. } = request;
+        match task {
+            Task::Get { key } => self.enqueue(&key, form, Work::Get, false, jobs),
+            Task::Change { key, change } => match Work::of(change, self.shared) {
+                Ok(work) => self.enqueue(&key, form, work, true, jobs),
+                Err(outcome) => self.answer(&key, &form, &outcome),
+            },
+            Task::Stats { section } => self.answer(&[], &form, &super::stats::show(self.shared, section)),
+            Task::Flush { delay } => self.flush(form, delay),
+            Task::Answer(outcome) => self.answer(&[], &form, &outcome),
+        }
+    }
+
+    fn enqueue(&self, key: &[u8], form: Form, work: Work, writes: bool, jobs: &mut Vec<Job>) -> usize {
+        let key = RawKey::new(&self.shared.config.key_prefix, key);
+        let hash = key.hash();
+        let weight = REQUEST_WEIGHT + work.weight();
+        let number = self.desk.open(weight);
+        let ticket = Ticket::new(self.shared, self.desk, number, key, form, writes, weight);
+        jobs.extend(self.desk.begin(hash, writes, Job::new(ticket, work)));
+        weight
+    }
+
+    /// Hides what is there, if that is allowed; nothing behind it is taken before it is over.
+    fn flush(&mut self, form: Form, delay: i64) -> usize {
+        if !self.shared.config.allow_flush {
+            return self.answer(&[], &form, &Outcome::Failed(Failure::FlushNotAllowed));
+        }
+        Stats::add(&self.shared.stats.flushes);
+        let Some(second) = self.shared.flush.order(delay, unix_seconds()) else {
+            return self.answer(&[], &form, &Outcome::Done);
+        };
+        self.flushing = true;
+        let (desk, number) = (self.desk.clone(), self.desk.open(0));
+        tokio::spawn(async move {
+            while unix_seconds() <= second {
+                tokio::time::sleep(FLUSH_GLANCE).await;
+            }
+            desk.answer(number, 0, &form, &[], &Outcome::Done);
+        });
+        0
+    }
+
+    /// Answers at once, in its place behind those before.
+    fn answer(&self, key: &[u8], form: &Form, outcome: &Outcome<'_>) -> usize {
+        let number = self.desk.open(0);
+        self.desk.answer(number, 0, form, key, outcome);
+        0
+    }
+}

@@ -1,0 +1,106 @@
+//! Listening for clients: ports and a Unix socket, and the loop that accepts from each.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::{TcpListener, UnixListener};
+
+use super::Shared;
+use super::stats::Stats;
+use crate::net::{self, watch};
+
+/// How long to wait when accepting fails for want of file descriptors or memory.
+const PAUSE: Duration = Duration::from_millis(100);
+/// At most one warning in this time about connections that were turned away.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
+/// What a client is told that is turned away; memcached says the same.
+const TOO_MANY: &[u8] = b"ERROR Too many open connections\r\n";
+
+/// A socket that clients connect to.
+#[derive(Debug)]
+pub(super) enum Listener {
+    /// A port.
+    Tcp(TcpListener),
+    /// A path; the file goes with it.
+    Unix(UnixListener, SocketFile),
+}
+
+impl Listener {
+    pub(super) fn tcp(address: std::net::SocketAddr) -> io::Result<Self> {
+        Ok(Self::Tcp(TcpListener::from_std(net::bind(address)?)?))
+    }
+
+    /// Binds a Unix socket. The file of one that nobody listens on any more is replaced, nothing else.
+    pub(super) fn unix(path: &Path) -> io::Result<Self> {
+        let left_over = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
+            && StdUnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+        if left_over {
+            fs::remove_file(path)?;
+        }
+        let listener = StdUnixListener::bind(path)?;
+        listener.set_nonblocking(true)?;
+        Ok(Self::Unix(UnixListener::from_std(listener)?, SocketFile(path.to_owned())))
+    }
+
+    /// Where it listens, for the log.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string()),
+            Self::Unix(_, file) => file.0.display().to_string(),
+        }
+    }
+
+    /// Accepts until the future is dropped.
+    pub(super) async fn run(self, shared: Arc<Shared>) {
+        let mut warned: Option<Instant> = None;
+        loop {
+            let accepted = match &self {
+                Self::Tcp(listener) => listener.accept().await.map(|(stream, peer)| {
+                    // Answers are awaited: never wait to fill a packet.
+                    let stalled = shared.config.limits.stalled;
+                    if let Err(error) = stream.set_nodelay(true).and_then(|()| watch(&stream, stalled)) {
+                        tracing::debug!(%peer, %error, "socket options");
+                    }
+                    shared.accept(stream, peer.to_string()).map_err(|stream| drop(stream.try_write(TOO_MANY)))
+                }),
+                Self::Unix(listener, file) => listener.accept().await.map(|(stream, _)| {
+                    let peer = file.0.display().to_string();
+                    shared.accept(stream, peer).map_err(|stream| drop(stream.try_write(TOO_MANY)))
+                }),
+            };
+            match accepted {
+                Ok(Ok(())) => {}
+                Ok(Err(())) => {
+                    Stats::add(&shared.stats.rejected);
+                    if warned.is_none_or(|at| at.elapsed() > WARN_INTERVAL) {
+                        warned = Some(Instant::now());
+                        let limit = shared.config.limits.connections;
+                        tracing::warn!("connections turned away: {limit} are open");
+                    }
+                }
+                // The connection was gone before it was accepted: no matter.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    tracing::error!(%error, "accept");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// The file of a Unix socket, removed when dropped.
+#[derive(Debug)]
+pub(super) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // It may have been removed already.
+        let _ = fs::remove_file(&self.0);
+    }
+}

@@ -1,0 +1,373 @@
+//! The meta commands: mg, ms, md, ma, mn, me. Their flags, and answers of two letters.
+//!
+//! What needs more than an item keeps is refused with a line that says so: `h` and `l` (hit before, last access),
+//! `N` and `R` of mg, `I` of md and of ms with `C` (winning and stale marks). Flags that memcached ignores on a
+//! command are ignored here, too.
+
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::line::{self, BAD_LINE, Words, number, words, write_line, write_number};
+use super::text::{Block, Parsed, block, block_length, with_block};
+use super::{KEY_LIMIT, Next, Request, Task};
+use crate::clock::ClockTime;
+use crate::gateway::change::{Change, Mode};
+use crate::gateway::item::{Item, Rules};
+use crate::gateway::outcome::{Failure, Outcome};
+
+/// Flags that any command takes, if only to ignore them.
+const KNOWN: &[u8] = b"bcfhklqstuvCDFIJLMNOPRT";
+/// Longest opaque token, in bytes.
+const OPAQUE_LIMIT: usize = 31;
+
+const NOT_KEPT: Failure =
+    Failure::Syntax("CLIENT_ERROR flag not supported: hits, accesses and stale marks are not kept");
+const INVALID: Failure = Failure::Syntax("CLIENT_ERROR invalid flag");
+const DUPLICATE: Failure = Failure::Syntax("CLIENT_ERROR duplicate flag");
+const INVALID_OR_DUPLICATE: Failure = Failure::Syntax("CLIENT_ERROR invalid or duplicate flag");
+const BAD_TOKEN: Failure = Failure::Syntax("CLIENT_ERROR bad token in command line format");
+const BAD_INITIAL: Failure = Failure::Syntax("CLIENT_ERROR invalid numeric initial value");
+const BAD_DELTA: Failure = Failure::Syntax("CLIENT_ERROR invalid numeric delta value");
+const BAD_KEY: Failure = Failure::Syntax("CLIENT_ERROR error decoding key");
+
+/// Which command is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Command {
+    Get,
+    Set,
+    Delete,
+    Count,
+    Debug,
+    Noop,
+}
+
+/// How a meta command is answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Form {
+    command: Command,
+    /// `q`: the usual result has no answer.
+    quiet: bool,
+    /// `v`: with the value.
+    value: bool,
+    /// `b`: the key is in base64.
+    base64: bool,
+    /// The flags, in their order.
+    flags: Box<[u8]>,
+    /// The token of `O`.
+    opaque: Box<[u8]>,
+}
+
+/// The flags of a command, as given.
+#[derive(Debug, Default)]
+struct Flags<'a> {
+    order: Vec<u8>,
+    opaque: &'a [u8],
+    compare: Option<ClockTime>,
+    /// `F`: the client's flags.
+    bits: u32,
+    exptime: Option<i64>,
+    mode: Option<u8>,
+    /// `N`: the exptime of what is created.
+    create: Option<i64>,
+    initial: u64,
+    delta: Option<u64>,
+}
+
+impl<'a> Flags<'a> {
+    /// Takes the flags apart. The error is the answer.
+    fn read(words: Words<'a>) -> Result<Self, Failure> {
+        let mut flags = Self::default();
+        let named = words.filter_map(<[u8]>::split_first);
+        for (name, _) in named.clone() {
+            if !KNOWN.contains(name) {
+                return Err(INVALID);
+            }
+            if flags.has(*name) {
+                return Err(DUPLICATE);
+            }
+            flags.order.push(*name);
+        }
+        for (name, token) in named {
+            match name {
+                b'O' if token.len() > OPAQUE_LIMIT => {
+                    return Err(Failure::Syntax("CLIENT_ERROR opaque token too long"));
+                }
+                b'O' => flags.opaque = token,
+                b'C' => flags.compare = Some(ClockTime(number(token).ok_or(BAD_TOKEN)?)),
+                b'F' => flags.bits = number(token).ok_or(BAD_LINE)?,
+                b'T' => flags.exptime = Some(number(token).ok_or(BAD_TOKEN)?),
+                b'N' => flags.create = Some(number(token).ok_or(BAD_TOKEN)?),
+                b'R' => {
+                    number::<i64>(token).ok_or(BAD_TOKEN)?;
+                }
+                b'J' => flags.initial = number(token).ok_or(BAD_INITIAL)?,
+                b'D' => flags.delta = Some(number(token).ok_or(BAD_DELTA)?),
+                b'M' => match token {
+                    [mode] => flags.mode = Some(*mode),
+                    _ => return Err(Failure::Syntax("CLIENT_ERROR incorrect length for M token")),
+                },
+                _ => {}
+            }
+        }
+        Ok(flags)
+    }
+
+    fn has(&self, name: u8) -> bool {
+        self.order.contains(&name)
+    }
+
+    /// The key that `word` stands for.
+    fn key(&self, word: &'a [u8]) -> Result<Cow<'a, [u8]>, Failure> {
+        if self.has(b'b') {
+            STANDARD.decode(word).map(Cow::Owned).map_err(|_| BAD_KEY)
+        } else {
+            Ok(Cow::Borrowed(word))
+        }
+    }
+
+    fn form(&self, command: Command) -> super::Form {
+        super::Form::Meta(Box::new(Form {
+            command,
+            quiet: self.has(b'q'),
+            value: self.has(b'v'),
+            base64: self.has(b'b'),
+            flags: self.order.as_slice().into(),
+            opaque: self.opaque.into(),
+        }))
+    }
+}
+
+/// The key's word and the words behind it.
+fn split(mut rest: Words<'_>) -> Result<(&[u8], Words<'_>), Failure> {
+    match rest.next() {
+        None => Err(Failure::UnknownCommand),
+        Some(word) if word.len() > KEY_LIMIT => Err(BAD_LINE),
+        Some(word) => Ok((word, rest)),
+    }
+}
+
+/// The key and the flags of a command that calls all faults of its flags the same.
+fn split_strictly(rest: Words<'_>) -> Result<(Cow<'_, [u8]>, Flags<'_>), Failure> {
+    let (word, rest) = split(rest)?;
+    let flags = Flags::read(rest).map_err(|_| INVALID_OR_DUPLICATE)?;
+    let key = flags.key(word).map_err(|_| INVALID_OR_DUPLICATE)?;
+    Ok((key, flags))
+}
+
+/// `mg <key> <flags>*`
+pub(super) fn get(rest: Words<'_>) -> Parsed<'_> {
+    let (word, rest) = split(rest)?;
+    let flags = Flags::read(rest)?;
+    let key = flags.key(word)?;
+    if b"hlNR".iter().any(|name| flags.has(*name)) {
+        return Err(NOT_KEPT);
+    }
+    let task = match flags.exptime {
+        None => Task::Get { key },
+        Some(exptime) => Task::Change { key, change: Change::Touch { exptime, read: true } },
+    };
+    Ok(Request::new(task, flags.form(Command::Get)))
+}
+
+/// `ms <key> <bytes> <flags>*` and its data block, which is dropped with a line that is refused.
+pub(super) fn set<'a>(line: &'a [u8], behind: &'a [u8], rules: &Rules) -> Next<'a> {
+    let refused = |failure, length| {
+        let request = Request::refused(failure, super::Form::Line { quiet: false });
+        Next::Request { length, request }
+    };
+    let mut rest = words(line::trimmed(line));
+    rest.next();
+    let (word, mut rest) = match split(rest) {
+        Ok(split) => split,
+        Err(failure) => return refused(failure, line.len()),
+    };
+    let Some(length) = rest.next().and_then(block_length) else { return refused(BAD_LINE, line.len()) };
+    let (key, mode, flags) = match target(word, rest) {
+        Ok(target) => target,
+        Err(failure) => return refused(failure, with_block(line.len(), length)),
+    };
+    match block(line.len(), behind, length, rules) {
+        Block::NotYet(needed) => Next::NotYet { needed },
+        Block::Refused(failure, length) => refused(failure, length),
+        Block::Data(data, length) => {
+            let (bits, exptime, compare) = (flags.bits, flags.exptime.unwrap_or(0), flags.compare);
+            let change = Change::Put { mode, flags: bits, exptime, data: Cow::Borrowed(data), compare };
+            let request = Request::new(Task::Change { key, change }, flags.form(Command::Set));
+            Next::Request { length, request }
+        }
+    }
+}
+
+/// What an `ms` writes to, and how.
+fn target<'a>(word: &'a [u8], rest: Words<'a>) -> Result<(Cow<'a, [u8]>, Mode, Flags<'a>), Failure> {
+    let flags = Flags::read(rest)?;
+    let key = flags.key(word)?;
+    let mode = match flags.mode {
+        None | Some(b'S') => Mode::Set,
+        Some(b'E') => Mode::Add,
+        Some(b'A') => Mode::Append,
+        Some(b'P') => Mode::Prepend,
+        Some(b'R') => Mode::Replace,
+        Some(_) => return Err(Failure::Syntax("CLIENT_ERROR invalid mode for ms M token")),
+    };
+    if flags.has(b'I') && flags.compare.is_some() {
+        return Err(NOT_KEPT);
+    }
+    Ok((key, mode, flags))
+}
+
+/// `md <key> <flags>*`
+pub(super) fn delete(rest: Words<'_>) -> Parsed<'_> {
+    let (key, flags) = split_strictly(rest)?;
+    if flags.has(b'I') {
+        return Err(NOT_KEPT);
+    }
+    let change = Change::Delete { compare: flags.compare };
+    Ok(Request::new(Task::Change { key, change }, flags.form(Command::Delete)))
+}
+
+/// `ma <key> <flags>*`
+pub(super) fn count(rest: Words<'_>) -> Parsed<'_> {
+    let (key, flags) = split_strictly(rest)?;
+    let up = match flags.mode {
+        None | Some(b'I' | b'+') => true,
+        Some(b'D' | b'-') => false,
+        Some(_) => return Err(Failure::Syntax("CLIENT_ERROR invalid mode for ma M token")),
+    };
+    let change = Change::Count {
+        up,
+        delta: flags.delta.unwrap_or(1),
+        create: flags.create.map(|exptime| (flags.initial, exptime)),
+        exptime: flags.exptime,
+        compare: flags.compare,
+    };
+    Ok(Request::new(Task::Change { key, change }, flags.form(Command::Count)))
+}
+
+/// `me <key> [b]`
+pub(super) fn debug(rest: Words<'_>) -> Parsed<'_> {
+    let (word, rest) = split(rest).map_err(|_| BAD_LINE)?;
+    let order = if rest.last() == Some(b"b") { vec![b'b'] } else { Vec::new() };
+    let flags = Flags { order, ..Flags::default() };
+    Ok(Request::new(Task::Get { key: flags.key(word)? }, flags.form(Command::Debug)))
+}
+
+/// `mn`
+pub(super) fn noop() -> Request<'static> {
+    Request::new(Task::Answer(Outcome::Done), Flags::default().form(Command::Noop))
+}
+
+impl Form {
+    /// Writes the answer, unless it is the usual one of a quiet command.
+    pub(super) fn write(&self, key: &[u8], outcome: &Outcome<'_>, now: u32, out: &mut Vec<u8>) {
+        if self.quiet && self.is_usual(outcome) {
+            return;
+        }
+        let code = match outcome {
+            Outcome::Found(item) if self.command == Command::Debug => return self.write_debug(key, item, now, out),
+            Outcome::Found(item) | Outcome::Number(_, item) => return self.write_item(key, item, now, out),
+            Outcome::Failed(failure) => return write_line(out, failure.line()),
+            Outcome::Stored(_) | Outcome::Deleted | Outcome::Touched(_) => "HD",
+            Outcome::NotStored => "NS",
+            Outcome::Exists => "EX",
+            Outcome::Missing => "EN",
+            Outcome::NotFound => "NF",
+            Outcome::Done | Outcome::Version | Outcome::Stats(_) | Outcome::Reset => "MN",
+        };
+        out.extend_from_slice(code.as_bytes());
+        for name in &self.flags {
+            match (name, outcome, self.command) {
+                (b'c', Outcome::Stored(clocktime), _) => write_token(out, 'c', clocktime.0),
+                (b'c', _, Command::Set) => write_token(out, 'c', 0),
+                _ => self.write_flag(*name, key, out),
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Whether this is what a quiet command is quiet about: a read that misses, a change that succeeds.
+    fn is_usual(&self, outcome: &Outcome<'_>) -> bool {
+        match outcome {
+            Outcome::Missing | Outcome::Stored(_) | Outcome::Deleted | Outcome::Touched(_) | Outcome::Number(..) => {
+                self.command != Command::Debug
+            }
+            _ => false,
+        }
+    }
+
+    /// `VA <bytes> <flags>*` and the data, or `HD <flags>*`.
+    fn write_item(&self, key: &[u8], item: &Item<'_>, now: u32, out: &mut Vec<u8>) {
+        let data = item.data;
+        if self.value {
+            out.reserve(data.len().saturating_add(key.len()).saturating_add(64));
+            out.extend_from_slice(b"VA ");
+            write_number(out, data.len() as u64);
+        } else {
+            out.extend_from_slice(b"HD");
+        }
+        let read = self.command == Command::Get;
+        for name in &self.flags {
+            match name {
+                b'c' => write_token(out, 'c', item.clocktime.0),
+                b't' => match item.ttl(now) {
+                    Some(seconds) => write_token(out, 't', seconds.into()),
+                    None => out.extend_from_slice(b" t-1"),
+                },
+                b'f' if read => write_token(out, 'f', item.flags.into()),
+                b's' if read => write_token(out, 's', data.len() as u64),
+                _ => self.write_flag(*name, key, out),
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+        if self.value {
+            out.extend_from_slice(data);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+
+    /// `ME <key> <name>=<value>*`: of memcached's names those that mean something here.
+    fn write_debug(&self, key: &[u8], item: &Item<'_>, now: u32, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"ME ");
+        self.write_key(key, out);
+        let exp = item.ttl(now).map_or(-1, i64::from);
+        write_line(out, &format!(" exp={exp} cas={} size={}", item.clocktime.0, item.data.len()));
+    }
+
+    /// A flag that does not depend on the item.
+    fn write_flag(&self, name: u8, key: &[u8], out: &mut Vec<u8>) {
+        match name {
+            b'k' => {
+                out.extend_from_slice(b" k");
+                self.write_key(key, out);
+                if self.base64 {
+                    out.extend_from_slice(b" b");
+                }
+            }
+            b'O' => {
+                out.extend_from_slice(b" O");
+                out.extend_from_slice(&self.opaque);
+            }
+            _ => {}
+        }
+    }
+
+    fn write_key(&self, key: &[u8], out: &mut Vec<u8>) {
+        if self.base64 {
+            out.extend_from_slice(STANDARD.encode(key).as_bytes());
+        } else {
+            out.extend_from_slice(key);
+        }
+    }
+}
+
+/// A flag with a number.
+fn write_token(out: &mut Vec<u8>, name: char, number: u64) {
+    out.push(b' ');
+    out.extend_from_slice(name.encode_utf8(&mut [0; 4]).as_bytes());
+    write_number(out, number);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! What holds for every protocol: how the input is cut does not matter, and nothing that arrives does harm.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+use crate::gateway::bed::{Bed, RULES};
+
+/// Words that commands are made of, so that many lines are right or nearly so.
+fn word() -> impl Strategy<Value = Vec<u8>> {
+    let known = vec![
+        "get",
+        "gets",
+        "gat",
+        "set",
+        "add",
+        "append",
+        "cas",
+        "incr",
+        "touch",
+        "delete",
+        "mg",
+        "ms",
+        "md",
+        "ma",
+        "me",
+        "mn",
+        "a",
+        "b",
+        "YQ==",
+        "0",
+        "1",
+        "2",
+        "5",
+        "-1",
+        "2000",
+        "noreply",
+        "v",
+        "k",
+        "q",
+        "O1",
+        "C1",
+        "T9",
+        "c",
+        "t",
+        "MA",
+        "verbosity",
+        "stats",
+        "flush_all",
+        "\r\n",
+        "\r\n",
+        "\r\n",
+        "\r\nab\r\n",
+        "\r\nx\r\n",
+    ];
+    prop_oneof![9 => select(known).prop_map(|word| word.as_bytes().to_vec()), 1 => vec(any::<u8>(), 0..8)]
+}
+
+fn lines() -> impl Strategy<Value = Vec<u8>> {
+    vec(word(), 0..60).prop_map(|words| words.join(&b' '))
+}
+
+/// Packets whose lengths mostly fit, of any opcode.
+fn packets() -> impl Strategy<Value = Vec<u8>> {
+    let extras = select(vec![0_usize, 4, 8, 20]);
+    let packet = (0_u8..0x30, extras, vec(any::<u8>(), 0..4), vec(any::<u8>(), 0..1100), 0_u64..3, any::<u8>());
+    let bytes = packet.prop_map(|(opcode, extras, key, value, compare, spoiled)| {
+        let value = if (1..=3).contains(&opcode) || opcode == 0x0e { value } else { Vec::new() };
+        let body = u32::try_from(extras + key.len() + value.len()).unwrap();
+        let extras_len = u8::try_from(extras).unwrap();
+        let key_len = u8::try_from(key.len()).unwrap();
+        let mut out = vec![0x80, opcode, 0, key_len, extras_len, 0, 0, 0];
+        out.extend_from_slice(&body.to_be_bytes());
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&compare.to_be_bytes());
+        if spoiled == 0 {
+            out[8] = 0xff;
+        }
+        [&out[..], &vec![0; extras], &key, &value].concat()
+    });
+    vec(bytes, 0..12).prop_map(|packets| packets.concat())
+}
+
+/// What a connection sends, and where to cut it.
+fn cut(input: &[u8], places: &[Index]) -> (Vec<u8>, bool) {
+    let mut ends: Vec<_> = places.iter().map(|place| place.index(input.len() + 1)).collect();
+    ends.extend([0, input.len()]);
+    ends.sort_unstable();
+    let mut bed = Bed::new(RULES);
+    let out = ends.windows(2).flat_map(|ends| bed.ask(&input[ends[0]..ends[1]])).collect();
+    (out, bed.closed)
+}
+
+proptest! {
+    #[test]
+    fn it_does_not_matter_how_the_input_is_cut(
+        input in prop_oneof![lines(), packets(), vec(any::<u8>(), 0..300)],
+        places in vec(any::<Index>(), 0..20),
+    ) {
+        prop_assert_eq!(cut(&input, &places), cut(&input, &[]));
+    }
+
+    #[test]
+    fn values_come_back_as_they_were(value in vec(any::<u8>(), 0..1000), flags: u16) {
+        let mut bed = Bed::new(RULES);
+        let set = [format!("set key {flags} 0 {}\r\n", value.len()).as_bytes(), &value, b"\r\n"].concat();
+        prop_assert_eq!(bed.ask(&set), b"STORED\r\n");
+        let answer = [format!("VALUE key {flags} {}\r\n", value.len()).as_bytes(), &value, b"\r\nEND\r\n"].concat();
+        prop_assert_eq!(bed.ask(b"get key\r\n"), answer);
+    }
+}
+
+#[test]
+fn byte_by_byte_is_the_same() {
+    let input = b"set a 1 0 3\r\nabc\r\nget a b a\r\nmg a v k\r\nset a 0 0 9999\r\nquit\r\n";
+    let every: Vec<_> = input.iter().map(std::slice::from_ref).collect();
+    let mut bed = Bed::new(RULES);
+    let out: Vec<u8> = every.into_iter().flat_map(|byte| bed.ask(byte)).collect();
+    let (expected, closed) = cut(input, &[]);
+    assert_eq!((out, bed.closed), (expected, closed));
+}

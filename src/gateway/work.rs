@@ -1,0 +1,384 @@
+//! A request on its way: sent to its server with all others for it, answered when that one has, and handed to a task
+//! of its own only if its first try has failed or it must be read before it can be written.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::change::{Change, Decision, Reward};
+use super::desk::Desk;
+use super::item::Item;
+use super::outcome::{Failure, Outcome};
+use super::protocol::Form;
+use super::{Shared, stats};
+use crate::binlog::Record;
+use crate::client::verdict::{self, Verdict};
+use crate::client::{Error, Node, RawKey, Swapped, Tried, steps, write_delete, write_set};
+use crate::clock::{ClockTime, unix_seconds};
+use crate::net::{Call, OnReply};
+use crate::wire::RecordValue;
+use crate::wire::method::{ErrorCode, Method};
+use crate::wire::params::{self, SetOp};
+
+/// Meta of the values that gateways write.
+const META: u16 = 0;
+/// Times that a change is decided anew because others have changed its item meanwhile.
+const CONTENTION_LIMIT: u32 = 200;
+/// The longest pause between two of them, in microseconds; they grow up to it.
+const CONTENTION_PAUSE_MAX: u32 = 20_000;
+
+/// The duty to answer one request, exactly once: dropped unanswered, it answers that nobody could be reached.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    shared: Arc<Shared>,
+    desk: Arc<Desk>,
+    number: u64,
+    key: RawKey,
+    form: Form,
+    writes: bool,
+    weight: usize,
+    answered: bool,
+}
+
+/// What a request does.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// Read.
+    Get,
+    /// Write in any case.
+    Set { data: Vec<u8>, reward: Reward },
+    /// Write if the clocktime is `expected`; if not, `change` decides what that means.
+    Swap { expected: ClockTime, data: Vec<u8>, reward: Reward, change: Change<'static> },
+    /// Delete in any case.
+    Delete,
+    /// Read, decide, write.
+    Change(Change<'static>),
+}
+
+impl Work {
+    /// The work of a change.
+    pub(super) fn of(change: Change<'_>, shared: &Shared) -> Result<Self, Outcome<'static>> {
+        // What a flush hides must be read to be known.
+        let direct = change.direct(unix_seconds(), &shared.config.rules);
+        let blind = matches!(direct, Some(Decision::Store { expected: None, .. } | Decision::Answer(_)));
+        Ok(match direct.filter(|_| blind || !shared.flush.is_ordered()) {
+            None => Self::Change(change.into_owned()),
+            Some(Decision::Store { expected: None, data, reward }) => Self::Set { data, reward },
+            Some(Decision::Store { expected: Some(expected), data, reward }) => {
+                Self::Swap { expected, data, reward, change: change.into_owned() }
+            }
+            Some(Decision::Delete) => Self::Delete,
+            Some(Decision::Answer(outcome)) => return Err(outcome),
+        })
+    }
+
+    /// Bytes that it keeps.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Self::Get | Self::Delete => 0,
+            Self::Set { data, .. } => data.len(),
+            Self::Swap { data, change, .. } => data.len() + change.weight(),
+            Self::Change(change) => change.weight(),
+        }
+    }
+
+    fn method(&self) -> Method {
+        match self {
+            Self::Get | Self::Change(_) => Method::Get,
+            Self::Set { .. } | Self::Swap { .. } => Method::Set,
+            Self::Delete => Method::Delete,
+        }
+    }
+}
+
+/// A request with what it does.
+#[derive(Debug)]
+pub(super) struct Job {
+    ticket: Ticket,
+    work: Work,
+}
+
+impl Job {
+    pub(super) fn new(ticket: Ticket, work: Work) -> Self {
+        Self { ticket, work }
+    }
+}
+
+impl Ticket {
+    /// Takes on the duty for the request `number` of a connection, which has been opened with this weight.
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        desk: &Arc<Desk>,
+        number: u64,
+        key: RawKey,
+        form: Form,
+        writes: bool,
+        weight: usize,
+    ) -> Self {
+        Self { shared: shared.clone(), desk: desk.clone(), number, key, form, writes, weight, answered: false }
+    }
+
+    /// Answers, and starts what has waited for it.
+    fn answer(mut self, outcome: &Outcome<'_>) {
+        self.answer_with(outcome);
+    }
+
+    fn answer_with(&mut self, outcome: &Outcome<'_>) {
+        self.answered = true;
+        let shared = &self.shared;
+        let refused = Outcome::Failed(Failure::Overloaded);
+        let outcome = match outcome {
+            Outcome::Found(item) if shared.budget.is_exceeded_by(item.data.len()) => &refused,
+            outcome => outcome,
+        };
+        shared.stats.count(outcome, self.writes);
+        let key = self.key.key().get(shared.config.key_prefix.len()..).unwrap_or_default();
+        self.desk.answer(self.number, self.weight, &self.form, key, outcome);
+        let next = self.desk.end(self.key.hash(), self.writes);
+        if !next.is_empty() {
+            start(shared, next);
+        }
+    }
+
+    /// Answers that it has failed, with a line in the logs.
+    fn fail(self, error: &Error, data: Option<&[u8]>) {
+        let key = self.key.key();
+        let record = match (self.writes, data) {
+            (false, _) => Record::GetFailed { key, error: error.code() },
+            (true, Some(value)) => Record::SetFailed { key, value, error: error.code() },
+            (true, None) => Record::DeleteFailed { key, error: error.code() },
+        };
+        self.shared.binary_log.write(&record);
+        if self.shared.stats.may_warn(self.shared.uptime_seconds()) {
+            tracing::warn!(key = %key.escape_ascii(), "given up: {error} (one line a second; see stats for how many)");
+        }
+        self.answer(&Outcome::Failed(match error {
+            Error::Partial(_) => Failure::Partial,
+            Error::Doubtful(..) => Failure::Unknown,
+            _ => Failure::Unavailable,
+        }));
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.answer_with(&Outcome::Failed(Failure::Unavailable));
+        }
+    }
+}
+
+/// Sends each job to its server, all for one server together.
+pub(super) fn start(shared: &Arc<Shared>, jobs: Vec<Job>) {
+    let routes = shared.router.routes();
+    let mut batches: Vec<(Arc<Node>, Vec<Sent>)> = Vec::new();
+    for job in jobs {
+        let hash = job.ticket.key.hash();
+        let node = match job.work {
+            Work::Change(_) => None,
+            Work::Get => routes.readers(hash).next(),
+            Work::Set { .. } | Work::Swap { .. } | Work::Delete => routes.coordinator(hash),
+        };
+        let Some(node) = node else {
+            go_on(job, None);
+            continue;
+        };
+        let sent = Sent { job, node: node.clone() };
+        match batches.iter_mut().find(|(other, _)| Arc::ptr_eq(other, node)) {
+            Some((_, batch)) => batch.push(sent),
+            None => batches.push((node.clone(), vec![sent])),
+        }
+    }
+    for (node, batch) in batches {
+        node.session().call_all(batch);
+    }
+}
+
+/// A job on its way to a server.
+struct Sent {
+    job: Job,
+    node: Arc<Node>,
+}
+
+impl Call for Sent {
+    fn method(&self) -> Method {
+        self.job.work.method()
+    }
+
+    fn steps(&self) -> u16 {
+        let options = self.job.ticket.shared.router.options();
+        steps(match self.job.work {
+            Work::Get => options.read_patience,
+            _ => options.call_timeout,
+        })
+    }
+
+    fn params(&self, out: &mut Vec<u8>) {
+        let Job { ticket, work } = &self.job;
+        let config = &ticket.shared.config;
+        match work {
+            Work::Get | Work::Change(_) => params::write_get(out, ticket.key.bytes()),
+            Work::Set { data, .. } => {
+                write_set(out, set_op(config.async_set), &ticket.key, ClockTime(0), (META, data));
+            }
+            Work::Swap { expected, data, .. } => {
+                write_set(out, SetOp::Cas, &ticket.key, *expected, (META, data));
+            }
+            Work::Delete => write_delete(out, &ticket.key, !config.async_delete),
+        }
+    }
+
+    fn on_reply(self) -> OnReply {
+        Box::new(move |result| self.heard(result))
+    }
+}
+
+fn set_op(asynchronous: bool) -> SetOp {
+    if asynchronous { SetOp::Async } else { SetOp::Sync }
+}
+
+impl Sent {
+    /// The server has answered: in the ordinary case this is the end of it.
+    fn heard(self, result: Result<&[u8], ErrorCode>) {
+        let Self { job: Job { ticket, work }, node } = self;
+        let server = node.address();
+        if node.is_suspect() && result.is_ok() {
+            node.trust();
+        }
+        let rules = &ticket.shared.config.rules;
+        match &work {
+            Work::Get => {
+                if let Verdict::Done(value) = verdict::get(server, result) {
+                    let outcome = found(value, &ticket.shared);
+                    return ticket.answer(&outcome);
+                }
+            }
+            Work::Set { data, reward } | Work::Swap { data, reward, .. } => {
+                if let Verdict::Done(Some(clocktime)) = verdict::set(server, result) {
+                    let outcome = reward.outcome(clocktime, data, rules);
+                    return ticket.answer(&outcome);
+                }
+            }
+            Work::Delete => {
+                if let Verdict::Done(found) = verdict::delete(server, result) {
+                    return ticket.answer(&deleted(found));
+                }
+            }
+            Work::Change(_) => {}
+        }
+        go_on(Job { ticket, work }, Some((node, result.map(<[u8]>::to_vec))));
+    }
+}
+
+/// Carries a job through on a task of its own; `first` is what came of its first try.
+fn go_on(job: Job, first: Option<Tried>) {
+    let runtime = job.ticket.shared.router.runtime().clone();
+    runtime.spawn(carry_through(job, first));
+}
+
+async fn carry_through(job: Job, first: Option<Tried>) {
+    let Job { ticket, work } = job;
+    let shared = ticket.shared.clone();
+    let (router, config) = (&shared.router, &shared.config);
+    match work {
+        Work::Get => match router.get(&ticket.key, config.get_limit, first).await {
+            Ok(read) => {
+                let outcome = match &read {
+                    Some((clocktime, _, data)) => seen(*clocktime, data, &shared),
+                    None => Outcome::Missing,
+                };
+                ticket.answer(&outcome);
+            }
+            Err(error) => ticket.fail(&error, None),
+        },
+        Work::Set { data, reward } => {
+            let op = set_op(config.async_set);
+            match router.set(&ticket.key, op, (META, &data), config.set_limit, first).await {
+                Ok(clocktime) => ticket.answer(&reward.outcome(clocktime, &data, &config.rules)),
+                Err(error) => ticket.fail(&error, Some(&data)),
+            }
+        }
+        Work::Delete => match router.delete(&ticket.key, !config.async_delete, config.delete_limit, first).await {
+            Ok(found) => ticket.answer(&deleted(found)),
+            Err(error) => ticket.fail(&error, None),
+        },
+        Work::Swap { expected, data, reward, change } => {
+            match router.swap(&ticket.key, expected, (META, &data), config.set_limit, first).await {
+                Ok(Swapped::Mismatch) => carry_change(ticket, &change).await,
+                Ok(swapped) => ticket.answer(&reward.outcome(clocktime_of(swapped), &data, &config.rules)),
+                Err(error) => ticket.fail(&error, Some(&data)),
+            }
+        }
+        Work::Change(change) => carry_change(ticket, &change).await,
+    }
+}
+
+/// Reads, decides and writes until nobody else comes between.
+async fn carry_change(ticket: Ticket, change: &Change<'_>) {
+    let shared = ticket.shared.clone();
+    let (router, config) = (&shared.router, &shared.config);
+    for attempt in 0..CONTENTION_LIMIT {
+        let read = match router.get_to_change(&ticket.key, config.set_limit).await {
+            Ok(read) => read,
+            Err(error) => return ticket.fail(&error, Some(&[])),
+        };
+        let current = read.as_ref().map(|(clocktime, _, data)| (*clocktime, &data[..]));
+        let now = unix_seconds();
+        let hidden = current.map(|(clocktime, _)| clocktime).filter(|clocktime| shared.flush.hides(*clocktime, now));
+        let mut decision = change.decide(current.filter(|_| hidden.is_none()), now, &config.rules);
+        // What is hidden counts as absent, but is there.
+        if let (Some(hidden), Decision::Store { expected: Some(expected), .. }) = (hidden, &mut decision) {
+            *expected = hidden;
+        }
+        match decision {
+            Decision::Answer(outcome) => return ticket.answer(&outcome),
+            Decision::Delete => {
+                return match router.delete(&ticket.key, !config.async_delete, config.delete_limit, None).await {
+                    Ok(found) => ticket.answer(&deleted(found)),
+                    Err(error) => ticket.fail(&error, None),
+                };
+            }
+            Decision::Store { expected: None, data, reward } => {
+                let op = set_op(config.async_set);
+                return match router.set(&ticket.key, op, (META, &data), config.set_limit, None).await {
+                    Ok(clocktime) => ticket.answer(&reward.outcome(clocktime, &data, &config.rules)),
+                    Err(error) => ticket.fail(&error, Some(&data)),
+                };
+            }
+            Decision::Store { expected: Some(expected), data, reward } => {
+                match router.swap(&ticket.key, expected, (META, &data), config.set_limit, None).await {
+                    Ok(Swapped::Mismatch) => {}
+                    Ok(swapped) => {
+                        return ticket.answer(&reward.outcome(clocktime_of(swapped), &data, &config.rules));
+                    }
+                    Err(error) => return ticket.fail(&error, Some(&data)),
+                }
+            }
+        }
+        stats::Stats::add(&shared.stats.contended);
+        let longest = 100_u32.saturating_mul(attempt + 1).min(CONTENTION_PAUSE_MAX);
+        tokio::time::sleep(Duration::from_micros(fastrand::u32(0..longest).into())).await;
+    }
+    ticket.answer(&Outcome::Failed(Failure::Contended));
+}
+
+/// The CAS unique of what was swapped; 0, which nothing has, if it is gone again.
+fn clocktime_of(swapped: Swapped) -> ClockTime {
+    match swapped {
+        Swapped::At(clocktime) => clocktime,
+        Swapped::Overwritten | Swapped::Mismatch => ClockTime(0),
+    }
+}
+
+fn deleted(found: bool) -> Outcome<'static> {
+    if found { Outcome::Deleted } else { Outcome::NotFound }
+}
+
+/// What a client sees of a record.
+fn found<'v>(value: Option<RecordValue<'v>>, shared: &Shared) -> Outcome<'v> {
+    value.map_or(Outcome::Missing, |value| seen(value.clocktime(), value.data(), shared))
+}
+
+fn seen<'v>(clocktime: ClockTime, data: &'v [u8], shared: &Shared) -> Outcome<'v> {
+    let (item, now) = (Item::decode(clocktime, data, &shared.config.rules), unix_seconds());
+    if item.is_expired(now) || shared.flush.hides(clocktime, now) { Outcome::Missing } else { Outcome::Found(item) }
+}

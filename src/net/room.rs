@@ -1,0 +1,30 @@
+//! Room that the requests under way of all connections share.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Bytes in use, and how many may be.
+#[derive(Debug)]
+pub(super) struct Room {
+    used: AtomicUsize,
+    limit: usize,
+}
+
+impl Room {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { used: AtomicUsize::new(0), limit }
+    }
+
+    /// Takes room, also beyond the limit: whoever asks has read already. See [`Self::is_full`].
+    pub(super) fn take(&self, bytes: usize) {
+        self.used.fetch_add(bytes, Ordering::SeqCst);
+    }
+
+    pub(super) fn give(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::SeqCst);
+    }
+
+    /// Whether nobody who holds some should read on.
+    pub(super) fn is_full(&self) -> bool {
+        self.used.load(Ordering::SeqCst) >= self.limit
+    }
+}

@@ -1,0 +1,156 @@
+//! What connections may take, and what happens beyond it.
+
+use super::*;
+use crate::net::peers::NODE_CONNECTIONS;
+
+#[tokio::test]
+async fn no_more_is_read_while_too_much_is_in_flight() {
+    let node = node_with(Limits { in_flight: 10, ..Limits::default() });
+    let mut stream = client(&node).await;
+    for msgid in 0..30 {
+        stream.write_all(&request(msgid, Method::SetConfig, b"x")).await.unwrap();
+        until("it arrives", || node.echo.held.lock().len() >= usize::try_from(msgid + 1).unwrap().min(10)).await;
+    }
+    for _ in 0..3 {
+        until("ten are in flight", || node.echo.held.lock().len() == 10).await;
+        let held = std::mem::take(&mut *node.echo.held.lock());
+        for reply in held {
+            reply.ok(pack::nil);
+        }
+    }
+    let answers: Vec<u8> = (0..30).flat_map(|msgid| [0x94, 1, msgid, 0xc0, 0xc0]).collect();
+    expect(&mut stream, &answers).await;
+}
+
+#[tokio::test]
+async fn no_more_is_read_while_what_is_in_flight_weighs_too_much() {
+    let node = node_with(Limits { in_flight_bytes: 1000, ..Limits::default() });
+    let mut stream = client(&node).await;
+    let bytes: Vec<u8> = (0..9).flat_map(|msgid| request(msgid, Method::SetConfig, &[7; 400])).collect();
+    stream.write_all(&bytes).await.unwrap();
+    for _ in 0..3 {
+        until("three are in flight", || node.echo.held.lock().len() >= 3).await;
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let held = std::mem::take(&mut *node.echo.held.lock());
+        assert_eq!(held.len(), 3);
+        for reply in held {
+            reply.ok(pack::nil);
+        }
+    }
+    let answers: Vec<u8> = (0..9).flat_map(|msgid| [0x94, 1, msgid, 0xc0, 0xc0]).collect();
+    expect(&mut stream, &answers).await;
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_turned_away() {
+    let node = node_with(Limits { connections: 2, ..Limits::default() });
+    let (mut first, second) = (client(&node).await, client(&node).await);
+    until("two are connected", || node.peers.link_count() == 2).await;
+    let mut turned_away = client(&node).await;
+    turned_away.write_all(&request(1, Method::GetStatus, b"x")).await.unwrap();
+    expect_close(&mut turned_away).await;
+    drop(second);
+    until("one has gone", || node.peers.link_count() == 1).await;
+    let mut third = client(&node).await;
+    for stream in [&mut first, &mut third] {
+        assert_served(stream).await;
+    }
+}
+
+#[tokio::test]
+async fn incomplete_messages_are_bounded_over_all_connections() {
+    let node = node_with(Limits { partial_total: 100_000, ..Limits::default() });
+    let mut streams = Vec::new();
+    let half = request(1, Method::GetStatus, &vec![7; 50_000]);
+    for _ in 0..10 {
+        let mut stream = client(&node).await;
+        let _ = stream.write_all(&half[..40_000]).await;
+        streams.push(stream);
+    }
+    until("most are closed", || node.peers.link_count() <= 2).await;
+    assert_eq!(node.peers.link_count(), 2);
+}
+
+#[tokio::test]
+async fn nodes_are_let_in_when_clients_are_not() {
+    let (node, other) = (node_with(Limits { connections: 2, ..Limits::default() }), super::node());
+    let clients = (client(&node).await, client(&node).await);
+    until("two are connected", || node.peers.link_count() == 2).await;
+    let session = other.peers.session(node.address);
+    let result = session.ask(Method::GetStatus, STEPS, |out| params::write_status(out, 7)).await;
+    assert_eq!(result, Ok(vec![0x91, 0x07]));
+    // Nor do nodes take the places of clients.
+    drop(clients);
+    until("the clients have gone", || node.peers.link_count() == 1).await;
+    let mut clients = (client(&node).await, client(&node).await);
+    for stream in [&mut clients.0, &mut clients.1] {
+        assert_served(stream).await;
+    }
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_are_bounded_too() {
+    let node = node_with(Limits { connections: 2, ..Limits::default() });
+    let mut silent = Vec::new();
+    for _ in 0..2 + NODE_CONNECTIONS {
+        silent.push(client(&node).await);
+    }
+    until("all are connected", || node.peers.link_count() == silent.len()).await;
+    expect_close(&mut client(&node).await).await;
+}
+
+/// Requests that wait for a node that hangs take all the room: those who have nothing under way are served.
+#[tokio::test]
+async fn the_room_of_all_connections_is_bounded_and_leaves_everybody_a_turn() {
+    let node = node_with(Limits { in_flight_total: 1000, ..Limits::default() });
+    let mut hoarder = client(&node).await;
+    let held = |count| move |node: &Node| node.echo.held.lock().len() == count;
+    let bytes: Vec<u8> = (0..9).flat_map(|msgid| request(msgid, Method::SetConfig, &[7; 400])).collect();
+    hoarder.write_all(&bytes).await.unwrap();
+    until("three are in flight", || held(3)(&node)).await;
+    let mut other = client(&node).await;
+    for msgid in 0..2 {
+        other.write_all(&request(msgid, Method::SetConfig, &[7; 400])).await.unwrap();
+        other.write_all(&request(9, Method::GetStatus, b"x")).await.unwrap();
+    }
+    until("the other has its turn", || held(4)(&node)).await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(held(4)(&node), "no second turn while the room is full");
+    let mut answered = 0;
+    while answered < 11 {
+        until("some are held", || !node.echo.held.lock().is_empty()).await;
+        let replies = std::mem::take(&mut *node.echo.held.lock());
+        assert!(replies.len() <= 4);
+        answered += replies.len();
+        for reply in replies {
+            reply.ok(pack::nil);
+        }
+    }
+    let answers: Vec<u8> = (0..9).flat_map(|msgid| [0x94, 1, msgid, 0xc0, 0xc0]).collect();
+    expect(&mut hoarder, &answers).await;
+}
+
+/// Closing a socket with input unread resets the connection, and answers on their way are lost with it.
+#[tokio::test]
+async fn a_drained_client_that_goes_on_sending_gets_its_answers() {
+    let node = node();
+    let mut stream = client(&node).await;
+    stream.write_all(&request(5, Method::SetConfig, b"x")).await.unwrap();
+    until("it arrives", || node.echo.held.lock().len() == 1).await;
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+    let peers = node.peers.clone();
+    let draining = tokio::spawn(async move { peers.drain_clients(deadline).await });
+    until("it drains", || node.peers.links().iter().all(|link| link.is_draining())).await;
+    stream.write_all(&request(6, Method::GetStatus, &vec![1; 100_000])).await.unwrap();
+    let reply = node.echo.held.lock().pop().unwrap();
+    let answer = vec![7; 1 << 20];
+    reply.ok(|out| pack::raw(out, &answer));
+    let mut all = Vec::new();
+    tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut all)).await.unwrap().expect("no reset");
+    assert_eq!(all.len(), (1 << 20) + 9);
+    assert!(draining.await.unwrap());
+}

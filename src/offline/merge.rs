@@ -1,0 +1,169 @@
+//! Several files into one new store: of each key the latest record.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use serde::Serialize;
+
+use super::contest::Contest;
+use super::output::{Output, folder};
+use super::sorter::Room;
+use super::source::{Findings, GLANCE, Kind, Source};
+use super::stream::{Merge, Stream};
+use super::{Error, Watch};
+
+/// Memory for sorting, in bytes, all sources together.
+const MEMORY: usize = 256 << 20;
+/// What each source has at least.
+const LEAST_MEMORY: usize = 4 << 20;
+
+/// Which sources will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// Any; what is damaged is read as far as it goes.
+    Salvage,
+    /// A store or backup without a flaw.
+    WholeStore,
+    /// A store or backup, read as far as it goes.
+    AnyStore,
+}
+
+/// What a merge has made.
+#[derive(Debug, Serialize)]
+pub struct Merged {
+    /// The new store.
+    pub destination: PathBuf,
+    /// Records in it, counted when reading it back.
+    pub records: u64,
+    /// Of those, tombstones.
+    pub tombstones: u64,
+    /// Whether nothing was lost.
+    pub complete: bool,
+    /// What became of each source, in the order given.
+    pub sources: Vec<SourceReport>,
+}
+
+/// What became of a source.
+#[derive(Debug, Serialize)]
+pub struct SourceReport {
+    /// The file.
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: Kind,
+    /// Records read, its redo log counted in.
+    pub read: u64,
+    /// Records that are in the result.
+    pub taken: u64,
+    /// Records that are not, because another source has a later one, or an earlier source the same.
+    pub older: u64,
+    /// Records left out because key or value is none of kumofs'.
+    pub malformed: u64,
+    /// Records that should be there and could not be read; null if that cannot be known.
+    pub lost: Option<u64>,
+    /// What is damaged, a line each.
+    pub damage: Vec<String>,
+    /// What is worth knowing otherwise.
+    pub notes: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Tally {
+    read: u64,
+    taken: u64,
+}
+
+/// Merges `sources` into a new store at `destination`.
+pub fn merge(destination: &Path, sources: &[PathBuf], policy: Policy, watch: &dyn Watch) -> Result<Merged, Error> {
+    // A mistake should show at once, not after an hour of reading.
+    let mut output = Output::create(destination)?;
+    let mut sources = sources.iter().map(|path| Source::open(path)).collect::<Result<Vec<_>, _>>()?;
+    if policy != Policy::Salvage
+        && let Some(source) = sources.iter().find(|source| source.kind() == Kind::TokyoCabinet)
+    {
+        return Err(Error::NotOurs(source.path.clone()));
+    }
+    let about: Vec<_> = sources.iter().map(|source| (source.path.clone(), source.kind(), source.overrides())).collect();
+    let findings: Vec<_> = sources.iter().map(|_| Rc::new(RefCell::new(Findings::default()))).collect();
+    let total = sources.iter().map(Source::claimed).sum();
+    let memory = (MEMORY / sources.len().max(1)).max(LEAST_MEMORY);
+    let room = Room { folder: folder(destination).to_path_buf(), memory };
+    let mut streams = Vec::new();
+    for (index, (source, findings)) in sources.iter_mut().zip(&findings).enumerate() {
+        streams.extend(source.streams(index, &room, watch, findings)?);
+    }
+    watch.begin("merging", total);
+    let tallies = write(Merge::new(streams)?, &about, &mut output, watch)?;
+    let reports: Vec<_> = about
+        .into_iter()
+        .zip(tallies)
+        .zip(findings)
+        .map(|(((path, kind, _), tally), findings)| report(path, kind, tally, &findings.borrow()))
+        .collect();
+    let flawed = reports.iter().find(|source| !source.damage.is_empty() || source.malformed > 0);
+    if let Some(SourceReport { path, damage, malformed, .. }) = flawed.filter(|_| policy == Policy::WholeStore) {
+        let malformed = (*malformed > 0).then(|| format!("{malformed} malformed"));
+        let damage = damage.iter().cloned().chain(malformed).collect::<Vec<_>>().join("; ");
+        return Err(Error::Damaged { path: path.clone(), damage });
+    }
+    let sum = output.finish(watch)?;
+    Ok(Merged {
+        destination: destination.to_path_buf(),
+        records: sum.records,
+        tombstones: sum.tombstones,
+        complete: reports.iter().all(|source| source.damage.is_empty()),
+        sources: reports,
+    })
+}
+
+/// Decides each key and writes what is kept; what each source had of it.
+fn write(
+    mut stream: Merge<'_>,
+    about: &[(PathBuf, Kind, bool)],
+    output: &mut Output,
+    watch: &dyn Watch,
+) -> Result<Vec<Tally>, Error> {
+    let mut tallies = vec![Tally::default(); about.len()];
+    let mut contest = Contest::default();
+    let mut current: Option<Box<[u8]>> = None;
+    let mut items = 0_u64;
+    loop {
+        let item = stream.next_item()?;
+        if current.is_some() && item.as_ref().map(|item| &item.key) != current.as_ref() {
+            let kept = std::mem::take(&mut contest).end(|source| enter(&mut tallies, source));
+            if let (Some(key), Some((source, value))) = (current.take(), kept) {
+                tallies.get_mut(source).into_iter().for_each(|tally| tally.taken += 1);
+                output.push(key, value)?;
+            }
+        }
+        let Some(item) = item else { return Ok(tallies) };
+        let overrides = about.get(item.source).is_some_and(|(_, _, overrides)| *overrides);
+        contest.offer(item.source, item.value, overrides, |source| enter(&mut tallies, source));
+        current = Some(item.key);
+        items += 1;
+        if items.is_multiple_of(GLANCE) {
+            watch.advance(GLANCE);
+            if watch.is_stopped() {
+                return Err(Error::Stopped);
+            }
+        }
+    }
+}
+
+fn enter(tallies: &mut [Tally], source: usize) {
+    tallies.get_mut(source).into_iter().for_each(|tally| tally.read += 1);
+}
+
+fn report(path: PathBuf, kind: Kind, tally: Tally, findings: &Findings) -> SourceReport {
+    SourceReport {
+        path,
+        kind,
+        read: tally.read,
+        taken: tally.taken,
+        older: tally.read - tally.taken,
+        malformed: findings.malformed,
+        lost: findings.lost(),
+        damage: findings.all_damage(),
+        notes: findings.notes.clone(),
+    }
+}

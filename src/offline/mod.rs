@@ -1,0 +1,98 @@
+//! Work on files that no server has open: merging several into a new store, checking one.
+//!
+//! Files may be stores, backups or Tokyo Cabinet databases, whole or damaged. Nothing is ever changed but a new file
+//! that gets its name at the end. Memory is bounded, whatever the size of the files. Knows no flags and no terminal:
+//! progress goes to a [`Watch`].
+
+mod check;
+mod contest;
+mod merge;
+mod output;
+mod sorter;
+mod source;
+mod stream;
+
+pub use check::{Checked, check};
+pub use merge::{Merged, Policy, SourceReport, merge};
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::store::{Error as StoreError, OpenError};
+use crate::tokyo;
+
+/// Hears how far the work is, and may end it.
+pub trait Watch {
+    /// A part of the work begins; `total` steps of it if that is known.
+    fn begin(&self, what: &str, total: Option<u64>);
+    /// So many steps more are done.
+    fn advance(&self, steps: u64);
+    /// Whether the work is to end, leaving nothing behind.
+    fn is_stopped(&self) -> bool;
+}
+
+/// Why work on files failed. Each is one line that names the file.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The [`Watch`] said so.
+    #[error("stopped")]
+    Stopped,
+    /// A file that must not be there, or what belongs to one.
+    #[error("{}: is there already; nothing is overwritten", .0.display())]
+    Exists(PathBuf),
+    /// No such store, or none that can be read.
+    #[error("{}", open_line(.0))]
+    Open(#[from] OpenError),
+    /// A Tokyo Cabinet file that cannot be read.
+    #[error("{}: {source}", path.display())]
+    Tokyo {
+        /// The file.
+        path: PathBuf,
+        /// Its reason.
+        source: tokyo::Error,
+    },
+    /// A store failed under the work.
+    #[error("{}: {source}", path.display())]
+    Store {
+        /// The file.
+        path: PathBuf,
+        /// Its reason.
+        source: StoreError,
+    },
+    /// The system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Its reason.
+        source: io::Error,
+    },
+    /// What was written is not what is read back.
+    #[error("{}: reading the result back gave something else; the disk or memory is not to be trusted", .0.display())]
+    Unverified(PathBuf),
+    /// A source is damaged, and only a whole one will do.
+    #[error("{}: {damage}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        damage: String,
+    },
+    /// A source is of a kind that will not do.
+    #[error("{}: a Tokyo Cabinet file, not a backup of this program; mergedb imports it", .0.display())]
+    NotOurs(PathBuf),
+}
+
+/// The store's line without its advice, which is for a server.
+fn open_line(error: &OpenError) -> String {
+    match error {
+        OpenError::Foreign { path, what } if what == "no such file" || what == "an empty file" => {
+            format!("{}: {what}", path.display())
+        }
+        OpenError::Foreign { path, what } => {
+            format!("{}: {what}; neither a store, a backup, nor a Tokyo Cabinet file", path.display())
+        }
+        OpenError::Locked { .. } => format!("{error}; stop that server, or take a backup and use it instead"),
+        error => error.to_string(),
+    }
+}

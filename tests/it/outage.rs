@@ -1,0 +1,89 @@
+//! Every process of a cluster ends, managers too, and all are started again.
+
+use kumo_server::wire::method::{Method, STATUS_REMEMBERED};
+use kumo_server::wire::params;
+
+use crate::harness::cluster::{Cluster, ask};
+use crate::harness::wait_until;
+
+/// Sets the keys `0..100` to `value` and gives them.
+fn write(cluster: &Cluster, value: &[u8]) -> Vec<Vec<u8>> {
+    let mut client = cluster.client();
+    let keys: Vec<_> = (0..100).map(|index| format!("k{index}").into_bytes()).collect();
+    for key in &keys {
+        client.set_surely(cluster, key, value);
+    }
+    keys
+}
+
+/// Waits until every running server has stored the manager's hash spaces.
+fn wait_remembered(cluster: &Cluster) {
+    let (whs, rhs) = cluster.spaces();
+    let last = (whs.seed().clone(), rhs.seed().clone());
+    wait_until("all servers remember", || {
+        cluster.running().all(|server| {
+            let answer = ask(server.address(), Method::GetStatus, |out| params::write_status(out, STATUS_REMEMBERED));
+            answer.and_then(Result::ok).and_then(|bytes| params::hash_spaces(&bytes).ok()) == Some(last.clone())
+        })
+    });
+}
+
+fn kill_all(cluster: &mut Cluster) {
+    for (_, manager) in &mut cluster.managers {
+        *manager = None;
+    }
+    for index in 0..cluster.servers.len() {
+        cluster.kill(index);
+    }
+}
+
+#[test]
+fn the_cluster_goes_on_by_itself_when_all_are_back() {
+    for managers in [1, 2] {
+        let mut cluster = Cluster::start_with(managers, 3, &[]);
+        let keys = write(&cluster, b"v");
+        let before = cluster.spaces().0;
+        wait_remembered(&cluster);
+        kill_all(&mut cluster);
+        for index in 0..3 {
+            cluster.start_server(index);
+        }
+        for index in 0..managers {
+            cluster.start_manager(index);
+        }
+        cluster.wait_replaced();
+        assert_eq!(cluster.spaces().0.seed(), before.seed(), "the same hash space, not a new one");
+        cluster.assert_exactly(keys.iter().map(|key| (&key[..], &b"v"[..])), 0);
+        // And it can be written.
+        write(&cluster, b"w");
+    }
+}
+
+/// Attached blindly with the others, its old records would be served and copied as if they were the last.
+#[test]
+fn a_server_that_was_lost_before_the_end_is_not_taken_for_an_owner() {
+    let mut cluster = Cluster::start(3);
+    write(&cluster, b"old");
+    cluster.kill(0);
+    cluster.wait_faulty(0);
+    let keys = write(&cluster, b"new");
+    wait_remembered(&cluster);
+    cluster.managers[0].1 = None;
+    cluster.kill(1);
+    cluster.kill(2);
+
+    cluster.start_server(0);
+    cluster.start_manager(0);
+    wait_until("the server is known", || cluster.nodes_info().1.len() == 1);
+    cluster.start_server(1);
+    wait_until("two are known", || cluster.nodes_info().1.len() == 2);
+    assert!(!cluster.spaces().0.is_ready(), "one of those who wrote last is still missing");
+    cluster.start_server(2);
+    wait_until("the two who wrote last serve", || cluster.spaces().1.active_nodes().count() == 2);
+    let mut client = cluster.client();
+    for key in &keys {
+        assert_eq!(client.get(key).as_deref(), Some(&b"new"[..]));
+    }
+    cluster.attach();
+    cluster.assert_exactly(keys.iter().map(|key| (&key[..], &b"new"[..])), 0);
+}
