@@ -16,8 +16,8 @@ const ALIGNMENT_POWER: u8 = 4;
 const POOL_POWER: u8 = 10;
 /// Bytes of the free block pool: 64, and four for each block it may remember.
 const POOL: u64 = 64 + (4 << POOL_POWER);
-/// Version of the format, as the library writes it.
-const VERSION: &[u8] = b"\n1.0:911\n";
+/// Version of the format, as the older of the recorded libraries writes it.
+const VERSION: &[u8] = b"\n1.0:910\n";
 
 /// Where a key belongs among `buckets`.
 pub fn bucket(key: &[u8], buckets: u64) -> u64 {

@@ -35,7 +35,7 @@ pub(super) struct Output {
 }
 
 enum Body {
-    Store(store::Body),
+    Store(Box<store::Body>),
     Database(database::Body),
 }
 
@@ -84,7 +84,7 @@ impl Output {
             .tempfile_in(folder(destination))
             .map_err(failed)?;
         let body = match format {
-            Format::Store => Body::Store(store::Body::create(file.path())?),
+            Format::Store => Body::Store(Box::new(store::Body::create(file.path())?)),
             Format::TokyoCabinet { big_endian } => {
                 Body::Database(database::Body::new(file.path(), big_endian, expected, room))
             }
