@@ -102,6 +102,14 @@ pub(super) fn restore_help(help: &str) -> String {
     })
 }
 
+/// Shows the two-letter flags in a man `page` in front of their long names.
+pub(super) fn restore_page(page: &str) -> String {
+    FLAGS.iter().fold(page.to_owned(), |text, flag| {
+        let long = format!("\\fB\\-\\-{}\\fR", flag.long.replace('-', "\\-"));
+        text.replace(&long, &format!("\\fB\\-{}\\fR, {long}", flag.letters))
+    })
+}
+
 /// The two-letter flag that `text` is, with a value attached to it.
 fn two_letters<'a>(command: &Command, text: &'a str) -> Result<Option<(&'static Flag, Option<&'a str>)>, String> {
     let Some(letters) = text.strip_prefix('-').filter(|rest| !rest.starts_with('-')) else {

@@ -15,8 +15,10 @@ mod get;
 mod hash;
 mod historic;
 mod hosts;
+mod install_links;
 mod interrupt;
 mod log;
+mod man;
 mod manager;
 mod mergedb;
 mod parse;
@@ -68,6 +70,13 @@ const TOOLS: &[Tool] = &[
         run: manager::run,
     },
     Tool {
+        name: "gateway",
+        link: Some("kumo-gateway"),
+        about: "Serves memcached clients from a cluster",
+        command: gateway::command,
+        run: gateway::run,
+    },
+    Tool {
         name: "ctl",
         link: Some("kumoctl"),
         about: "Shows and changes the state of a cluster",
@@ -85,32 +94,11 @@ const TOOLS: &[Tool] = &[
     Tool { name: "set", link: None, about: "Sets a key", command: set::Args::command, run: set::run },
     Tool { name: "delete", link: None, about: "Deletes a key", command: delete::Args::command, run: delete::run },
     Tool {
-        name: "bench",
-        link: None,
-        about: "Measures a server or a cluster under load",
-        command: bench::Args::command,
-        run: bench::run,
-    },
-    Tool {
-        name: "completions",
-        link: None,
-        about: "Prints a script with which a shell completes all this",
-        command: completions::Args::command,
-        run: completions::run,
-    },
-    Tool {
         name: "stat",
         link: Some("kumostat"),
         about: "Shows what servers tell of themselves",
         command: stat::Args::command,
         run: stat::run,
-    },
-    Tool {
-        name: "hash",
-        link: Some("kumohash"),
-        about: "Shows where keys lie and which servers own them",
-        command: hash::Args::command,
-        run: hash::run,
     },
     Tool {
         name: "top",
@@ -120,18 +108,25 @@ const TOOLS: &[Tool] = &[
         run: top::run,
     },
     Tool {
-        name: "mergedb",
-        link: Some("kumomergedb"),
-        about: "Merges stores, backups and files of 2010",
-        command: mergedb::MergeArgs::command,
-        run: mergedb::run,
+        name: "hash",
+        link: Some("kumohash"),
+        about: "Shows where keys lie and which servers own them",
+        command: hash::Args::command,
+        run: hash::run,
     },
     Tool {
-        name: "restore",
+        name: "log",
+        link: Some("kumolog"),
+        about: "Prints binary logs as text",
+        command: log::Args::command,
+        run: log::run,
+    },
+    Tool {
+        name: "bench",
         link: None,
-        about: "Makes a store from a backup",
-        command: mergedb::RestoreArgs::command,
-        run: mergedb::restore,
+        about: "Measures a server or a cluster under load",
+        command: bench::Args::command,
+        run: bench::run,
     },
     Tool {
         name: "check",
@@ -141,18 +136,33 @@ const TOOLS: &[Tool] = &[
         run: check::run,
     },
     Tool {
-        name: "gateway",
-        link: Some("kumo-gateway"),
-        about: "Serves memcached clients from a cluster",
-        command: gateway::command,
-        run: gateway::run,
+        name: "restore",
+        link: None,
+        about: "Makes a store from a backup",
+        command: mergedb::RestoreArgs::command,
+        run: mergedb::restore,
     },
     Tool {
-        name: "log",
-        link: Some("kumolog"),
-        about: "Prints binary logs as text",
-        command: log::Args::command,
-        run: log::run,
+        name: "mergedb",
+        link: Some("kumomergedb"),
+        about: "Merges stores, backups and files of 2010",
+        command: mergedb::MergeArgs::command,
+        run: mergedb::run,
+    },
+    Tool {
+        name: "completions",
+        link: None,
+        about: "Prints a script with which a shell completes all this",
+        command: completions::Args::command,
+        run: completions::run,
+    },
+    Tool { name: "man", link: None, about: "Writes the man pages", command: man::Args::command, run: man::run },
+    Tool {
+        name: "install-links",
+        link: None,
+        about: "Makes links to this binary under the tools' own names",
+        command: install_links::Args::command,
+        run: install_links::run,
     },
 ];
 
@@ -206,12 +216,6 @@ fn tool_names() -> String {
     TOOLS.iter().map(|tool| tool.name).collect::<Vec<_>>().join(", ")
 }
 
-/// The whole command line: the server's flags, and the tools as commands below it.
-fn tree() -> Command {
-    let tools = TOOLS.iter().map(|tool| (tool.command)().name(tool.name).about(tool.about));
-    parse::named(server::command(), SERVER).subcommands(tools)
-}
-
 /// The version, and what else the binary can do.
 static VERSION_AND_TOOLS: LazyLock<String> =
     LazyLock::new(|| format!("{}\ntools: {}", env!("CARGO_PKG_VERSION"), tool_names()));
@@ -220,7 +224,7 @@ static VERSION_AND_TOOLS: LazyLock<String> =
 fn tools_help() -> String {
     let line = |tool: &Tool| {
         let link = tool.link.map(|link| format!(" (link: {link})")).unwrap_or_default();
-        format!("\n  {:<11} {}{link}", tool.name, tool.about)
+        format!("\n  {:<13} {}{link}", tool.name, tool.about)
     };
     let lines = TOOLS.iter().map(line);
     format!("Tools ({SERVER} <tool> --help):{}", lines.collect::<String>())

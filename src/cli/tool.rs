@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io::{ErrorKind, Write};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -162,6 +163,19 @@ pub(super) fn show(bytes: &[u8]) -> Result<(), Stop> {
 /// What `--json` prints.
 pub(super) fn json_text(report: &impl serde::Serialize) -> Result<String, Stop> {
     serde_json::to_string_pretty(report).map(|text| text + "\n").map_err(|error| Stop::Failed(error.to_string()))
+}
+
+/// Writes files into a folder, which is made if it is not there, and prints the path of each.
+pub(super) fn write_files(dir: &Path, files: impl IntoIterator<Item = (String, String)>) -> Result<(), Stop> {
+    let cannot = |path: &Path, error: std::io::Error| Stop::Failed(format!("{}: {error}", path.display()));
+    std::fs::create_dir_all(dir).map_err(|error| cannot(dir, error))?;
+    let mut paths = String::new();
+    for (name, text) in files {
+        let path = dir.join(name);
+        std::fs::write(&path, text).map_err(|error| cannot(&path, error))?;
+        paths.extend([&*path.to_string_lossy(), "\n"]);
+    }
+    show(paths.as_bytes())
 }
 
 /// The line for a key that is not there.

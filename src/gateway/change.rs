@@ -135,7 +135,7 @@ impl Change<'_> {
             Self::Put { mode, flags, exptime, data, compare } => {
                 let expected = match (mode, compare) {
                     (Mode::Set, None) => None,
-                    (Mode::Add, None) => Some(ABSENT),
+                    (Mode::Add, _) => Some(ABSENT),
                     (Mode::Set, Some(unique)) if *unique != ABSENT && !rules.expiry => Some(*unique),
                     _ => return None,
                 };
@@ -158,8 +158,10 @@ impl Change<'_> {
             (Self::Put { mode, flags, exptime, data, compare }, item) => {
                 let put = Put { mode: *mode, flags: *flags, expires: expires(*exptime, now), data };
                 match (compare, item) {
+                    // An add does not compare: what it adds is nowhere, and has no unique.
+                    _ if *mode == Mode::Add => put.decide(expected, item, rules),
                     (Some(unique), Some(item)) if item.clocktime != *unique => Decision::Answer(Outcome::Exists),
-                    (Some(_), None) if *mode == Mode::Set => Decision::Answer(Outcome::NotFound),
+                    (Some(_), None) if matches!(mode, Mode::Set | Mode::Replace) => Decision::Answer(Outcome::NotFound),
                     _ => put.decide(expected, item, rules),
                 }
             }
@@ -168,15 +170,15 @@ impl Change<'_> {
             }
             (Self::Touch { read: true, .. }, None) => Decision::Answer(Outcome::Missing),
             (Self::Delete { compare }, Some(item)) => delete(*compare, item, rules),
-            (Self::Count { create: Some((initial, exptime)), .. }, None) => {
+            (Self::Count { create: Some((initial, created)), exptime, .. }, None) => {
+                let expires = expires(exptime.unwrap_or(*created), now);
                 let text = initial.to_string();
-                let parts = [text.as_bytes(), b""];
-                store(Some(expected), 0, expires(*exptime, now), parts, Reward::Number(*initial), rules)
+                store(Some(expected), 0, expires, [text.as_bytes(), b""], Reward::Number(*initial), rules)
             }
-            (Self::Count { compare: Some(unique), .. }, Some(item)) if item.clocktime != *unique => {
-                Decision::Answer(Outcome::Exists)
-            }
-            (Self::Count { up, delta, exptime, .. }, Some(item)) => {
+            (Self::Count { up, delta, exptime, compare, .. }, Some(item)) => {
+                if compare.is_some_and(|unique| unique != item.clocktime) {
+                    return Decision::Answer(Outcome::Exists);
+                }
                 let Some(number) = number(item.data) else { return failed(Failure::NotNumeric) };
                 let number = if *up { number.wrapping_add(*delta) } else { number.saturating_sub(*delta) };
                 let expires = exptime.map_or(item.expires, |exptime| expires(exptime, now));

@@ -4,6 +4,9 @@ use crate::clock::ClockTime;
 
 use super::item::Item;
 
+/// What `version` says: the memcached whose protocol this is, which is what clients compare, and this program.
+pub const VERSION: &str = concat!("1.6.18-kumo-server-", env!("CARGO_PKG_VERSION"));
+
 /// What became of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome<'a> {
@@ -27,7 +30,7 @@ pub enum Outcome<'a> {
     Deleted,
     /// Done, with nothing to say about it.
     Done,
-    /// The name of this program's version.
+    /// [`VERSION`].
     Version,
     /// `stats`: names and values, in order.
     Stats(Vec<(String, String)>),

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::Shared;
-use super::outcome::{Failure, Outcome};
+use super::outcome::{Failure, Outcome, VERSION};
 use crate::clock::unix_seconds;
 
 /// Counters since the start, or since they were set back.
@@ -106,7 +106,7 @@ fn general(shared: &Shared) -> Vec<(String, String)> {
         row("pid", std::process::id()),
         row("uptime", stats.started.elapsed().as_secs()),
         row("time", unix_seconds()),
-        row("version", env!("CARGO_PKG_VERSION")),
+        row("version", VERSION),
         row("pointer_size", usize::BITS),
         row("curr_connections", shared.open_connections()),
         row("total_connections", value(&stats.connections)),

@@ -21,6 +21,9 @@ pub struct HashSpace {
     seed: Seed,
     /// Values of the points in ascending order.
     points: Vec<u64>,
+    /// For each of `2^k` equal stretches of the hash space, the first point in it or after it. There are at least as
+    /// many as points, which lie evenly: from there it is hardly ever a second step to the point that is sought.
+    starts: Vec<u32>,
     /// For each point: indexes into the seed of the first distinct nodes from there on.
     owners: Vec<[u16; OWNERS]>,
     /// How many entries of each row of `owners` count: three, or all nodes if there are fewer.
@@ -38,8 +41,10 @@ impl HashSpace {
         placed.sort_by_key(|(point, _)| *point);
         let width = seed.nodes.len().min(OWNERS);
         let nodes: Vec<u16> = placed.iter().map(|(_, node)| *node).collect();
+        let points: Vec<u64> = placed.into_iter().map(|(point, _)| point).collect();
+        let starts = stretch_starts(&points);
         let owners = (0..nodes.len()).map(|start| distinct_from(&nodes, start, width)).collect();
-        Self { seed, points: placed.into_iter().map(|(point, _)| point).collect(), owners, width }
+        Self { seed, points, starts, owners, width }
     }
 
     /// The seed that this was built from.
@@ -82,13 +87,38 @@ impl HashSpace {
         self.seed.nodes.iter().filter(|(_, active)| *active).map(|(node, _)| *node)
     }
 
+    /// The index of the first point at `hash` or after it; one too many if there is none.
+    #[inline]
+    fn first_from(&self, hash: u64) -> usize {
+        let stretch = hash.checked_shr(stretch_shift(self.starts.len())).unwrap_or(0);
+        let start = usize::try_from(stretch).ok().and_then(|stretch| self.starts.get(stretch));
+        let start = start.map_or(0, |start| *start as usize);
+        let after = self.points.get(start..).unwrap_or_default();
+        start + after.iter().take_while(|point| **point < hash).count()
+    }
+
     /// The owners of `hash`: up to three distinct nodes, in ring order, active or not.
     #[inline]
     pub fn owners(&self, hash: u64) -> Owners<'_> {
-        let at = self.points.partition_point(|point| *point < hash);
-        let row = self.owners.get(at).or_else(|| self.owners.first());
+        let row = self.owners.get(self.first_from(hash)).or_else(|| self.owners.first());
         Owners::new(&self.seed.nodes, row.and_then(|row| row.get(..self.width)).unwrap_or_default())
     }
+}
+
+/// How far a hash is shifted for the number of its stretch, of so many.
+#[inline]
+fn stretch_shift(stretches: usize) -> u32 {
+    u64::BITS - stretches.trailing_zeros()
+}
+
+/// For each stretch of the hash space, the first point in it or after it.
+fn stretch_starts(points: &[u64]) -> Vec<u32> {
+    // Two at least: a shift by all bits of a hash is none.
+    let stretches = points.len().next_power_of_two().max(2);
+    let shift = stretch_shift(stretches);
+    let start = |stretch| points.partition_point(|point| point >> shift < stretch);
+    // There are 2^16 nodes at most, with 2^7 points each.
+    (0..stretches as u64).map(|stretch| u32::try_from(start(stretch)).unwrap_or(u32::MAX)).collect()
 }
 
 /// The first `width` distinct nodes from `start` on, around the ring.

@@ -90,3 +90,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn stretches_lead_to_the_point_that_a_search_finds() {
+    for count in [0, 1, 2, 5, 40] {
+        let nodes: Vec<_> = (0..count).map(|port| (node(&format!("127.0.0.1:{}", 20_000 + port)), true)).collect();
+        let space = space(&nodes);
+        let around = space.points().iter().flat_map(|point| [point.wrapping_sub(1), *point, point.wrapping_add(1)]);
+        for hash in around.chain([0, 1 << 63, u64::MAX]) {
+            assert_eq!(space.first_from(hash), space.points().partition_point(|point| *point < hash), "{count} {hash}");
+        }
+    }
+}

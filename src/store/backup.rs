@@ -12,10 +12,14 @@ use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Pages copied before the rest of the work gets its turn: a MiB.
+/// Pages copied at once: a MiB.
 const STEP_PAGES: i32 = 256;
-/// Pause after a step, in parts of what it took.
+/// Pause after some steps, in parts of what they took.
 const PAUSE_SHARE: u32 = 2;
+/// What the rest of the work took, in so many parts, is what the steps after it may take ...
+const STEPS_SHARE: u32 = 4;
+/// ... but no longer than this.
+const STEPS_LIMIT: Duration = Duration::from_millis(100);
 
 /// Copies everything written before the call to `destination`: under another name, synced, then renamed.
 pub(super) fn run(maintenance: &Maintenance<'_>, destination: &Path) -> Result<(), Error> {
@@ -56,18 +60,27 @@ fn copy(maintenance: &Maintenance<'_>, temporary: &Path) -> Result<(), String> {
     copy.execute_batch("PRAGMA synchronous = OFF").map_err(text)?;
     {
         let backup = Backup::new(maintenance.tree.connection(), &mut copy).map_err(text)?;
+        let (mut begun, mut share) = (Instant::now(), Duration::ZERO);
         loop {
-            let begun = Instant::now();
             match backup.step(STEP_PAGES).map_err(text)? {
                 StepResult::Done => break,
                 StepResult::Busy | StepResult::Locked => std::thread::sleep(Duration::from_millis(5)),
                 _ => {}
             }
             maintenance.reached(Step::BackupCopied).map_err(|error| error.to_string())?;
-            std::thread::sleep(begun.elapsed() / PAUSE_SHARE);
+            if begun.elapsed() < share {
+                continue;
+            }
+            if !maintenance.core.in_a_hurry() {
+                std::thread::sleep(begun.elapsed() / PAUSE_SHARE);
+            }
+            // When one merge follows the other, a step after each would never come to an end.
+            let paused = Instant::now();
             if !maintenance.pause() {
                 return Err("the store is being closed".to_owned());
             }
+            begun = Instant::now();
+            share = (begun.duration_since(paused) / STEPS_SHARE).min(STEPS_LIMIT);
         }
     }
     copy.query_row("PRAGMA journal_mode = DELETE", (), |_| Ok(())).map_err(text)?;

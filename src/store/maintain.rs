@@ -218,6 +218,8 @@ impl Maintenance<'_> {
                 |done, left| {
                     self.bound_wal()?;
                     self.throttle(begun.elapsed(), done, left);
+                    // When one merge follows the other, the sweeper has no other time.
+                    self.sweep();
                     if !core.in_a_hurry() {
                         std::thread::sleep(chunk_begun.elapsed().min(PAUSE_LIMIT));
                     }
@@ -236,7 +238,8 @@ impl Maintenance<'_> {
             return Err(Error::Closed);
         }
         if suspect {
-            self.seal(|_| ())?;
+            // The old files may have holes: nothing may rest on the new one while a start would read them before it.
+            self.seal(|tally| tally.redo_from = number)?;
             core.redo.forgive(first);
         }
         // What the merge left out because it was written again is only in the current file: it must be durable
@@ -244,7 +247,9 @@ impl Maintenance<'_> {
         core.redo.write_all()?;
         core.redo.sync()?;
         self.reached(Step::RedoSynced)?;
-        self.seal(|tally| tally.redo_from = number)?;
+        if !suspect {
+            self.seal(|tally| tally.redo_from = number)?;
+        }
         self.reached(Step::MergeSynced)?;
         core.redo.delete_before(number);
         core.throttle_for(Duration::ZERO, 0);

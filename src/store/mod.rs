@@ -37,6 +37,8 @@ mod trouble;
 mod write;
 
 pub use batch::{Applied, Batch};
+#[doc(hidden)]
+pub use cache::BareCache;
 pub use error::{Error, OpenError};
 pub use options::{Options, SweepPolicy, SyncMode};
 pub use pool::{ReadJob, Values, WriteJob};

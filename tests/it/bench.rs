@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::harness::cluster::{Cluster, status};
 use crate::harness::scripted::{Answers, ScriptedNode};
-use crate::harness::{Finished, Folder, Port, Process, kumo_server, wait_until};
+use crate::harness::{Finished, Folder, Gateway, Port, Process, kumo_server, wait_until};
 
 /// What a scripted server does wrong, every tenth time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -379,11 +379,12 @@ fn each_part_of_a_run_is_reported() {
 }
 
 #[test]
-fn copies_in_the_name_of_a_faulty_node_are_taken_and_read_back() {
+fn copies_in_the_name_of_another_node_are_taken_and_read_back() {
     let mut cluster = Cluster::start(2);
     let [server, gone] = [0, 1].map(|server| cluster.servers[server].address());
+    // Without a manager nobody gives up the node that is gone.
+    cluster.managers[0].1 = None;
     cluster.kill(1);
-    cluster.wait_faulty(1);
     let copies = bench(&format!("-s {server} --replicate-as {gone} --load -n 300 -c 3 -P 8 --requests 3000 --json"));
     assert_eq!((copies.status.code(), copies.stderr.as_str()), (Some(0), ""), "{copies:?}");
     let written = report(&copies);
@@ -395,4 +396,23 @@ fn copies_in_the_name_of_a_faulty_node_are_taken_and_read_back() {
     assert_eq!(read.status.code(), Some(0), "{read:?}");
     let stranger = bench(&format!("-s {server} --replicate-as 127.0.0.1:9 -n 300 --requests 10 --json"));
     assert_eq!(stranger.status.code(), Some(1), "{stranger:?}");
+}
+
+/// Values of all lengths through a gateway, judged as those of a server are; the servers' clocktimes are its CAS uniques.
+#[test]
+fn a_gateway_is_measured_and_checked_in_the_text_protocol() {
+    let cluster = Cluster::start(3);
+    let gateway = Gateway::of(&cluster, &[]);
+    let address = gateway.port.address().to_string();
+    for (more, requests) in [("--load --get 6 --set 3 --cas 2 --delete 1", 3000), ("--get 9 --set 1 --multiget", 2000)]
+    {
+        let requests = requests.to_string();
+        let mut args =
+            vec!["bench", "--memcached", &address, "-n", "300", "-c", "4", "--requests", &requests, "--json"];
+        args.extend(more.split_whitespace());
+        let finished = Process::run(cluster.folder(), &kumo_server(), &args);
+        assert!(finished.status.success(), "{finished:?}");
+        let report: Value = serde_json::from_str(&finished.stdout).expect("a report");
+        assert_eq!(report["requests"].as_u64(), Some(requests.parse().unwrap()), "{report}");
+    }
 }

@@ -270,11 +270,12 @@ impl Worker {
         }
     }
 
+    /// Waits until the store has found out that all works again. A merge comes after whatever failed before it.
     fn wait_for_health(&self) {
         let begun = Instant::now();
-        while let Some(reason) = self.store.status().failed {
+        while self.store.flush().is_err() || self.store.status().failed.is_some() {
             if begun.elapsed() > PATIENCE {
-                problem(&format!("still failing: {reason}"));
+                problem(&format!("still failing: {:?}", self.store.status().failed));
             }
             std::thread::sleep(Duration::from_millis(2));
         }

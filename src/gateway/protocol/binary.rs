@@ -11,7 +11,7 @@ use super::{KEY_LIMIT, Next, Request, Task};
 use crate::clock::ClockTime;
 use crate::gateway::change::{Change, Mode};
 use crate::gateway::item::Rules;
-use crate::gateway::outcome::{Failure, Outcome};
+use crate::gateway::outcome::{Failure, Outcome, VERSION};
 
 /// The first byte of a request.
 pub(super) const REQUEST: u8 = 0x80;
@@ -277,7 +277,7 @@ impl Form {
                 Response { value: &number, ..done(item.clocktime) }
             }
             Outcome::Deleted | Outcome::Done | Outcome::Reset => Response::default(),
-            Outcome::Version => Response { value: env!("CARGO_PKG_VERSION").as_bytes(), ..Response::default() },
+            Outcome::Version => Response { value: VERSION.as_bytes(), ..Response::default() },
             Outcome::Stats(stats) => {
                 for (name, value) in stats {
                     let response = Response { key: name.as_bytes(), value: value.as_bytes(), ..Response::default() };

@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::line::{self, BAD_LINE, Words, number, words, write_line, write_number};
-use super::text::{Block, Parsed, block, block_length};
+use super::text::{Block, Parsed, block, block_length, with_block};
 use super::{KEY_LIMIT, Next, Request, Task};
 use crate::clock::ClockTime;
 use crate::gateway::change::{Change, Mode};
@@ -79,8 +79,8 @@ impl<'a> Flags<'a> {
     /// Takes the flags apart. The error is the answer.
     fn read(words: Words<'a>) -> Result<Self, Failure> {
         let mut flags = Self::default();
-        for word in words {
-            let Some((name, token)) = word.split_first() else { continue };
+        let named = words.filter_map(<[u8]>::split_first);
+        for (name, _) in named.clone() {
             if !KNOWN.contains(name) {
                 return Err(INVALID);
             }
@@ -88,6 +88,8 @@ impl<'a> Flags<'a> {
                 return Err(DUPLICATE);
             }
             flags.order.push(*name);
+        }
+        for (name, token) in named {
             match name {
                 b'O' if token.len() > OPAQUE_LIMIT => {
                     return Err(Failure::Syntax("CLIENT_ERROR opaque token too long"));
@@ -169,7 +171,7 @@ pub(super) fn get(rest: Words<'_>) -> Parsed<'_> {
     Ok(Request::new(task, flags.form(Command::Get)))
 }
 
-/// `ms <key> <bytes> <flags>*` and its data block, which is read even if the flags are refused.
+/// `ms <key> <bytes> <flags>*` and its data block, which is dropped with a line that is refused.
 pub(super) fn set<'a>(line: &'a [u8], behind: &'a [u8], rules: &Rules) -> Next<'a> {
     let refused = |failure, length| {
         let request = Request::refused(failure, super::Form::Line { quiet: false });
@@ -182,18 +184,24 @@ pub(super) fn set<'a>(line: &'a [u8], behind: &'a [u8], rules: &Rules) -> Next<'
         Err(failure) => return refused(failure, line.len()),
     };
     let Some(length) = rest.next().and_then(block_length) else { return refused(BAD_LINE, line.len()) };
+    let (key, mode, flags) = match target(word, rest) {
+        Ok(target) => target,
+        Err(failure) => return refused(failure, with_block(line.len(), length)),
+    };
     match block(line.len(), behind, length, rules) {
         Block::NotYet(needed) => Next::NotYet { needed },
         Block::Refused(failure, length) => refused(failure, length),
-        Block::Data(data, length) => match put(word, rest, data) {
-            Ok(request) => Next::Request { length, request },
-            Err(failure) => refused(failure, length),
-        },
+        Block::Data(data, length) => {
+            let (bits, exptime, compare) = (flags.bits, flags.exptime.unwrap_or(0), flags.compare);
+            let change = Change::Put { mode, flags: bits, exptime, data: Cow::Borrowed(data), compare };
+            let request = Request::new(Task::Change { key, change }, flags.form(Command::Set));
+            Next::Request { length, request }
+        }
     }
 }
 
-/// An `ms` with its data.
-fn put<'a>(word: &'a [u8], rest: Words<'a>, data: &'a [u8]) -> Parsed<'a> {
+/// What an `ms` writes to, and how.
+fn target<'a>(word: &'a [u8], rest: Words<'a>) -> Result<(Cow<'a, [u8]>, Mode, Flags<'a>), Failure> {
     let flags = Flags::read(rest)?;
     let key = flags.key(word)?;
     let mode = match flags.mode {
@@ -207,9 +215,7 @@ fn put<'a>(word: &'a [u8], rest: Words<'a>, data: &'a [u8]) -> Parsed<'a> {
     if flags.has(b'I') && flags.compare.is_some() {
         return Err(NOT_KEPT);
     }
-    let exptime = flags.exptime.unwrap_or(0);
-    let change = Change::Put { mode, flags: flags.bits, exptime, data: Cow::Borrowed(data), compare: flags.compare };
-    Ok(Request::new(Task::Change { key, change }, flags.form(Command::Set)))
+    Ok((key, mode, flags))
 }
 
 /// `md <key> <flags>*`
@@ -226,8 +232,8 @@ pub(super) fn delete(rest: Words<'_>) -> Parsed<'_> {
 pub(super) fn count(rest: Words<'_>) -> Parsed<'_> {
     let (key, flags) = split_strictly(rest)?;
     let up = match flags.mode {
-        None | Some(b'I' | b'i' | b'+') => true,
-        Some(b'D' | b'd' | b'-') => false,
+        None | Some(b'I' | b'+') => true,
+        Some(b'D' | b'-') => false,
         Some(_) => return Err(Failure::Syntax("CLIENT_ERROR invalid mode for ma M token")),
     };
     let change = Change::Count {

@@ -7,7 +7,7 @@ use super::{Form, KEY_LIMIT, Next, Request, Task, meta};
 use crate::clock::ClockTime;
 use crate::gateway::change::{Change, Mode};
 use crate::gateway::item::Rules;
-use crate::gateway::outcome::{Failure, Outcome};
+use crate::gateway::outcome::{Failure, Outcome, VERSION};
 
 /// Longest command line that is no retrieval, in bytes.
 const LINE_LIMIT: usize = 2048;
@@ -39,9 +39,15 @@ const BAD_EXPTIME: Failure = Failure::Syntax("CLIENT_ERROR invalid exptime argum
 /// What a line asks for, or why it is refused.
 pub(super) type Parsed<'a> = Result<Request<'a>, Failure>;
 
-/// A line that is refused. The answer is sent even with `noreply`, which cannot be told then.
+/// A line that is refused.
 fn refused<'a>(failure: Failure) -> Request<'a> {
     Request::refused(failure, Form::Line { quiet: false })
+}
+
+/// A line that is refused, without an answer if it ends in `noreply` and its words are of the right number.
+fn refused_quietly<'a>(failure: Failure, words: Words<'_>) -> Request<'a> {
+    let quiet = failure != Failure::UnknownCommand && words.last() == Some(b"noreply");
+    Request::refused(failure, Form::Line { quiet })
 }
 
 impl State {
@@ -71,7 +77,7 @@ impl State {
     fn command<'a>(&mut self, line: &'a [u8], behind: &'a [u8], input: &'a [u8], rules: &Rules) -> Next<'a> {
         let mut rest = words(line::trimmed(line));
         let command = rest.next().unwrap_or_default();
-        let parsed = match command {
+        let request = match command {
             b"get" | b"bget" => return self.retrieval(line, input, false, false),
             b"gets" => return self.retrieval(line, input, true, false),
             b"gat" => return self.retrieval(line, input, false, true),
@@ -83,26 +89,14 @@ impl State {
             b"prepend" => return storage(Mode::Prepend, false, line, behind, rules),
             b"cas" => return storage(Mode::Set, true, line, behind, rules),
             b"ms" => return meta::set(line, behind, rules),
-            b"mg" => meta::get(rest),
-            b"md" => meta::delete(rest),
-            b"ma" => meta::count(rest),
-            b"me" => meta::debug(rest),
-            b"mn" => Ok(meta::noop()),
-            b"delete" => delete(rest),
-            b"incr" => count(rest, true),
-            b"decr" => count(rest, false),
-            b"touch" => touch(rest),
-            b"flush_all" => flush(rest),
-            b"verbosity" => verbosity(rest),
-            b"version" => Ok(Request::new(Task::Answer(Outcome::Version), Form::Line { quiet: false })),
-            b"stats" => {
-                let section = rest.next().unwrap_or_default();
-                Ok(Request::new(Task::Stats { section }, Form::Line { quiet: false }))
-            }
-            b"quit" => Ok(Request::new(Task::Answer(Outcome::Done), Form::Silent).closing()),
-            _ => Err(Failure::UnknownCommand),
+            b"mg" => meta::get(rest).unwrap_or_else(refused),
+            b"md" => meta::delete(rest).unwrap_or_else(refused),
+            b"ma" => meta::count(rest).unwrap_or_else(refused),
+            b"me" => meta::debug(rest).unwrap_or_else(refused),
+            b"mn" => meta::noop(),
+            _ => one_line(command, rest.clone()).unwrap_or_else(|failure| refused_quietly(failure, rest)),
         };
-        Next::Request { length: line.len(), request: parsed.unwrap_or_else(refused) }
+        Next::Request { length: line.len(), request }
     }
 
     /// The first key of a retrieval whose line is whole. A key that is too long spoils all of it.
@@ -113,12 +107,12 @@ impl State {
         let exptime = if touch { rest.next() } else { None };
         let from = whole.len().saturating_sub(rest.left());
         let seconds = exptime.map(number::<i64>);
-        let failure = if rest.clone().next().is_none() {
+        let failure = if seconds == Some(None) {
+            BAD_EXPTIME
+        } else if rest.clone().next().is_none() {
             Failure::UnknownCommand
         } else if rest.any(|key| key.len() > KEY_LIMIT) {
             BAD_LINE
-        } else if seconds == Some(None) {
-            BAD_EXPTIME
         } else {
             let left = line.len().saturating_sub(from);
             return self.key(Retrieval { left, unique, exptime: seconds.flatten() }, input, from);
@@ -163,9 +157,14 @@ pub(super) enum Block<'a> {
     NotYet(usize),
 }
 
+/// Bytes of a line and its data block of `length` bytes, with its end.
+pub(super) fn with_block(line: usize, length: usize) -> usize {
+    line.saturating_add(length).saturating_add(2)
+}
+
 /// The data block of `length` bytes that follows a line of `before` bytes.
 pub(super) fn block<'a>(before: usize, behind: &'a [u8], length: usize, rules: &Rules) -> Block<'a> {
-    let total = before.saturating_add(length).saturating_add(2);
+    let total = with_block(before, length);
     if length > rules.value_limit {
         return Block::Refused(Failure::TooLarge, total);
     }
@@ -218,7 +217,10 @@ impl<'a> Storage<'a> {
 fn storage<'a>(mode: Mode, unique: bool, line: &'a [u8], behind: &'a [u8], rules: &Rules) -> Next<'a> {
     let Storage { key, flags, exptime, length, compare, quiet } = match Storage::read(line, unique) {
         Ok(storage) => storage,
-        Err(failure) => return Next::Request { length: line.len(), request: refused(failure) },
+        Err(failure) => {
+            let request = refused_quietly(failure, words(line::trimmed(line)));
+            return Next::Request { length: line.len(), request };
+        }
     };
     let form = Form::Line { quiet };
     match block(line.len(), behind, length, rules) {
@@ -228,6 +230,23 @@ fn storage<'a>(mode: Mode, unique: bool, line: &'a [u8], behind: &'a [u8], rules
         }
         Block::Refused(failure, length) => Next::Request { length, request: Request::refused(failure, form) },
         Block::NotYet(needed) => Next::NotYet { needed },
+    }
+}
+
+/// A command without a data block.
+fn one_line<'a>(command: &[u8], mut rest: Words<'a>) -> Parsed<'a> {
+    let loud = Form::Line { quiet: false };
+    match command {
+        b"delete" => delete(rest),
+        b"incr" => count(rest, true),
+        b"decr" => count(rest, false),
+        b"touch" => touch(rest),
+        b"flush_all" => flush(rest),
+        b"verbosity" => verbosity(rest),
+        b"version" => Ok(Request::new(Task::Answer(Outcome::Version), loud)),
+        b"stats" => Ok(Request::new(Task::Stats { section: rest.next().unwrap_or_default() }, loud)),
+        b"quit" => Ok(Request::new(Task::Answer(Outcome::Done), Form::Silent).closing()),
+        _ => Err(Failure::UnknownCommand),
     }
 }
 
@@ -362,7 +381,10 @@ pub(super) fn write_line(outcome: &Outcome<'_>, out: &mut Vec<u8>) {
         Outcome::Deleted => "DELETED",
         Outcome::Done => "OK",
         Outcome::Reset => "RESET",
-        Outcome::Version => concat!("VERSION ", env!("CARGO_PKG_VERSION")),
+        Outcome::Version => {
+            out.extend_from_slice(b"VERSION ");
+            VERSION
+        }
         Outcome::Failed(failure) => failure.line(),
         Outcome::Number(number, _) => {
             write_number(out, *number);

@@ -6,10 +6,12 @@
 //! Eviction is CLOCK over the buckets of each table: a hand goes round, spares what was used since it last came by, and
 //! takes the rest. It needs no list and no memory beside the table.
 
+mod bare;
 mod slot;
 #[cfg(test)]
 mod tests;
 
+pub use bare::BareCache;
 pub(super) use slot::{Change, Slot};
 
 use super::newest::{Newest, is_low};

@@ -7,11 +7,12 @@
 use super::{Entry, FILE_HEADER, FLAG_EARLIER_DURABLE, FRAME_HEADER, FileHeader, file_path, seal_frame};
 use crate::store::disk::{Disk, LogFile};
 use crate::store::error::Error;
+use crate::store::tree::side_path;
 use crate::store::trouble::{Part, Trouble};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -101,6 +102,10 @@ impl Redo {
         file.write_at(&header.encode(), 0)?;
         let used = closed.iter().map(|(_, bytes, _)| bytes).sum::<u64>() + FILE_HEADER as u64;
         let unsynced: Vec<_> = closed.iter().map(|(_, _, file)| file.clone()).collect();
+        let suspect = marker(&options.store).exists();
+        if suspect {
+            options.trouble.note(Part::Sync, &"a sync of the redo log had failed when the store was last open");
+        }
         // What was read back may never have been synced.
         let synced = if unsynced.is_empty() { first.wrapping_sub(1) } else { 0 };
         let closed = closed.into_iter().map(|(number, bytes, _)| (number, bytes)).collect();
@@ -122,7 +127,7 @@ impl Redo {
             synced: AtomicU64::new(synced),
             used: AtomicU64::new(used),
             buffered: AtomicU64::new(0),
-            suspect: AtomicBool::new(false),
+            suspect: AtomicBool::new(suspect),
         })
     }
 
@@ -256,6 +261,9 @@ impl Redo {
         for file in unsynced.iter().chain([&file]) {
             if let Err(error) = file.sync() {
                 self.suspect.store(true, Ordering::Release);
+                // For whoever opens the store after a kill: to him the kernel would call the next sync good. If the disk
+                // takes no file either there is nothing more to be done.
+                let _ = self.options.disk.create(&marker(&self.options.store));
                 return Err(self.options.trouble.note(Part::Sync, &format!("sync of the redo log: {error}")));
             }
         }
@@ -362,6 +370,11 @@ impl Redo {
             self.writer.lock().unsynced.clear();
             self.synced.fetch_max(durable.wrapping_sub(1), Ordering::AcqRel);
             self.suspect.store(false, Ordering::Release);
+            if let Err(error) = self.options.disk.remove(&marker(&self.options.store))
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(%error, "cannot delete the note of a failed sync; the next start merges before it syncs");
+            }
             // With the lock held: a sync that fails next must not find its own note taken away.
             self.options.trouble.clear(Part::Sync);
         }
@@ -391,6 +404,11 @@ impl Redo {
             let _ = self.options.disk.sync_directory(&directory);
         }
     }
+}
+
+/// Is there while a sync has failed and what it lost may still be needed.
+fn marker(store: &Path) -> PathBuf {
+    side_path(store, ".redo.failed")
 }
 
 fn directory(options: &RedoOptions) -> Option<PathBuf> {

@@ -1,22 +1,61 @@
 //! The log on its own: what is written comes back, whatever the end looks like.
 
 use super::*;
-use crate::store::disk::RealDisk;
+use crate::store::disk::{Disk, LogFile, RealDisk};
 use crate::store::error::OpenError;
 use crate::store::trouble::Trouble;
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const STORE_ID: u64 = 77;
 
 fn start(store: &Path, number: u64, first: u64, limit: u64) -> Redo {
-    let options = RedoOptions {
-        store: store.to_path_buf(),
-        store_id: STORE_ID,
-        limit,
-        disk: Arc::new(RealDisk),
-        trouble: Arc::new(Trouble::default()),
-    };
+    start_on(Arc::new(RealDisk), store, number, first, limit)
+}
+
+fn start_on(disk: Arc<dyn Disk>, store: &Path, number: u64, first: u64, limit: u64) -> Redo {
+    let trouble = Arc::new(Trouble::default());
+    let options = RedoOptions { store: store.to_path_buf(), store_id: STORE_ID, limit, disk, trouble };
     Redo::start(options, number, first, Vec::new()).unwrap()
+}
+
+/// A disk whose syncs fail while it is told so.
+#[derive(Clone, Default)]
+struct Failing(Arc<AtomicBool>);
+
+impl Disk for Failing {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
+        Ok(Arc::new(FailingFile(self.clone(), RealDisk.create(path)?)))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
+        RealDisk.open(path)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        RealDisk.sync_directory(directory)
+    }
+}
+
+struct FailingFile(Failing, Arc<dyn LogFile>);
+
+impl LogFile for FailingFile {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.1.write_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        if self.0.0.load(Ordering::Relaxed) { Err(io::ErrorKind::Other.into()) } else { self.1.sync() }
+    }
+
+    fn truncate(&self, length: u64) -> io::Result<()> {
+        self.1.truncate(length)
+    }
 }
 
 fn append(redo: &Redo, key: &[u8], value: &[u8]) -> u64 {
@@ -199,4 +238,24 @@ fn a_file_that_was_being_made_leaves_no_gap_behind() {
         redo.write_all().unwrap();
     }
     assert_eq!(read_back(&store, 1).unwrap().0.len(), 4);
+}
+
+#[test]
+fn a_failed_sync_is_remembered_until_it_is_forgiven_also_by_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("db");
+    let disk = Failing::default();
+    let redo = start_on(Arc::new(disk.clone()), &store, 1, 1, 1 << 20);
+    append(&redo, b"key", b"value");
+    redo.write_all().unwrap();
+    disk.0.store(true, Ordering::Relaxed);
+    assert!(redo.sync().is_err());
+    disk.0.store(false, Ordering::Relaxed);
+    assert!(redo.sync().is_err(), "the kernel would call it good");
+    drop(redo);
+    let redo = start_on(Arc::new(disk.clone()), &store, 2, 2, 1 << 20);
+    assert!(redo.is_suspect() && redo.sync().is_err(), "killed and started again");
+    redo.forgive(2);
+    redo.sync().unwrap();
+    assert!(!start_on(Arc::new(disk), &store, 3, 2, 1 << 20).is_suspect());
 }

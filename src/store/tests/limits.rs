@@ -149,43 +149,6 @@ fn many_and_few_threads_both_work() {
 }
 
 #[test]
-fn thousands_of_keys_with_one_hash_are_all_right() {
-    let bed = Bed::new();
-    let store = bed.open();
-    let twin = |number: u32| crate::wire::record::raw_key(u64::MAX / 3, &number.to_be_bytes());
-    let empty = crate::wire::record::raw_key(u64::MAX / 3, b"");
-    for number in 0..4000 {
-        set(&store, &twin(number), &number.to_string());
-    }
-    set(&store, &empty, "empty");
-    store.flush().unwrap();
-    assert_eq!((store.count(), store.status().twins), (4001, 4000));
-    for number in (0..4000).step_by(2) {
-        let stored = crate::wire::RecordValue::new(&get(&store, &twin(number)).unwrap()).unwrap().clocktime();
-        let raw = twin(number);
-        let remove = Write::Remove { key: RecordKey::new(&raw).unwrap(), clocktime: stored };
-        assert_eq!(write(&store, &remove), Ok(crate::store::Outcome::Removed));
-    }
-    store.close().unwrap();
-    let store = bed.open();
-    assert_eq!(store.count(), 2001);
-    set(&store, &twin(0), "back");
-    for number in 1..4000 {
-        let expected = (number % 2 == 1).then(|| number.to_string());
-        assert_eq!(data(&store, &twin(number)), expected, "{number}");
-    }
-    store.flush().unwrap();
-    let rows = scan_all(&store, 37);
-    assert_eq!(rows.len(), 2002);
-    let mut keys: Vec<_> = rows.into_iter().map(|row| row.key).collect();
-    keys.sort();
-    keys.dedup();
-    assert_eq!(keys.len(), 2002, "each once");
-    assert_eq!(data(&store, &empty).as_deref(), Some("empty"));
-    assert_eq!(data(&store, &twin(0)).as_deref(), Some("back"));
-}
-
-#[test]
 fn a_long_job_goes_on_while_merges_make_its_reads_stale() {
     let bed = Bed::new();
     let store = bed.open();

@@ -47,8 +47,8 @@ pub(crate) struct History {
     base: View,
     tries: Vec<Try>,
     flushed: usize,
-    /// Some were refused: what is there need not be a prefix of what was tried.
-    refused: bool,
+    /// The disk has failed: what is there need not be a prefix of what was tried.
+    failed: bool,
 }
 
 impl History {
@@ -76,7 +76,7 @@ impl History {
                     "same" => Fate::Void,
                     _ => Fate::Open,
                 };
-                self.refused |= word == "fail";
+                self.failed |= word == "fail";
                 self.tries.get_mut(number).ok_or(line)?.fate = fate;
             }
             "flushed" => self.flushed = self.flushed.max(number),
@@ -88,6 +88,11 @@ impl History {
             _ => return Err(line.to_owned()),
         }
         Ok(())
+    }
+
+    /// The disk has failed meanwhile.
+    pub(crate) fn note_failure(&mut self) {
+        self.failed = true;
     }
 
     /// Whether a key may hold this: what was kept last, or what was tried after it.
@@ -114,7 +119,7 @@ impl History {
         for &key in self.tries.iter().map(|one| &one.key).chain(self.base.keys()).chain(found.keys()) {
             self.allows(key, found.get(&key).map(String::as_str), end)?;
         }
-        if matches!(end, End::Dark { .. }) && !self.refused && !self.is_prefix(found) {
+        if matches!(end, End::Dark { .. }) && !self.failed && !self.is_prefix(found) {
             return Err(format!("{found:?} is no prefix of what was tried"));
         }
         Ok(())

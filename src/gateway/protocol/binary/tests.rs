@@ -138,7 +138,7 @@ fn an_expiry_is_touched() {
 fn the_rest_is_answered() {
     let plain = |opcode, key: &[u8]| packet(opcode, key, b"", b"", 0);
     converse(&[
-        (plain(0x0b, b""), &[concat!("0b 00 ||", env!("CARGO_PKG_VERSION"), " 0")]),
+        (plain(0x0b, b""), &[concat!("0b 00 ||1.6.18-kumo-server-", env!("CARGO_PKG_VERSION"), " 0")]),
         (packet(0x1b, b"", &[0, 0, 0, 1], b"", 0), &["1b 00 || 0"]),
         (plain(0x10, b""), &["10 00 |pid|1 0", "10 00 || 0"]),
         (plain(0x08, b""), &["08 00 || 0"]),

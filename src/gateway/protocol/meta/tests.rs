@@ -111,8 +111,9 @@ fn sets_have_modes_and_compare() {
             ("ms a 2 MA C1\nzz", "EX"),
             ("ms a 2 C4 c\nzz", "HD c5"),
             ("ms nope 2 C1 k O1 c\nzz", "NF knope O1 c0"),
-            ("ms nope 2 MR C1\nzz", "NS"),
+            ("ms nope 2 MR C1\nzz", "NF"),
             ("ms nope 2 ME C1\nzz", "HD"),
+            ("ms nope 2 ME C1\nzz", "NS"),
             ("ms a 0\n", "HD"),
             ("mg a v s", "VA 0 s0\n"),
             ("ms a 1 s t f h v\nx", "HD"),
@@ -166,6 +167,7 @@ fn numbers_are_counted_and_created() {
         ("ma c T30 t v", "VA 1 t30\n3"),
         ("ma c s f v", "VA 1\n4"),
         ("ma Yw== b k v", "VA 1 kYw== b\n5"),
+        ("ma d N0 T100 t", "HD t100"),
         ("ms c 1\nx", "HD"),
         ("ma c q", "CLIENT_ERROR cannot increment or decrement non-numeric value"),
     ]);

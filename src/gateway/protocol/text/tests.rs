@@ -186,7 +186,7 @@ fn bad_lines_are_answered_as_memcached_does() {
 #[test]
 fn the_rest_is_answered() {
     converse(&[
-        ("version", concat!("VERSION ", env!("CARGO_PKG_VERSION"))),
+        ("version", concat!("VERSION 1.6.18-kumo-server-", env!("CARGO_PKG_VERSION"))),
         ("verbosity", "ERROR"),
         ("verbosity 1", "OK"),
         ("verbosity abc", "CLIENT_ERROR bad command line format"),
