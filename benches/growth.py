@@ -152,8 +152,8 @@ def write(args, series):
     args.out.mkdir(parents=True, exist_ok=True)
     text = ["# Growth", "",
             "How cost grows with the number of records, the size of values, connections and threads. Made by",
-            f"`benches/growth.py`; medians of {args.rounds} rounds of {args.seconds:g} s. Server and load generator share the cores.",
-            "Processor time is the server's for one request, its merging in the background included.", "",
+            f"`benches/growth.py`; medians of {args.rounds} rounds of {args.seconds:g} s. Server and load generator",
+            "share the cores. Processor time is the server's for one request, its merging in the background included.", "",
             f"{bed.heading(args)}.", ""]
     for name, each in series.items():
         text += section(args, name, each)
@@ -170,8 +170,9 @@ def section(args, name, series):
     (args.out / picture).write_text(plot.draw(series.title, series.axis, labels, panels), encoding="utf-8")
     headings = [series.axis, *(f"{work} {what}" for work in series.works for what in ("/s", "p99 ms", "CPU µs")),
                 "resident MiB"]
-    rows = [[row[0], *(figure for rate, tail, cost in row[1:] for figure in (f"{rate:,.0f}", f"{tail:.2f}", f"{cost:.2f}")),
-             f"{resident:,.0f}"] for row, resident in series.rows]
+    shapes = (",.0f", ".2f", ".2f")
+    rows = [[row[0], *(format(*pair) for measured in row[1:] for pair in zip(measured, shapes)), f"{resident:,.0f}"]
+            for row, resident in series.rows]
     last = series.points[-1]
     return [f"## {series.title}", "", series.expected, "", f"![{series.title}]({picture})", "",
             bed.table(headings, rows), "", "```", " ".join(["kumo-server -m MANAGER -l ADDR -s STORE", *last.flags]),

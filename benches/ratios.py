@@ -31,10 +31,11 @@ def main():
         results = {shape: alternate(args, servers, idle.address, shape) for shape in args.shape}
     print(f"{bed.heading(args)}. {args.keys} keys, values of {args.value_size} bytes; medians of {args.rounds} "
           f"alternating rounds of {args.seconds:g} s.\n")
-    print(bed.table(["<connections x pipeline", "<work", "requests/s", "p99 ms", "server CPU µs", "ratio to set",
-                     "<ratios of rounds"], [row for shape, measured in results.items() for row in rows(shape, measured)]))
-    print(f"\n```\n{' '.join(command(args, 'cas', '8x16', ''))}\n{' '.join(command(args, 'replicate', '8x16', 'OTHER'))}"
-          "\n```")
+    headings = ["<connections x pipeline", "<work", "requests/s", "p99 ms", "server CPU µs", "ratio to set",
+                "<ratios of rounds"]
+    print(bed.table(headings, [row for shape, measured in results.items() for row in rows(shape, measured)]))
+    commands = [" ".join(command(args, kind, "8x16", "OTHER")) for kind in ("cas", "replicate")]
+    print("\n```\n" + "\n".join(commands) + "\n```")
 
 
 def command(args, kind, shape, node):
@@ -68,8 +69,8 @@ def rows(shape, measured):
         tail = statistics.median(report["latency_us"]["p99"] for report in reports) / 1000
         cpu = statistics.median(report["cpu_us"] for report in reports)
         rounds = sorted(mine / other for mine, other in zip(rates[kind], rates["set"]))
-        yield [shape.replace("x", " x "), KINDS[kind], f"{rate:,.0f}", f"{tail:.2f}", f"{cpu:.2f}", f"**{rate / base:.2f}**",
-               f"{rounds[0]:.2f} to {rounds[-1]:.2f}"]
+        yield [shape.replace("x", " x "), KINDS[kind], f"{rate:,.0f}", f"{tail:.2f}", f"{cpu:.2f}",
+               f"**{rate / base:.2f}**", f"{rounds[0]:.2f} to {rounds[-1]:.2f}"]
 
 
 if __name__ == "__main__":
