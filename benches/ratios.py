@@ -6,8 +6,9 @@
 
 Sets and swaps go to a server that owns everything alone, copies to one of two, in the name of the other, which is idle:
 none of them sends anything on. The kinds alternate in short rounds within the same minutes and are compared by the
-medians; each round writes every key first, so that swaps know what they compare with. The processor time of a request
-is the server's, the loading and the merging included: other programs disturb it less than they do the rates.
+medians; each round writes every key first, so that swaps know what they compare with, and begins when the server rests.
+The processor time of a request is the server's, the loading and the merging included: other programs disturb it less
+than they do the rates.
 """
 
 import statistics
@@ -51,10 +52,10 @@ def alternate(args, servers, node, shape):
     for _ in range(args.rounds):
         for kind, measured in reports.items():
             server = servers[kind]
-            before = server.cpu_seconds()
+            before = server.settled_cpu_seconds()
             report = server.bench(*command(args, kind, shape, node)[4:], seconds=args.seconds)
             requests = report["requests"] + report["load"]["keys"]
-            report["cpu_us"] = (server.cpu_seconds() - before) / requests * 1e6
+            report["cpu_us"] = (server.settled_cpu_seconds() - before) / requests * 1e6
             measured.append(report)
     bed.progress(f"{shape}: " + ", ".join(f"{kind} {[round(report['requests_per_second']) for report in measured]}"
                                           for kind, measured in reports.items()))
