@@ -51,6 +51,17 @@ impl Batch {
         Some(asked)
     }
 
+    /// The request with this id, if it is not answered.
+    pub(super) fn peek(&self, msgid: u32) -> Option<&Asked> {
+        let index = usize::try_from(msgid.wrapping_sub(self.first)).ok()?;
+        self.asked.get(index)?.as_ref()
+    }
+
+    /// The message id of the first request that is not answered; answers must come in order.
+    pub(super) fn next_unanswered(&self) -> u32 {
+        self.next_id().wrapping_sub(u32::try_from(self.unanswered).unwrap_or_default())
+    }
+
     /// Requests without an answer.
     #[inline]
     pub(super) fn unanswered(&self) -> usize {

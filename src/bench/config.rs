@@ -65,6 +65,13 @@ pub enum Target {
     Managers(Vec<SocketAddr>),
     /// This server, for every key.
     Server(SocketAddr),
+    /// This memcached server or gateway.
+    Memcached {
+        /// Where it listens.
+        address: SocketAddr,
+        /// Gets that follow one another in a batch are one command.
+        multiget: bool,
+    },
 }
 
 /// When a run ends.

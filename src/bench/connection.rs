@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::memcached::{self, Told};
 use crate::wire::{self, MESSAGE_LIMIT, Message, Response, Scanner};
 
 /// A connection to one server.
@@ -20,6 +21,8 @@ pub(super) struct Connection {
     scanner: Scanner,
     /// The beginning of an answer whose rest has not arrived.
     partial: Vec<u8>,
+    /// Room for one answer of a memcached server.
+    scratch: Vec<u8>,
     /// Requests that the socket has not taken.
     unsent: Vec<u8>,
 }
@@ -80,6 +83,7 @@ impl Connection {
             connecting,
             scanner: Scanner::new(MESSAGE_LIMIT),
             partial: Vec::new(),
+            scratch: Vec::new(),
             unsent: greeting.to_vec(),
         })
     }
@@ -130,16 +134,32 @@ impl Connection {
     /// Hands every answer that is complete with `bytes` to `take`. Anything that is no answer is passed over.
     #[inline]
     pub(super) fn feed(&mut self, bytes: &[u8], take: impl FnMut(Response<'_>)) -> Result<(), Broken> {
-        if self.partial.is_empty() {
-            let used = answers(&mut self.scanner, bytes, take)?;
-            self.partial.extend_from_slice(bytes.get(used..).unwrap_or_default());
-        } else {
-            self.partial.extend_from_slice(bytes);
-            let used = answers(&mut self.scanner, &self.partial, take)?;
-            self.partial.drain(..used);
-        }
-        Ok(())
+        feed(&mut self.partial, bytes, |bytes| answers(&mut self.scanner, bytes, take))
     }
+
+    /// The same with the answers of a memcached server.
+    #[inline]
+    pub(super) fn feed_text(&mut self, bytes: &[u8], take: impl FnMut(Told<'_>)) -> Result<(), Broken> {
+        feed(&mut self.partial, bytes, |bytes| memcached::answers(bytes, &mut self.scratch, take))
+    }
+}
+
+/// Has `parse` take what is whole of `partial` and `bytes`, and keeps the rest.
+#[inline]
+fn feed(
+    partial: &mut Vec<u8>,
+    bytes: &[u8],
+    parse: impl FnOnce(&[u8]) -> Result<usize, wire::Error>,
+) -> Result<(), Broken> {
+    if partial.is_empty() {
+        let used = parse(bytes)?;
+        partial.extend_from_slice(bytes.get(used..).unwrap_or_default());
+    } else {
+        partial.extend_from_slice(bytes);
+        let used = parse(partial)?;
+        partial.drain(..used);
+    }
+    Ok(())
 }
 
 /// Writes as much of `bytes` as the socket takes; the result is the rest.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::choice::Operation;
 use super::ledger::{Fault, Known, Ledger};
+use super::memcached;
 use super::tally::{Failure, Tally};
 use super::value::{self, Values};
 use crate::clock::{Clock, ClockTime};
@@ -25,6 +26,8 @@ pub(super) struct Exchange {
     value_size: usize,
     next_version: u64,
     version_step: u64,
+    /// Writes the requests to a memcached server, if that is asked.
+    text: Option<memcached::Writer>,
     /// A server has refused something since this was last taken back.
     pub(super) refused: bool,
     /// What has been seen; see [`Self::take_tally`].
@@ -64,7 +67,34 @@ impl Exchange {
         tally: Tally,
     ) -> Self {
         let values = Arc::new(Values::default());
-        Self { ledger, values, clock, value_size, next_version: first_version, version_step, refused: false, tally }
+        Self {
+            ledger,
+            values,
+            clock,
+            value_size,
+            next_version: first_version,
+            version_step,
+            text: None,
+            refused: false,
+            tally,
+        }
+    }
+
+    /// From now on requests are those of memcached's text protocol; `multiget`: Gets in a row are one.
+    pub(super) fn speak_text(&mut self, multiget: bool) {
+        self.text = Some(memcached::Writer::new(multiget));
+    }
+
+    /// Whether Gets in a row are one command of the text protocol; `None` in the protocol of kumofs.
+    pub(super) fn multiget(&self) -> Option<bool> {
+        self.text.map(|text| text.multiget)
+    }
+
+    /// Ends a batch.
+    pub(super) fn end(&mut self, out: &mut Vec<u8>) {
+        if let Some(text) = &mut self.text {
+            text.end(out);
+        }
     }
 
     /// What is known of every key.
@@ -88,11 +118,15 @@ impl Exchange {
         known: Known,
     ) -> Asked {
         match operation {
-            Operation::Get => Self::get(out, msgid, index, known, false),
+            Operation::Get => self.get(out, msgid, index, known, false),
             Operation::Set => self.set(out, msgid, index, known, None),
             Operation::Cas => self.set(out, msgid, index, known, Some(known.clocktime)),
             Operation::Delete => {
                 let known = self.ledger.begin_delete(index);
+                if let Some(text) = &mut self.text {
+                    text.delete(out, &value::key(index));
+                    return Asked::new(Operation::Delete, index, 0, known);
+                }
                 frame::request_head(out, msgid, Method::Delete);
                 pack::array(out, 2);
                 pack::uint(out, 0);
@@ -106,22 +140,36 @@ impl Exchange {
     /// Appends a request that follows from an answer.
     pub(super) fn follow(&mut self, out: &mut Vec<u8>, msgid: u32, follow: Follow) -> Asked {
         match follow {
-            Follow::Read(index) => Self::get(out, msgid, index, self.ledger.begin(index), true),
+            Follow::Read(index) => {
+                let known = self.ledger.begin(index);
+                self.get(out, msgid, index, known, true)
+            }
             Follow::Swap(index, clocktime) => self.set(out, msgid, index, self.ledger.begin(index), Some(clocktime)),
         }
     }
 
     #[inline]
-    fn get(out: &mut Vec<u8>, msgid: u32, index: u64, known: Known, to_swap: bool) -> Asked {
-        frame::request_head(out, msgid, Method::Get);
-        pack::array(out, 1);
-        raw_key(out, index, known);
+    fn get(&mut self, out: &mut Vec<u8>, msgid: u32, index: u64, known: Known, to_swap: bool) -> Asked {
+        match &mut self.text {
+            Some(text) => text.get(out, &value::key(index)),
+            None => {
+                frame::request_head(out, msgid, Method::Get);
+                pack::array(out, 1);
+                raw_key(out, index, known);
+            }
+        }
         Asked { to_swap, ..Asked::new(Operation::Get, index, 0, known) }
     }
 
     #[inline]
     fn set(&mut self, out: &mut Vec<u8>, msgid: u32, index: u64, known: Known, swap: Option<ClockTime>) -> Asked {
         let (operation, op) = if swap.is_some() { (Operation::Cas, SetOp::Cas) } else { (Operation::Set, SetOp::Sync) };
+        if let Some(text) = &mut self.text {
+            text.set(out, &value::key(index), self.value_size, swap);
+            let version = self.value(out, index);
+            out.extend_from_slice(b"\r\n");
+            return Asked::new(operation, index, version, known);
+        }
         frame::request_head(out, msgid, Method::Set);
         pack::array(out, 3);
         pack::uint(out, op.number());
@@ -146,11 +194,17 @@ impl Exchange {
     /// Appends the next version of a value; the result is its number.
     #[inline]
     fn raw_value(&mut self, out: &mut Vec<u8>, index: u64, clocktime: ClockTime) -> u64 {
-        let version = self.next_version;
-        self.next_version = version.wrapping_add(self.version_step);
         pack::raw_header(out, VALUE_HEADER + self.value_size);
         out.extend_from_slice(&clocktime.0.to_be_bytes());
         out.extend_from_slice(&0u16.to_be_bytes());
+        self.value(out, index)
+    }
+
+    /// Appends the next version of a value as an application sees it.
+    #[inline]
+    fn value(&mut self, out: &mut Vec<u8>, index: u64) -> u64 {
+        let version = self.next_version;
+        self.next_version = version.wrapping_add(self.version_step);
         self.values.write(out, index, version, self.value_size);
         version
     }
@@ -276,6 +330,11 @@ impl Exchange {
 }
 
 impl Asked {
+    /// Whether it is a Get of this key; of any key without one.
+    pub(super) fn reads(&self, key: Option<&[u8]>) -> bool {
+        self.operation == Operation::Get && key.is_none_or(|key| value::key(self.index) == *key)
+    }
+
     #[inline]
     fn new(operation: Operation, index: u64, version: u64, known: Known) -> Self {
         Self { operation, to_swap: false, index, version, clocktime: ClockTime(0), known }

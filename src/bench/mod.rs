@@ -12,6 +12,7 @@ mod exchange;
 mod intervals;
 mod ledger;
 mod manager;
+mod memcached;
 mod node;
 mod report;
 mod routes;
@@ -115,7 +116,7 @@ pub struct Progress {
 pub fn run(config: &Config, stop: &AtomicBool, progress: impl FnMut(Progress)) -> Result<Report, Error> {
     config.check()?;
     let (manager, first) = match &config.target {
-        Target::Server(server) => (None, Routes::to(*server)),
+        Target::Server(server) | Target::Memcached { address: server, .. } => (None, Routes::to(*server)),
         Target::Managers(managers) => {
             let (manager, first) = Manager::connect_any(managers).map_err(Error::Manager)?;
             (Some((manager, managers)), first)
@@ -169,7 +170,10 @@ impl<'a, P: FnMut(Progress)> Run<'a, P> {
         let mut workers = Vec::new();
         for thread in 0..config.threads {
             let first = first + 1 + thread as u64;
-            let exchange = Exchange::new(ledger.clone(), clock.clone(), config.value_size, first, stride, tally()?);
+            let mut exchange = Exchange::new(ledger.clone(), clock.clone(), config.value_size, first, stride, tally()?);
+            if let Target::Memcached { multiget, .. } = config.target {
+                exchange.speak_text(multiget);
+            }
             let worker = Worker::connect(config, thread, shared, exchange);
             workers.push(worker.map_err(|(server, error)| Error::Server(server, error))?);
         }

@@ -232,6 +232,8 @@ impl fmt::Display for Report {
         let Config { connections, pipeline, threads, keys, value_size, .. } = self.config;
         match &self.config.target {
             Target::Server(server) => write!(f, "server {server}")?,
+            Target::Memcached { address, multiget: false } => write!(f, "memcached {address}")?,
+            Target::Memcached { address, multiget: true } => write!(f, "memcached {address}, multi-gets")?,
             Target::Managers(managers) => {
                 let names: Vec<_> = managers.iter().map(ToString::to_string).collect();
                 write!(f, "{} servers of manager {}", self.servers, names.join(", "))?;

@@ -21,6 +21,7 @@ use super::connection::{Broken, Connection};
 use super::exchange::{Exchange, Follow};
 use super::intervals::{Cuts, Part};
 use super::ledger::Known;
+use super::memcached::Told;
 use super::routes::{Router, Routes};
 use super::tally::Failure;
 use crate::wire::method::Role;
@@ -34,6 +35,9 @@ const EVENTS: usize = 256;
 const TICK: Duration = Duration::from_millis(50);
 /// Random choices for one request before its connection rests until the next tick: its server may own next to nothing.
 const DRAWS: usize = 10_000;
+
+/// The result of a Get that found nothing.
+const NIL: &[u8] = &[0xc0];
 
 /// What a stage sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +120,8 @@ struct Link {
     since: Instant,
     batch: Batch,
     follow: VecDeque<Follow>,
+    /// The value of the Get whose end has not come is there already.
+    valued: bool,
     /// Part of the batch was refused: the next one waits for the tick, so as not to hammer a server that is not ready.
     refused: bool,
     /// The next key to fill, and how far the one after it lies.
@@ -165,6 +171,7 @@ impl Worker {
                 since: now,
                 batch,
                 follow,
+                valued: false,
                 refused: false,
                 cursor: 0,
                 step: 1,
@@ -356,15 +363,47 @@ impl Link {
         let Some(connection) = &mut self.connection else { return Ok(()) };
         let now = Instant::now();
         let latency = now.duration_since(self.batch.sent);
-        let mut answered = 0;
+        let before = self.batch.unanswered();
         let mut stray = false;
-        let fed = connection.feed(bytes, |response| match self.batch.take(response.msgid) {
-            Some(asked) => {
-                answered += 1;
-                self.follow.extend(gear.exchange.answer(asked, response.result, latency));
-            }
-            None => stray = true,
-        });
+        let (batch, follow) = (&mut self.batch, &mut self.follow);
+        let fed = match gear.exchange.multiget() {
+            None => connection.feed(bytes, |response| match batch.take(response.msgid) {
+                Some(asked) => follow.extend(gear.exchange.answer(asked, response.result, latency)),
+                None => stray = true,
+            }),
+            Some(multiget) => connection.feed_text(bytes, |told| {
+                let mut answer = |batch: &mut Batch, result| match batch.take(batch.next_unanswered()) {
+                    Some(asked) => follow.extend(gear.exchange.answer(asked, result, latency)),
+                    None => stray = true,
+                };
+                // Keys that are passed over have no value.
+                let passed =
+                    |batch: &Batch, key| batch.peek(batch.next_unanswered()).is_some_and(|next| next.reads(key));
+                match told {
+                    Told::Value(key, value) => {
+                        while multiget && passed(batch, None) && !passed(batch, Some(key)) {
+                            answer(batch, Ok(NIL));
+                        }
+                        answer(batch, Ok(value));
+                        self.valued = true;
+                    }
+                    Told::End if multiget => {
+                        while passed(batch, None) {
+                            answer(batch, Ok(NIL));
+                        }
+                    }
+                    Told::End if std::mem::take(&mut self.valued) => {}
+                    Told::End => answer(batch, Ok(NIL)),
+                    Told::Result(Err(error)) if multiget && passed(batch, None) => {
+                        while passed(batch, None) {
+                            answer(batch, Err(error));
+                        }
+                    }
+                    Told::Result(result) => answer(batch, result),
+                }
+            }),
+        };
+        let answered = before - self.batch.unanswered();
         self.refused |= std::mem::take(&mut gear.exchange.refused);
         if answered > 0 {
             gear.unanswered -= answered;
@@ -396,6 +435,7 @@ impl Link {
             self.batch.push(asked);
             gear.left -= 1;
         }
+        gear.exchange.end(&mut gear.output);
         gear.unanswered += self.batch.unanswered();
         self.batch.sent = Instant::now();
         let sent = match &mut self.connection {
@@ -442,6 +482,7 @@ impl Link {
         gear.unanswered -= self.batch.unanswered();
         self.batch.clear();
         self.follow.clear();
+        self.valued = false;
         self.connection = None;
         self.since = Instant::now();
     }

@@ -9,6 +9,7 @@ use clap::builder::RangedU64ValueParser;
 use clap::{ArgGroup, Parser, ValueEnum};
 
 use super::common::{MANAGER_PORT, SERVER_PORT};
+use super::gateway::TEXT_PORT;
 use super::hosts::{HostPort, Resolver, system_resolver};
 use super::interrupt::Interrupt;
 use super::parse::{Call, Stop, parse};
@@ -45,6 +46,7 @@ fn notes() -> String {
 /// Measures a server or a cluster under load, and checks every answer
 #[derive(Debug, Parser)]
 #[command(group = ArgGroup::new("target").required(true), after_help = notes())]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(super) struct Args {
     /// Ask this manager; each request goes to the server that coordinates its key [port: 19700]
     #[arg(short, long, value_name = "ADDR[:PORT]", group = "target")]
@@ -57,6 +59,14 @@ pub(super) struct Args {
     /// Send everything to this server [port: 19800]
     #[arg(short, long, value_name = "ADDR[:PORT]", group = "target")]
     server: Option<HostPort>,
+
+    /// Send everything to this memcached server or gateway, in its text protocol [port: 11411]
+    #[arg(long, value_name = "ADDR[:PORT]", group = "target", conflicts_with = "replicate_as")]
+    memcached: Option<HostPort>,
+
+    /// Ask for all keys that follow one another in a batch with one command
+    #[arg(long, requires = "memcached")]
+    multiget: bool,
 
     /// Connections in all, dealt out to the servers
     #[arg(short, long, value_name = "N", default_value = "8", value_parser = number(1, 1 << 16))]
@@ -188,9 +198,12 @@ impl Args {
                 managers.push(resolve(flag, manager, MANAGER_PORT)?);
             }
         }
-        let target = match &self.server {
-            Some(server) => Target::Server(resolve("-s", server, SERVER_PORT)?),
-            None => Target::Managers(managers),
+        let target = match (&self.server, &self.memcached) {
+            (Some(server), _) => Target::Server(resolve("-s", server, SERVER_PORT)?),
+            (None, Some(server)) => {
+                Target::Memcached { address: resolve("--memcached", server, TEXT_PORT)?, multiget: self.multiget }
+            }
+            (None, None) => Target::Managers(managers),
         };
         let replicate_as = match &self.replicate_as {
             Some(node) => Some(resolve("--replicate-as", node, SERVER_PORT)?),
@@ -343,7 +356,7 @@ mod tests {
         for (line, message) in [
             (
                 "",
-                "the following required arguments were not provided: <--manager1 <ADDR[:PORT]>|--server <ADDR[:PORT]>>",
+                "the following required arguments were not provided: <--manager1 <ADDR[:PORT]>|--server <ADDR[:PORT]>|--memcached <ADDR[:PORT]>>",
             ),
             ("-s 127.0.0.1 -m 127.0.0.1", "the argument '-s <ADDR[:PORT]>' cannot be used with '-m <ADDR[:PORT]>'"),
             ("-s 127.0.0.1 --get 0 --set 0", "every part of the mix is 0"),

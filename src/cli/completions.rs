@@ -53,6 +53,7 @@ fn visible(command: &Command, name: &'static str) -> Command {
     let arguments = command.get_arguments().filter(|argument| !argument.is_hide_set());
     Command::new(name)
         .version(env!("CARGO_PKG_VERSION"))
+        .disable_help_flag(command.is_disable_help_flag_set())
         .allow_missing_positional(command.is_allow_missing_positional_set())
         .args(arguments)
 }

@@ -1,5 +1,6 @@
 //! The gateway's flags, letter for letter, and the settings they resolve to. Every check of a flag is here.
 
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -84,6 +85,10 @@ struct Args {
     #[arg(long, value_name = "N", default_value = "4", value_parser = RangedU64ValueParser::<u32>::new().range(1..=65535))]
     renew_threshold: u32,
 
+    /// Accepted and ignored: values are always read from the cluster
+    #[arg(long, value_name = "CACHE")]
+    local_cache: Option<OsString>,
+
     /// Obey `flush_all`: what is older is hidden by this gateway, and only by this one
     #[arg(long)]
     allow_flush: bool,
@@ -157,8 +162,13 @@ fn item_size(text: &str) -> Result<usize, String> {
 
 /// Runs a gateway until a signal ends it.
 pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
-    let (life, mut config) = settings(call)?;
+    let args: Args = parse(call, adjusted)?;
+    let mut config = args.config(&system_resolver)?;
+    let life = args.common.life(&call.program, &args.bounds);
     Ok(life::run(&life, async || {
+        if args.local_cache.is_some() {
+            tracing::warn!("-lc is ignored: this gateway reads every value from the cluster");
+        }
         fit_connections(&mut config.limits.connections);
         Ok(Gateway::start(config)?)
     }))
@@ -173,13 +183,6 @@ impl life::Service for Gateway {
     fn reopen(&self) {
         self.reopen();
     }
-}
-
-/// Parses and resolves the gateway's flags.
-fn settings(call: &Call) -> Result<(life::Settings, Config), Stop> {
-    let args: Args = parse(call, adjusted)?;
-    let config = args.config(&system_resolver)?;
-    Ok((args.common.life(&call.program, &args.bounds), config))
 }
 
 /// The gateway's flags: those of every daemon, as far as they concern it.
@@ -270,7 +273,8 @@ mod tests {
 
     #[test]
     fn flags_arrive() {
-        let line = "-m 127.0.0.1:1 -p 127.0.0.1:2 -t 127.0.0.1:5 -F -E -As -Ad -G 1 -S 2 -D 3 -rn 7 -k pre: -Ci 0.5";
+        let line =
+            "-m 127.0.0.1:1 -p 127.0.0.1:2 -t 127.0.0.1:5 -F -E -As -Ad -G 1 -S 2 -D 3 -rn 7 -k pre: -Ci 0.5 -lc 16";
         let config = config(line).unwrap();
         assert_eq!(config.managers.len(), 2);
         assert_eq!(config.listen, ["127.0.0.1:5".parse().unwrap()]);

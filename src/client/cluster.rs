@@ -5,8 +5,7 @@ use std::sync::Arc;
 use super::{Error, Options, RawKey, Router, Swapped};
 use crate::clock::ClockTime;
 use crate::wire::NodeAddress;
-use crate::wire::method::Method;
-use crate::wire::params::{self, SetOp};
+use crate::wire::params::SetOp;
 
 /// A stored value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,12 +75,6 @@ impl Cluster {
     /// Deletes a key on all its owners. Says whether it was there, as far as the tries could see.
     pub async fn delete(&self, key: &[u8]) -> Result<bool, Error> {
         self.router.delete(&raw(key), true, self.deadline(), None).await
-    }
-
-    /// Asks a server for one of its numbers; see `GetStatus` in the protocol. The result is the result object's bytes.
-    pub async fn status(&self, server: NodeAddress, number: u32) -> Result<Vec<u8>, Error> {
-        let answer = self.router.caller().ask(server, Method::GetStatus, |out| params::write_status(out, number)).await;
-        answer.map_err(|error| Error::Server(server, error))
     }
 
     fn deadline(&self) -> std::time::Duration {

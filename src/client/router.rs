@@ -221,6 +221,9 @@ async fn follow(router: Weak<Router>) {
 async fn probe(router: Weak<Router>, node: Arc<Node>) {
     while node.is_suspect() {
         let Some(strong) = router.upgrade() else { return };
+        if !strong.routes().is_active(node.address()) {
+            return node.trust();
+        }
         let steps = super::steps(strong.options.read_patience);
         drop(strong);
         let answer = node.session().ask(Method::GetStatus, steps, |out| params::write_status(out, PROBE)).await;

@@ -10,6 +10,7 @@ mod answers;
 mod bed;
 mod budget;
 pub mod change;
+mod changes;
 pub mod config;
 mod connection;
 mod desk;
@@ -37,6 +38,7 @@ pub use config::{Config, Limits};
 use crate::binlog::{self, Binlog, Record};
 use crate::client::{Options, Router};
 use budget::Budget;
+use changes::Changes;
 use connection::Closed;
 use desk::Desk;
 use flush::Flush;
@@ -66,6 +68,7 @@ struct Shared {
     router: Arc<Router>,
     budget: Arc<Budget>,
     flush: Flush,
+    changes: Changes,
     stats: Stats,
     binary_log: Binlog,
     desks: Mutex<HashMap<u64, Arc<Desk>>>,
@@ -107,6 +110,7 @@ impl Gateway {
             router: Router::new(config.managers.clone(), options),
             budget: Arc::new(Budget::new(config.limits.memory)),
             flush: Flush::default(),
+            changes: Changes::default(),
             stats: Stats::new(),
             binary_log,
             desks: Mutex::default(),

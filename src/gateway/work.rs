@@ -23,6 +23,8 @@ use crate::wire::params::{self, SetOp};
 const META: u16 = 0;
 /// Times that a change is decided anew because others have changed its item meanwhile.
 const CONTENTION_LIMIT: u32 = 200;
+/// The longest that a change waits for those to the same item from other connections.
+const TURN_LIMIT: Duration = Duration::from_secs(1);
 /// The longest pause between two of them, in microseconds; they grow up to it.
 const CONTENTION_PAUSE_MAX: u32 = 20_000;
 
@@ -316,6 +318,8 @@ async fn carry_through(job: Job, first: Option<Tried>) {
 async fn carry_change(ticket: Ticket, change: &Change<'_>) {
     let shared = ticket.shared.clone();
     let (router, config) = (&shared.router, &shared.config);
+    // One after the other in this gateway. Waiting for long would add up where the server is the one that hangs.
+    let _turn = tokio::time::timeout(TURN_LIMIT, shared.changes.turn(ticket.key.hash())).await;
     for attempt in 0..CONTENTION_LIMIT {
         let read = match router.get_to_change(&ticket.key, config.set_limit).await {
             Ok(read) => read,

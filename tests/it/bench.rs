@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::harness::cluster::{Cluster, status};
 use crate::harness::scripted::{Answers, ScriptedNode};
-use crate::harness::{Finished, Folder, Port, Process, kumo_server, wait_until};
+use crate::harness::{Finished, Folder, Gateway, Port, Process, kumo_server, wait_until};
 
 /// What a scripted server does wrong, every tenth time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -396,5 +396,24 @@ fn copies_in_the_name_of_an_active_node_are_taken_and_read_back() {
     for stranger in [other, "127.0.0.1:9".parse().unwrap()] {
         let refused = bench(&format!("-s {server} --replicate-as {stranger} -n 300 --requests 10 --json"));
         assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    }
+}
+
+/// Values of all lengths through a gateway, judged as those of a server are; the servers' clocktimes are its CAS uniques.
+#[test]
+fn a_gateway_is_measured_and_checked_in_the_text_protocol() {
+    let cluster = Cluster::start(3);
+    let gateway = Gateway::of(&cluster, &[]);
+    let address = gateway.port.address().to_string();
+    for (more, requests) in [("--load --get 6 --set 3 --cas 2 --delete 1", 3000), ("--get 9 --set 1 --multiget", 2000)]
+    {
+        let requests = requests.to_string();
+        let mut args =
+            vec!["bench", "--memcached", &address, "-n", "300", "-c", "4", "--requests", &requests, "--json"];
+        args.extend(more.split_whitespace());
+        let finished = Process::run(cluster.folder(), &kumo_server(), &args);
+        assert!(finished.status.success(), "{finished:?}");
+        let report: Value = serde_json::from_str(&finished.stdout).expect("a report");
+        assert_eq!(report["requests"].as_u64(), Some(requests.parse().unwrap()), "{report}");
     }
 }

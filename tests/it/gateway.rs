@@ -88,6 +88,26 @@ fn counting_from_many_connections_loses_nothing() {
     assert_eq!(gateway.client().get("n").as_deref(), Some("800"));
 }
 
+/// Without a turn for each, two hundred connections would mostly learn that somebody else was faster.
+#[test]
+fn many_connections_may_count_at_once() {
+    let cluster = Cluster::start(1);
+    let gateway = Gateway::of(&cluster, &[]);
+    gateway.client().set("n", "0");
+    let mut clients: Vec<_> = (0..200).map(|_| gateway.client()).collect();
+    for client in &mut clients {
+        client.send(&b"incr n 1\r\n".repeat(3));
+    }
+    for client in &mut clients {
+        for _ in 0..3 {
+            let answer = client.line(b"");
+            assert!(answer.parse::<u32>().is_ok(), "{answer}");
+        }
+    }
+    assert_eq!(gateway.client().get("n").as_deref(), Some("600"));
+    assert_eq!(gateway.stat("contended_changes"), 0);
+}
+
 #[test]
 fn a_flush_hides_what_was_there_and_nothing_that_comes_after() {
     let cluster = Cluster::start(1);

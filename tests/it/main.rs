@@ -19,6 +19,7 @@ mod daemon;
 mod disk;
 mod faults;
 mod gateway;
+mod gateway_clients;
 mod gateway_faults;
 mod gateway_limits;
 mod gateway_reference;

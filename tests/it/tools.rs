@@ -59,6 +59,15 @@ const CASES: &[Case] = &[
         ("--once", "the following required arguments"),
         Some(("NODE --once --timeout 1", "1 of 1 servers did not answer")),
     ),
+    case("mergedb", ("new.db", "the following required arguments"), Some(("new.db /dev/null/x", "/dev/null/x: "))),
+    case("restore", ("backup", "the following required arguments"), Some(("/nowhere/x new.db", "/nowhere/x: "))),
+    case("log", ("-n x file", "invalid value 'x' for "), Some(("/nowhere/x", "/nowhere/x: "))),
+    case("check", ("", "the following required arguments"), Some(("/nowhere/x", "/nowhere/x: "))),
+    case(
+        "gateway",
+        ("-m 127.0.0.1 -G x", "invalid value 'x' for '-G <N>'"),
+        Some(("-m no.invalid", "-m no.invalid: cannot resolve host")),
+    ),
     case("man", ("", "the following required arguments"), Some(("/dev/null/x", "/dev/null/x: "))),
     case("install-links", ("--nope", "unexpected argument '--nope' found"), Some(("/nowhere", "/nowhere: "))),
 ];

@@ -196,6 +196,14 @@ fn foreign_files_are_refused_and_left_alone() {
 }
 
 #[test]
+fn sqlite_counts_no_memory() {
+    let connection = rusqlite::Connection::open_in_memory().unwrap();
+    let mut options = connection.prepare("PRAGMA compile_options").unwrap();
+    let options: Vec<String> = options.query_map((), |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    assert!(options.iter().any(|option| option == "DEFAULT_MEMSTATUS=0"), ".cargo/config.toml: {options:?}");
+}
+
+#[test]
 fn an_empty_file_becomes_a_store() {
     let bed = Bed::new();
     std::fs::write(&bed.options.path, b"").unwrap();

@@ -11,6 +11,7 @@ mod history;
 use super::harness::{Folder, example};
 use fastrand::Rng;
 use history::{End, History, View};
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -20,8 +21,6 @@ use std::sync::{Mutex, OnceLock};
 
 /// Workers in a row on one store.
 const CHAIN: u64 = 8;
-/// First seeds of chains that have found a fault once, whatever the test.
-const FOUND: [u64; 1] = [2459];
 /// Chains at once, of runs that compute and of runs that mostly wait.
 const AT_ONCE: [usize; 2] = [2, 8];
 
@@ -171,6 +170,15 @@ struct Sums {
     failed: AtomicU64,
     aborted: AtomicU64,
     acknowledged: AtomicU64,
+    /// At which operations it was killed, and how often: `w db.redo.` is a write to some file of the redo log.
+    points: Mutex<BTreeMap<String, u64>>,
+}
+
+/// The operation at which the shim says that it has killed.
+fn point(errors: &str) -> Option<String> {
+    let line = errors.lines().find(|line| line.starts_with("faults: killed"))?;
+    let (_, point) = line.rsplit_once(": ")?;
+    Some(point.trim_end_matches(|last: char| last.is_ascii_digit()).to_owned())
 }
 
 /// One chain of workers on one store, each with the fault that `plan` makes of the dice.
@@ -216,6 +224,9 @@ fn chain(seed: u64, plan: &dyn Fn(&mut Rng, &Path) -> Fault, sums: &Sums) {
         sums.runs.fetch_add(1, Ordering::Relaxed);
         sums.killed.fetch_add(u64::from(left.errors.contains("killed at")), Ordering::Relaxed);
         sums.failed.fetch_add(u64::from(has_failed), Ordering::Relaxed);
+        if let Some(point) = point(&left.errors) {
+            *sums.points.lock().expect("no panic").entry(point).or_default() += 1;
+        }
         sums.aborted.fetch_add(u64::from(left.aborted), Ordering::Relaxed);
         sums.acknowledged.fetch_add(history.acknowledged() as u64, Ordering::Relaxed);
     }
@@ -225,8 +236,7 @@ fn chain(seed: u64, plan: &dyn Fn(&mut Rng, &Path) -> Fault, sums: &Sums) {
 fn chains(runs: u64, at_once: usize, plan: impl Fn(&mut Rng, &Path) -> Fault + Sync) -> Sums {
     let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().expect("a number"));
     let (runs, first) = (number("KUMO_CRASH_RUNS", runs), number("KUMO_CRASH_SEED", 1));
-    let seeds = FOUND.into_iter().chain(first..first + runs.div_ceil(CHAIN));
-    let (sums, seeds) = (Sums::default(), Mutex::new(seeds));
+    let (sums, seeds) = (Sums::default(), Mutex::new(first..first + runs.div_ceil(CHAIN)));
     std::thread::scope(|scope| {
         for _ in 0..at_once {
             scope.spawn(|| {
@@ -244,6 +254,7 @@ fn chains(runs: u64, at_once: usize, plan: impl Fn(&mut Rng, &Path) -> Fault + S
         count(&sums.failed),
         count(&sums.acknowledged)
     );
+    eprintln!("killed at {:?}", sums.points.lock().expect("no panic"));
     assert!(count(&sums.acknowledged) > count(&sums.runs), "the work must get somewhere");
     sums
 }
@@ -254,27 +265,54 @@ fn somewhere(rng: &mut Rng) -> u64 {
     rng.u64(1..=bound)
 }
 
+/// A kill somewhere; syncs and names, of which there are fewer than writes, get their part.
+fn kill(rng: &mut Rng) -> Fault {
+    let (operations, at) = match rng.u8(..4) {
+        0 => ("s", rng.u64(1..=60)),
+        1 => ("nt", rng.u64(1..=30)),
+        _ => ("wstn", somewhere(rng)),
+    };
+    let fault = Fault::default().with("OPS", operations).with("KILL_AT", at).with("TEAR", rng.u64(..=1000));
+    size(rng, fault).saying("end=kill")
+}
+
 fn size(rng: &mut Rng, fault: Fault) -> Fault {
     if rng.u8(..6) == 0 { fault.saying("large") } else { fault }
 }
 
 #[test]
 fn killed_at_any_operation_nothing_acknowledged_is_lost() {
-    let sums = chains(400, AT_ONCE[0], |rng, _| {
-        let fault = Fault::default().with("KILL_AT", somewhere(rng)).with("TEAR", rng.u64(..=1000));
-        size(rng, fault).saying("end=kill")
-    });
+    let sums = chains(400, AT_ONCE[0], |rng, _| kill(rng));
     assert!(sums.killed.into_inner() * 2 > sums.runs.into_inner());
+    let points = sums.points.into_inner().expect("no panic");
+    let all = ["w db.redo.", "s db.redo.", "n db.redo.", "w db-wal", "s db-wal", "w db", "s db", "w copy.tmp"];
+    assert!(all.iter().all(|point| points.contains_key(*point)), "{points:?}");
 }
 
 #[test]
 fn a_loss_of_power_leaves_a_prefix_and_what_was_promised() {
-    let sums = chains(400, AT_ONCE[0], |rng, _| {
-        let fault = Fault { dark: true, ..Fault::default() };
-        let fault = fault.with("KILL_AT", somewhere(rng)).with("TEAR", rng.u64(..=1000));
-        size(rng, fault).saying("end=kill")
-    });
+    let sums = chains(400, AT_ONCE[0], |rng, _| Fault { dark: true, ..kill(rng) });
     assert!(sums.killed.into_inner() * 2 > sums.runs.into_inner());
+}
+
+/// It was no database then: SQLite's journal of the switch to write-ahead logging had been torn.
+#[test]
+fn a_store_can_be_opened_after_power_was_lost_while_it_was_made() {
+    let mut killed = 0;
+    // The last one is that which has found it.
+    for (seed, at) in (0..100).map(|number| (number * 7919, number / 2 + 1)).chain([(2_459_000, 20)]) {
+        let folder = place();
+        let [store, dark] = ["store", "dark"].map(|name| folder.path().join(name));
+        [&store, &dark].map(|path| std::fs::create_dir(path).expect("a folder"));
+        let fault = Fault { dark: true, ..Fault::default() }.with("KILL_AT", at).saying("steps=0");
+        let left = run(&store, &dark, seed, &fault);
+        if left.killed {
+            killed += 1;
+            let found = look(&dark, seed, &format!("seed {seed}: {}", left.errors));
+            assert!(found.is_empty(), "{found:?}");
+        }
+    }
+    assert!(killed > 50, "{killed}");
 }
 
 /// Operations that fail from somewhere on, for a while.

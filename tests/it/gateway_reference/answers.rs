@@ -37,7 +37,7 @@ pub(super) fn level_lines(mut answer: &[u8], key: &[u8], uniques: &mut Uniques) 
                 words[3] = value.len().to_string();
                 if let [_, name, _, _, unique] = &mut words[..] {
                     uniques.insert(name.clone().into_bytes(), unique.parse().expect("a unique"));
-                    *unique = "#".to_owned();
+                    "#".clone_into(unique);
                 }
                 Some(value)
             }
@@ -70,7 +70,7 @@ fn level_flags(flags: &mut [String], key: &[u8], uniques: &mut Uniques) {
         match flag.split_at_checked(1) {
             Some(("c", unique)) => {
                 uniques.insert(key.to_vec(), unique.parse().expect("a unique"));
-                *flag = "c#".to_owned();
+                "c#".clone_into(flag);
             }
             Some(("t", seconds)) => *flag = format!("t{}", hundreds(seconds)),
             _ => {}
