@@ -59,6 +59,11 @@ impl State {
     }
 }
 
+/// The time in unix seconds, which only answers of the meta protocol tell: asking for it takes as long as the others do.
+fn now_for(form: &Form) -> u32 {
+    if matches!(form, Form::Meta(_)) { unix_seconds() } else { 0 }
+}
+
 /// How a connection stands.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Standing {
@@ -123,7 +128,7 @@ impl Desk {
         }
         let Some(place) = number.checked_sub(state.first).and_then(|place| usize::try_from(place).ok()) else { return };
         if place > 0 {
-            let early = Early::new(form, key, outcome, unix_seconds());
+            let early = Early::new(form, key, outcome, now_for(form));
             state.expect(early.len());
             self.budget.hold(early.len());
             if let Some(slot) = state.slots.get_mut(place) {
@@ -132,7 +137,7 @@ impl Desk {
             return;
         }
         let State { writer, ready, .. } = state;
-        let len = ready.write(|out| writer.write(form, key, outcome, unix_seconds(), out));
+        let len = ready.write(|out| writer.write(form, key, outcome, now_for(form), out));
         self.budget.hold(len);
         state.expect(len);
         state.slots.pop_front();

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use kumo_server::binlog::{Entries, Entry, Value};
 use rustix::process::Signal;
 
 use crate::harness::cluster::Cluster;
@@ -137,16 +138,30 @@ fn without_managers_it_serves_with_what_it_knows() {
 #[test]
 fn requests_wait_for_a_cluster_that_is_not_there_yet_and_not_for_ever() {
     let (folder, port) = (Folder::new(), Port::reserve());
-    let gateway = Gateway::start(&folder, &[port.address()], &["-G", "1", "-S", "1"]);
+    let gateway = Gateway::start(&folder, &[port.address()], &["-G", "1", "-S", "1", "-D", "1", "-g", "gw.mpac"]);
     let mut client = gateway.client();
     let started = Instant::now();
     client.exchange(b"get a\r\n", b"SERVER_ERROR no server of this key can be reached\r\n");
     client.exchange(b"set a 0 0 1\r\nx\r\n", b"SERVER_ERROR no server of this key can be reached\r\n");
-    client.exchange(
-        b"incr a 1\r\nversion\r\n",
-        b"SERVER_ERROR no server of this key can be reached\r\nVERSION 0.1.0\r\n",
-    );
+    client.exchange(b"incr a 1\r\nmn\r\n", b"SERVER_ERROR no server of this key can be reached\r\nMN\r\n");
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    client.exchange(b"delete b\r\n", b"SERVER_ERROR no server of this key can be reached\r\n");
+    // What was given up can be looked up.
+    let log = std::fs::read(folder.join("gw.mpac")).unwrap();
+    let entries: Vec<_> = Entries::new(&log[..]).map(|entry| entry.unwrap()).collect();
+    let shown = |entry: &Entry| (entry.name.clone(), entry.field("key").cloned(), entry.field("val").cloned());
+    let raw = |bytes: &[u8]| Some(Value::Raw(bytes.to_vec()));
+    assert_eq!(entries[0].name, "SW");
+    assert_eq!(
+        entries[1..].iter().map(shown).collect::<Vec<_>>(),
+        [
+            ("eg".to_owned(), raw(b"a"), None),
+            ("es".to_owned(), raw(b"a"), raw(b"x")),
+            ("es".to_owned(), raw(b"a"), raw(b"")),
+            ("ed".to_owned(), raw(b"b"), None),
+        ]
+    );
+    assert!(entries[1..].iter().all(|entry| entry.field("err") == Some(&Value::Uint(6))));
     // A manager without servers is no better, and no worse.
     let _manager = Manager::start(&folder, "manager", &port, "");
     client.exchange(b"get a\r\n", b"SERVER_ERROR no server of this key can be reached\r\n");

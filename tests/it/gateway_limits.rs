@@ -12,13 +12,13 @@ fn connections_beyond_the_limit_are_turned_away() {
     let cluster = Cluster::start(1);
     let gateway = Gateway::of(&cluster, &["--max-connections", "2"]);
     let (mut first, second) = (gateway.client(), gateway.client());
-    first.exchange(b"version\r\n", b"VERSION 0.1.0\r\n");
+    first.exchange(b"mn\r\n", b"MN\r\n");
     let mut third = gateway.client();
     assert_eq!(third.rest(), b"ERROR Too many open connections\r\n");
     drop(second);
     wait_until("there is room again", || {
         let mut client = gateway.client();
-        client.try_send(b"version\r\n") && client.try_send(b"quit\r\n") && client.rest() == b"VERSION 0.1.0\r\n"
+        client.try_send(b"mn\r\n") && client.try_send(b"quit\r\n") && client.rest() == b"MN\r\n"
     });
     first.set("a", "x");
 }
@@ -119,7 +119,7 @@ fn told_to_end_it_answers_what_is_under_way() {
     let mut cluster = Cluster::start(1);
     let gateway = Gateway::of(&cluster, &[]);
     let (mut client, mut idle) = (gateway.client(), gateway.client());
-    idle.exchange(b"version\r\n", b"VERSION 0.1.0\r\n");
+    idle.exchange(b"mn\r\n", b"MN\r\n");
     client.set("a", "x");
     cluster.servers[0].process().hang();
     client.send(b"set a 0 0 1\r\ny\r\n");
