@@ -25,6 +25,9 @@ CTL_TIMEOUT = 30.0
 END_TIMEOUT = 60.0
 # What a run of the load generator may take beyond its own duration: loading, and its own time-outs.
 RUN_SLACK = 600.0
+# A server rests when it uses the processor for less than a twentieth of this.
+REST = 0.4
+SETTLE_TIMEOUT = 120.0
 MIB = 1 << 20
 
 
@@ -100,6 +103,17 @@ class Server:
         """Processor time of all its threads, in user and kernel mode."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def settled_cpu_seconds(self):
+        """The same once the server rests: what it put off, merging above all, is paid by whoever caused it."""
+        deadline = time.monotonic() + SETTLE_TIMEOUT
+        used = self.cpu_seconds()
+        while time.monotonic() < deadline:
+            time.sleep(REST)
+            before, used = used, self.cpu_seconds()
+            if used - before <= REST / 20:
+                return used
+        sys.exit(f"the server does not come to rest within {SETTLE_TIMEOUT:g} s")
 
     def resident_mib(self):
         lines = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8").splitlines()

@@ -4,18 +4,17 @@
     cargo build --release
     benches/ratios.py [--rounds 5] [--seconds 3] [--shape 8x1,8x16,32x16]
 
-One server owns everything and takes sets and swaps. Another shares its hash space with one that is killed, while its
-manager is told to go on looking for that: copies are sent in the name of the missing one. The kinds alternate in short rounds within the same minutes and are compared by the
-medians; each round writes every key first, so that swaps know what they compare with. The processor time of a request
-is the server's, the loading and the merging included: other programs disturb it less than they do the rates.
+Sets and swaps go to a server that owns everything alone, copies to one of two, in the name of the other, which is idle:
+none of them sends anything on. The kinds alternate in short rounds within the same minutes and are compared by the
+medians; each round writes every key first, so that swaps know what they compare with, and begins when the server rests.
+The processor time of a request is the server's, the loading and the merging included: other programs disturb it less
+than they do the rates.
 """
 
 import statistics
 
 import bed
 
-# A manager that does not give a server up for minutes.
-PATIENT = ["-k", "600", "-Yn", "1000000"]
 KINDS = {"set": "set", "cas": "compare-and-swap", "replicate": "copy (ReplicateSet)"}
 
 
@@ -27,19 +26,17 @@ def main():
     parser.add_argument("--shape", type=lambda text: text.split(","), default=["8x1", "8x16", "32x16"],
                         help="connections x pipelined requests")
     args = bed.parse(parser, need_mib=4096)
-    with bed.folder(args) as home:
-        (home / "alone").mkdir()
-        (home / "pair").mkdir()
-        with bed.cluster(args, home / "alone") as (_, [alone]), bed.cluster(
-                args, home / "pair", servers=2, manager_flags=PATIENT) as (_, [server, gone]):
-            gone.process.kill()
-            results = {shape: alternate(args, alone, server, gone.address, shape) for shape in args.shape}
+    with (bed.folder(args) as one, bed.folder(args) as two, bed.cluster(args, one) as (_, [alone]),
+          bed.cluster(args, two, servers=2) as (_, [copied, idle])):
+        servers = {"set": alone, "cas": alone, "replicate": copied}
+        results = {shape: alternate(args, servers, idle.address, shape) for shape in args.shape}
     print(f"{bed.heading(args)}. {args.keys} keys, values of {args.value_size} bytes; medians of {args.rounds} "
           f"alternating rounds of {args.seconds:g} s.\n")
-    print(bed.table(["<connections x pipeline", "<work", "requests/s", "p99 ms", "server CPU µs", "ratio to set", "<ratios of rounds"],
-                    [row for shape, measured in results.items() for row in rows(shape, measured)]))
-    print(f"\n```\n{' '.join(command(args, 'cas', '8x16', ''))}\n{' '.join(command(args, 'replicate', '8x16', 'NODE'))}"
-          "\n```")
+    headings = ["<connections x pipeline", "<work", "requests/s", "p99 ms", "server CPU µs", "ratio to set",
+                "<ratios of rounds"]
+    print(bed.table(headings, [row for shape, measured in results.items() for row in rows(shape, measured)]))
+    commands = [" ".join(command(args, kind, "8x16", "OTHER")) for kind in ("cas", "replicate")]
+    print("\n```\n" + "\n".join(commands) + "\n```")
 
 
 def command(args, kind, shape, node):
@@ -49,16 +46,16 @@ def command(args, kind, shape, node):
             str(args.value_size), "--load", "--duration", f"{args.seconds:g}"]
 
 
-def alternate(args, alone, member, node, shape):
+def alternate(args, servers, node, shape):
     """The reports of each kind, one a round."""
     reports = {kind: [] for kind in KINDS}
     for _ in range(args.rounds):
         for kind, measured in reports.items():
-            server = member if kind == "replicate" else alone
-            before = server.cpu_seconds()
+            server = servers[kind]
+            before = server.settled_cpu_seconds()
             report = server.bench(*command(args, kind, shape, node)[4:], seconds=args.seconds)
             requests = report["requests"] + report["load"]["keys"]
-            report["cpu_us"] = (server.cpu_seconds() - before) / requests * 1e6
+            report["cpu_us"] = (server.settled_cpu_seconds() - before) / requests * 1e6
             measured.append(report)
     bed.progress(f"{shape}: " + ", ".join(f"{kind} {[round(report['requests_per_second']) for report in measured]}"
                                           for kind, measured in reports.items()))
@@ -73,8 +70,8 @@ def rows(shape, measured):
         tail = statistics.median(report["latency_us"]["p99"] for report in reports) / 1000
         cpu = statistics.median(report["cpu_us"] for report in reports)
         rounds = sorted(mine / other for mine, other in zip(rates[kind], rates["set"]))
-        yield [shape.replace("x", " x "), KINDS[kind], f"{rate:,.0f}", f"{tail:.2f}", f"{cpu:.2f}", f"**{rate / base:.2f}**",
-               f"{rounds[0]:.2f} to {rounds[-1]:.2f}"]
+        yield [shape.replace("x", " x "), KINDS[kind], f"{rate:,.0f}", f"{tail:.2f}", f"{cpu:.2f}",
+               f"**{rate / base:.2f}**", f"{rounds[0]:.2f} to {rounds[-1]:.2f}"]
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "PART", default_value = "0")]
     delete: u32,
 
-    /// Send copies, as coordinators do, in the name of this node of the hash space; --load too [port: 19800]
+    /// Send copies, as coordinators do, in the name of this active node, which should be idle; --load too [port: 19800]
     #[arg(long, value_name = "NODE", conflicts_with_all = ["mode", "get", "set", "cas", "delete"])]
     replicate_as: Option<HostPort>,
 

@@ -71,8 +71,7 @@ pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
         Command::Hash => HashSpace::default(),
         _ if managers.is_empty() => named(question.servers)?,
         _ => block_on(async {
-            let caller = args.cluster.caller();
-            let (whs, _) = Cluster::first(&managers, |manager| caller.spaces(manager)).await?;
+            let whs = args.cluster.space(&args.cluster.caller()).await?;
             Ok(HashSpace::new(whs))
         })?,
     };

@@ -4,14 +4,14 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 use super::interrupt::Interrupt;
 use super::parse::{Call, Stop, parse};
 use super::progress::Bar;
 use super::tool::{json_text, show};
 use crate::life;
-use crate::offline::{Error, Merged, Policy, SourceReport, merge};
+use crate::offline::{Error, Format, Merged, Policy, SourceReport, merge};
 
 /// Exit status when something was lost on the way.
 const LOSSES: u8 = 3;
@@ -36,9 +36,23 @@ pub(super) struct MergeArgs {
     #[arg(value_name = "SRC", required = true)]
     sources: Vec<PathBuf>,
 
+    /// What DST is to be
+    #[arg(long, value_name = "WHAT", default_value = "store")]
+    format: As,
+
     /// Print what was done as JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum As {
+    /// A store of this program
+    Store,
+    /// A Tokyo Cabinet file for servers of 2010, as upstream's library writes it (little-endian)
+    TokyoCabinet,
+    /// The same as Debian's library writes it
+    TokyoCabinetBigEndian,
 }
 
 /// Makes a store from a backup
@@ -64,19 +78,24 @@ pub(super) struct RestoreArgs {
 
 pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
     let args: MergeArgs = parse(call, |command| command)?;
-    make(&args.destination, &args.sources, Policy::Salvage, args.json)
+    let format = match args.format {
+        As::Store => Format::Store,
+        As::TokyoCabinet => Format::TokyoCabinet { big_endian: false },
+        As::TokyoCabinetBigEndian => Format::TokyoCabinet { big_endian: true },
+    };
+    make(&args.destination, format, &args.sources, Policy::Salvage, args.json)
 }
 
 pub(super) fn restore(call: &Call) -> Result<ExitCode, Stop> {
     let args: RestoreArgs = parse(call, |command| command)?;
     let policy = if args.force { Policy::AnyStore } else { Policy::WholeStore };
-    make(&args.store, &[args.backup], policy, args.json)
+    make(&args.store, Format::Store, &[args.backup], policy, args.json)
 }
 
-fn make(destination: &Path, sources: &[PathBuf], policy: Policy, json: bool) -> Result<ExitCode, Stop> {
+fn make(destination: &Path, format: Format, sources: &[PathBuf], policy: Policy, json: bool) -> Result<ExitCode, Stop> {
     life::raise_limit();
     let interrupt = Interrupt::watch()?;
-    let merged = merge(destination, sources, policy, &Bar::new(interrupt.flag()));
+    let merged = merge(destination, format, sources, policy, &Bar::new(interrupt.flag()));
     let merged = match merged {
         Err(Error::Stopped) => return Ok(interrupt.status()),
         Err(error @ Error::Damaged { .. }) => {

@@ -123,8 +123,7 @@ impl Args {
         if let Some(host) = &self.server {
             return Ok(vec![server("server", host)?]);
         }
-        let managers = self.cluster.managers()?;
-        let (whs, _) = Cluster::first(&managers, |manager| caller.spaces(manager)).await?;
+        let whs = self.cluster.space(caller).await?;
         Ok(whs.nodes.into_iter().filter(|(_, active)| *active).map(|(node, _)| node).collect())
     }
 

@@ -15,6 +15,7 @@ use super::values::positive_seconds;
 use crate::client::{self, Caller, Error, Options};
 use crate::wire::NodeAddress;
 use crate::wire::method::ErrorCode;
+use crate::wire::params::Seed;
 
 /// The managers of the cluster that a tool works on.
 #[derive(Debug, clap::Args)]
@@ -70,16 +71,16 @@ impl Cluster {
         Arc::new(Caller::new(&Options { connect_timeout, call_timeout: self.timeout, ..Options::default() }))
     }
 
-    /// Asks the managers in turn until one answers; the error is the last one's.
-    pub(super) async fn first<T, F>(managers: &[NodeAddress], ask: impl Fn(NodeAddress) -> F) -> Result<T, Stop>
-    where
-        F: Future<Output = Result<T, ErrorCode>>,
-    {
+    /// The hash space for writing, of the first manager that answers; the error is the last one's.
+    pub(super) async fn space(&self, caller: &Caller) -> Result<Seed, Stop> {
         let mut failure = Stop::Failed("no manager to ask".to_owned());
-        for manager in managers {
-            match ask(*manager).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => failure = failed(Error::Manager(*manager, error)),
+        for manager in self.managers()? {
+            match caller.spaces(manager).await {
+                Ok((whs, _)) if whs.nodes.is_empty() => {
+                    return Err(Stop::Failed(format!("manager {manager} has no server attached")));
+                }
+                Ok((whs, _)) => return Ok(whs),
+                Err(error) => failure = failed(Error::Manager(manager, error)),
             }
         }
         Err(failure)

@@ -2,6 +2,7 @@
 
 mod draw;
 mod model;
+mod row;
 mod screen;
 mod table;
 mod watch;
@@ -18,7 +19,8 @@ use super::parse::{Call, Stop, parse};
 use super::tool::{Cluster, ask_all, block_on, failed, json, server, show, trouble};
 use super::values::positive_seconds;
 use crate::client::Error;
-use model::{Model, Row, Sort, Standing, whole};
+use model::Model;
+use row::{Row, Sort, Standing, whole};
 use watch::Asking;
 
 /// What `--help` says below the flags.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use serde::Serialize;
 
 use super::contest::Contest;
-use super::output::{Output, folder};
+use super::output::{Format, Output, folder, refuse_existing};
 use super::sorter::Room;
 use super::source::{Findings, GLANCE, Kind, Source};
 use super::stream::{Merge, Stream};
@@ -73,10 +73,16 @@ struct Tally {
     taken: u64,
 }
 
-/// Merges `sources` into a new store at `destination`.
-pub fn merge(destination: &Path, sources: &[PathBuf], policy: Policy, watch: &dyn Watch) -> Result<Merged, Error> {
+/// Merges `sources` into a new file at `destination`.
+pub fn merge(
+    destination: &Path,
+    format: Format,
+    sources: &[PathBuf],
+    policy: Policy,
+    watch: &dyn Watch,
+) -> Result<Merged, Error> {
     // A mistake should show at once, not after an hour of reading.
-    let mut output = Output::create(destination)?;
+    refuse_existing(destination)?;
     let mut sources = sources.iter().map(|path| Source::open(path)).collect::<Result<Vec<_>, _>>()?;
     if policy != Policy::Salvage
         && let Some(source) = sources.iter().find(|source| source.kind() == Kind::TokyoCabinet)
@@ -85,9 +91,12 @@ pub fn merge(destination: &Path, sources: &[PathBuf], policy: Policy, watch: &dy
     }
     let about: Vec<_> = sources.iter().map(|source| (source.path.clone(), source.kind(), source.overrides())).collect();
     let findings: Vec<_> = sources.iter().map(|_| Rc::new(RefCell::new(Findings::default()))).collect();
-    let total = sources.iter().map(Source::claimed).sum();
-    let memory = (MEMORY / sources.len().max(1)).max(LEAST_MEMORY);
+    let total: Option<u64> = sources.iter().map(Source::claimed).sum();
+    let memory = (MEMORY / (sources.len() + 1)).max(LEAST_MEMORY);
     let room = Room { folder: folder(destination).to_path_buf(), memory };
+    // Counts may be damaged; a record has sixteen bytes at least.
+    let bytes: u64 = about.iter().filter_map(|(path, ..)| Some(std::fs::metadata(path).ok()?.len())).sum();
+    let mut output = Output::create(destination, format, total.unwrap_or(0).min(bytes / 16), room.clone())?;
     let mut streams = Vec::new();
     for (index, (source, findings)) in sources.iter_mut().zip(&findings).enumerate() {
         streams.extend(source.streams(index, &room, watch, findings)?);

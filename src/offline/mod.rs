@@ -14,6 +14,7 @@ mod stream;
 
 pub use check::{Checked, check};
 pub use merge::{Merged, Policy, SourceReport, merge};
+pub use output::Format;
 
 use std::io;
 use std::path::PathBuf;

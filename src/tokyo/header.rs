@@ -8,6 +8,8 @@ pub(super) const LEN: usize = 256;
 const FLAG_OPEN: u8 = 1;
 /// Flag: the library has met an error it could not mend.
 const FLAG_FATAL: u8 = 2;
+/// Option: places of records have 64 bits.
+pub(super) const OPTION_LARGE: u8 = 1;
 /// Options under which records are not stored as they are.
 const COMPRESSIONS: [(u8, &str); 4] = [(2, "deflate"), (4, "bzip2"), (8, "TCBS"), (16, "an external codec")];
 
@@ -24,6 +26,12 @@ impl Layout {
     pub(super) fn number(self, bytes: &[u8]) -> u64 {
         let add = |number: u64, byte: &u8| number << 8 | u64::from(*byte);
         if self.big_endian { bytes.iter().fold(0, add) } else { bytes.iter().rev().fold(0, add) }
+    }
+
+    /// A number in `len` bytes, eight at most.
+    pub(super) fn bytes(self, number: u64, len: usize) -> Vec<u8> {
+        let bytes = number.to_le_bytes().into_iter().take(len);
+        if self.big_endian { bytes.rev().collect() } else { bytes.collect() }
     }
 }
 
@@ -87,7 +95,7 @@ impl Header {
             return Err(Error::Compressed(name));
         }
         let read = |big_endian: bool| {
-            let layout = Layout { big_endian, large: options & 1 != 0 };
+            let layout = Layout { big_endian, large: options & OPTION_LARGE != 0 };
             let field = |offset: usize| layout.number(bytes.get(offset..offset + 8).unwrap_or_default());
             Self {
                 records: field(48),

@@ -1,4 +1,4 @@
-//! Tokyo Cabinet hash database files, read only: what servers of 2010 keep their records in.
+//! Tokyo Cabinet hash database files: what servers of 2010 keep their records in. Read, and written from nothing.
 //!
 //! ```text
 //! header    256 bytes: magic, type, flags, alignment, options, number of records, file size, first record
@@ -15,15 +15,22 @@ mod scan;
 #[cfg(test)]
 mod tests;
 mod window;
+mod write;
 
 pub use header::{Header, Problem};
 pub use scan::{Damage, Scan};
 pub use window::Bytes;
+pub use write::{Writer, bucket, file_order, key_of_order};
 
 use std::io;
 
 /// First bytes of every Tokyo Cabinet file.
 pub const MAGIC: &[u8] = b"ToKyO CaBiNeT";
+
+/// First byte of a record.
+const RECORD: u8 = 0xc8;
+/// First byte of a free block.
+const FREE: u8 = 0xb0;
 
 /// Why a file cannot be read at all.
 #[derive(Debug, thiserror::Error)]

@@ -7,14 +7,10 @@
 use std::io;
 use std::ops::Range;
 
-use super::Error;
 use super::header::{Header, LEN, Layout, Problem};
 use super::window::{Bytes, Window};
+use super::{Error, FREE, RECORD};
 
-/// First byte of a record.
-const RECORD: u8 = 0xc8;
-/// First byte of a free block.
-const FREE: u8 = 0xb0;
 /// Bytes of a free block's head.
 const FREE_HEAD: usize = 5;
 /// Most bytes of a record's head, with eight-byte children and five digits for each length.

@@ -113,6 +113,47 @@ fn every_layout_is_read() {
     }
 }
 
+/// The bucket rule is the library's: in its files the record of a bucket is where the rule says.
+#[test]
+fn keys_are_in_the_buckets_of_recorded_files() {
+    for (order, big_endian) in [("big", true), ("little", false)] {
+        let (bytes, _) = fixture(order);
+        let layout = header::Layout { big_endian, large: false };
+        for (key, _) in read(&bytes).unwrap().0 {
+            let place = 256 + 4 * usize::try_from(bucket(&key, 131_071)).unwrap();
+            let record = usize::try_from(layout.number(&bytes[place..place + 4]) << 4).unwrap();
+            assert!(bytes[record..].windows(key.len()).take(100).any(|found| found == key), "{order}");
+        }
+    }
+}
+
+#[test]
+fn what_is_written_is_read_back_in_its_order() {
+    for (big_endian, buckets) in [(true, 7), (false, 1000)] {
+        let mut records = some_records(300);
+        records.sort_by_key(|(key, _)| file_order(key, buckets));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let out = || std::fs::File::options().write(true).open(file.path()).unwrap();
+        let mut writer = Writer::new(out(), out(), big_endian, buckets).unwrap();
+        for (key, value) in &records {
+            assert_eq!(key_of_order(&file_order(key, buckets)), key);
+            writer.append(key, value).unwrap();
+        }
+        let size = writer.finish().unwrap();
+        let bytes = std::fs::read(file.path()).unwrap();
+        assert_eq!(bytes.len() as u64, size);
+        let scan = Scan::new(&bytes[..]).unwrap();
+        assert_eq!(
+            (scan.header().records, scan.header().big_endian, scan.header().problems.len()),
+            (300, big_endian, 0)
+        );
+        assert_eq!(read(&bytes).unwrap(), (records, Damage::default()));
+        if let Some(keep) = std::env::var_os("KUMO_KEEP_TCH") {
+            std::fs::copy(file.path(), format!("{}-{buckets}", keep.display())).unwrap();
+        }
+    }
+}
+
 #[test]
 fn what_is_no_hash_database_is_named() {
     let (good, _) = file(&some_records(3), true, false);

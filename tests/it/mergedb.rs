@@ -259,6 +259,28 @@ fn compressed_files_and_other_kinds_are_refused_by_name() {
     assert_eq!(names(&folder), ["other.tch"]);
 }
 
+/// The way back: a store becomes a file of 2010, and that a store again.
+#[test]
+fn a_store_becomes_a_file_of_2010_and_a_store_again() {
+    let folder = Folder::new();
+    let data = |index: usize| (!index.is_multiple_of(9)).then(|| "data ".repeat(index % 60));
+    make(&folder.join("a"), (0..3000).map(|index| (format!("key {index}"), at(1, 1), data(index))));
+    let first = report(&folder, 0, &["check", "a"]);
+    for (format, file, back) in [("tokyo-cabinet", "little.tch", "b"), ("tokyo-cabinet-big-endian", "big.tch", "c")] {
+        let made = report(&folder, 0, &["mergedb", "--format", format, file, "a"]);
+        assert_eq!((&made["records"], &made["tombstones"]), (&first["records"], &first["tombstones"]));
+        let checked = report(&folder, 0, &["check", file]);
+        assert_eq!((&checked["kind"], &checked["records"]), (&Value::from("tokyo-cabinet"), &first["records"]));
+        report(&folder, 0, &["mergedb", back, file]);
+        // Were one record another one, a merge of both would take it from one side only.
+        let both = report(&folder, 0, &["mergedb", &format!("{back}+a"), back, "a"]);
+        assert_eq!((&both["records"], &both["sources"][0]["taken"]), (&first["records"], &first["records"]));
+        assert_eq!(std::fs::read(folder.join(back)).unwrap().len(), std::fs::read(folder.join("a")).unwrap().len());
+    }
+    let header = |name: &str| std::fs::read(folder.join(name)).unwrap()[48..56].to_vec();
+    assert!(header("little.tch").into_iter().rev().eq(header("big.tch")));
+}
+
 #[test]
 fn an_interrupted_merge_leaves_nothing() {
     let folder = Folder::new();

@@ -91,6 +91,9 @@ fn every_command_is_answered() {
 fn different_hash_spaces_are_found() {
     let (folder, port) = (Folder::new(), Port::reserve());
     let manager = Manager::start(&folder, "manager", &port, "-k 30");
+    let nobody = stat(&["-m", &manager.address.to_string(), "items"]);
+    let line = format!("kumo-server stat: manager {} has no server attached\n", manager.address);
+    assert_eq!((nobody.status.code(), nobody.stderr), (Some(1), line));
     let servers = [FakeServer::start(&[manager.address]), FakeServer::start(&[])];
     manager.wait_detached(&[servers[0].address()]);
     let attach = ["ctl", &manager.address.to_string(), "attach", "--wait"].map(ToOwned::to_owned);
@@ -133,4 +136,20 @@ fn one_that_hangs_does_not_hide_the_others() {
     let finished = stat(&["-m", &manager, "--timeout", "0.4", "--json", "items"]);
     let objects: Value = serde_json::from_str(&finished.stdout).unwrap();
     assert_eq!(objects[1], serde_json::json!({"address": hung.to_string(), "error": "does not answer"}));
+}
+
+#[test]
+fn servers_of_2010_are_asked_for_what_they_know() {
+    // The fake one tells no more than an original.
+    let server = FakeServer::start(&[]);
+    let address = server.address().to_string();
+    assert_eq!(fine(&[&address, "version"]), "0.4.13\n");
+    assert_eq!(fine(&[&address, "replstat"]), "ready\n");
+    assert!(fine(&[&address, "stats"]).ends_with("STAT curr_items 0\nEND\n"));
+    let figures = stat(&[&address, "figures"]);
+    let line = format!("kumo-server stat: server {address} does not know the question\n");
+    assert_eq!((figures.status.code(), figures.stderr), (Some(1), line));
+    let table = Process::run(&Folder::new(), &kumo_server(), &["top", "--once", "-i", "0.1", "--json", &address]);
+    let row = &serde_json::from_str::<Value>(&table.stdout).unwrap()[0];
+    assert_eq!((&row["status"], &row["qps"], &row["replace"]), (&"ready".into(), &0.into(), &Value::Null));
 }

@@ -7,7 +7,8 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Sparkline, SparklineBar};
 
 use super::super::tool::trouble;
-use super::model::{Model, Mood, Row, Sort};
+use super::model::Model;
+use super::row::{Mood, Row, Sort};
 use super::table::{self, Column, GAP};
 
 /// Height from which room is kept for the chart.

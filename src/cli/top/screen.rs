@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 
 use super::super::parse::Stop;
 use super::draw::{View, draw};
-use super::model::{Model, Sort};
+use super::model::Model;
+use super::row::Sort;
 use super::watch::{Asking, News, Watch};
 use crate::clock::unix_seconds;
 

@@ -1,6 +1,7 @@
 //! The columns of the table: what stands in them, and which of them a width has room for.
 
-use super::model::{Model, Mood, Rates, Row, whole};
+use super::model::Model;
+use super::row::{Mood, Rates, Row, whole};
 use crate::client::Status;
 
 /// A column of the table.
@@ -169,8 +170,8 @@ fn time_of_day(unix_seconds: u64) -> String {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::super::model::Sort;
     use super::super::model::tests::{node, reading};
+    use super::super::row::Sort;
     use super::*;
 
     #[test]

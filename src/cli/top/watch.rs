@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use super::model::{Figures, Nodes, Reading};
+use super::model::Nodes;
+use super::row::{Figures, Reading};
 use crate::client::Caller;
 use crate::clock::unix_seconds;
 use crate::wire::NodeAddress;

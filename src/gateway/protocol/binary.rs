@@ -35,7 +35,6 @@ enum Command {
     Verbosity,
     Touch,
     GetAndTouch,
-    SaslMechanisms,
 }
 
 /// What is left out of the answers.
@@ -94,7 +93,6 @@ fn opcode(byte: u8) -> Option<Opcode> {
         0x1c => plain(Command::Touch),
         0x1d => plain(Command::GetAndTouch),
         0x1e => of(Command::GetAndTouch, Missing, false),
-        0x20 => plain(Command::SaslMechanisms),
         0x23 => of(Command::GetAndTouch, Silence::None, true),
         0x24 => of(Command::GetAndTouch, Missing, true),
         _ => None,
@@ -148,7 +146,7 @@ impl Command {
             Self::Flush => key == 0 && (extras == 0 || extras == 4) && value == 0,
             Self::Verbosity => key == 0 && extras == 4 && value == 0,
             Self::Stat => key <= KEY_LIMIT && extras == 0 && value == 0,
-            Self::Quit | Self::Noop | Self::Version | Self::SaslMechanisms => key == 0 && extras == 0 && value == 0,
+            Self::Quit | Self::Noop | Self::Version => key == 0 && extras == 0 && value == 0,
         }
     }
 }
@@ -210,7 +208,7 @@ fn request(header: Header, opcode: Opcode, body: &[u8]) -> Request<'_> {
         Command::Flush => Task::Flush { delay: if extras.is_empty() { 0 } else { word(0).into() } },
         Command::Stat => Task::Stats { section: key },
         Command::Version => Task::Answer(Outcome::Version),
-        Command::Quit | Command::Noop | Command::Verbosity | Command::SaslMechanisms => Task::Answer(Outcome::Done),
+        Command::Quit | Command::Noop | Command::Verbosity => Task::Answer(Outcome::Done),
     };
     Request { task, form: header.form(), close: opcode.command == Command::Quit }
 }

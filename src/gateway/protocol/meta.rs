@@ -76,8 +76,8 @@ struct Flags<'a> {
 }
 
 impl<'a> Flags<'a> {
-    /// Takes the flags apart. The error is the answer.
-    fn read(words: Words<'a>) -> Result<Self, Failure> {
+    /// The flags, and the key that `word` stands for. Which of several faults is named is as in memcached.
+    fn read(word: &'a [u8], words: Words<'a>) -> Result<(Cow<'a, [u8]>, Self), Failure> {
         let mut flags = Self::default();
         let named = words.filter_map(<[u8]>::split_first);
         for (name, _) in named.clone() {
@@ -89,6 +89,7 @@ impl<'a> Flags<'a> {
             }
             flags.order.push(*name);
         }
+        let key = flags.key(word)?;
         for (name, token) in named {
             match name {
                 b'O' if token.len() > OPAQUE_LIMIT => {
@@ -111,7 +112,7 @@ impl<'a> Flags<'a> {
                 _ => {}
             }
         }
-        Ok(flags)
+        Ok((key, flags))
     }
 
     fn has(&self, name: u8) -> bool {
@@ -151,16 +152,13 @@ fn split(mut rest: Words<'_>) -> Result<(&[u8], Words<'_>), Failure> {
 /// The key and the flags of a command that calls all faults of its flags the same.
 fn split_strictly(rest: Words<'_>) -> Result<(Cow<'_, [u8]>, Flags<'_>), Failure> {
     let (word, rest) = split(rest)?;
-    let flags = Flags::read(rest).map_err(|_| INVALID_OR_DUPLICATE)?;
-    let key = flags.key(word).map_err(|_| INVALID_OR_DUPLICATE)?;
-    Ok((key, flags))
+    Flags::read(word, rest).map_err(|_| INVALID_OR_DUPLICATE)
 }
 
 /// `mg <key> <flags>*`
 pub(super) fn get(rest: Words<'_>) -> Parsed<'_> {
     let (word, rest) = split(rest)?;
-    let flags = Flags::read(rest)?;
-    let key = flags.key(word)?;
+    let (key, flags) = Flags::read(word, rest)?;
     if b"hlNR".iter().any(|name| flags.has(*name)) {
         return Err(NOT_KEPT);
     }
@@ -202,8 +200,7 @@ pub(super) fn set<'a>(line: &'a [u8], behind: &'a [u8], rules: &Rules) -> Next<'
 
 /// What an `ms` writes to, and how.
 fn target<'a>(word: &'a [u8], rest: Words<'a>) -> Result<(Cow<'a, [u8]>, Mode, Flags<'a>), Failure> {
-    let flags = Flags::read(rest)?;
-    let key = flags.key(word)?;
+    let (key, flags) = Flags::read(word, rest)?;
     let mode = match flags.mode {
         None | Some(b'S') => Mode::Set,
         Some(b'E') => Mode::Add,

@@ -4,15 +4,17 @@
 //! Whoever commits writes out what all have buffered; who comes a moment later finds his already written.
 //! Lock order: `syncing`, then `writer`, then `buffer`.
 
+mod files;
+
 use super::{Entry, FILE_HEADER, FLAG_EARLIER_DURABLE, FRAME_HEADER, FileHeader, file_path, seal_frame};
 use crate::store::disk::{Disk, LogFile};
 use crate::store::error::Error;
-use crate::store::tree::side_path;
 use crate::store::trouble::{Part, Trouble};
+use files::{create, marker};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -291,77 +293,6 @@ impl Redo {
         }
     }
 
-    /// Begins a new file. Returns its number and the sequence number from which on entries are in it; those before are
-    /// in older files. An untouched file is not followed by another.
-    ///
-    /// Only the merge thread calls this.
-    pub(in crate::store) fn rotate(&self) -> Result<(u64, u64), Error> {
-        let number = {
-            let writer = self.writer.lock();
-            let untouched = writer.offset <= (FILE_HEADER + FRAME_HEADER) as u64 && writer.pending.is_empty();
-            if untouched && self.written() == self.next().wrapping_sub(1) && !self.suspect.load(Ordering::Acquire) {
-                return Ok((writer.number, self.next()));
-            }
-            writer.number + 1
-        };
-        let refused = |error: io::Error| {
-            let name = file_path(&self.options.store, number);
-            Error::failed(format!("{}: {error}", name.display()))
-        };
-        let file = create(&self.options, number).map_err(refused)?;
-        let mut writer = self.writer.lock();
-        let first = if writer.pending.is_empty() { self.buffer.lock().first } else { writer.pending_first };
-        let header = FileHeader { store_id: self.options.store_id, number, first };
-        if let Err(error) = file.write_at(&header.encode(), 0) {
-            drop(writer);
-            let _ = self.options.disk.remove(&file_path(&self.options.store, number));
-            return Err(refused(error));
-        }
-        let old = std::mem::replace(&mut writer.file, file);
-        let closed = (writer.number, writer.offset);
-        writer.unsynced.push(old);
-        writer.closed.push_back(closed);
-        writer.number = number;
-        writer.offset = FILE_HEADER as u64;
-        self.used.fetch_add(FILE_HEADER as u64, Ordering::Relaxed);
-        Ok((number, first))
-    }
-
-    /// Whether there are files before the current one.
-    pub(in crate::store) fn has_closed(&self) -> bool {
-        !self.writer.lock().closed.is_empty()
-    }
-
-    /// Deletes the files before `number`, oldest first: their contents are durable elsewhere.
-    ///
-    /// A file that cannot be deleted is kept for the next time, and so are those after it.
-    pub(in crate::store) fn delete_before(&self, number: u64) {
-        // A sync under way may hold files that go; it must not report on them afterwards.
-        let _turn = self.syncing.lock();
-        let mut deleted = false;
-        loop {
-            let oldest = self.writer.lock().closed.front().copied();
-            let Some((oldest, bytes)) = oldest.filter(|(oldest, _)| *oldest < number) else { break };
-            let path = file_path(&self.options.store, oldest);
-            match self.options.disk.remove(&path) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "cannot delete a redo log file that is merged");
-                    return;
-                }
-            }
-            let mut writer = self.writer.lock();
-            writer.closed.pop_front();
-            deleted = true;
-            self.used.fetch_sub(bytes.min(self.used()), Ordering::Relaxed);
-        }
-        let mut writer = self.writer.lock();
-        if deleted && writer.closed.is_empty() {
-            writer.unsynced.clear();
-        }
-    }
-
     /// Everything below sequence number `durable` is safe in the main tree and the current file is younger than any
     /// failed sync: syncing makes sense again.
     pub(in crate::store) fn forgive(&self, durable: u64) {
@@ -389,52 +320,4 @@ impl Redo {
     pub(in crate::store) fn is_suspect(&self) -> bool {
         self.suspect.load(Ordering::Acquire)
     }
-
-    /// Deletes every file, the current one too: all is merged and nothing will be written any more.
-    pub(in crate::store) fn finish(&self) {
-        let number = self.number();
-        self.delete_before(number);
-        if self.writer.lock().closed.is_empty() {
-            let path = file_path(&self.options.store, number);
-            if let Err(error) = self.options.disk.remove(&path) {
-                tracing::warn!(path = %path.display(), %error, "cannot delete an empty redo log file");
-            }
-        }
-        if let Some(directory) = directory(&self.options) {
-            let _ = self.options.disk.sync_directory(&directory);
-        }
-    }
-}
-
-/// Is there while a sync has failed and what it lost may still be needed.
-fn marker(store: &Path) -> PathBuf {
-    side_path(store, ".redo.failed")
-}
-
-fn directory(options: &RedoOptions) -> Option<PathBuf> {
-    let parent = options.store.parent()?;
-    Some(if parent.as_os_str().is_empty() { PathBuf::from(".") } else { parent.to_path_buf() })
-}
-
-/// Makes the file `number`, durable by name. One left over from an attempt that failed is emptied and used: without its
-/// name, recovery would miss it.
-fn create(options: &RedoOptions, number: u64) -> io::Result<Arc<dyn LogFile>> {
-    let path = file_path(&options.store, number);
-    let (file, is_new) = match options.disk.create(&path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let file = options.disk.open(&path)?;
-            file.truncate(0)?;
-            (file, false)
-        }
-        other => (other?, true),
-    };
-    if let Some(directory) = directory(options)
-        && let Err(error) = options.disk.sync_directory(&directory)
-    {
-        if is_new {
-            let _ = options.disk.remove(&path);
-        }
-        return Err(error);
-    }
-    Ok(file)
 }

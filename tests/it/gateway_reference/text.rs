@@ -173,20 +173,20 @@ fn meta_delete(random: &mut Rng) -> Step {
     Step { key: key.as_bytes().to_vec(), make: Box::new(make), wrong, forgets: false, binary: false }
 }
 
+/// Without `T`: memcached may forget the new expiry if the number was read shortly before.
 fn meta_count(random: &mut Rng) -> Step {
     let key = pick(random, &NUMBERS);
     let mode = pick(random, &["", "", " MI", " M+", " Mi", " MD", " M-", " Md", " Mx"]);
     let create = pick(random, &["", "", " N0", " N900 J15", " J15"]);
-    let touch = pick(random, &["", "", "", " T100", " T0"]);
     // Asked to be quiet, memcached still shows what it has created.
     let quiet = if create.contains('N') { "u" } else { "q" };
     let flags = flags(random, &["v", "t", "c", "k", "Oabc", quiet, "D7"]);
     let (compare, wrong) = (random.u8(..4) == 0, random.bool());
     let make = move |unique| {
         let compare = if compare { format!(" C{unique}") } else { String::new() };
-        format!("ma {key}{mode}{create}{touch}{flags}{compare}\r\n").into_bytes()
+        format!("ma {key}{mode}{create}{flags}{compare}\r\n").into_bytes()
     };
-    Step { key: key.as_bytes().to_vec(), make: Box::new(make), wrong, forgets: !touch.is_empty(), binary: false }
+    Step { key: key.as_bytes().to_vec(), make: Box::new(make), wrong, forgets: false, binary: false }
 }
 
 /// A line of any words; what follows ends every data block that it may have begun.

@@ -213,9 +213,12 @@ impl Shared {
             Method::GetStatus => {
                 let (whs, rhs) = self.spaces.lock().unwrap().clone();
                 match params::status(request.params).expect("a number") {
+                    3 => pack::raw(&mut out, b"0.4.13"),
                     9 => rhs.write(&mut out),
                     10 => whs.write(&mut out),
-                    _ => pack::uint(&mut out, 0),
+                    0..=11 => pack::uint(&mut out, 0),
+                    // As an original server does.
+                    _ => pack::nil(&mut out),
                 }
             }
             _ => {

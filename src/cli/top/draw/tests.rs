@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
+use super::super::model::Nodes;
 use super::super::model::tests::{node, reading};
-use super::super::model::{Figures, Nodes, Reading};
+use super::super::row::{Figures, Reading};
 use super::*;
 use crate::wire::method::{ErrorCode, FLAG_COPYING};
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use super::super::row::{Figures, HISTORY};
 use super::*;
+use crate::clock::ClockTime;
 
 pub(in crate::cli::top) fn node(port: u16) -> NodeAddress {
     NodeAddress::new(([127, 0, 0, 1], port).into())

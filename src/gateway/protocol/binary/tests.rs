@@ -143,7 +143,7 @@ fn the_rest_is_answered() {
         (plain(0x10, b""), &["10 00 |pid|1 0", "10 00 || 0"]),
         (plain(0x08, b""), &["08 00 || 0"]),
         (plain(0x18, b""), &[]),
-        (plain(0x20, b""), &["20 00 || 0"]),
+        (plain(0x20, b""), &["20 81 ||Unknown command 0"]),
         (plain(0x21, b"PLAIN"), &["21 81 ||Unknown command 0"]),
         (packet(0x50, b"k", b"12", b"val", 0), &["50 81 ||Unknown command 0"]),
         (plain(0xff, b""), &["ff 81 ||Unknown command 0"]),

@@ -54,6 +54,8 @@ fn bad_flags_are_answered_as_memcached_does() {
             (&format!("mg {long}"), "CLIENT_ERROR bad command line format"),
             (&format!("ms {long} 1\nx"), "CLIENT_ERROR bad command line format\nERROR"),
             ("mg a k b", "CLIENT_ERROR error decoding key"),
+            ("mg a b D", "CLIENT_ERROR error decoding key"),
+            ("mg a b D x", "CLIENT_ERROR invalid flag"),
             ("ms", "ERROR"),
             ("ms a", "CLIENT_ERROR bad command line format"),
             ("ms a S2\nxx", "CLIENT_ERROR bad command line format\nERROR"),

@@ -1,0 +1,227 @@
+//! One server in `top`: its latest look, the rates since the one before, and the words for its state.
+//!
+//! Pure: readings come in with the time they were taken, and nothing here asks, waits or draws.
+
+use std::cmp::Ordering;
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::super::stat::replace_state;
+use crate::client::Status;
+use crate::clock::ClockTime;
+use crate::wire::NodeAddress;
+use crate::wire::method::ErrorCode;
+
+/// Looks that are remembered.
+pub(super) const HISTORY: usize = 600;
+
+/// What one look at a server has found.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Reading {
+    pub(super) status: Status,
+    /// How far the server's clock is ahead of ours, in seconds.
+    pub(super) ahead: i64,
+    /// What an original server does not tell.
+    pub(super) figures: Option<Figures>,
+}
+
+/// What only a server of this program tells.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Figures {
+    /// Why no write is acknowledged.
+    pub(super) failed: Option<String>,
+    /// Of the replace that is under way: records scanned, sent, received, dropped.
+    pub(super) progress: Option<[u64; 4]>,
+}
+
+/// What a server is to its cluster, as far as that was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// Its address was given.
+    Named,
+    Active,
+    Fault,
+    Detached,
+}
+
+/// Requests in a second.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct Rates {
+    pub(super) gets: f64,
+    pub(super) sets: f64,
+    pub(super) deletes: f64,
+}
+
+/// One server.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) address: NodeAddress,
+    pub(super) standing: Standing,
+    /// The last look that found something, and when it was.
+    last: Option<(Instant, Reading)>,
+    /// Between the last two looks, if both have found something.
+    pub(super) rates: Option<Rates>,
+    /// Why the latest look has found nothing.
+    pub(super) trouble: Option<ErrorCode>,
+    /// Requests in a second at each look, the latest last.
+    pub(super) history: VecDeque<u64>,
+    /// How far its clock is ahead of the servers' middle one, in seconds.
+    pub(super) skew: Option<i64>,
+}
+
+/// What rows are sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Sort {
+    #[default]
+    Address,
+    Gets,
+    Sets,
+    Deletes,
+    Total,
+    Items,
+    Skew,
+    Status,
+}
+
+/// How much a state should catch the eye.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mood {
+    Calm,
+    Busy,
+    Alarm,
+}
+
+impl Rates {
+    /// All requests.
+    pub(super) fn total(self) -> f64 {
+        self.gets + self.sets + self.deletes
+    }
+
+    /// What happened between two looks; none if the server was started anew in between.
+    fn between(earlier: &(Instant, Reading), later: &(Instant, Reading)) -> Option<Self> {
+        let seconds = later.0.saturating_duration_since(earlier.0).as_secs_f64();
+        let rate = |count: fn(&Status) -> u64| {
+            let grown = count(&later.1.status).checked_sub(count(&earlier.1.status))?;
+            Some(precise(grown) / seconds)
+        };
+        let rates = Self { gets: rate(|s| s.gets)?, sets: rate(|s| s.sets)?, deletes: rate(|s| s.deletes)? };
+        (seconds > 0.0).then_some(rates)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a rate is shown with a few digits")]
+fn precise(number: u64) -> f64 {
+    number as f64
+}
+
+/// A rate as a whole number.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rates are never negative, and saturate")]
+pub(super) fn whole(rate: f64) -> u64 {
+    rate.round() as u64
+}
+
+impl Row {
+    pub(super) fn new(address: NodeAddress, standing: Standing) -> Self {
+        Self { address, standing, last: None, rates: None, trouble: None, history: VecDeque::new(), skew: None }
+    }
+
+    /// What the latest look has found.
+    pub(super) fn reading(&self) -> Option<&Reading> {
+        self.last.as_ref().filter(|_| self.trouble.is_none()).map(|(_, reading)| reading)
+    }
+
+    /// The latest counters.
+    pub(super) fn status(&self) -> Option<&Status> {
+        self.reading().map(|reading| &reading.status)
+    }
+
+    /// Its Lamport clock.
+    pub(super) fn clock(&self) -> Option<u32> {
+        self.status().map(|status| ClockTime(status.clocktime).clock())
+    }
+
+    /// How it is, in a word or two.
+    pub(super) fn word(&self) -> (&'static str, Mood) {
+        match (self.trouble, self.reading()) {
+            (Some(ErrorCode::NodeLost), _) => return ("unreachable", Mood::Alarm),
+            (Some(_), _) => return ("no answer", Mood::Alarm),
+            (None, None) => return ("...", Mood::Calm),
+            (None, Some(Reading { figures: Some(Figures { failed: Some(_), .. }), .. })) => {
+                return ("no writes", Mood::Alarm);
+            }
+            (None, Some(_)) => {}
+        }
+        match self.standing {
+            Standing::Fault => ("fault", Mood::Alarm),
+            Standing::Detached => ("detached", Mood::Busy),
+            Standing::Named | Standing::Active => {
+                let flags = self.status().map_or(0, |status| status.flags);
+                match replace_state(flags.into()) {
+                    "ready" => ("ready", Mood::Calm),
+                    word => (word, Mood::Busy),
+                }
+            }
+        }
+    }
+
+    fn total(&self) -> f64 {
+        self.rates.unwrap_or_default().total()
+    }
+
+    /// Takes what a look has found, or why it has found nothing.
+    pub(super) fn take(&mut self, at: Instant, answer: Result<Reading, ErrorCode>) {
+        match answer {
+            Ok(reading) => {
+                let now = (at, reading);
+                // A gap would spread what happened before it over the time of silence.
+                let earlier = self.last.as_ref().filter(|_| self.trouble.is_none());
+                self.rates = earlier.and_then(|earlier| Rates::between(earlier, &now));
+                self.last = Some(now);
+                self.trouble = None;
+            }
+            Err(error) => {
+                self.rates = None;
+                self.trouble = Some(error);
+            }
+        }
+        let total = whole(self.total());
+        remember(&mut self.history, total);
+    }
+
+    /// Which of two rows stands first.
+    pub(super) fn compare(&self, other: &Self, sort: Sort) -> Ordering {
+        let by = |value: fn(&Self) -> f64| value(other).total_cmp(&value(self));
+        let rates = |row: &Self| row.rates.unwrap_or_default();
+        match sort {
+            Sort::Address => Ordering::Equal,
+            Sort::Gets => rates(other).gets.total_cmp(&rates(self).gets),
+            Sort::Sets => rates(other).sets.total_cmp(&rates(self).sets),
+            Sort::Deletes => rates(other).deletes.total_cmp(&rates(self).deletes),
+            Sort::Total => by(Self::total),
+            Sort::Items => {
+                let items = |row: &Self| row.status().map(|status| status.items);
+                items(other).cmp(&items(self))
+            }
+            Sort::Skew => {
+                let skew = |row: &Self| row.skew.map(i64::unsigned_abs);
+                skew(other).cmp(&skew(self))
+            }
+            Sort::Status => {
+                let alarm = |row: &Self| match row.word().1 {
+                    Mood::Alarm => 2,
+                    Mood::Busy => 1,
+                    Mood::Calm => 0,
+                };
+                alarm(other).cmp(&alarm(self))
+            }
+        }
+    }
+}
+
+/// Adds the latest of a history, which does not grow beyond what is remembered.
+pub(super) fn remember(history: &mut VecDeque<u64>, value: u64) {
+    if history.len() == HISTORY {
+        history.pop_front();
+    }
+    history.push_back(value);
+}

@@ -1,0 +1,156 @@
+//! The new file: written under a name of its own, read back, and only then given its name.
+
+mod database;
+mod store;
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use super::sorter::Room;
+use super::source::GLANCE;
+use super::{Error, Watch};
+use crate::store::rest::side_files;
+use crate::wire::RecordValue;
+
+/// What is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A store.
+    Store,
+    /// A database for original servers.
+    TokyoCabinet {
+        /// In which byte order; that of the library which will read it.
+        big_endian: bool,
+    },
+}
+
+/// A file on its way to `destination`. Dropped before [`Output::finish`] it leaves nothing.
+pub(super) struct Output {
+    destination: PathBuf,
+    file: NamedTempFile,
+    body: Body,
+}
+
+enum Body {
+    Store(Box<store::Body>),
+    Database(database::Body),
+}
+
+/// How many records there were, and a checksum of all their bytes in order.
+#[derive(Debug, Clone, Default)]
+pub(in crate::offline) struct Sum {
+    pub(in crate::offline) records: u64,
+    pub(in crate::offline) tombstones: u64,
+    hasher: crc32fast::Hasher,
+}
+
+impl Sum {
+    fn add(&mut self, key: &[u8], value: &[u8]) {
+        self.records += 1;
+        self.tombstones += u64::from(RecordValue::new(value).is_ok_and(|value| value.is_tombstone()));
+        for part in [key, value] {
+            self.hasher.update(&(part.len() as u64).to_le_bytes());
+            self.hasher.update(part);
+        }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        let sum = |of: &Self| (of.records, of.tombstones, of.hasher.clone().finalize());
+        sum(self) == sum(other)
+    }
+}
+
+/// The folder that a file is or will be in.
+pub(super) fn folder(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+impl Output {
+    /// Begins a file; nothing that exists may be in its way. About `expected` records will come.
+    pub(super) fn create(destination: &Path, format: Format, expected: u64, room: Room) -> Result<Self, Error> {
+        refuse_existing(destination)?;
+        let failed = |source| Error::Io { path: destination.to_path_buf(), source };
+        let name = destination.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidFilename.into()))?;
+        let mut prefix = std::ffi::OsString::from(".");
+        prefix.push(name);
+        prefix.push(".");
+        let file = tempfile::Builder::new()
+            .prefix(&prefix)
+            .suffix(".tmp")
+            .permissions(std::fs::Permissions::from_mode(0o644))
+            .tempfile_in(folder(destination))
+            .map_err(failed)?;
+        let body = match format {
+            Format::Store => Body::Store(Box::new(store::Body::create(file.path())?)),
+            Format::TokyoCabinet { big_endian } => {
+                Body::Database(database::Body::new(file.path(), big_endian, expected, room))
+            }
+        };
+        Ok(Self { destination: destination.to_path_buf(), file, body })
+    }
+
+    /// Adds a record; they come in the store's order.
+    pub(super) fn push(&mut self, key: Box<[u8]>, value: Vec<u8>) -> Result<(), Error> {
+        match &mut self.body {
+            Body::Store(body) => body.push(key, value),
+            Body::Database(body) => body.push(&key, &value),
+        }
+    }
+
+    /// Completes the file, reads it back, and gives it its name.
+    pub(super) fn finish(self, watch: &dyn Watch) -> Result<Sum, Error> {
+        let Self { destination, file, body } = self;
+        let (written, found) = match body {
+            Body::Store(body) => {
+                let written = body.finish()?;
+                watch.begin("verifying", Some(written.records));
+                let found = store::read_back(file.path(), watch)?;
+                (written, found)
+            }
+            Body::Database(body) => {
+                let written = body.finish(watch)?;
+                watch.begin("verifying", Some(written.records));
+                let found = database::read_back(file.path(), watch)?;
+                (written, found)
+            }
+        };
+        if !written.is_same(&found) {
+            return Err(Error::Unverified(destination));
+        }
+        refuse_existing(&destination)?;
+        let failed = |source| Error::Io { path: destination.clone(), source };
+        file.persist_noclobber(&destination).map_err(|error| match error.error.kind() {
+            io::ErrorKind::AlreadyExists => Error::Exists(destination.clone()),
+            _ => failed(error.error),
+        })?;
+        std::fs::File::open(folder(&destination)).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        Ok(written)
+    }
+}
+
+/// Counts a step of long work, which ends here if it is to end.
+fn step(count: u64, watch: &dyn Watch) -> Result<(), Error> {
+    if count.is_multiple_of(GLANCE) {
+        watch.advance(GLANCE);
+        if watch.is_stopped() {
+            return Err(Error::Stopped);
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a name that is taken, or that has side files of a store which would be taken for the new one's.
+pub(super) fn refuse_existing(destination: &Path) -> Result<(), Error> {
+    match std::fs::symlink_metadata(destination) {
+        Ok(_) => return Err(Error::Exists(destination.to_path_buf())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(Error::Io { path: destination.to_path_buf(), source }),
+    }
+    match side_files(destination)?.into_iter().next() {
+        Some(path) => Err(Error::Exists(path)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,123 @@
+//! The files of the log being written: begun, handed over to the merge, deleted.
+
+use super::{Redo, RedoOptions};
+use crate::store::disk::LogFile;
+use crate::store::error::Error;
+use crate::store::redo::{FILE_HEADER, FRAME_HEADER, FileHeader, file_path};
+use crate::store::tree::{directory, side_path};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+impl Redo {
+    /// Begins a new file. Returns its number and the sequence number from which on entries are in it; those before are
+    /// in older files. An untouched file is not followed by another.
+    ///
+    /// Only the merge thread calls this.
+    pub(in crate::store) fn rotate(&self) -> Result<(u64, u64), Error> {
+        let number = {
+            let writer = self.writer.lock();
+            let untouched = writer.offset <= (FILE_HEADER + FRAME_HEADER) as u64 && writer.pending.is_empty();
+            if untouched && self.written() == self.next().wrapping_sub(1) && !self.suspect.load(Ordering::Acquire) {
+                return Ok((writer.number, self.next()));
+            }
+            writer.number + 1
+        };
+        let refused = |error: io::Error| {
+            let name = file_path(&self.options.store, number);
+            Error::failed(format!("{}: {error}", name.display()))
+        };
+        let file = create(&self.options, number).map_err(refused)?;
+        let mut writer = self.writer.lock();
+        let first = if writer.pending.is_empty() { self.buffer.lock().first } else { writer.pending_first };
+        let header = FileHeader { store_id: self.options.store_id, number, first };
+        if let Err(error) = file.write_at(&header.encode(), 0) {
+            drop(writer);
+            let _ = self.options.disk.remove(&file_path(&self.options.store, number));
+            return Err(refused(error));
+        }
+        let old = std::mem::replace(&mut writer.file, file);
+        let closed = (writer.number, writer.offset);
+        writer.unsynced.push(old);
+        writer.closed.push_back(closed);
+        writer.number = number;
+        writer.offset = FILE_HEADER as u64;
+        self.used.fetch_add(FILE_HEADER as u64, Ordering::Relaxed);
+        Ok((number, first))
+    }
+
+    /// Whether there are files before the current one.
+    pub(in crate::store) fn has_closed(&self) -> bool {
+        !self.writer.lock().closed.is_empty()
+    }
+
+    /// Deletes the files before `number`, oldest first: their contents are durable elsewhere.
+    ///
+    /// A file that cannot be deleted is kept for the next time, and so are those after it.
+    pub(in crate::store) fn delete_before(&self, number: u64) {
+        // A sync under way may hold files that go; it must not report on them afterwards.
+        let _turn = self.syncing.lock();
+        let mut deleted = false;
+        loop {
+            let oldest = self.writer.lock().closed.front().copied();
+            let Some((oldest, bytes)) = oldest.filter(|(oldest, _)| *oldest < number) else { break };
+            let path = file_path(&self.options.store, oldest);
+            match self.options.disk.remove(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "cannot delete a redo log file that is merged");
+                    return;
+                }
+            }
+            let mut writer = self.writer.lock();
+            writer.closed.pop_front();
+            deleted = true;
+            self.used.fetch_sub(bytes.min(self.used()), Ordering::Relaxed);
+        }
+        let mut writer = self.writer.lock();
+        if deleted && writer.closed.is_empty() {
+            writer.unsynced.clear();
+        }
+    }
+
+    /// Deletes every file, the current one too: all is merged and nothing will be written any more.
+    pub(in crate::store) fn finish(&self) {
+        let number = self.number();
+        self.delete_before(number);
+        if self.writer.lock().closed.is_empty() {
+            let path = file_path(&self.options.store, number);
+            if let Err(error) = self.options.disk.remove(&path) {
+                tracing::warn!(path = %path.display(), %error, "cannot delete an empty redo log file");
+            }
+        }
+        let _ = self.options.disk.sync_directory(directory(&self.options.store));
+    }
+}
+
+/// Is there while a sync has failed and what it lost may still be needed.
+pub(super) fn marker(store: &Path) -> PathBuf {
+    side_path(store, ".redo.failed")
+}
+
+/// Makes the file `number`, durable by name. One left over from an attempt that failed is emptied and used: without its
+/// name, recovery would miss it.
+pub(super) fn create(options: &RedoOptions, number: u64) -> io::Result<Arc<dyn LogFile>> {
+    let path = file_path(&options.store, number);
+    let (file, is_new) = match options.disk.create(&path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let file = options.disk.open(&path)?;
+            file.truncate(0)?;
+            (file, false)
+        }
+        other => (other?, true),
+    };
+    if let Err(error) = options.disk.sync_directory(directory(&options.store)) {
+        if is_new {
+            let _ = options.disk.remove(&path);
+        }
+        return Err(error);
+    }
+    Ok(file)
+}
