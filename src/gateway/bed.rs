@@ -124,3 +124,13 @@ impl Bed {
         }
     }
 }
+
+/// Each line or block of lines and its answer, on one connection; ends of lines are added.
+#[track_caller]
+pub(super) fn converse(steps: &[(&str, &str)]) {
+    let mut bed = Bed::new(RULES);
+    for (input, expected) in steps {
+        let answer = bed.talk(&format!("{}\r\n", input.replace('\n', "\r\n")));
+        assert_eq!(answer.replace("\r\n", "\n").trim_end_matches('\n'), *expected, "{input:?}");
+    }
+}

@@ -4,7 +4,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
+use super::*;
+use crate::clock::ClockTime;
 use crate::gateway::bed::{Bed, RULES};
+use crate::gateway::item::Item;
 
 /// Words that commands are made of, so that many lines are right or nearly so.
 fn word() -> impl Strategy<Value = Vec<u8>> {
@@ -118,4 +121,45 @@ fn byte_by_byte_is_the_same() {
     let out: Vec<u8> = every.into_iter().flat_map(|byte| bed.ask(byte)).collect();
     let (expected, closed) = cut(input, &[]);
     assert_eq!((out, bed.closed), (expected, closed));
+}
+
+/// The answer to a multi-get with these outcomes, each written when it is its turn, or before.
+fn multi_get(outcomes: &[(Outcome<'static>, bool)]) -> String {
+    let (mut codec, mut writer, mut out) = (Codec::new(), Writer::default(), Vec::new());
+    let line = format!("get{}\r\n", " k".repeat(outcomes.len()));
+    let mut input = line.as_bytes();
+    for (outcome, early) in outcomes {
+        let Next::Request { length, request } = codec.next(input, &RULES) else { panic!("a request") };
+        input = &input[length..];
+        if *early {
+            writer.append(Early::new(&request.form, b"k", outcome, 0), &mut out);
+        } else {
+            writer.write(&request.form, b"k", outcome, 0, &mut out);
+        }
+    }
+    // Whatever happened, the next request is answered.
+    let Next::Request { request, .. } = codec.next(b"get k\r\n", &RULES) else { panic!("a request") };
+    writer.write(&request.form, b"k", &Outcome::Missing, 0, &mut out);
+    String::from_utf8(out).unwrap()
+}
+
+fn found() -> Outcome<'static> {
+    Outcome::Found(Item { clocktime: ClockTime(1), flags: 0, expires: 0, data: b"x" })
+}
+
+#[test]
+fn a_failed_key_ends_the_answer_of_its_multi_get() {
+    let (failed, missing) = (Outcome::Failed(Failure::Unavailable), Outcome::Missing);
+    let (value, error) = ("VALUE k 0 1\r\nx\r\n", "SERVER_ERROR no server of this key can be reached\r\n");
+    for (outcomes, expected) in [
+        ([found(), failed.clone(), found()], format!("{value}{error}")),
+        ([found(), missing.clone(), failed.clone()], format!("{value}{error}")),
+        ([failed.clone(), failed.clone(), failed.clone()], error.to_owned()),
+        ([missing.clone(), missing, found()], format!("{value}END\r\n")),
+    ] {
+        for early in 0..8_u8 {
+            let outcomes = [0, 1, 2].map(|at| (outcomes[at].clone(), early & (1 << at) != 0));
+            assert_eq!(multi_get(&outcomes), format!("{expected}END\r\n"), "{outcomes:?}");
+        }
+    }
 }

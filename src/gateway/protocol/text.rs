@@ -1,13 +1,17 @@
-//! The text protocol: command lines, data blocks, and the lines that answer them. Meta commands are in `meta`.
+//! The text protocol: command lines and data blocks. Meta commands are in `meta`.
+
+mod answer;
 
 use std::borrow::Cow;
 
-use super::line::{self, BAD_LINE, Words, number, words, write_number};
+pub(super) use answer::{Value, write_line};
+
+use super::line::{self, BAD_LINE, Words, number, words};
 use super::{Form, KEY_LIMIT, Next, Request, Task, meta};
 use crate::clock::ClockTime;
 use crate::gateway::change::{Change, Mode};
 use crate::gateway::item::Rules;
-use crate::gateway::outcome::{Failure, Outcome, VERSION};
+use crate::gateway::outcome::{Failure, Outcome};
 
 /// Longest command line that is no retrieval, in bytes.
 const LINE_LIMIT: usize = 2048;
@@ -137,7 +141,7 @@ impl State {
             None => Task::Get { key },
             Some(exptime) => Task::Change { key, change: Change::Touch { exptime, read: true } },
         };
-        let request = Request::new(task, Form::Value(Value { unique, last }));
+        let request = Request::new(task, Form::Value(Value::new(unique, last)));
         Next::Request { length: from.saturating_add(used), request }
     }
 }
@@ -317,89 +321,6 @@ fn verbosity(mut rest: Words<'_>) -> Parsed<'_> {
     }
     let quiet = rest.last().unwrap_or(level) == b"noreply";
     Ok(Request::new(Task::Answer(Outcome::Done), Form::Line { quiet }))
-}
-
-/// How a key of a retrieval is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Value {
-    /// With the CAS unique.
-    unique: bool,
-    /// The last one: `END` follows.
-    last: bool,
-}
-
-impl Value {
-    /// Whether it is the last of its retrieval.
-    pub(super) fn is_last(self) -> bool {
-        self.last
-    }
-
-    /// `VALUE <key> <flags> <bytes> [<cas unique>]` and the data, or nothing.
-    ///
-    /// After a failure, which `broken` remembers, the rest of the retrieval has no answer: a client reads up to the
-    /// line of the error.
-    pub(super) fn write(self, broken: &mut bool, key: &[u8], outcome: &Outcome<'_>, out: &mut Vec<u8>) {
-        if !*broken {
-            match outcome {
-                Outcome::Found(item) => {
-                    out.reserve(key.len().saturating_add(item.data.len()).saturating_add(64));
-                    out.extend_from_slice(b"VALUE ");
-                    out.extend_from_slice(key);
-                    out.push(b' ');
-                    write_number(out, item.flags.into());
-                    out.push(b' ');
-                    write_number(out, item.data.len() as u64);
-                    if self.unique {
-                        out.push(b' ');
-                        write_number(out, item.clocktime.0);
-                    }
-                    out.extend_from_slice(b"\r\n");
-                    out.extend_from_slice(item.data);
-                    out.extend_from_slice(b"\r\n");
-                }
-                Outcome::Failed(failure) => {
-                    line::write_line(out, failure.line());
-                    *broken = true;
-                }
-                _ => {}
-            }
-        }
-        if self.last && !std::mem::take(broken) {
-            out.extend_from_slice(b"END\r\n");
-        }
-    }
-}
-
-/// The line of an outcome.
-pub(super) fn write_line(outcome: &Outcome<'_>, out: &mut Vec<u8>) {
-    let text = match outcome {
-        Outcome::Stored(_) => "STORED",
-        Outcome::NotStored => "NOT_STORED",
-        Outcome::Exists => "EXISTS",
-        Outcome::NotFound | Outcome::Missing => "NOT_FOUND",
-        Outcome::Touched(_) | Outcome::Found(_) => "TOUCHED",
-        Outcome::Deleted => "DELETED",
-        Outcome::Done => "OK",
-        Outcome::Reset => "RESET",
-        Outcome::Version => {
-            out.extend_from_slice(b"VERSION ");
-            VERSION
-        }
-        Outcome::Failed(failure) => failure.line(),
-        Outcome::Number(number, _) => {
-            write_number(out, *number);
-            ""
-        }
-        Outcome::Stats(stats) => {
-            for (name, value) in stats {
-                for part in ["STAT ", name, " ", value, "\r\n"] {
-                    out.extend_from_slice(part.as_bytes());
-                }
-            }
-            "END"
-        }
-    };
-    line::write_line(out, text);
 }
 
 #[cfg(test)]

@@ -1,14 +1,6 @@
 //! Conversations in meta commands: what memcached 1.6.18 answers, but for CAS uniques and what is not kept.
 
-use crate::gateway::bed::{Bed, RULES};
-
-fn converse(steps: &[(&str, &str)]) {
-    let mut bed = Bed::new(RULES);
-    for (input, expected) in steps {
-        let answer = bed.talk(&format!("{}\r\n", input.replace('\n', "\r\n")));
-        assert_eq!(answer.replace("\r\n", "\n").trim_end_matches('\n'), *expected, "{input:?}");
-    }
-}
+use crate::gateway::bed::{Bed, RULES, converse};
 
 #[test]
 fn a_get_returns_what_its_flags_ask_for_in_their_order() {

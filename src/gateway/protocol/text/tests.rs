@@ -1,16 +1,7 @@
 //! Conversations in the text protocol: what memcached 1.6.18 answers to the same lines, but for CAS uniques.
 
-use crate::gateway::bed::{Bed, RULES};
+use crate::gateway::bed::{Bed, RULES, converse};
 use crate::gateway::item::Rules;
-
-/// Each line or block of lines and its answer, on one connection; ends of lines are added.
-fn converse(steps: &[(&str, &str)]) {
-    let mut bed = Bed::new(RULES);
-    for (input, expected) in steps {
-        let answer = bed.talk(&format!("{}\r\n", input.replace('\n', "\r\n")));
-        assert_eq!(answer.replace("\r\n", "\n").trim_end_matches('\n'), *expected, "{input:?}");
-    }
-}
 
 #[test]
 fn values_are_stored_and_read() {
@@ -233,24 +224,4 @@ fn a_line_without_end_is_bounded() {
         assert_eq!(bed.talk(&line[limit - 1..limit]), "CLIENT_ERROR line too long\r\n", "{start}");
         assert!(bed.closed);
     }
-}
-
-#[test]
-fn a_failed_key_ends_the_answer_of_its_multi_get() {
-    use super::*;
-    use crate::gateway::item::Item;
-    let (mut broken, mut out) = (false, Vec::new());
-    let found = Outcome::Found(Item { clocktime: ClockTime(1), flags: 0, expires: 0, data: b"x" });
-    let failed = Outcome::Failed(Failure::Unavailable);
-    let mut answer = |outcomes: [&Outcome<'_>; 3]| {
-        for (number, outcome) in outcomes.into_iter().enumerate() {
-            Value { unique: false, last: number == 2 }.write(&mut broken, b"a", outcome, &mut out);
-        }
-        String::from_utf8(std::mem::take(&mut out)).unwrap()
-    };
-    let error = "SERVER_ERROR no server of this key can be reached\r\n";
-    assert_eq!(answer([&found, &failed, &found]), format!("VALUE a 0 1\r\nx\r\n{error}"));
-    assert_eq!(answer([&found, &Outcome::Missing, &failed]), format!("VALUE a 0 1\r\nx\r\n{error}"));
-    assert_eq!(answer([&failed, &failed, &failed]), error);
-    assert_eq!(answer([&Outcome::Missing, &Outcome::Missing, &found]), "VALUE a 0 1\r\nx\r\nEND\r\n");
 }
