@@ -212,3 +212,46 @@ impl Desk {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::outcome::Failure;
+    use super::*;
+
+    const LINE: Form = Form::Line { quiet: false };
+
+    fn desk() -> (Desk, Arc<Budget>) {
+        let budget = Arc::new(Budget::new(1000));
+        (Desk::new(budget.clone()), budget)
+    }
+
+    #[test]
+    fn answers_leave_in_the_order_of_the_requests() {
+        let (desk, budget) = desk();
+        let mut out = Answers::default();
+        let numbers: Vec<_> = (0..4).map(|_| desk.open(10)).collect();
+        let outcomes = [Outcome::Deleted, Outcome::NotFound, Outcome::Done, Outcome::Exists];
+        for (place, ready) in [(2, 0), (1, 0), (0, 1), (3, 1)] {
+            desk.answer(numbers[place], 10, &LINE, b"", &outcomes[place]);
+            desk.collect(Waker::noop(), &mut out);
+            assert_eq!(!out.next().is_empty(), ready > 0, "after {place}");
+            if place == 3 {
+                assert_eq!(out.next(), b"DELETED\r\nNOT_FOUND\r\nOK\r\nEXISTS\r\n");
+            }
+        }
+        assert_eq!(budget.held(), out.len());
+    }
+
+    #[test]
+    fn what_nobody_takes_any_more_is_given_back() {
+        let (desk, budget) = desk();
+        let numbers: Vec<_> = (0..3).map(|_| desk.open(10)).collect();
+        desk.answer(numbers[0], 10, &LINE, b"", &Outcome::Done);
+        desk.answer(numbers[2], 10, &LINE, b"", &Outcome::Failed(Failure::Unavailable));
+        assert!(budget.held() > 10);
+        desk.leave();
+        assert_eq!(budget.held(), 10);
+        desk.answer(numbers[1], 10, &LINE, b"", &Outcome::Done);
+        assert_eq!(budget.held(), 0);
+    }
+}

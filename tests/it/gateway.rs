@@ -88,6 +88,21 @@ fn counting_from_many_connections_loses_nothing() {
     assert_eq!(gateway.client().get("n").as_deref(), Some("800"));
 }
 
+/// More keys than may be under way at once, the first and the last of them there.
+#[test]
+fn a_multi_get_may_have_any_number_of_keys() {
+    let cluster = Cluster::start(3);
+    let gateway = Gateway::of(&cluster, &[]);
+    let mut client = gateway.client();
+    client.set("key0", "first");
+    client.set("key4999", "last");
+    let keys: String = (0..5000).map(|index| format!(" key{index}")).collect();
+    client.exchange(
+        format!("get{keys}\r\nmn\r\n").as_bytes(),
+        b"VALUE key0 0 5\r\nfirst\r\nVALUE key4999 0 4\r\nlast\r\nEND\r\nMN\r\n",
+    );
+}
+
 /// Without a turn for each, two hundred connections would mostly learn that somebody else was faster.
 #[test]
 fn many_connections_may_count_at_once() {
