@@ -32,7 +32,7 @@ pub enum Mode {
 /// What a request wants done to an item.
 ///
 /// `compare` is the CAS unique that the item must have; `exptime` is as clients give it, in seconds (see
-/// [`expires`](super::item::expires)).
+/// [`expires`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change<'a> {
     /// Write a value.
