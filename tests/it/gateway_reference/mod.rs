@@ -164,10 +164,10 @@ fn answers_are_those_of_memcached() {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut told = Vec::new();
     while told.len() < STEPS {
-        // A packet may end the connection, so these go one at a time.
-        let steps: Vec<_> = match random.u8(..4) {
-            0 => vec![packets::step(&mut random)],
-            1 => (0..random.usize(1..40)).map(|_| text::step(&mut random)).collect(),
+        let steps: Vec<_> = match random.u8(..6) {
+            0 => vec![packets::step(&mut random, false)],
+            1 => (0..random.usize(1..40)).map(|_| packets::step(&mut random, true)).collect(),
+            2 => (0..random.usize(1..40)).map(|_| text::step(&mut random)).collect(),
             _ => vec![text::step(&mut random)],
         };
         for side in &mut sides {

@@ -30,10 +30,10 @@ pub(super) fn noop_answer() -> Vec<u8> {
     answer
 }
 
-/// The next step.
-pub(super) fn step(random: &mut Rng) -> Step {
+/// The next step. A `sound` one does not end the connection.
+pub(super) fn step(random: &mut Rng, sound: bool) -> Step {
     // Only numbers are counted, with nothing put behind the spaces that memcached leaves there, and never empty.
-    let (is_number, kind) = (random.bool(), random.u8(..12));
+    let (is_number, kind) = (random.bool(), random.u8(..if sound { 11 } else { 12 }));
     let is_number = is_number && kind != 11;
     let key = if is_number { NUMBERS[random.usize(..3)] } else { KEYS[random.usize(..4)] };
     let stored = if is_number { number(random).into_bytes() } else { value(random) };
