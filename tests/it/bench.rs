@@ -181,7 +181,10 @@ fn what_an_earlier_run_loaded_can_be_missed() {
 #[test]
 fn mistakes_are_one_line_and_status_2() {
     for (args, line) in [
-        ("", "the following required arguments were not provided: <--manager1 <ADDR[:PORT]>|--server <ADDR[:PORT]>|--memcached <ADDR[:PORT]>>"),
+        (
+            "",
+            "the following required arguments were not provided: <--manager1 <ADDR[:PORT]>|--server <ADDR[:PORT]>|--memcached <ADDR[:PORT]>>",
+        ),
         ("-s 127.0.0.1 -c 0", "invalid value '0' for '-c <N>': 0 is not in 1..=65536"),
         ("-s 127.0.0.1 --mode get --set 1", "the argument '--mode <KIND>' cannot be used with '--set <PART>'"),
         ("-s 127.0.0.1 --get 0 --set 0", "every part of the mix is 0"),

@@ -96,9 +96,9 @@ fn a_multi_get_may_have_any_number_of_keys() {
     let mut client = gateway.client();
     client.set("key0", "first");
     client.set("key4999", "last");
-    let keys: String = (0..5000).map(|index| format!(" key{index}")).collect();
+    let keys: Vec<_> = (0..5000).map(|index| format!("key{index}")).collect();
     client.exchange(
-        format!("get{keys}\r\nmn\r\n").as_bytes(),
+        format!("get {}\r\nmn\r\n", keys.join(" ")).as_bytes(),
         b"VALUE key0 0 5\r\nfirst\r\nVALUE key4999 0 4\r\nlast\r\nEND\r\nMN\r\n",
     );
 }
