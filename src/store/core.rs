@@ -244,7 +244,8 @@ impl Core {
             match answer.recv_timeout(pause) {
                 Ok(result) => return result,
                 Err(RecvTimeoutError::Timeout) if !self.ended.load(Ordering::Acquire) => {}
-                Err(_) => return Err(Error::Closed),
+                // The last answer may have come between the end of the wait and that of the thread.
+                Err(_) => return answer.try_recv().unwrap_or(Err(Error::Closed)),
             }
         }
     }

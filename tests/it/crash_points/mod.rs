@@ -8,7 +8,7 @@
 
 mod history;
 
-use super::harness::{Folder, example};
+use super::harness::example;
 use fastrand::Rng;
 use history::{End, History, View};
 use std::collections::BTreeMap;
@@ -26,20 +26,21 @@ const AT_ONCE: [usize; 2] = [2, 8];
 
 /// The shim, compiled once.
 fn shim() -> &'static Path {
-    static SHIM: OnceLock<(Folder, PathBuf)> = OnceLock::new();
-    let (_, path) = SHIM.get_or_init(|| {
-        let folder = Folder::new();
-        let path = folder.join("faults.so");
+    static SHIM: OnceLock<PathBuf> = OnceLock::new();
+    SHIM.get_or_init(|| {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/shim/faults.c");
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults.so");
+        // Another run of the tests may be using it.
+        let made = path.with_extension(format!("{}.so", std::process::id()));
         let status = Command::new("cc")
             .args(["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"])
-            .args([&path, &source])
+            .args([&made, &source])
             .status()
             .expect("a C compiler, as SQLite needs one, too");
         assert!(status.success(), "the shim must compile");
-        (folder, path)
-    });
-    path
+        std::fs::rename(&made, &path).expect("the shim gets its name");
+        path
+    })
 }
 
 /// A value as the environment takes it.
