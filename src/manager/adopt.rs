@@ -33,7 +33,7 @@ impl Shell {
             let inner = &mut *shell.lock();
             inner.asking -= 1;
             shell.recall(inner);
-            if let Err(missing) = inner.state.last_remembered(&shell.clock) {
+            if let Some(missing) = inner.state.missing() {
                 tracing::info!(%missing, "the last hash space waits for a server that was active in it");
             }
             shell.news.notify_waiters();

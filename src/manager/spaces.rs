@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use crate::clock::{Clock, ClockTime};
+use crate::ring::HashSpace;
 use crate::wire::NodeAddress;
 use crate::wire::params::{NODE_LIMIT, Seed};
 
@@ -80,6 +81,21 @@ impl Spaces {
         changed
     }
 
+    /// Whether every hash has an active owner for reading. Where it has none, the records are with servers that are lost:
+    /// these must keep their places, or what they bring back would count as nobody's.
+    pub(super) fn are_covered(&self) -> bool {
+        let rhs = HashSpace::new(self.rhs.clone());
+        rhs.points().iter().all(|point| rhs.owners(*point).coordinator().is_some())
+    }
+
+    /// Goes back to the nodes of `last`, whose servers have returned, under clocktimes of now.
+    pub(super) fn restore(&mut self, last: Self, clock: &Clock) {
+        let apart = last.whs.clocktime != last.rhs.clocktime;
+        self.rhs = Seed { nodes: last.rhs.nodes, clocktime: self.stamp(clock) };
+        let clocktime = if apart { self.stamp(clock) } else { self.rhs.clocktime };
+        self.whs = Seed { nodes: last.whs.nodes, clocktime };
+    }
+
     /// Marks a server faulty in both. Says whether it was active in any.
     ///
     /// Both get one new clocktime if they had one before, else two: servers take equal clocktimes as a sign that
@@ -106,6 +122,11 @@ impl Spaces {
     pub(super) fn merge(&mut self, whs: Seed, rhs: Seed, clock: &Clock) -> Merge {
         clock.observe(whs.clocktime);
         clock.observe(rhs.clocktime);
+        self.take_newer(whs, rhs)
+    }
+
+    /// The same without taking note of the clocktimes.
+    pub(super) fn take_newer(&mut self, whs: Seed, rhs: Seed) -> Merge {
         let mut merge = Merge { taken: false, partner_lags: false };
         for (held, received) in [(&mut self.whs, whs), (&mut self.rhs, rhs)] {
             merge.partner_lags |= supersedes(held, &received);

@@ -36,6 +36,9 @@ pub(super) enum Impossible {
     /// What it holds would not be copied, and then be deleted elsewhere.
     #[error("{0} is active but not connected to this manager")]
     Absent(NodeAddress),
+    /// It took writes when the others had gone: without it, older records would pass for the last.
+    #[error("{0} was active when the cluster ended, and is not back")]
+    Missing(NodeAddress),
 }
 
 pub(super) type Outcome = Result<Vec<Action>, Impossible>;
@@ -50,6 +53,8 @@ pub(super) struct State {
     seen: BTreeSet<NodeAddress>,
     /// The last hash spaces of servers that hold none now: all of the cluster has ended.
     remembered: BTreeMap<NodeAddress, (Seed, Seed)>,
+    /// The hash spaces in which the last server was active for reading, since it was lost, too.
+    outage: Option<Spaces>,
     replace: Option<Replace>,
     /// The clocktime of the last replace that was started here, until it has ended well.
     unfinished: Option<ClockTime>,
@@ -114,7 +119,11 @@ impl State {
         self.servers.remove(&server);
         self.remembered.remove(&server);
         let mut actions = Vec::new();
+        let before = self.spaces.rhs.has_active().then(|| self.spaces.clone());
         if self.spaces.fault(server, clock) {
+            if !self.spaces.rhs.has_active() && before.is_some() {
+                self.outage = before;
+            }
             self.void_copy("a server was lost");
             actions = vec![Action::SyncPartner, Action::SyncServers, Action::PushClients];
         }
@@ -146,6 +155,9 @@ impl State {
             if self.spaces.whs == self.spaces.rhs {
                 self.unfinished = None;
             }
+            if self.spaces.rhs.has_active() {
+                self.outage = None;
+            }
             // The partner itself tells the servers.
             actions.push(Action::PushClients);
         }
@@ -155,6 +167,9 @@ impl State {
     /// A server has told which hash spaces it holds.
     pub(super) fn server_spaces(&mut self, whs: Seed, rhs: Seed, clock: &Clock) -> Vec<Action> {
         if self.spaces.merge(whs, rhs, clock).taken {
+            if self.spaces.rhs.has_active() {
+                self.outage = None;
+            }
             self.void_copy("a server has a newer hash space");
             vec![Action::SyncPartner, Action::SyncServers, Action::PushClients]
         } else {
@@ -169,39 +184,63 @@ impl State {
         }
     }
 
-    /// Goes on with the last hash spaces of a cluster of which every process had ended.
+    /// Goes on with the last hash spaces of a cluster of which every server had ended.
     ///
-    /// Only if this manager knows of none, and if each server that was active in the newest of them is here and
-    /// remembers: then nobody is left who could know of newer ones, or have lost its records.
+    /// Only if each server that was active in the newest of them is here, and remembers if this manager does not: then
+    /// nobody is left who could know of newer ones, or have lost its records.
     pub(super) fn recall(&mut self, clock: &Clock) -> Vec<Action> {
-        match self.last_remembered(clock) {
-            Ok(Some(last)) => {
-                self.remembered.clear();
-                self.server_spaces(last.whs, last.rhs, clock)
-            }
-            Ok(None) | Err(_) => Vec::new(),
-        }
+        if self.missing().is_some() { Vec::new() } else { self.take_up(clock) }
     }
 
-    /// The newest hash spaces remembered; the error is a server without which they must not be recalled.
-    pub(super) fn last_remembered(&self, clock: &Clock) -> Result<Option<Spaces>, NodeAddress> {
-        if self.remembered.is_empty() || !self.spaces.whs.nodes.is_empty() {
-            return Ok(None);
+    /// A server without which the last hash spaces must not be taken up by themselves.
+    pub(super) fn missing(&self) -> Option<NodeAddress> {
+        self.last().active().into_iter().find(|node| !self.has_returned(*node))
+    }
+
+    /// The last hash spaces in which a server was active, if none is now; else empty ones.
+    fn last(&self) -> Spaces {
+        let mut last = self.outage.clone().unwrap_or_default();
+        if self.spaces.whs.nodes.is_empty() {
+            for (whs, rhs) in self.remembered.values() {
+                last.take_newer(whs.clone(), rhs.clone());
+            }
         }
-        let mut last = Spaces::default();
-        for (whs, rhs) in self.remembered.values() {
-            last.merge(whs.clone(), rhs.clone(), clock);
+        last
+    }
+
+    fn has_returned(&self, node: NodeAddress) -> bool {
+        if self.outage.is_some() { self.servers.contains(&node) } else { self.remembered.contains_key(&node) }
+    }
+
+    /// Takes the last hash spaces up; servers that were active in them and have not returned are faulty from now on.
+    fn take_up(&mut self, clock: &Clock) -> Vec<Action> {
+        let last = self.last();
+        if !last.are_ready() {
+            return Vec::new();
         }
-        match last.active().into_iter().find(|node| !self.remembered.contains_key(node)) {
-            Some(missing) => Err(missing),
-            None => Ok(Some(last).filter(Spaces::are_ready)),
+        let missing: Vec<_> = last.active().into_iter().filter(|node| !self.has_returned(*node)).collect();
+        self.void_copy("the last hash space is taken up again");
+        if self.outage.take().is_some() {
+            self.spaces.restore(last, clock);
+        } else {
+            self.spaces.merge(last.whs, last.rhs, clock);
         }
+        self.remembered.clear();
+        for node in missing {
+            tracing::warn!(peer = %node, "was active when the cluster ended, and is given up");
+            self.spaces.fault(node, clock);
+        }
+        vec![Action::SyncPartner, Action::SyncServers, Action::PushClients]
     }
 
     /// Attaches every connected server that is not, and starts a replace if asked to.
+    ///
+    /// After the end of all servers this is the word of the operator that those who are missing will not come back.
     pub(super) fn attach(&mut self, replace: bool, clock: &Clock) -> Outcome {
+        let mut actions = if self.servers.is_empty() { Vec::new() } else { self.take_up(clock) };
         let changed = self.spaces.attach(self.detached(), clock);
-        self.after_change(changed, replace, clock)
+        actions.extend(self.after_change(changed, replace, clock)?);
+        Ok(actions)
     }
 
     /// Removes the faulty servers, and starts a replace if asked to.
@@ -310,17 +349,27 @@ impl State {
     /// Whether an automatic replace would change anything.
     pub(super) fn has_work(&self) -> bool {
         let unfinished = self.unfinished.is_some() && self.spaces.are_ready();
-        self.replace.is_none() && (!self.detached().is_empty() || self.has_faulty() || unfinished)
+        let work = || !self.detached().is_empty() || unfinished || self.may_detach();
+        self.replace.is_none() && self.missing().is_none() && work()
     }
 
-    fn has_faulty(&self) -> bool {
-        self.spaces.are_ready() && self.spaces.whs.nodes.iter().any(|(_, active)| !*active)
+    /// Whether there are faulty servers that nobody needs any more.
+    fn may_detach(&self) -> bool {
+        let faulty = self.spaces.whs.nodes.iter().any(|(_, active)| !*active);
+        faulty && self.spaces.are_ready() && self.spaces.are_covered()
     }
 
-    /// Attaches, detaches and replaces at once: what an automatic replace does.
+    /// Attaches, detaches and replaces at once: what an automatic replace does. Nobody is given up by that whose records
+    /// may be nowhere else.
     pub(super) fn rearrange(&mut self, clock: &Clock) -> Outcome {
+        if let Some(missing) = self.missing() {
+            return Err(Impossible::Missing(missing));
+        }
+        let may_detach = self.may_detach();
         self.spaces.attach(self.detached(), clock);
-        self.spaces.detach(clock);
+        if may_detach {
+            self.spaces.detach(clock);
+        }
         self.start_replace(false, clock)
     }
 }

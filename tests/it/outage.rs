@@ -1,5 +1,7 @@
 //! Every process of a cluster ends, managers too, and all are started again.
 
+use std::time::{Duration, Instant};
+
 use kumo_server::wire::method::{Method, STATUS_REMEMBERED};
 use kumo_server::wire::params;
 
@@ -86,4 +88,56 @@ fn a_server_that_was_lost_before_the_end_is_not_taken_for_an_owner() {
     }
     cluster.attach();
     cluster.assert_exactly(keys.iter().map(|key| (&key[..], &b"new"[..])), 0);
+}
+
+/// Flags of a manager that attaches and detaches by itself, a third of a second after a change.
+const AUTOMATIC: [&str; 3] = ["-a", "-Rs", "0.3"];
+
+/// Lets an automatic replace have its time: the manager must do nothing in it.
+fn wait_for_nothing(cluster: &Cluster) {
+    let until = Instant::now() + Duration::from_secs(2);
+    wait_until("some time has passed", || Instant::now() > until);
+    assert!(!cluster.spaces().1.is_ready(), "there is an owner for reading, and it has not all records");
+}
+
+/// The first server back, made the only owner, would count as the one that has sent all there is: the others would
+/// drop what it never had.
+#[test]
+fn a_manager_that_acts_by_itself_waits_for_those_who_were_active() {
+    let mut cluster = Cluster::start(4);
+    let keys = write(&cluster, b"v");
+    wait_remembered(&cluster);
+    kill_all(&mut cluster);
+    cluster.manager_flags = AUTOMATIC.to_vec();
+    cluster.start_server(0);
+    cluster.start_manager(0);
+    wait_until("the server is known", || cluster.nodes_info().1.len() == 1);
+    wait_for_nothing(&cluster);
+    for index in 1..4 {
+        cluster.start_server(index);
+    }
+    wait_until("all are active", || cluster.spaces().1.active_nodes().count() == 4);
+    cluster.wait_replaced();
+    cluster.assert_exactly(keys.iter().map(|key| (&key[..], &b"v"[..])), 0);
+}
+
+#[test]
+fn a_manager_that_has_lost_every_server_waits_for_the_last_one() {
+    let mut cluster = Cluster::start(4);
+    cluster.managers[0].1 = None;
+    cluster.manager_flags = AUTOMATIC.to_vec();
+    cluster.start_manager(0);
+    cluster.wait_replaced();
+    let keys = write(&cluster, b"v");
+    // Nothing can be written in between, so it is no matter who is the last in the manager's eyes.
+    for index in 0..4 {
+        cluster.kill(index);
+    }
+    wait_until("all are lost", || !cluster.spaces().1.is_ready());
+    for index in 0..4 {
+        cluster.start_server(index);
+    }
+    wait_until("all are active", || cluster.spaces().1.active_nodes().count() == 4);
+    cluster.wait_replaced();
+    cluster.assert_exactly(keys.iter().map(|key| (&key[..], &b"v"[..])), 0);
 }

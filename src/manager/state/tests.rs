@@ -388,7 +388,7 @@ fn nothing_is_recalled_without_a_server_that_was_active_or_after_a_new_beginning
     }
     // It is here, but its disk is another one.
     state.server_remembers(node(1), last.clone(), last.clone());
-    assert_eq!(state.last_remembered(&clock), Err(node(2)));
+    assert_eq!(state.missing(), Some(node(2)));
     assert_eq!(state.recall(&clock), []);
     state.server_remembers(node(2), last.clone(), last.clone());
     state.server_lost(node(1), &clock);
@@ -397,4 +397,62 @@ fn nothing_is_recalled_without_a_server_that_was_active_or_after_a_new_beginning
     state.server_bound(node(1));
     state.server_remembers(node(1), last.clone(), last);
     assert_eq!(state.recall(&clock), [], "the operator has begun anew");
+}
+
+/// The manager has seen all of it, and acts by itself: the first server back must not become the only owner.
+#[test]
+fn after_the_loss_of_all_the_one_that_was_last_must_be_back() {
+    let clock = clock();
+    let mut state = settled(&[1, 2, 3], &clock);
+    for number in [1, 2, 3] {
+        state.server_lost(node(number), &clock);
+    }
+    state.server_bound(node(1));
+    assert!(!state.has_work());
+    assert_eq!(state.recall(&clock), []);
+    assert_eq!(state.rearrange(&clock), Err(Impossible::Missing(node(3))));
+    let before = state.spaces.rhs.clocktime;
+    state.server_bound(node(3));
+    assert_eq!(state.recall(&clock), TOLD);
+    assert_eq!(state.spaces.whs, state.spaces.rhs);
+    assert!(before.is_before(state.spaces.rhs.clocktime));
+    assert_eq!(state.spaces.active().into_iter().collect::<Vec<_>>(), [node(3)]);
+    assert!(state.has_work());
+    assert_eq!(state.rearrange(&clock), Ok(COPY.to_vec()));
+    assert_eq!(state.spaces.whs.nodes.len(), 2, "of three servers each has every key: the second may go");
+}
+
+#[test]
+fn the_operator_may_give_up_the_one_that_was_last() {
+    let clock = clock();
+    let mut state = settled(&[1, 2], &clock);
+    state.server_lost(node(1), &clock);
+    state.server_lost(node(2), &clock);
+    state.server_bound(node(1));
+    let told = state.attach(false, &clock).unwrap();
+    assert_eq!(told[..3], TOLD);
+    assert_eq!(state.spaces.whs.nodes, [(node(1), true), (node(2), false)]);
+    assert_eq!(state.missing(), None);
+}
+
+#[test]
+fn servers_whose_records_may_be_nowhere_else_are_not_detached_by_themselves() {
+    let clock = clock();
+    let mut state = settled(&[1, 2, 3, 4], &clock);
+    for number in [2, 3, 4] {
+        state.server_lost(node(number), &clock);
+    }
+    assert!(!state.has_work());
+    state.server_bound(node(5));
+    state.rearrange(&clock).unwrap();
+    assert_eq!(state.spaces.whs.nodes.len(), 5);
+    finish(&mut state);
+    for number in [2, 3] {
+        state.server_bound(node(number));
+    }
+    state.rearrange(&clock).unwrap();
+    finish(&mut state);
+    assert!(state.has_work(), "now the last one may go");
+    state.rearrange(&clock).unwrap();
+    assert_eq!(state.spaces.whs.nodes.len(), 4);
 }

@@ -67,6 +67,8 @@ pub(crate) struct Cluster {
     pub(crate) managers: Vec<(Port, Option<Process>)>,
     pub(crate) servers: Vec<Server>,
     flags: Vec<String>,
+    /// More flags for managers that are started from now on.
+    pub(crate) manager_flags: Vec<&'static str>,
     /// Dropped last: the processes show what they have written there.
     folder: Folder,
 }
@@ -95,6 +97,7 @@ impl Cluster {
             managers: (0..managers).map(|_| (Port::reserve(), None)).collect(),
             servers: Vec::new(),
             flags: flags.iter().map(ToString::to_string).collect(),
+            manager_flags: Vec::new(),
         };
         for index in 0..managers {
             cluster.start_manager(index);
@@ -124,6 +127,7 @@ impl Cluster {
         if let Some(partner) = &partner {
             args.extend(["-p", partner]);
         }
+        args.extend(&self.manager_flags);
         let process = Process::spawn(&self.folder, &format!("manager{index}"), &kumo_server(), &args);
         self.managers[index].1 = Some(process);
     }
