@@ -138,6 +138,8 @@ impl Connection<'_> {
             if self.link.is_draining() && !blocked && self.link.in_flight() == 0 && self.link.backlog() == 0 {
                 return Err(Closed::BySelf);
             }
+            // Made before looking: what is given back from here on is heard.
+            let freed = self.link.room.freed();
             let may_read = self.may_read();
             self.note_owing(blocked, may_read);
             let link = self.link;
@@ -155,6 +157,7 @@ impl Connection<'_> {
                 biased;
                 result = wanted => result?,
                 () = link.woken() => {}
+                () = freed, if !may_read => {}
             }
         }
     }

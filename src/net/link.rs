@@ -60,9 +60,7 @@ pub struct Link {
     in_flight_limit: usize,
     in_flight_bytes: AtomicUsize,
     in_flight_bytes_limit: usize,
-    room: Arc<Room>,
-    /// Nothing is read because the room of all connections is used up.
-    crowded: AtomicBool,
+    pub(super) room: Arc<Room>,
     outbox_limit: usize,
     close: AtomicBool,
     drain: AtomicBool,
@@ -87,7 +85,6 @@ impl Link {
             in_flight_bytes: AtomicUsize::new(0),
             in_flight_bytes_limit: limits.in_flight_bytes,
             room: room.clone(),
-            crowded: AtomicBool::new(false),
             outbox_limit: limits.backlog,
             close: AtomicBool::new(false),
             drain: AtomicBool::new(false),
@@ -243,13 +240,7 @@ impl Link {
             return false;
         }
         let bytes = self.in_flight_bytes.load(Ordering::SeqCst);
-        bytes < self.in_flight_bytes_limit && (bytes == 0 || !self.room.is_full() || !self.is_crowded())
-    }
-
-    /// Notes that the room is used up, so that whoever gives some back wakes this link; looks once more after that.
-    fn is_crowded(&self) -> bool {
-        self.crowded.store(true, Ordering::SeqCst);
-        self.in_flight_bytes.load(Ordering::SeqCst) > 0 && self.room.is_full()
+        bytes < self.in_flight_bytes_limit && (bytes == 0 || !self.room.is_full())
     }
 
     /// Asks for `TCP_NODELAY` to be switched.
@@ -304,7 +295,8 @@ impl Drop for InFlight {
         if falls_below(before, self.count, self.link.in_flight_limit)
             || falls_below(bytes_before, self.bytes, self.link.in_flight_bytes_limit)
             || self.link.is_draining()
-            || (self.link.crowded.load(Ordering::SeqCst) && self.link.crowded.swap(false, Ordering::SeqCst))
+            // Its turn, though there is no room for others.
+            || (self.bytes > 0 && bytes_before == self.bytes && self.link.room.is_full())
         {
             self.link.wake.notify_one();
         }

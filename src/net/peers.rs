@@ -190,7 +190,8 @@ impl Peers {
 
     /// The first message of an accepted connection is a client's: whether there is a place for it.
     pub(super) fn admit_client(&self, link: &Link) -> bool {
-        let others = self.accepted.load(Ordering::Acquire) - self.accepted_nodes.load(Ordering::Acquire);
+        let nodes = self.accepted_nodes.load(Ordering::Acquire);
+        let others = self.accepted.load(Ordering::Acquire).saturating_sub(nodes);
         let admitted = others <= self.limits.connections;
         if admitted {
             link.become_client();
