@@ -16,6 +16,8 @@ const STATE: &str = "hash-spaces";
 /// What was stored last.
 pub(super) struct Memory {
     stored: Mutex<Option<Vec<u8>>>,
+    /// Held while storing, so that of two changes the later one stays.
+    order: Mutex<()>,
 }
 
 impl Memory {
@@ -25,7 +27,8 @@ impl Memory {
             tracing::warn!(%error, "the last hash spaces cannot be read");
             None
         });
-        Self { stored: Mutex::new(stored.filter(|bytes| params::hash_spaces(bytes).is_ok())) }
+        let stored = stored.filter(|bytes| params::hash_spaces(bytes).is_ok());
+        Self { stored: Mutex::new(stored), order: Mutex::default() }
     }
 
     /// `[whs, rhs]`, if there ever were any.
@@ -35,15 +38,28 @@ impl Memory {
 
     /// Stores the hash spaces as they stand. Blocks.
     fn keep(&self, server: &Shared) {
-        // Under the lock, so that of two changes the later one stays.
-        let mut stored = self.stored.lock();
-        let spaces = server.spaces();
-        let mut bytes = Vec::new();
-        params::write_hash_spaces(&mut bytes, spaces.whs.seed(), spaces.rhs.seed());
+        let _order = self.order.lock();
+        let bytes = as_held(server);
         match server.store.state_put(STATE, &bytes) {
-            Ok(()) => *stored = Some(bytes),
+            Ok(()) => *self.stored.lock() = Some(bytes),
             Err(error) => tracing::warn!(%error, "the hash spaces cannot be stored"),
         }
+    }
+}
+
+fn as_held(server: &Shared) -> Vec<u8> {
+    let spaces = server.spaces();
+    let mut bytes = Vec::new();
+    params::write_hash_spaces(&mut bytes, spaces.whs.seed(), spaces.rhs.seed());
+    bytes
+}
+
+/// Stores the hash spaces again if that has failed before. What is remembered must not be older than what was held.
+pub(super) fn remember_if_changed(server: &Arc<Shared>) {
+    let held = server.spaces().whs.is_ready() || server.spaces().rhs.is_ready();
+    // While one is being stored the next look will do.
+    if held && !server.memory.order.is_locked() && server.memory.get().as_ref() != Some(&as_held(server)) {
+        remember(server);
     }
 }
 

@@ -30,6 +30,7 @@ pub(super) async fn keep_alive(server: Arc<Shared>) {
     let managers: Vec<_> = server.config.managers.iter().map(|manager| server.peers.session(*manager)).collect();
     loop {
         ticks.tick().await;
+        memory::remember_if_changed(&server);
         for manager in &managers {
             if manager.is_connected() {
                 send_keep_alive(&server, manager);
