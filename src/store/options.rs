@@ -78,7 +78,7 @@ impl Options {
             cache_bytes: 512 << 20,
             redo_bytes: 512 << 20,
             wal_bytes: 64 << 20,
-            close_merge: Duration::from_secs(3),
+            close_merge: Duration::from_secs(8),
             sweep: SweepPolicy::default(),
             queue_jobs: 1024,
         }
