@@ -91,20 +91,21 @@ fn answer(msgid: u32, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     out
 }
 
+/// A manager of one server.
+fn follow(manager: SocketAddr, server: SocketAddr) -> ScriptedNode {
+    let seed = Seed { nodes: vec![(NodeAddress::new(server), true)], clocktime: ClockTime::new(9, 1) };
+    let answers = move |_: u32, _: &[u8]| {
+        let mut out = Vec::new();
+        params::write_hash_spaces(&mut out, &seed, &seed);
+        Some(out)
+    };
+    ScriptedNode::listen(manager, Vec::new(), Box::new(answers))
+}
+
 /// What a client is answered whose `cas` on the value of second 5 meets this script.
 fn swapped(script: Vec<Step>) -> String {
     let (folder, manager, server) = (Folder::new(), Port::reserve(), Port::reserve());
-    let seed = Seed { nodes: vec![(NodeAddress::new(server.address()), true)], clocktime: ClockTime::new(9, 1) };
-    let spaces = move |out: &mut Vec<u8>| params::write_hash_spaces(out, &seed, &seed);
-    let _manager = ScriptedNode::listen(
-        manager.address(),
-        Vec::new(),
-        Box::new(move |_, _| {
-            let mut out = Vec::new();
-            spaces(&mut out);
-            Some(out)
-        }),
-    );
+    let _manager = follow(manager.address(), server.address());
     let serving = serve(server.address(), script);
     let gateway = Gateway::start(&folder, &[manager.address()], &["-S", "5"]);
     let answer = gateway.client().line(format!("cas k 0 0 3 {}\r\nnew\r\n", time(5).0).as_bytes());
@@ -137,6 +138,44 @@ fn a_swap_that_is_not_on_every_replica_is_completed() {
     assert_eq!(swapped(script), "STORED");
     let script = vec![Step::Swap(5, Reply::Nil), Step::Read(Some((8, b"new"))), Step::Swap(8, Reply::Mismatch)];
     assert_eq!(swapped(script), "STORED");
+}
+
+#[test]
+fn a_swap_that_was_taken_back_is_done_again() {
+    let script = vec![Step::Swap(5, Reply::Nil), Step::Read(Some((5, b"old"))), Step::Swap(5, Reply::At(9))];
+    assert_eq!(swapped(script), "STORED");
+    let unknown = "SERVER_ERROR connection lost, whether this was done is not known";
+    let script = vec![Step::Swap(5, Reply::Nil), Step::Read(Some((5, b"old"))), Step::Swap(5, Reply::Mismatch)];
+    assert_eq!(swapped(script), unknown);
+    // Done and seen, and gone with its server.
+    let script = vec![
+        Step::Swap(5, Reply::Nil),
+        Step::Read(Some((8, b"new"))),
+        Step::Swap(8, Reply::Nil),
+        Step::Read(Some((5, b"old"))),
+        Step::Swap(5, Reply::At(9)),
+    ];
+    assert_eq!(swapped(script), "STORED");
+}
+
+#[test]
+fn a_write_that_is_on_some_servers_does_not_end_as_one_that_reached_none() {
+    let (folder, manager, server) = (Folder::new(), Port::reserve(), Port::reserve());
+    let _manager = follow(manager.address(), server.address());
+    let mut first = true;
+    let _server = ScriptedNode::listen(
+        server.address(),
+        Vec::new(),
+        Box::new(move |method, _| {
+            let partial = method == Method::Set.number() && std::mem::replace(&mut first, false);
+            partial.then(|| vec![0xc0])
+        }),
+    );
+    let gateway = Gateway::start(&folder, &[manager.address()], &["-S", "1", "-Ci", "0.1"]);
+    gateway.client().exchange(b"set k 0 0 3\r\nnew\r\n", b"SERVER_ERROR not written to every replica\r\n");
+    // The next one is not answered at all.
+    let lost = b"SERVER_ERROR connection lost, whether this was done is not known\r\n";
+    gateway.client().exchange(b"set k 0 0 3\r\nnew\r\n", lost);
 }
 
 #[test]
