@@ -1,6 +1,7 @@
 //! A request on its way: sent to its server with all others for it, answered when that one has, and handed to a task
 //! of its own only if its first try has failed or it must be read before it can be written.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -169,8 +170,48 @@ impl Drop for Ticket {
     }
 }
 
+/// Jobs to be started, and what they share.
+type Start = (Arc<Shared>, Vec<Job>);
+
+thread_local! {
+    /// What the [`start`] that runs on this thread is still to start; `None`: none runs.
+    static STARTING: RefCell<Option<Vec<Start>>> = const { RefCell::new(None) };
+}
+
+/// Clears [`STARTING`], also when a panic ends it.
+struct Starting;
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        // Not within the borrow: jobs that are dropped start those behind them.
+        drop(STARTING.take());
+    }
+}
+
 /// Sends each job to its server, all for one server together.
+///
+/// A job that fails or is dropped right here starts those behind it. They get their turn one after the other: if each
+/// were started from within the one before, a long line for one key would overflow the stack.
 pub(super) fn start(shared: &Arc<Shared>, jobs: Vec<Job>) {
+    let own = STARTING.with_borrow_mut(|starting| match starting {
+        Some(waiting) => {
+            waiting.push((shared.clone(), jobs));
+            None
+        }
+        None => {
+            *starting = Some(Vec::new());
+            Some(jobs)
+        }
+    });
+    let Some(jobs) = own else { return };
+    let _starting = Starting;
+    start_now(shared, jobs);
+    while let Some((shared, jobs)) = STARTING.with_borrow_mut(|starting| starting.as_mut().and_then(Vec::pop)) {
+        start_now(&shared, jobs);
+    }
+}
+
+fn start_now(shared: &Arc<Shared>, jobs: Vec<Job>) {
     let routes = shared.router.routes();
     let mut batches: Vec<(Arc<Node>, Vec<Sent>)> = Vec::new();
     for job in jobs {
