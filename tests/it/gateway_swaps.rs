@@ -1,7 +1,10 @@
 //! Compare-and-swap through a gateway when its outcome is not known: never done twice, never denied when it was done.
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use kumo_server::clock::ClockTime;
 use kumo_server::wire::method::Method;
@@ -183,4 +186,33 @@ fn a_swap_that_does_not_match_says_what_is_there() {
     let script = vec![Step::Swap(5, Reply::Mismatch), Step::Read(Some((8, b"other")))];
     assert_eq!(swapped(script), "EXISTS");
     assert_eq!(swapped(vec![Step::Swap(5, Reply::Mismatch), Step::Read(None)]), "NOT_FOUND");
+}
+
+#[test]
+fn a_change_that_others_keep_from_being_made_ends_with_its_time() {
+    let (folder, manager, server) = (Folder::new(), Port::reserve(), Port::reserve());
+    let _manager = follow(manager.address(), server.address());
+    let swaps = Arc::new(AtomicU32::new(0));
+    let counted = swaps.clone();
+    let _server = ScriptedNode::listen(
+        server.address(),
+        Vec::new(),
+        Box::new(move |method, _| {
+            let mut out = Vec::new();
+            if method == Method::Get.number() {
+                pack::raw(&mut out, &raw_value(time(5), 0, b"1"));
+            } else {
+                // Slow enough that all tries take longer than the time there is.
+                std::thread::sleep(Duration::from_millis(20));
+                counted.fetch_add(1, Ordering::Relaxed);
+                pack::bool(&mut out, false);
+            }
+            Some(out)
+        }),
+    );
+    let gateway = Gateway::start(&folder, &[manager.address()], &["-S", "1"]);
+    let answer = gateway.client().line(b"incr k 1\r\n");
+    assert_eq!(answer, "SERVER_ERROR changed by others all the time, try again");
+    let swaps = swaps.load(Ordering::Relaxed);
+    assert!((2..150).contains(&swaps), "{swaps} swaps");
 }
