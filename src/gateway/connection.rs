@@ -97,10 +97,11 @@ struct Connection<'a, S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
         loop {
+            let standing = self.desk.collect(cx.waker(), &mut self.out);
+            // Only now: from here on a wake finds this task.
             if self.desk.is_closing() {
                 return Poll::Ready(Closed::BySelf);
             }
-            let standing = self.desk.collect(cx.waker(), &mut self.out);
             let blocked = match self.poll_write(cx) {
                 Poll::Ready(Err(error)) => return Poll::Ready(error.into()),
                 Poll::Ready(Ok(())) => false,
