@@ -221,7 +221,8 @@ impl Router {
             };
             let (failed, partial) = match self.heard(&tried, verdict::set) {
                 Verdict::Done(Some(clocktime)) => return Ok(Swapped::At(clocktime)),
-                Verdict::Done(None) if certain => return Ok(Swapped::Overwritten),
+                // Overwritten, or gone with the server that had it.
+                Verdict::Done(None) if certain => (known.with(Error::Partial(tried.0.address())), true),
                 Verdict::Done(None) => return known.doubt().map_or(Ok(Swapped::Mismatch), Err),
                 Verdict::Failed(error) => return Err(known.with(error)),
                 Verdict::Again(error) => {
