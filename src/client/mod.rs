@@ -7,6 +7,7 @@
 mod caller;
 mod cluster;
 mod inspect;
+mod known;
 mod operations;
 mod router;
 mod routes;
@@ -70,8 +71,8 @@ pub enum Error {
     /// The write is on some owners of the key, not on all.
     #[error("server {0}: not written to every replica")]
     Partial(NodeAddress),
-    /// A compare-and-swap was sent, but whether it took place cannot be known.
-    #[error("server {0}: {1}; whether the swap took place is not known")]
+    /// A write was sent, but whether it was done cannot be known.
+    #[error("server {0}: {1}; whether it was done is not known")]
     Doubtful(NodeAddress, ErrorCode),
     /// A node has answered what the protocol does not allow.
     #[error("{0}: answer not understood")]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::known::{Known, doubtful};
 use super::tries::Tries;
 use super::verdict::{self, Verdict};
 use super::{Error, Node, Router, steps};
@@ -147,19 +148,20 @@ impl Router {
         mut first: Option<Tried>,
     ) -> Result<ClockTime, Error> {
         let mut rounds = self.tries(limit);
+        let mut known = Known::default();
         loop {
-            let failed =
-                match self.write(key, Method::Set, |out| write_set(out, op, key, ClockTime(0), body), &mut first).await
-                {
-                    None => Error::NoServer,
-                    Some(tried) => match self.heard(&tried, verdict::set) {
-                        Verdict::Done(Some(clocktime)) => return Ok(clocktime),
-                        Verdict::Done(None) => return Err(Error::Answer(tried.0.address())),
-                        Verdict::Failed(error) => return Err(error),
-                        Verdict::Again(error) | Verdict::Doubtful(error) | Verdict::Partial(error) => error,
-                    },
-                };
-            self.pause(&mut rounds, failed).await?;
+            let write = |out: &mut Vec<u8>| write_set(out, op, key, ClockTime(0), body);
+            let failed = match self.write(key, Method::Set, write, &mut first).await {
+                None => Error::NoServer,
+                Some(tried) => match self.heard(&tried, verdict::set) {
+                    Verdict::Done(Some(clocktime)) => return Ok(clocktime),
+                    Verdict::Done(None) => return Err(known.with(Error::Answer(tried.0.address()))),
+                    Verdict::Failed(error) => return Err(known.with(error)),
+                    Verdict::Again(error) | Verdict::Partial(error) => error,
+                    Verdict::Doubtful(error) => doubtful(error),
+                },
+            };
+            self.pause(&mut rounds, known.with(failed)).await?;
         }
     }
 
@@ -173,28 +175,30 @@ impl Router {
         mut first: Option<Tried>,
     ) -> Result<bool, Error> {
         let mut rounds = self.tries(limit);
+        let mut known = Known::default();
         let mut perhaps = false;
         loop {
             let failed = match self.write(key, Method::Delete, |out| write_delete(out, key, wait), &mut first).await {
                 None => Error::NoServer,
                 Some(tried) => match self.heard(&tried, verdict::delete) {
                     Verdict::Done(found) => return Ok(found || perhaps),
-                    Verdict::Failed(error) => return Err(error),
+                    Verdict::Failed(error) => return Err(known.with(error)),
                     Verdict::Again(error) => error,
                     Verdict::Doubtful(error) | Verdict::Partial(error) => {
                         perhaps = true;
-                        error
+                        doubtful(error)
                     }
                 },
             };
-            self.pause(&mut rounds, failed).await?;
+            self.pause(&mut rounds, known.with(failed)).await?;
         }
     }
 
     /// Writes a key if its clocktime is `expected`; zero: if it is absent.
     ///
     /// A swap whose outcome is not known is looked up: if the record is as it was, it is tried again; if not, it was
-    /// either this swap or somebody else's, and the error says so. One that is done on some owners only is completed.
+    /// either this swap or somebody else's, and the error says so. One that is done on some owners only is completed,
+    /// or made again if its server has taken it back or is gone with it.
     pub async fn swap(
         self: &Arc<Self>,
         key: &RawKey,
@@ -204,43 +208,43 @@ impl Router {
         mut first: Option<Tried>,
     ) -> Result<Swapped, Error> {
         let mut rounds = self.tries(limit);
+        let mut known = Known::default();
+        let as_it_was = expected;
         let mut expected = expected;
-        // A try that may have been done, and may yet be carried out.
-        let mut doubt: Option<Error> = None;
-        // A try that was done.
+        // A try was done, and is what is expected now.
         let mut certain = false;
         loop {
             let write = |out: &mut Vec<u8>| write_set(out, SetOp::Cas, key, expected, body);
             let Some(tried) = self.write(key, Method::Set, write, &mut first).await else {
-                self.pause(&mut rounds, doubt.clone().unwrap_or(Error::NoServer)).await?;
+                self.pause(&mut rounds, known.with(Error::NoServer)).await?;
                 continue;
             };
-            match self.heard(&tried, verdict::set) {
+            let (failed, partial) = match self.heard(&tried, verdict::set) {
                 Verdict::Done(Some(clocktime)) => return Ok(Swapped::At(clocktime)),
-                Verdict::Done(None) if certain => return Ok(Swapped::Overwritten),
-                Verdict::Done(None) => return doubt.map_or(Ok(Swapped::Mismatch), Err),
-                Verdict::Failed(error) => return Err(doubt.unwrap_or(error)),
-                Verdict::Again(error) => self.pause(&mut rounds, doubt.clone().unwrap_or(error)).await?,
-                Verdict::Doubtful(error) => {
-                    let error = if certain { error } else { doubtful(error) };
-                    self.pause(&mut rounds, error.clone()).await?;
-                    let found = self.read_arbiter(key, &mut rounds).await.map_err(|_| error.clone())?;
-                    let as_it_was = found.map_or(ClockTime(0), |(clocktime, ..)| clocktime) == expected;
-                    if !as_it_was && certain {
-                        return Ok(Swapped::Overwritten);
-                    }
-                    if !as_it_was {
-                        return Err(error);
-                    }
-                    doubt = Some(error);
+                // Overwritten, or gone with the server that had it.
+                Verdict::Done(None) if certain => (known.with(Error::Partial(tried.0.address())), true),
+                Verdict::Done(None) => return known.doubt().map_or(Ok(Swapped::Mismatch), Err),
+                Verdict::Failed(error) => return Err(known.with(error)),
+                Verdict::Again(error) => {
+                    self.pause(&mut rounds, known.with(error)).await?;
+                    continue;
                 }
-                Verdict::Partial(error) => {
-                    certain = true;
-                    self.pause(&mut rounds, error.clone()).await?;
-                    match self.read_arbiter(key, &mut rounds).await.map_err(|_| error)? {
-                        Some((clocktime, meta, data)) if (meta, &data[..]) == body => expected = clocktime,
-                        _ => return Ok(Swapped::Overwritten),
-                    }
+                Verdict::Doubtful(error) => (known.with(doubtful(error)), false),
+                Verdict::Partial(error) => (known.with(error), true),
+            };
+            self.pause(&mut rounds, failed.clone()).await?;
+            let found = self.read_arbiter(key, &mut rounds).await.map_err(|_| failed.clone())?;
+            let there = found.as_ref().map_or(ClockTime(0), |(clocktime, ..)| *clocktime);
+            if there == as_it_was {
+                (expected, certain) = (as_it_was, false);
+                known.undone();
+            } else if there != expected {
+                let same = found.is_some_and(|(_, meta, data)| (meta, &data[..]) == body);
+                match (partial, same) {
+                    (true, true) => (expected, certain) = (there, true),
+                    (true, false) => return Ok(Swapped::Overwritten),
+                    (false, _) if certain => return Ok(Swapped::Overwritten),
+                    (false, _) => return Err(failed),
                 }
             }
         }
@@ -305,13 +309,6 @@ pub fn write_set(out: &mut Vec<u8>, op: SetOp, key: &RawKey, clocktime: ClockTim
 /// Appends the parameters of a Delete.
 pub fn write_delete(out: &mut Vec<u8>, key: &RawKey, wait: bool) {
     params::write_delete(out, if wait { 0 } else { DELETE_ASYNC }, key.bytes());
-}
-
-fn doubtful(error: Error) -> Error {
-    match error {
-        Error::Server(server, code) => Error::Doubtful(server, code),
-        other => other,
-    }
 }
 
 #[cfg(test)]

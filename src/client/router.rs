@@ -23,6 +23,8 @@ use crate::wire::params::{self, Seed};
 const ASK_PAUSE: Duration = Duration::from_millis(20);
 /// Pause between two looks at a server under suspicion.
 const PROBE_PAUSE: Duration = Duration::from_millis(100);
+/// How long a server that has answered again is kept in view: it is given a line in the log no more often.
+const CALM: Duration = Duration::from_secs(1);
 /// Number of `GetStatus` that costs a server least: its process id.
 const PROBE: u32 = 0;
 
@@ -182,7 +184,7 @@ impl Router {
         let silent = matches!(error, ErrorCode::TransportLost | ErrorCode::NodeLost | ErrorCode::TimedOut);
         if silent && node.suspect() {
             tracing::warn!(peer = %node.address(), "server: {error}; reads go elsewhere until it answers");
-            self.runtime.spawn(probe(Arc::downgrade(self), node.clone()));
+            self.runtime.spawn(watch_over(Arc::downgrade(self), node.clone()));
         }
     }
 }
@@ -217,20 +219,41 @@ async fn follow(router: Weak<Router>) {
     }
 }
 
-/// Looks at a server under suspicion until it answers, or belongs to the cluster no more.
-async fn probe(router: Weak<Router>, node: Arc<Node>) {
-    while node.is_suspect() {
-        let Some(strong) = router.upgrade() else { return };
+/// Looks at a server under suspicion until it answers, and for a while longer. One that answers this and nothing else
+/// is thus trusted for a moment once in a while only.
+async fn watch_over(router: Weak<Router>, node: Arc<Node>) {
+    loop {
+        if probe(&router, &node).await {
+            tracing::info!(peer = %node.address(), "server answers again");
+            tokio::time::sleep(CALM).await;
+        } else {
+            node.trust();
+        }
+        if node.unwatch() {
+            return;
+        }
+        tracing::warn!(peer = %node.address(), "server fails again; reads go elsewhere until it answers");
+    }
+}
+
+/// Looks at a server until it is trusted; `false` if it belongs to the cluster no more.
+async fn probe(router: &Weak<Router>, node: &Node) -> bool {
+    loop {
+        // The call that has failed was a look, too.
+        tokio::time::sleep(PROBE_PAUSE).await;
+        if !node.is_suspect() {
+            return true;
+        }
+        let Some(strong) = router.upgrade() else { return false };
         if !strong.routes().is_active(node.address()) {
-            return node.trust();
+            return false;
         }
         let steps = super::steps(strong.options.read_patience);
         drop(strong);
         let answer = node.session().ask(Method::GetStatus, steps, |out| params::write_status(out, PROBE)).await;
-        if answer.is_ok() && node.is_suspect() {
+        if answer.is_ok() {
             node.trust();
-            tracing::info!(peer = %node.address(), "server answers again");
+            return true;
         }
-        tokio::time::sleep(PROBE_PAUSE).await;
     }
 }

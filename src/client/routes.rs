@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::net::Session;
-use crate::ring::HashSpace;
+use crate::ring::{HashSpace, OWNERS};
 use crate::wire::NodeAddress;
 use crate::wire::params::Seed;
 
@@ -15,11 +15,13 @@ pub struct Node {
     session: Arc<Session>,
     /// It has failed to answer, and has not answered since: reads go elsewhere first.
     suspect: AtomicBool,
+    /// Somebody looks at it now and then.
+    watched: AtomicBool,
 }
 
 impl Node {
     pub(super) fn new(session: Arc<Session>) -> Self {
-        Self { address: session.address(), session, suspect: AtomicBool::new(false) }
+        Self { address: session.address(), session, suspect: AtomicBool::new(false), watched: AtomicBool::new(false) }
     }
 
     /// Who it is.
@@ -38,9 +40,21 @@ impl Node {
         self.suspect.load(Ordering::Relaxed)
     }
 
-    /// Becomes suspect; says whether it was not before.
+    /// Becomes suspect; says whether somebody must begin to look at it.
     pub(super) fn suspect(&self) -> bool {
-        !self.suspect.swap(true, Ordering::Relaxed)
+        // In one order with `unwatch`: it is looked at, or begins to be.
+        !self.suspect.swap(true, Ordering::SeqCst) && self.watch()
+    }
+
+    /// Becomes watched; says whether it was not before.
+    fn watch(&self) -> bool {
+        !self.watched.swap(true, Ordering::SeqCst)
+    }
+
+    /// Whoever looks at it leaves off, unless it has become suspect meanwhile: says whether it may.
+    pub(super) fn unwatch(&self) -> bool {
+        self.watched.store(false, Ordering::SeqCst);
+        !(self.suspect.load(Ordering::SeqCst) && self.watch())
     }
 
     /// It has answered.
@@ -82,11 +96,17 @@ impl Routes {
         self.whs.owners(hash).active_indexes().next().and_then(|index| self.whs_nodes.get(index))
     }
 
-    /// Whom to read `hash` from, in this order: the owners, those under suspicion last.
+    /// Whom to read `hash` from, in this order: the owners, those under suspicion now last.
     #[inline]
     pub fn readers(&self, hash: u64) -> impl Iterator<Item = &Arc<Node>> {
-        let owners = move || self.rhs.owners(hash).active_indexes().filter_map(|index| self.rhs_nodes.get(index));
-        owners().filter(|node| !node.is_suspect()).chain(owners().filter(|node| node.is_suspect()))
+        // Looked at once: one that becomes suspect on the way must not have a second turn, nor lose its first.
+        let mut seen = [None; OWNERS];
+        let owners = self.rhs.owners(hash).active_indexes().filter_map(|index| self.rhs_nodes.get(index));
+        for (place, node) in seen.iter_mut().zip(owners) {
+            *place = Some((node, node.is_suspect()));
+        }
+        let those = move |suspect| seen.into_iter().flatten().filter(move |seen| seen.1 == suspect).map(|seen| seen.0);
+        those(false).chain(those(true))
     }
 
     /// Whom to read from what a write to `hash` will be compared with: the coordinator of writes, or that of reads
@@ -125,5 +145,55 @@ impl Routes {
             (None, None) => None,
             (whs, rhs) => Some((whs.unwrap_or_else(|| self.whs.clone()), rhs.unwrap_or_else(|| self.rhs.clone()))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU16;
+
+    use super::*;
+    use crate::clock::ClockTime;
+    use crate::net::{DialPolicy, Limits, Peers};
+
+    fn node() -> Node {
+        static LAST: AtomicU16 = AtomicU16::new(1);
+        let port = LAST.fetch_add(1, Ordering::Relaxed);
+        let policy = DialPolicy { timeout: std::time::Duration::ZERO, retry_limit: 0 };
+        let address = NodeAddress::new(([127, 0, 0, 1], port).into());
+        Node::new(Peers::new(None, policy, Limits::default()).session(address))
+    }
+
+    #[tokio::test]
+    async fn each_reader_has_one_turn() {
+        let nodes: Vec<_> = (0..3).map(|_| Arc::new(node())).collect();
+        let seed =
+            Seed { nodes: nodes.iter().map(|node| (node.address(), true)).collect(), clocktime: ClockTime::new(9, 1) };
+        let find = |address| nodes.iter().find(|node| node.address() == address).expect("a node").clone();
+        let routes = Routes::new(HashSpace::new(seed.clone()), HashSpace::new(seed), find);
+        let order: Vec<_> = routes.readers(7).map(|node| node.address()).collect();
+        assert_eq!(order.len(), 3);
+        // The first fails while the second is yet to be asked, and one that had failed answers again.
+        find(order[2]).suspect();
+        let mut turns = Vec::new();
+        for node in routes.readers(7) {
+            turns.push(node.address());
+            node.suspect();
+            find(order[2]).trust();
+        }
+        assert_eq!(turns, order);
+        let again: Vec<_> = routes.readers(7).map(|node| node.address()).collect();
+        assert_eq!(again[0], order[2]);
+    }
+
+    #[tokio::test]
+    async fn a_suspect_is_looked_at_by_one() {
+        let node = node();
+        assert!(node.suspect() && !node.suspect());
+        node.trust();
+        assert!(!node.suspect(), "whoever looks at it is still there");
+        assert!(!node.unwatch(), "it is suspect again");
+        node.trust();
+        assert!(node.unwatch() && node.suspect());
     }
 }

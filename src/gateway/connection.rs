@@ -88,7 +88,7 @@ struct Connection<'a, S> {
     paused: bool,
     /// Requests, and bytes that they keep, which may be taken before some are answered.
     room: (usize, usize),
-    /// A flush is under way.
+    /// A flush is under way, or waits for the requests before it.
     flushing: bool,
     /// No more is read: the client has said its last, or what it says is not understood.
     ending: bool,
@@ -97,10 +97,11 @@ struct Connection<'a, S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
         loop {
+            let standing = self.desk.collect(cx.waker(), &mut self.out);
+            // Only now: from here on a wake finds this task.
             if self.desk.is_closing() {
                 return Poll::Ready(Closed::BySelf);
             }
-            let standing = self.desk.collect(cx.waker(), &mut self.out);
             let blocked = match self.poll_write(cx) {
                 Poll::Ready(Err(error)) => return Poll::Ready(error.into()),
                 Poll::Ready(Ok(())) => false,
@@ -241,6 +242,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                     self.needed = needed;
                     break;
                 }
+                Next::Request { request, .. } if self.must_wait(&request) => {
+                    (self.flushing, self.paused) = (true, true);
+                    break;
+                }
                 Next::Request { length, request } => {
                     self.needed = 0;
                     used += length;
@@ -287,6 +292,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let ticket = Ticket::new(self.shared, self.desk, number, key, form, writes, weight);
         jobs.extend(self.desk.begin(hash, writes, Job::new(ticket, work)));
         weight
+    }
+
+    /// Whether a request must wait until those before it are answered: a flush would hide what they are to see.
+    fn must_wait(&self, request: &Request<'_>) -> bool {
+        matches!(request.task, Task::Flush { .. }) && self.shared.config.allow_flush && !self.desk.is_idle()
     }
 
     /// Hides what is there, if that is allowed; nothing behind it is taken before it is over.

@@ -158,6 +158,11 @@ impl Desk {
         }
     }
 
+    /// Whether every request is answered.
+    pub(super) fn is_idle(&self) -> bool {
+        self.state.lock().slots.is_empty()
+    }
+
     /// Moves the answers that are ready to the end of `out`; from now on more of them wake `waker`.
     pub(super) fn collect(&self, waker: &Waker, out: &mut Answers) -> Standing {
         let mut state = self.state.lock();

@@ -65,7 +65,7 @@ pub enum Failure {
     Unavailable,
     /// The write is on some owners of the key, not on all, and further tries have failed.
     Partial,
-    /// A compare-and-swap was sent, but whether it took place is not known.
+    /// A write was sent, but whether it was done is not known.
     Unknown,
     /// Others kept changing the item; the bounded number of tries is used up.
     Contended,

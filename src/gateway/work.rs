@@ -1,8 +1,9 @@
 //! A request on its way: sent to its server with all others for it, answered when that one has, and handed to a task
 //! of its own only if its first try has failed or it must be read before it can be written.
 
+use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::change::{Change, Decision, Reward};
 use super::desk::Desk;
@@ -169,8 +170,48 @@ impl Drop for Ticket {
     }
 }
 
+/// Jobs to be started, and what they share.
+type Start = (Arc<Shared>, Vec<Job>);
+
+thread_local! {
+    /// What the [`start`] that runs on this thread is still to start; `None`: none runs.
+    static STARTING: RefCell<Option<Vec<Start>>> = const { RefCell::new(None) };
+}
+
+/// Clears [`STARTING`], also when a panic ends it.
+struct Starting;
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        // Not within the borrow: jobs that are dropped start those behind them.
+        drop(STARTING.take());
+    }
+}
+
 /// Sends each job to its server, all for one server together.
+///
+/// A job that fails or is dropped right here starts those behind it. They get their turn one after the other: if each
+/// were started from within the one before, a long line for one key would overflow the stack.
 pub(super) fn start(shared: &Arc<Shared>, jobs: Vec<Job>) {
+    let own = STARTING.with_borrow_mut(|starting| match starting {
+        Some(waiting) => {
+            waiting.push((shared.clone(), jobs));
+            None
+        }
+        None => {
+            *starting = Some(Vec::new());
+            Some(jobs)
+        }
+    });
+    let Some(jobs) = own else { return };
+    let _starting = Starting;
+    start_now(shared, jobs);
+    while let Some((shared, jobs)) = STARTING.with_borrow_mut(|starting| starting.as_mut().and_then(Vec::pop)) {
+        start_now(&shared, jobs);
+    }
+}
+
+fn start_now(shared: &Arc<Shared>, jobs: Vec<Job>) {
     let routes = shared.router.routes();
     let mut batches: Vec<(Arc<Node>, Vec<Sent>)> = Vec::new();
     for job in jobs {
@@ -281,6 +322,7 @@ async fn carry_through(job: Job, first: Option<Tried>) {
     let Job { ticket, work } = job;
     let shared = ticket.shared.clone();
     let (router, config) = (&shared.router, &shared.config);
+    let started = Instant::now();
     match work {
         Work::Get => match router.get(&ticket.key, config.get_limit, first).await {
             Ok(read) => {
@@ -305,23 +347,26 @@ async fn carry_through(job: Job, first: Option<Tried>) {
         },
         Work::Swap { expected, data, reward, change } => {
             match router.swap(&ticket.key, expected, (META, &data), config.set_limit, first).await {
-                Ok(Swapped::Mismatch) => carry_change(ticket, &change).await,
+                Ok(Swapped::Mismatch) => carry_change(ticket, &change, started).await,
                 Ok(swapped) => ticket.answer(&reward.outcome(clocktime_of(swapped), &data, &config.rules)),
                 Err(error) => ticket.fail(&error, Some(&data)),
             }
         }
-        Work::Change(change) => carry_change(ticket, &change).await,
+        Work::Change(change) => carry_change(ticket, &change, started).await,
     }
 }
 
-/// Reads, decides and writes until nobody else comes between.
-async fn carry_change(ticket: Ticket, change: &Change<'_>) {
+/// Reads, decides and writes until nobody else comes between. All of it together has the time of one operation.
+async fn carry_change(ticket: Ticket, change: &Change<'_>, started: Instant) {
     let shared = ticket.shared.clone();
     let (router, config) = (&shared.router, &shared.config);
+    let deletes = matches!(change, Change::Delete { .. });
+    let limit = if deletes { config.delete_limit } else { config.set_limit };
+    let left = || limit.saturating_sub(started.elapsed());
     // One after the other in this gateway. Waiting for long would add up where the server is the one that hangs.
     let _turn = tokio::time::timeout(TURN_LIMIT, shared.changes.turn(ticket.key.hash())).await;
     for attempt in 0..CONTENTION_LIMIT {
-        let read = match router.get_to_change(&ticket.key, config.set_limit).await {
+        let read = match router.get_to_change(&ticket.key, left()).await {
             Ok(read) => read,
             Err(error) => return ticket.fail(&error, Some(&[])),
         };
@@ -336,20 +381,20 @@ async fn carry_change(ticket: Ticket, change: &Change<'_>) {
         match decision {
             Decision::Answer(outcome) => return ticket.answer(&outcome),
             Decision::Delete => {
-                return match router.delete(&ticket.key, !config.async_delete, config.delete_limit, None).await {
+                return match router.delete(&ticket.key, !config.async_delete, left(), None).await {
                     Ok(found) => ticket.answer(&deleted(found)),
                     Err(error) => ticket.fail(&error, None),
                 };
             }
             Decision::Store { expected: None, data, reward } => {
                 let op = set_op(config.async_set);
-                return match router.set(&ticket.key, op, (META, &data), config.set_limit, None).await {
+                return match router.set(&ticket.key, op, (META, &data), left(), None).await {
                     Ok(clocktime) => ticket.answer(&reward.outcome(clocktime, &data, &config.rules)),
                     Err(error) => ticket.fail(&error, Some(&data)),
                 };
             }
             Decision::Store { expected: Some(expected), data, reward } => {
-                match router.swap(&ticket.key, expected, (META, &data), config.set_limit, None).await {
+                match router.swap(&ticket.key, expected, (META, &data), left(), None).await {
                     Ok(Swapped::Mismatch) => {}
                     Ok(swapped) => {
                         return ticket.answer(&reward.outcome(clocktime_of(swapped), &data, &config.rules));
@@ -359,6 +404,9 @@ async fn carry_change(ticket: Ticket, change: &Change<'_>) {
             }
         }
         stats::Stats::add(&shared.stats.contended);
+        if left().is_zero() {
+            break;
+        }
         let longest = 100_u32.saturating_mul(attempt + 1).min(CONTENTION_PAUSE_MAX);
         tokio::time::sleep(Duration::from_micros(fastrand::u32(0..longest).into())).await;
     }

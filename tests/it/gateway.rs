@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::harness::cluster::Cluster;
 use crate::harness::gateway::Memcached;
 use crate::harness::scripted::{ScriptedNode, hex, unhex};
-use crate::harness::{Folder, Gateway, Port, Process, kumo_server};
+use crate::harness::{Folder, Gateway, Port, Process, kumo_server, wait_until};
 
 #[test]
 fn what_one_client_stores_is_there_for_all() {
@@ -138,6 +138,19 @@ fn a_flush_hides_what_was_there_and_nothing_that_comes_after() {
     let other = Gateway::of(&cluster, &[]);
     assert_eq!(other.client().get("b").as_deref(), Some("1"));
     client.exchange(b"flush_all 1000 noreply\r\nget a\r\n", b"VALUE a 0 3\r\nnew\r\nEND\r\n");
+}
+
+#[test]
+fn a_flush_waits_for_the_requests_before_it() {
+    let mut cluster = Cluster::start(1);
+    let gateway = Gateway::of(&cluster, &["--allow-flush"]);
+    let mut client = gateway.client();
+    client.set("a", "old");
+    cluster.servers[0].process().hang();
+    client.send(b"get a\r\nflush_all\r\nget a\r\n");
+    wait_until("the first is under way", || gateway.stat("bytes_in_flight") > 0);
+    cluster.servers[0].process().signal(Signal::CONT);
+    client.expect(b"VALUE a 0 3\r\nold\r\nEND\r\nOK\r\nEND\r\n");
 }
 
 #[test]

@@ -131,3 +131,17 @@ fn told_to_end_it_answers_what_is_under_way() {
     assert_eq!(client.rest(), b"STORED\r\n");
     assert_eq!(gateway.process.finish().status.code(), Some(0));
 }
+
+#[test]
+fn a_long_line_for_one_key_does_not_keep_it_from_ending() {
+    let mut cluster = Cluster::start(1);
+    let gateway = Gateway::of(&cluster, &["--shutdown-timeout", "1"]);
+    let mut client = gateway.client();
+    client.set("n", "1");
+    cluster.servers[0].process().hang();
+    client.send(&b"incr n 1\r\n".repeat(1020));
+    wait_until("all are under way", || gateway.stat("bytes_in_flight") >= 1020 * 512);
+    gateway.process.signal(Signal::TERM);
+    let ended = gateway.process.finish();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+}

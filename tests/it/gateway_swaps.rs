@@ -1,7 +1,10 @@
 //! Compare-and-swap through a gateway when its outcome is not known: never done twice, never denied when it was done.
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use kumo_server::clock::ClockTime;
 use kumo_server::wire::method::Method;
@@ -91,20 +94,21 @@ fn answer(msgid: u32, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     out
 }
 
+/// A manager of one server.
+fn follow(manager: SocketAddr, server: SocketAddr) -> ScriptedNode {
+    let seed = Seed { nodes: vec![(NodeAddress::new(server), true)], clocktime: ClockTime::new(9, 1) };
+    let answers = move |_: u32, _: &[u8]| {
+        let mut out = Vec::new();
+        params::write_hash_spaces(&mut out, &seed, &seed);
+        Some(out)
+    };
+    ScriptedNode::listen(manager, Vec::new(), Box::new(answers))
+}
+
 /// What a client is answered whose `cas` on the value of second 5 meets this script.
 fn swapped(script: Vec<Step>) -> String {
     let (folder, manager, server) = (Folder::new(), Port::reserve(), Port::reserve());
-    let seed = Seed { nodes: vec![(NodeAddress::new(server.address()), true)], clocktime: ClockTime::new(9, 1) };
-    let spaces = move |out: &mut Vec<u8>| params::write_hash_spaces(out, &seed, &seed);
-    let _manager = ScriptedNode::listen(
-        manager.address(),
-        Vec::new(),
-        Box::new(move |_, _| {
-            let mut out = Vec::new();
-            spaces(&mut out);
-            Some(out)
-        }),
-    );
+    let _manager = follow(manager.address(), server.address());
     let serving = serve(server.address(), script);
     let gateway = Gateway::start(&folder, &[manager.address()], &["-S", "5"]);
     let answer = gateway.client().line(format!("cas k 0 0 3 {}\r\nnew\r\n", time(5).0).as_bytes());
@@ -135,8 +139,53 @@ fn a_swap_that_is_not_on_every_replica_is_completed() {
     // Somebody has written since: it was done, and is over.
     let script = vec![Step::Swap(5, Reply::Nil), Step::Read(Some((9, b"other")))];
     assert_eq!(swapped(script), "STORED");
-    let script = vec![Step::Swap(5, Reply::Nil), Step::Read(Some((8, b"new"))), Step::Swap(8, Reply::Mismatch)];
+    let script = vec![
+        Step::Swap(5, Reply::Nil),
+        Step::Read(Some((8, b"new"))),
+        Step::Swap(8, Reply::Mismatch),
+        Step::Read(Some((9, b"other"))),
+    ];
     assert_eq!(swapped(script), "STORED");
+}
+
+#[test]
+fn a_swap_that_was_taken_back_is_done_again() {
+    let script = vec![Step::Swap(5, Reply::Nil), Step::Read(Some((5, b"old"))), Step::Swap(5, Reply::At(9))];
+    assert_eq!(swapped(script), "STORED");
+    let unknown = "SERVER_ERROR connection lost, whether this was done is not known";
+    let script = vec![Step::Swap(5, Reply::Nil), Step::Read(Some((5, b"old"))), Step::Swap(5, Reply::Mismatch)];
+    assert_eq!(swapped(script), unknown);
+    // Done and seen, and gone with its server.
+    for reply in [Reply::Nil, Reply::Mismatch] {
+        let script = vec![
+            Step::Swap(5, Reply::Nil),
+            Step::Read(Some((8, b"new"))),
+            Step::Swap(8, reply),
+            Step::Read(Some((5, b"old"))),
+            Step::Swap(5, Reply::At(9)),
+        ];
+        assert_eq!(swapped(script), "STORED");
+    }
+}
+
+#[test]
+fn a_write_that_is_on_some_servers_does_not_end_as_one_that_reached_none() {
+    let (folder, manager, server) = (Folder::new(), Port::reserve(), Port::reserve());
+    let _manager = follow(manager.address(), server.address());
+    let mut first = true;
+    let _server = ScriptedNode::listen(
+        server.address(),
+        Vec::new(),
+        Box::new(move |method, _| {
+            let partial = method == Method::Set.number() && std::mem::replace(&mut first, false);
+            partial.then(|| vec![0xc0])
+        }),
+    );
+    let gateway = Gateway::start(&folder, &[manager.address()], &["-S", "1", "-Ci", "0.1"]);
+    gateway.client().exchange(b"set k 0 0 3\r\nnew\r\n", b"SERVER_ERROR not written to every replica\r\n");
+    // The next one is not answered at all.
+    let lost = b"SERVER_ERROR connection lost, whether this was done is not known\r\n";
+    gateway.client().exchange(b"set k 0 0 3\r\nnew\r\n", lost);
 }
 
 #[test]
@@ -144,4 +193,33 @@ fn a_swap_that_does_not_match_says_what_is_there() {
     let script = vec![Step::Swap(5, Reply::Mismatch), Step::Read(Some((8, b"other")))];
     assert_eq!(swapped(script), "EXISTS");
     assert_eq!(swapped(vec![Step::Swap(5, Reply::Mismatch), Step::Read(None)]), "NOT_FOUND");
+}
+
+#[test]
+fn a_change_that_others_keep_from_being_made_ends_with_its_time() {
+    let (folder, manager, server) = (Folder::new(), Port::reserve(), Port::reserve());
+    let _manager = follow(manager.address(), server.address());
+    let swaps = Arc::new(AtomicU32::new(0));
+    let counted = swaps.clone();
+    let _server = ScriptedNode::listen(
+        server.address(),
+        Vec::new(),
+        Box::new(move |method, _| {
+            let mut out = Vec::new();
+            if method == Method::Get.number() {
+                pack::raw(&mut out, &raw_value(time(5), 0, b"1"));
+            } else {
+                // Slow enough that all tries take longer than the time there is.
+                std::thread::sleep(Duration::from_millis(20));
+                counted.fetch_add(1, Ordering::Relaxed);
+                pack::bool(&mut out, false);
+            }
+            Some(out)
+        }),
+    );
+    let gateway = Gateway::start(&folder, &[manager.address()], &["-S", "1"]);
+    let answer = gateway.client().line(b"incr k 1\r\n");
+    assert_eq!(answer, "SERVER_ERROR changed by others all the time, try again");
+    let swaps = swaps.load(Ordering::Relaxed);
+    assert!((2..150).contains(&swaps), "{swaps} swaps");
 }
