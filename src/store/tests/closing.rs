@@ -4,7 +4,7 @@ use super::bed::*;
 use super::faulty::{Fault, FaultyDisk};
 use crate::store::disk::Step;
 use crate::store::maintain::Request;
-use crate::store::{Applied, Error, SyncMode, Write};
+use crate::store::{Applied, Error, OwnedWrite, SyncMode, Write};
 use crate::wire::RecordKey;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -172,6 +172,33 @@ fn closing_takes_no_longer_than_it_may_and_loses_nothing() {
     }
     store.flush().unwrap();
     assert_eq!(store.count(), 5000);
+}
+
+#[test]
+fn a_write_that_waits_for_room_does_not_keep_the_store_from_closing() {
+    let mut bed = Bed::new();
+    bed.options.redo_bytes = 1 << 20;
+    let disk = FaultyDisk::new(&bed.options.path);
+    bed.disk = Arc::new(disk.clone());
+    let store = bed.open();
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    disk.visit(move |step| {
+        if step == Step::MergeCollected {
+            assert!(held.recv().is_err());
+        }
+    });
+    let body = vec![0; 3000];
+    let writes = (0..1000)
+        .map(|number| OwnedWrite::from(&Write::Set { key: RecordKey::new(&key(number)).unwrap(), body: &body }))
+        .collect();
+    let (sender, answer) = std::sync::mpsc::channel();
+    store.write(writes, |_, _| (), move |result| sender.send(result).unwrap());
+    let core = store.inner.core.clone();
+    wait_until("a write waits for room", || core.room_waiters.load(std::sync::atomic::Ordering::Relaxed) > 0);
+    let closing = std::thread::spawn(move || store.close());
+    assert_eq!(answer.recv_timeout(DEADLINE).expect("an answer while the merge is held"), Err(Error::Closed));
+    drop(release);
+    closing.join().unwrap().unwrap();
 }
 
 #[test]
