@@ -1,6 +1,8 @@
 //! Several files into one new store: of each key the latest record.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -17,6 +19,9 @@ use super::{Error, Watch};
 const MEMORY: usize = 256 << 20;
 /// What each source has at least.
 const LEAST_MEMORY: usize = 4 << 20;
+
+/// Most sources of one merge: each has its memory for sorting and its page cache.
+const MOST_SOURCES: usize = 64;
 
 /// Which sources will do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +88,7 @@ pub fn merge(
 ) -> Result<Merged, Error> {
     // A mistake should show at once, not after an hour of reading.
     refuse_existing(destination)?;
+    refuse_surplus(sources)?;
     let mut sources = sources.iter().map(|path| Source::open(path)).collect::<Result<Vec<_>, _>>()?;
     if policy != Policy::Salvage
         && let Some(source) = sources.iter().find(|source| source.kind() == Kind::TokyoCabinet)
@@ -123,6 +129,23 @@ pub fn merge(
         complete: reports.iter().all(|source| source.damage.is_empty()),
         sources: reports,
     })
+}
+
+/// Too many sources, or one twice, by whichever of its names: that is a slip, and SQLite would wait for its own lock.
+fn refuse_surplus(sources: &[PathBuf]) -> Result<(), Error> {
+    if sources.len() > MOST_SOURCES {
+        return Err(Error::TooMany { given: sources.len(), limit: MOST_SOURCES });
+    }
+    let mut seen = HashSet::new();
+    for path in sources {
+        // What is not there is named when it is opened.
+        if let Ok(file) = std::fs::metadata(path)
+            && !seen.insert((file.dev(), file.ino()))
+        {
+            return Err(Error::Twice(path.clone()));
+        }
+    }
+    Ok(())
 }
 
 /// Decides each key and writes what is kept; what each source had of it.

@@ -41,6 +41,17 @@ pub enum Error {
     /// A file that must not be there, or what belongs to one.
     #[error("{}: is there already; nothing is overwritten", .0.display())]
     Exists(PathBuf),
+    /// A source is given more than once.
+    #[error("{}: given twice", .0.display())]
+    Twice(PathBuf),
+    /// More sources than one merge takes.
+    #[error("{given} files to merge, and {limit} is the most; merge some of them first, then the results")]
+    TooMany {
+        /// How many were given.
+        given: usize,
+        /// The most.
+        limit: usize,
+    },
     /// No such store, or none that can be read.
     #[error("{}", open_line(.0))]
     Open(#[from] OpenError),

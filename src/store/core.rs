@@ -279,7 +279,8 @@ impl Core {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Waits until there is room for a record of `bytes`, with some to spare. An error if there will not be any soon.
+    /// Waits until there is room for a record of `bytes`, with some to spare. An error if there will not be any soon:
+    /// [`Error::Closed`] also for a store that is being closed, since the write would be refused afterwards.
     pub(super) fn wait_for_room(&self, bytes: u64) -> Result<(), Error> {
         self.room_waiters.fetch_add(1, Ordering::Relaxed);
         self.kick();
@@ -287,24 +288,29 @@ impl Core {
         let free = || {
             (fits(self.redo.used(), self.options.redo_bytes) && fits(self.cache.dirty_bytes(), self.dirty_limit()))
                 || self.trouble.stands()
-                || self.crashed.load(Ordering::Relaxed)
+                || self.is_going()
         };
         while !free() {
             self.room_signal.wait(Duration::from_millis(100), free);
         }
         self.room_waiters.fetch_sub(1, Ordering::Relaxed);
-        if self.crashed.load(Ordering::Relaxed) {
+        if self.is_going() {
             return Err(Error::Closed);
         }
         self.trouble.error().map_or(Ok(()), Err)
     }
 
-    /// Waits until the throttle lets `bytes` through.
+    /// Waits until the throttle lets `bytes` through, or the write will be refused anyway.
     pub(super) fn wait_for_turn(&self, bytes: u64) {
-        let over = || self.trouble.stands() || self.crashed.load(Ordering::Relaxed);
+        let over = || self.trouble.stands() || self.is_going();
         while !self.may_write(bytes) && !over() {
             std::thread::sleep(TURN);
         }
+    }
+
+    /// Whether no write is decided any more.
+    fn is_going(&self) -> bool {
+        self.closing.load(Ordering::Acquire) || self.crashed.load(Ordering::Relaxed)
     }
 
     /// Lends a reading connection; it is kept for the next time.

@@ -332,21 +332,27 @@ impl Maintenance<'_> {
     /// Merges, notes that nothing is left in the log, and closes the tree. What there was no time for is in the log, and
     /// the next start takes it from there.
     fn close(self) -> Result<(), Error> {
-        let flushed = self.flush();
-        if flushed == Err(Error::Closed) {
+        let mut result = self.flush();
+        let cut_short = result == Err(Error::Closed);
+        if cut_short {
             tracing::info!(records = self.core.cache.dirty_count(), "closing with records left in the redo log");
-            return self.tree.close(false).map_err(Error::failed);
+            result = Ok(());
+        } else if result.is_ok() && self.core.cache.dirty_count() == 0 {
+            result = self.leave_nothing();
         }
-        if flushed.is_ok() && self.core.cache.dirty_count() == 0 {
-            let number = self.core.redo.number();
-            self.seal(|tally| {
-                tally.redo_from = number + 1;
-                tally.clean = true;
-            })?;
-            self.core.redo.finish();
-            self.checkpoint(true)?;
-        }
-        let closed = self.tree.close(true).map_err(Error::failed);
-        flushed.and(closed)
+        // After a failure the write-ahead log stays as it is: the next start writes it anew before it rests on it.
+        let closed = self.tree.close(result.is_ok() && !cut_short).map_err(Error::failed);
+        result.and(closed)
+    }
+
+    /// Notes in the tree that it holds everything, and ends the log.
+    fn leave_nothing(&self) -> Result<(), Error> {
+        let number = self.core.redo.number();
+        self.seal(|tally| {
+            tally.redo_from = number + 1;
+            tally.clean = true;
+        })?;
+        self.core.redo.finish();
+        self.checkpoint(true)
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A block is believed if its lengths keep within the file and lead to another block or to the file's end, and a
 //! record also if its hash byte is that of its key: so a wild length is noticed where it stands, and costs that record
-//! and not all that it reaches over. After damage only a record starts the walk anew, since a free block can prove less.
+//! and not all that it reaches over. What a record leads to may also be a block but for its first byte, so that a byte
+//! lost there does not cost the record in front of it. After damage only a record starts the walk anew, since a free block can prove less.
 
 use std::io;
 use std::ops::Range;
@@ -15,8 +16,14 @@ use super::{Error, FREE, RECORD};
 const FREE_HEAD: usize = 5;
 /// Most bytes of a record's head, with eight-byte children and five digits for each length.
 const RECORD_HEAD: usize = 2 + 16 + 2 + 5 + 5;
-/// Longest key; servers take none of that size.
-const KEY_LIMIT: u64 = 1 << 20;
+/// Longest key; gateways send up to 64 KiB and a hash.
+const KEY_LIMIT: u64 = 128 << 10;
+/// A key up to this size is always looked at.
+const SHORT_KEY: u64 = 1 << 10;
+/// Bytes read and hashed for each byte of the file, at most, ...
+const WORK_FACTOR: u64 = 8;
+/// ... and these on top; a whole file takes about three.
+const WORK_ALLOWED: u64 = 16 << 20;
 /// Longest value: the largest message that a server may be told to accept.
 const VALUE_LIMIT: u64 = 1 << 30;
 
@@ -37,6 +44,8 @@ pub struct Scan<B> {
     records: u64,
     damage: Damage,
     in_stretch: bool,
+    /// Bytes of keys hashed.
+    hashed: u64,
 }
 
 /// A block that can be believed.
@@ -56,7 +65,7 @@ impl<B: Bytes> Scan<B> {
             header.problems.push(Problem::Truncated { bytes: header.file_size - size });
         }
         let at = if (LEN as u64..size).contains(&header.first_record) { header.first_record } else { LEN as u64 };
-        let mut scan = Self { window, header, at, records: 0, damage: Damage::default(), in_stretch: false };
+        let mut scan = Self { window, header, at, records: 0, damage: Damage::default(), in_stretch: false, hashed: 0 };
         scan.settle_layout()?;
         Ok(scan)
     }
@@ -116,27 +125,36 @@ impl<B: Bytes> Scan<B> {
     /// The block at `at`, if there is one that can be believed.
     fn block(&mut self, at: u64, layout: Layout) -> io::Result<Option<Block>> {
         match self.window.byte(at)? {
-            Some(RECORD) => {
-                let Some(record) = head(self.window.at(at, RECORD_HEAD)?, layout) else { return Ok(None) };
-                let key = at.saturating_add(record.len);
-                let value = key.saturating_add(record.key);
-                let end = value.saturating_add(record.value).saturating_add(record.padding);
-                if record.key > KEY_LIMIT || record.value > VALUE_LIMIT || !self.is_end(end)? {
-                    return Ok(None);
-                }
-                let (Ok(key_len), Ok(value_len)) = (usize::try_from(record.key), usize::try_from(record.value)) else {
-                    return Ok(None);
-                };
-                let matches = hash_byte(self.window.at(key, key_len)?) == record.hash;
-                Ok(matches.then_some(Block { end, record: Some((key, key_len, value_len)) }))
-            }
-            Some(FREE) => {
-                let len = self.window.at(at, FREE_HEAD)?.get(1..).map_or(0, |bytes| layout.number(bytes));
-                let end = at.saturating_add(len);
-                Ok((len >= FREE_HEAD as u64 && self.is_end(end)?).then_some(Block { end, record: None }))
-            }
+            Some(RECORD) => self.record(at, layout, !self.in_stretch),
+            Some(FREE) => self.free_block(at, layout),
             _ => Ok(None),
         }
+    }
+
+    /// The record at `at`, whatever its first byte. `in_step`: what is behind it may have lost its first byte.
+    fn record(&mut self, at: u64, layout: Layout, in_step: bool) -> io::Result<Option<Block>> {
+        let Some(record) = head(self.window.at(at, RECORD_HEAD)?, layout) else { return Ok(None) };
+        let key = at.saturating_add(record.len);
+        let value = key.saturating_add(record.key);
+        let end = value.saturating_add(record.value).saturating_add(record.padding);
+        if record.key > KEY_LIMIT || record.value > VALUE_LIMIT || (record.key > SHORT_KEY && self.is_spent()) {
+            return Ok(None);
+        }
+        if !self.is_end(end)? && (!in_step || !self.is_unmarked(end, layout)?) {
+            return Ok(None);
+        }
+        let (Ok(key_len), Ok(value_len)) = (usize::try_from(record.key), usize::try_from(record.value)) else {
+            return Ok(None);
+        };
+        self.hashed = self.hashed.saturating_add(record.key);
+        let matches = hash_byte(self.window.at(key, key_len)?) == record.hash;
+        Ok(matches.then_some(Block { end, record: Some((key, key_len, value_len)) }))
+    }
+
+    fn free_block(&mut self, at: u64, layout: Layout) -> io::Result<Option<Block>> {
+        let len = self.window.at(at, FREE_HEAD)?.get(1..).map_or(0, |bytes| layout.number(bytes));
+        let end = at.saturating_add(len);
+        Ok((len >= FREE_HEAD as u64 && self.is_end(end)?).then_some(Block { end, record: None }))
     }
 
     /// Whether a block may end at `at`.
@@ -145,6 +163,25 @@ impl<B: Bytes> Scan<B> {
             return Ok(at <= self.window.size());
         }
         Ok(at < self.window.size() && matches!(self.window.byte(at)?, Some(RECORD | FREE)))
+    }
+
+    /// Whether the rest of a block is at `at`, behind a first byte that is none of a block's.
+    fn is_unmarked(&mut self, at: u64, layout: Layout) -> io::Result<bool> {
+        if at >= self.window.size() || self.is_spent() {
+            return Ok(false);
+        }
+        Ok(self.record(at, layout, false)?.is_some() || self.free_block(at, layout)?.is_some())
+    }
+
+    /// Bytes read and hashed so far.
+    pub(super) fn work(&self) -> u64 {
+        self.window.read().saturating_add(self.hashed)
+    }
+
+    /// Whether false heads have cost so much that the dear ones are not looked into any more: a file made of them must
+    /// not take for ever.
+    fn is_spent(&self) -> bool {
+        self.work() > self.at.saturating_mul(WORK_FACTOR).saturating_add(WORK_ALLOWED)
     }
 
     /// If the first block is none by what the header says, perhaps it is one otherwise.

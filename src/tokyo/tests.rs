@@ -209,6 +209,58 @@ fn a_damaged_size_hides_nothing() {
     assert_eq!(read(&bytes).unwrap().0, records);
 }
 
+/// The record in front of the damage is there, whatever kind of block has lost its first byte.
+#[test]
+fn a_lost_first_byte_costs_its_own_record_only() {
+    let records = some_records(300);
+    let (good, places) = file(&records, true, false);
+    for victim in [1, 100, 299] {
+        let mut bytes = good.clone();
+        bytes[places[victim]] = 0;
+        let (found, damage) = read(&bytes).unwrap();
+        assert_eq!((found.len(), damage.stretches), (299, 1), "{victim}");
+        assert!(found.contains(&records[victim - 1]) && !found.contains(&records[victim]));
+    }
+    // The free block in front of this record.
+    let mut bytes = good.clone();
+    bytes[places[99] - 48] = 0;
+    assert_eq!(read(&bytes).unwrap().0, records);
+    for order in ["big", "little"] {
+        let (good, _) = fixture(order);
+        let all = read(&good).unwrap().0;
+        for (key, _) in all.iter().skip(1).step_by(30) {
+            let place = good.windows(key.len()).rposition(|found| found == &key[..]).unwrap();
+            let head = good[..place].iter().rposition(|byte| *byte == 0xc8).unwrap();
+            let mut bytes = good.clone();
+            bytes[head] = 0;
+            assert_eq!(read(&bytes).unwrap().0.len(), all.len() - 1, "{order} {head}");
+        }
+    }
+}
+
+/// Heads of long keys, each of which leads to another, and none of them true.
+#[test]
+fn false_heads_cost_no_more_than_a_share_of_the_file() {
+    let (mut bytes, _) = file(&some_records(3), false, false);
+    let mut lie = vec![0xc8, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    put_length(&mut lie, 100_000);
+    lie.push(0);
+    assert_eq!((lie.len(), 100_000 % 16), (16, 0));
+    let lies = lie.repeat(1 << 16);
+    let key = &lies[16..100_016];
+    assert_ne!(hash_byte(key), 1);
+    bytes.extend(lies);
+    let size = bytes.len() as u64;
+    bytes[56..64].copy_from_slice(&size.to_le_bytes());
+    let mut scan = Scan::new(&bytes[..]).unwrap();
+    let mut found = 0;
+    while scan.next_record().unwrap().is_some() {
+        found += 1;
+    }
+    assert_eq!(found, 3);
+    assert!(scan.work() < 9 * size + (18 << 20), "{} for {size}", scan.work());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
     /// Whatever is damaged: it ends, and records that the damage does not touch, nor those beside them, are found.

@@ -44,16 +44,22 @@ pub(super) struct Window<B> {
     size: u64,
     start: u64,
     bytes: Vec<u8>,
+    read: u64,
 }
 
 impl<B: Bytes> Window<B> {
     pub(super) fn new(source: B) -> io::Result<Self> {
-        Ok(Self { size: source.size()?, source, start: 0, bytes: Vec::new() })
+        Ok(Self { size: source.size()?, source, start: 0, bytes: Vec::new(), read: 0 })
     }
 
     /// Bytes of the whole file.
     pub(super) fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Bytes read so far to move the window.
+    pub(super) fn read(&self) -> u64 {
+        self.read
     }
 
     /// The byte at `offset`. Leaves the window where it is.
@@ -108,6 +114,7 @@ impl<B: Bytes> Window<B> {
             }
         }
         self.bytes.truncate(filled);
+        self.read = self.read.saturating_add(filled as u64);
         Ok(())
     }
 }

@@ -169,6 +169,7 @@ fn nothing_is_overwritten_and_mistakes_are_one_line() {
     std::fs::write(folder.join("text"), "not a database, and too short for one").unwrap();
     std::fs::write(folder.join("empty"), "").unwrap();
     std::fs::write(folder.join("left.redo.3"), "").unwrap();
+    let too_many = format!("mergedb new{}", " a".repeat(65));
     for (args, status, line) in [
         ("mergedb a a", 1, "a: is there already; nothing is overwritten"),
         ("mergedb left a", 1, "left.redo.3: is there already; nothing is overwritten"),
@@ -176,6 +177,8 @@ fn nothing_is_overwritten_and_mistakes_are_one_line() {
         ("mergedb new a empty", 1, "empty: an empty file"),
         ("mergedb new text", 1, "text: an unknown kind of file; neither a store, a backup, nor a Tokyo Cabinet file"),
         ("mergedb new .", 1, ".: a directory; neither a store, a backup, nor a Tokyo Cabinet file"),
+        ("mergedb new a ./a", 1, "./a: given twice"),
+        (&too_many, 1, "65 files to merge, and 64 is the most; merge some of them first, then the results"),
         ("mergedb nowhere/new a", 1, "nowhere: No such file or directory (os error 2)"),
         ("check nowhere", 1, "nowhere: no such file"),
         ("restore nowhere new", 1, "nowhere: no such file"),

@@ -1,9 +1,12 @@
 //! Closing while others are at work: what they were told before is kept, and all of them are told something.
 
 use super::bed::*;
+use super::faulty::{Fault, FaultyDisk};
+use crate::store::disk::Step;
 use crate::store::maintain::Request;
-use crate::store::{Applied, Error, SyncMode, Write};
+use crate::store::{Applied, Error, OwnedWrite, SyncMode, Write};
 use crate::wire::RecordKey;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -80,8 +83,8 @@ fn requests_that_nobody_takes_any_more_do_not_block_the_next() {
 #[test]
 fn a_kick_that_finds_the_inbox_full_does_not_deafen_the_merge() {
     let mut bed = Bed::new();
-    let disk = super::faulty::FaultyDisk::new(&bed.options.path);
-    bed.disk = std::sync::Arc::new(disk.clone());
+    let disk = FaultyDisk::new(&bed.options.path);
+    bed.disk = Arc::new(disk.clone());
     let store = bed.open();
     set(&store, &key(1), "x");
     let (release, held) = std::sync::mpsc::channel::<()>();
@@ -169,4 +172,70 @@ fn closing_takes_no_longer_than_it_may_and_loses_nothing() {
     }
     store.flush().unwrap();
     assert_eq!(store.count(), 5000);
+}
+
+#[test]
+fn a_write_that_waits_for_room_does_not_keep_the_store_from_closing() {
+    let mut bed = Bed::new();
+    bed.options.redo_bytes = 1 << 20;
+    let disk = FaultyDisk::new(&bed.options.path);
+    bed.disk = Arc::new(disk.clone());
+    let store = bed.open();
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    disk.visit(move |step| {
+        if step == Step::MergeCollected {
+            assert!(held.recv().is_err());
+        }
+    });
+    let body = vec![0; 3000];
+    let writes = (0..1000)
+        .map(|number| OwnedWrite::from(&Write::Set { key: RecordKey::new(&key(number)).unwrap(), body: &body }))
+        .collect();
+    let (sender, answer) = std::sync::mpsc::channel();
+    store.write(writes, |_, _| (), move |result| sender.send(result).unwrap());
+    let core = store.inner.core.clone();
+    wait_until("a write waits for room", || core.room_waiters.load(std::sync::atomic::Ordering::Relaxed) > 0);
+    let closing = std::thread::spawn(move || store.close());
+    assert_eq!(answer.recv_timeout(DEADLINE).expect("an answer while the merge is held"), Err(Error::Closed));
+    drop(release);
+    closing.join().unwrap().unwrap();
+}
+
+#[test]
+fn a_failure_while_closing_leaves_the_write_ahead_log_alone() {
+    let mut bed = Bed::new();
+    let disk = FaultyDisk::new(&bed.options.path);
+    bed.disk = Arc::new(disk.clone());
+    let store = bed.open();
+    set(&store, &key(1), "x");
+    // The merge's own checkpoint is over: what fails is all that comes after.
+    let planned = disk.clone();
+    disk.visit(move |step| {
+        if step == Step::Checkpointed {
+            planned.plan(1, Fault::Fail(1000));
+        }
+    });
+    let core = store.inner.core.clone();
+    assert!(store.close().is_err());
+    assert!(disk.failed() > 0 && core.ended.load(std::sync::atomic::Ordering::Acquire));
+    assert!(std::fs::metadata(bed.path("db-wal")).unwrap().len() > 0, "not copied into the tree");
+    disk.heal();
+    disk.leave();
+    assert_eq!(data(&bed.open(), &key(1)).as_deref(), Some("x"));
+}
+
+#[test]
+fn a_start_that_fails_leaves_the_write_ahead_log_alone() {
+    let bed = Bed::new();
+    let store = bed.open();
+    set(&store, &key(1), "x");
+    let image = bed.image("killed");
+    store.close().unwrap();
+    let wal = crate::store::tree::side_path(&image, "-wal");
+    let before = std::fs::read(&wal).unwrap();
+    assert!(!before.is_empty());
+    let log = |number| crate::store::redo::file_path(&image, number);
+    std::fs::rename(log(1), log(2)).unwrap();
+    assert!(bed.try_open_at(&image).is_err());
+    assert_eq!(std::fs::read(&wal).unwrap(), before);
 }

@@ -199,10 +199,12 @@ pub(in crate::store) fn identity(connection: &Connection, path: &Path) -> Result
 ///
 /// WAL with NORMAL: a commit survives the process, and the checkpoint syncs before it overwrites. What must survive a
 /// loss of power is committed with FULL. No mmap: an I/O error would be a signal. Sorting in memory: temporary files of
-/// SQLite have no bound of ours.
+/// SQLite have no bound of ours. No checkpoint when the last connection goes, however that comes about: only
+/// [`Writer::close`](super::Writer::close) knows whether the write-ahead log can be trusted.
 fn settle(connection: &Connection, cache_kib: i64) -> rusqlite::Result<()> {
     connection.busy_timeout(Duration::from_secs(10))?;
     connection.set_prepared_statement_cache_capacity(32);
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     for pragma in [
         "synchronous = NORMAL".to_owned(),
         format!("cache_size = -{cache_kib}"),
@@ -222,8 +224,6 @@ pub(in crate::store) fn open_reader(path: &Path, sharing: usize) -> rusqlite::Re
     let share = READERS_CACHE_KIB / i64::try_from(sharing.max(1)).unwrap_or(1);
     settle(&connection, share.max(256))?;
     connection.execute_batch("PRAGMA query_only = ON").or_else(ignore_rows)?;
-    // Checkpoints are the writer's, also when this one is the last to be closed.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(connection)
 }
 
@@ -236,7 +236,6 @@ pub(in crate::store) fn open_at_rest(path: &Path) -> rusqlite::Result<Connection
     let connection = if wal {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.execute_batch("PRAGMA locking_mode = EXCLUSIVE").or_else(ignore_rows)?;
         connection
     } else {

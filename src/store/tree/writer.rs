@@ -187,8 +187,8 @@ impl Writer {
     /// it; otherwise the next start does.
     pub(in crate::store) fn close(self, tidy: bool) -> rusqlite::Result<()> {
         let trusted = self.trust();
-        if !tidy || trusted.is_err() {
-            self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        if tidy && trusted.is_ok() {
+            self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         }
         self.connection.close().map_err(|(_, error)| error)?;
         trusted
