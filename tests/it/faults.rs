@@ -175,9 +175,9 @@ fn all_servers_killed_at_once_lose_nothing_promised() {
     for index in 0..3 {
         cluster.start_server(index);
     }
-    wait_until("all are back", || {
-        cluster.nodes_info().1.len() == 3 || cluster.nodes_info().0.nodes.iter().all(|node| node.1)
-    });
+    for index in 0..3 {
+        cluster.wait_known(index);
+    }
     cluster.attach();
     let mut client = cluster.client();
     let kept: usize = promises.iter().map(|promises| assert_kept(&mut client, promises)).sum();

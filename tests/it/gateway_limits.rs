@@ -1,7 +1,5 @@
 //! What clients may take from a gateway, and what they get at the limit. Also its end.
 
-use std::time::Duration;
-
 use rustix::process::Signal;
 
 use crate::harness::cluster::Cluster;
@@ -126,7 +124,6 @@ fn told_to_end_it_answers_what_is_under_way() {
     wait_until("it is under way", || gateway.stat("bytes_in_flight") > 0);
     gateway.process.signal(Signal::TERM);
     assert_eq!(idle.rest(), b"");
-    std::thread::sleep(Duration::from_millis(50));
     cluster.servers[0].process().signal(Signal::CONT);
     assert_eq!(client.rest(), b"STORED\r\n");
     assert_eq!(gateway.process.finish().status.code(), Some(0));

@@ -167,7 +167,7 @@ fn pipelined_writes_to_one_key_take_effect_in_their_order() {
     cluster.stop(0);
     cluster.wait_faulty(0);
     cluster.start_server(0);
-    wait_until("the server is back", || cluster.nodes_info().1.len() == 1);
+    cluster.wait_known(0);
     cluster.attach();
     let mut client = cluster.client();
     let mut line = Line::connect(cluster.servers[0].address());

@@ -180,7 +180,8 @@ impl Cluster {
         server.process = Some(Process::spawn(&self.folder, &server.name, &kumo_server(), &args));
     }
 
-    fn wait_known(&self, index: usize) {
+    /// Waits until the managers know a server, attached or not.
+    pub(crate) fn wait_known(&self, index: usize) {
         let address = NodeAddress::new(self.servers[index].address());
         wait_until(&format!("the manager knows {address}"), || {
             let (whs, detached) = self.nodes_info();
