@@ -6,7 +6,7 @@ use kumo_server::wire::method::Method;
 use kumo_server::wire::params;
 
 use crate::harness::cluster::{Cluster, Written};
-use crate::harness::{Folder, Process, kumo_server, wait_until};
+use crate::harness::{Folder, Process, kumo_server, required, wait_until};
 
 #[test]
 fn a_store_has_one_owner() {
@@ -83,11 +83,8 @@ fn a_backup_while_others_write_is_complete_and_opens() {
 
 #[test]
 fn a_full_disk_refuses_writes_until_there_is_room() {
-    let Some(disk) = SmallDisk::mount(24) else {
-        // Without the right to mount there is no full disk to be had; the store's own tests inject one.
-        eprintln!("not run: a small file system cannot be mounted here");
-        return;
-    };
+    // Where it cannot be had, the store's own tests inject a full disk.
+    let Some(disk) = SmallDisk::mount(24) else { return };
     let mut cluster = Cluster::start_in(disk.0.path(), 1, &["--redo-limit", "128"]);
     let mut client = cluster.client();
     let big = vec![7; 100_000];
@@ -128,9 +125,9 @@ impl SmallDisk {
     fn mount(mebibytes: u32) -> Option<Self> {
         let folder = Folder::new();
         let size = format!("size={mebibytes}m");
-        let status =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path()).status().ok()?;
-        status.success().then_some(Self(folder))
+        let path = folder.path().to_str().expect("a path");
+        let mounted = required::runs("mount", &["-t", "tmpfs", "-o", &size, "tmpfs", path]);
+        required::is_there("the right to mount a small file system", mounted).then_some(Self(folder))
     }
 
     fn grow(&self, mebibytes: u32) {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{Finished, Folder, Process, kumo_server};
+use crate::harness::{Finished, Folder, Process, kumo_server, required};
 
 fn run(args: &[&str]) -> Finished {
     let finished = Process::run(&Folder::new(), &kumo_server(), args);
@@ -32,13 +32,10 @@ fn flags(help: &str) -> Vec<String> {
     words.filter(|word| word.starts_with('-')).filter(is_flag).map(ToOwned::to_owned).collect()
 }
 
-/// Whether a program is there; a check that needs one that is not is left out, and says so.
+/// Whether a program is there, for checks that need it.
+#[track_caller]
 fn is_there(program: &str) -> bool {
-    let there = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().expect("a shell");
-    if !there.status.success() {
-        eprintln!("left out: {program} is not installed");
-    }
-    there.status.success()
+    required::is_there(program, required::runs("sh", &["-c", &format!("command -v {program}")]))
 }
 
 /// Runs a check of a file; returns what it has to say.

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 
-use crate::harness::{Folder, Port, Process, kumo_server, wait_until};
+use crate::harness::{Folder, Port, Process, kumo_server, required, wait_until};
 
 fn at(port: &Port) -> String {
     SocketAddr::from((Ipv6Addr::LOCALHOST, port.number())).to_string()
@@ -10,9 +10,7 @@ fn at(port: &Port) -> String {
 
 #[test]
 fn records_are_kept_on_three_servers() {
-    if TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
-        // A machine without IPv6 has nothing to show.
-        eprintln!("not run: there is no IPv6 here");
+    if !required::is_there("IPv6", TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok()) {
         return;
     }
     let folder = Folder::new();
