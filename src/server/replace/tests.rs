@@ -368,12 +368,15 @@ async fn a_stream_that_is_refused_is_offered_again_three_times() {
     let mut bed = Bed::new(4);
     let (old, new) = (bed.seed(0..3, 10), bed.seed(0..4, 20));
     bed.set_spaces(&old);
-    bed.store(&old, &key(1), &value(1, 10));
-    let moves = HashSpace::new(new.clone()).owners(ring::hash(&key(1))).is_active_owner(bed.nodes[3].address);
+    // Ports, and so places, are others in every run: one of many keys goes to the new server in any.
+    let space = HashSpace::new(new.clone());
+    let goes = |key: &Vec<u8>| space.owners(ring::hash(key)).is_active_owner(bed.nodes[3].address);
+    let key = KEYS.map(key).find(goes).expect("a key that the new server owns");
+    bed.store(&old, &key, &value(1, 10));
     *bed.nodes[3].refusals.lock() = 3;
     bed.replace(&new).await;
-    bed.assert_placed(&new, &key(1), &value(1, 10));
-    assert_eq!(*bed.nodes[3].refusals.lock(), if moves { 0 } else { 3 });
+    bed.assert_placed(&new, &key, &value(1, 10));
+    assert_eq!(*bed.nodes[3].refusals.lock(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
