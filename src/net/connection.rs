@@ -247,11 +247,14 @@ impl Connection<'_> {
             link: self.link,
             peers: self.peers,
             service: self.service,
+            own_init: Vec::new(),
             broken: None,
             waiting: None,
             paused: false,
         };
         incoming.waiting = incoming.next_request();
+        // Before any answer: an original that has dialled drops the connection at anything else.
+        out.append(&mut incoming.own_init);
         if incoming.waiting.is_some() {
             self.service.handle(self.link, &mut incoming, out);
         }
@@ -326,6 +329,8 @@ struct Incoming<'a> {
     link: &'a Arc<Link>,
     peers: &'a Arc<Peers>,
     service: &'a dyn Service,
+    /// Our answer to the init of this read. An init is the first message of its connection, so the read-ahead meets it.
+    own_init: Vec<u8>,
     broken: Option<Closed>,
     /// The first request, read ahead so that a read without any does not reach the service.
     waiting: Option<Request<'a>>,
@@ -353,7 +358,7 @@ impl<'a> Incoming<'a> {
                     None => self.broken = Some(wire::Error::Malformed.into()),
                 },
                 Ok(Some(Message::Init(init))) => {
-                    if !self.peers.accept_init(self.link, init, self.service) {
+                    if !self.peers.accept_init(self.link, init, self.service, &mut self.own_init) {
                         self.broken = Some(wire::Error::Malformed.into());
                     }
                 }
@@ -377,6 +382,7 @@ impl<'a> Iterator for Incoming<'a> {
         if self.waiting.is_some() {
             return self.waiting.take();
         }
+        assert!(self.own_init.is_empty(), "an init behind a request was taken");
         self.paused = self.link.has_enough();
         if self.paused { None } else { self.next_request() }
     }

@@ -238,15 +238,22 @@ impl Peers {
         });
     }
 
-    /// An init has arrived on `link`: binds it to the node's session, and answers with ours if this side accepted.
-    pub(super) fn accept_init(self: &Arc<Self>, link: &Arc<Link>, init: Init, service: &dyn Service) -> bool {
+    /// An init has arrived on `link`: binds it to the node's session. If this side accepted, ours is appended to `out`,
+    /// which must be sent before everything that is pushed to the link from now on.
+    pub(super) fn accept_init(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
+        init: Init,
+        service: &dyn Service,
+        out: &mut Vec<u8>,
+    ) -> bool {
         let Some(own) = self.init else { return false };
         match (link.kind(), link.session()) {
             (LinkKind::Undecided, None) => {
                 let session = self.session(init.address);
                 link.bind(session.clone(), true);
                 self.accepted_nodes.fetch_add(1, Ordering::AcqRel);
-                link.push(|out| own.write(out));
+                own.write(out);
                 session.attach(link);
                 service.bound(&session, Some(init.role));
                 true

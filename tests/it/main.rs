@@ -28,6 +28,7 @@ mod generated;
 mod harness;
 mod hash;
 mod hostile;
+mod init_order;
 mod install_links;
 mod ipv6;
 mod layers;
