@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use super::layout::{LayoutArgs, item};
 use super::parse::{Call, Stop, parse};
 use super::tool::{Managers, block_on, failed, not_found};
 
@@ -14,6 +15,9 @@ pub(super) struct Args {
     #[command(flatten)]
     managers: Managers,
 
+    #[command(flatten)]
+    layout: LayoutArgs,
+
     /// The key
     key: OsString,
 }
@@ -21,6 +25,11 @@ pub(super) struct Args {
 pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
     let args: Args = parse(call, |command| command)?;
     let key = args.key.as_encoded_bytes();
-    let deleted = block_on(async { args.managers.connect().await?.delete(key).await.map_err(failed) })?;
-    if deleted { Ok(ExitCode::SUCCESS) } else { Err(not_found(key)) }
+    let (seen, deleted) = block_on(async {
+        let cluster = args.managers.connect().await?;
+        Ok((cluster.get(key).await.map_err(failed)?, cluster.delete(key).await.map_err(failed)?))
+    })?;
+    // What has expired is deleted, too, but was not there any more.
+    let expired = seen.is_some_and(|value| item(&value, args.layout.layout()).is_none());
+    if deleted && !expired { Ok(ExitCode::SUCCESS) } else { Err(not_found(key)) }
 }

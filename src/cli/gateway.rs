@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::common::{Bounds, Common, MANAGER_PORT, fit_connections, peer_address, resolve};
 use super::hosts::{HostPort, Resolver, system_resolver};
+use super::layout::LayoutArgs;
 use super::parse::{Call, Stop, parse};
 use super::values::mebibytes;
 use crate::gateway::item::Rules;
@@ -27,7 +28,6 @@ const BINARY_PORT: u16 = 11511;
 
 /// Serves memcached clients from a kumofs cluster.
 #[derive(Debug, Parser)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 struct Args {
     /// Address of a manager [port: 19700]
     #[arg(short, long, value_name = "ADDR[:PORT]")]
@@ -49,13 +49,8 @@ struct Args {
     #[arg(long, value_name = "PATH")]
     unix: Option<PathBuf>,
 
-    /// Keep flags with values: two bytes; the same for all gateways of a cluster
-    #[arg(short = 'F', long)]
-    memproto_save_flag: bool,
-
-    /// Keep expiry times with values: four bytes; the same for all gateways of a cluster
-    #[arg(short = 'E', long)]
-    memproto_save_expire: bool,
+    #[command(flatten)]
+    layout: LayoutArgs,
 
     /// Put this in front of every key
     #[arg(short, long, value_name = "PREFIX", default_value = "", value_parser = key_prefix)]
@@ -229,11 +224,7 @@ impl Args {
             managers,
             listen,
             unix: self.unix.clone(),
-            rules: Rules {
-                expiry: self.memproto_save_expire,
-                flags: self.memproto_save_flag,
-                value_limit: self.max_item_size,
-            },
+            rules: Rules { layout: self.layout.layout(), value_limit: self.max_item_size },
             key_prefix: self.key_prefix.clone().into_bytes(),
             async_set: self.async_replicate_set,
             async_delete: self.async_replicate_delete,
@@ -254,6 +245,7 @@ impl Args {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gateway::layout::{FlagBytes, Layout};
 
     fn config(line: &str) -> Result<Config, Stop> {
         let args = line.split_whitespace().map(Into::into).collect();
@@ -267,7 +259,7 @@ mod tests {
         assert_eq!(config.listen, ["0.0.0.0:11411".parse().unwrap(), "0.0.0.0:11511".parse().unwrap()]);
         let limits = [config.get_limit, config.set_limit, config.delete_limit].map(|limit| limit.as_secs());
         assert_eq!((limits, config.renew_threshold), ([5, 20, 20], 4));
-        assert_eq!(config.rules, Rules { expiry: false, flags: false, value_limit: 1 << 20 });
+        assert_eq!(config.rules, Rules { layout: Layout::BARE, value_limit: 1 << 20 });
         assert!(!config.async_set && !config.async_delete && !config.allow_flush && config.key_prefix.is_empty());
     }
 
@@ -278,10 +270,23 @@ mod tests {
         let config = config(line).unwrap();
         assert_eq!(config.managers.len(), 2);
         assert_eq!(config.listen, ["127.0.0.1:5".parse().unwrap()]);
-        assert!(config.rules.expiry && config.rules.flags && config.async_set && config.async_delete);
+        assert_eq!(config.rules.layout, Layout { expiry: true, flags: FlagBytes::Two });
+        assert!(config.async_set && config.async_delete);
         let limits = [config.get_limit, config.set_limit, config.delete_limit].map(|limit| limit.as_secs());
         assert_eq!((limits, config.renew_threshold, &config.key_prefix[..]), ([1, 2, 3], 7, &b"pre:"[..]));
         assert_eq!(config.call_timeout, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn flags_may_have_four_bytes() {
+        let layout = |line: &str| config(&format!("-m 127.0.0.1 {line}")).map(|config| config.rules.layout);
+        assert_eq!(layout("-F --flag-bytes 4"), Ok(Layout { expiry: false, flags: FlagBytes::Four }));
+        assert_eq!(layout("-E -F --flag-bytes 2"), Ok(Layout { expiry: true, flags: FlagBytes::Two }));
+        assert_eq!(layout("-E"), Ok(Layout { expiry: true, flags: FlagBytes::Zero }));
+        assert!(
+            matches!(layout("-F --flag-bytes 3"), Err(Stop::Usage(line)) if line.contains("possible values: 2, 4"))
+        );
+        assert!(matches!(layout("--flag-bytes 4"), Err(Stop::Usage(line)) if line.contains("--memproto-save-flag")));
     }
 
     #[test]

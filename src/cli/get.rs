@@ -1,10 +1,11 @@
-//! `get`: one value to stdout, as it is.
+//! `get`: one value to stdout, without the header that gateways keep in front of it.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
 
+use super::layout::{LayoutArgs, item};
 use super::parse::{Call, Stop, parse};
 use super::tool::{Managers, block_on, failed, not_found, show};
 
@@ -14,6 +15,9 @@ pub(super) struct Args {
     #[command(flatten)]
     managers: Managers,
 
+    #[command(flatten)]
+    layout: LayoutArgs,
+
     /// The key
     key: OsString,
 }
@@ -22,6 +26,7 @@ pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
     let args: Args = parse(call, |command| command)?;
     let key = args.key.as_encoded_bytes();
     let found = block_on(async { args.managers.connect().await?.get(key).await.map_err(failed) })?;
-    show(&found.ok_or_else(|| not_found(key))?.data)?;
+    let item = found.as_ref().and_then(|value| item(value, args.layout.layout()));
+    show(item.ok_or_else(|| not_found(key))?)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -17,6 +17,7 @@ mod historic;
 mod hosts;
 mod install_links;
 mod interrupt;
+mod layout;
 mod log;
 mod man;
 mod manager;

@@ -6,18 +6,27 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use super::layout::LayoutArgs;
 use super::parse::{Call, Stop, parse};
 use super::tool::{Managers, block_on, failed};
+use crate::gateway::layout::Layout;
 use crate::wire::MESSAGE_LIMIT;
 
 /// Room that key and message take beside the value.
 const MARGIN: usize = 128 << 10;
+/// Expiry of what does not expire.
+const NEVER: u32 = 0;
+/// An application's flags when there is no application.
+const NO_FLAGS: u32 = 0;
 
 /// Sets a key, and ends when every server that owns it has it.
 #[derive(Debug, Parser)]
 pub(super) struct Args {
     #[command(flatten)]
     managers: Managers,
+
+    #[command(flatten)]
+    layout: LayoutArgs,
 
     /// The key
     key: OsString,
@@ -37,7 +46,15 @@ pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
         let limit = (MESSAGE_LIMIT - MARGIN) >> 10;
         return Err(Stop::Failed(format!("key and value have more than {limit} KiB, the most that servers take")));
     }
-    block_on(async { args.managers.connect().await?.set(key, 0, &value).await.map_err(failed) })?;
+    // Unless it is told how gateways keep values, it writes none of their headers, and the record says so.
+    let (meta, layout) = match args.layout.given() {
+        Some(layout) => (layout.meta(), layout),
+        None => (Layout::BARE.named(), Layout::BARE),
+    };
+    let mut data = Vec::with_capacity(layout.length() + value.len());
+    layout.write(&mut data, NEVER, NO_FLAGS);
+    data.extend_from_slice(&value);
+    block_on(async { args.managers.connect().await?.set(key, meta, &data).await.map_err(failed) })?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -75,10 +75,7 @@ pub type Found = Option<(ClockTime, u16, Vec<u8>)>;
 
 /// Keeps what was read.
 fn keep(value: Option<RecordValue<'_>>) -> Found {
-    value.map(|value| {
-        let meta = value.body().first_chunk().map_or(0, |meta| u16::from_be_bytes(*meta));
-        (value.clocktime(), meta, value.data().to_vec())
-    })
+    value.map(|value| (value.clocktime(), value.meta(), value.data().to_vec()))
 }
 
 impl Router {

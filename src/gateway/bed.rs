@@ -4,12 +4,13 @@ use std::collections::HashMap;
 
 use super::change::Decision;
 use super::item::{Item, Rules};
+use super::layout::{FlagBytes, Layout};
 use super::outcome::{Failure, Outcome};
 use super::protocol::{Codec, Next, Task, Writer};
 use crate::clock::ClockTime;
 
 /// Everything is kept, values of up to 1,000 bytes.
-pub(super) const RULES: Rules = Rules { expiry: true, flags: true, value_limit: 1000 };
+pub(super) const RULES: Rules = Rules { layout: Layout { expiry: true, flags: FlagBytes::Two }, value_limit: 1000 };
 
 pub(super) struct Bed {
     pub(super) rules: Rules,
@@ -84,6 +85,7 @@ impl Bed {
     /// Does what the engine does, and hands the outcome on.
     fn run(&mut self, task: Task<'_>, mut answer: impl FnMut(&[u8], &Outcome<'_>, u32)) {
         let (now, rules) = (self.now, self.rules);
+        let meta = rules.layout.meta();
         match task {
             Task::Answer(outcome) => answer(b"", &outcome, now),
             Task::Stats { section: b"" } => answer(b"", &Outcome::Stats(vec![("pid".into(), "1".into())]), now),
@@ -93,7 +95,8 @@ impl Bed {
                 answer(b"", &Outcome::Done, now);
             }
             Task::Get { key } => {
-                let item = self.records.get(&*key).map(|(clocktime, data)| Item::decode(*clocktime, data, &rules));
+                let item =
+                    self.records.get(&*key).map(|(clocktime, data)| Item::decode(*clocktime, meta, data, &rules));
                 let outcome = item.filter(|item| !item.is_expired(now)).map_or(Outcome::Missing, Outcome::Found);
                 answer(&key, &outcome, now);
             }
@@ -101,7 +104,7 @@ impl Bed {
                 let mut direct = change.direct(now, &rules);
                 loop {
                     let held = self.records.get(&*key).cloned();
-                    let current = held.as_ref().map(|(clocktime, data)| (*clocktime, &data[..]));
+                    let current = held.as_ref().map(|(clocktime, data)| (*clocktime, meta, &data[..]));
                     match direct.take().unwrap_or_else(|| change.decide(current, now, &rules)) {
                         Decision::Answer(outcome) => return answer(&key, &outcome, now),
                         Decision::Delete => {

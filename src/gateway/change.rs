@@ -75,8 +75,8 @@ pub enum Change<'a> {
     },
 }
 
-/// A record as read at its coordinator: its clocktime and its data.
-pub type Current<'a> = (ClockTime, &'a [u8]);
+/// A record as read at its coordinator: its clocktime, its meta and its data.
+pub type Current<'a> = (ClockTime, u16, &'a [u8]);
 
 /// What is to be done next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,7 +114,7 @@ pub enum Reward {
 impl Reward {
     /// The outcome, now that `data` has been written at `clocktime`.
     pub fn outcome<'d>(self, clocktime: ClockTime, data: &'d [u8], rules: &Rules) -> Outcome<'d> {
-        let item = Item::decode(clocktime, data, rules);
+        let item = Item::decode(clocktime, rules.layout.meta(), data, rules);
         match self {
             Self::Stored => Outcome::Stored(clocktime),
             Self::Number(number) => Outcome::Number(number, item),
@@ -136,12 +136,12 @@ impl Change<'_> {
                 let expected = match (mode, compare) {
                     (Mode::Set, None) => None,
                     (Mode::Add, _) => Some(ABSENT),
-                    (Mode::Set, Some(unique)) if *unique != ABSENT && !rules.expiry => Some(*unique),
+                    (Mode::Set, Some(unique)) if *unique != ABSENT && !rules.layout.expiry => Some(*unique),
                     _ => return None,
                 };
                 Some(store(expected, *flags, expires(*exptime, now), [data, b""], Reward::Stored, rules))
             }
-            Self::Delete { compare: None } if !rules.expiry => Some(Decision::Delete),
+            Self::Delete { compare: None } if !rules.layout.expiry => Some(Decision::Delete),
             Self::Delete { .. } | Self::Count { .. } | Self::Touch { .. } => None,
         }
     }
@@ -150,9 +150,9 @@ impl Change<'_> {
     /// counts as absent, but is named by its clocktime when it is overwritten.
     pub fn decide<'r>(&self, current: Option<Current<'r>>, now: u32, rules: &Rules) -> Decision<'r> {
         // What must be there for a write to take place, whether or not it can be seen.
-        let expected = current.map_or(ABSENT, |(clocktime, _)| clocktime);
+        let expected = current.map_or(ABSENT, |(clocktime, ..)| clocktime);
         let item = current
-            .map(|(clocktime, stored)| Item::decode(clocktime, stored, rules))
+            .map(|(clocktime, meta, stored)| Item::decode(clocktime, meta, stored, rules))
             .filter(|item| !item.is_expired(now));
         match (self, item) {
             (Self::Put { mode, flags, exptime, data, compare }, item) => {
@@ -184,7 +184,7 @@ impl Change<'_> {
                 let expires = exptime.map_or(item.expires, |exptime| expires(exptime, now));
                 let text = number.to_string();
                 let parts = [text.as_bytes(), b""];
-                store(Some(expected), item.flags.into(), expires, parts, Reward::Number(number), rules)
+                store(Some(expected), item.flags, expires, parts, Reward::Number(number), rules)
             }
             (Self::Touch { exptime, read }, Some(item)) => touch(expires(*exptime, now), *read, item, rules),
         }
@@ -229,8 +229,8 @@ impl Put<'_> {
                 return Decision::Answer(Outcome::NotStored);
             }
             (Mode::Set | Mode::Replace, _) | (Mode::Add, None) => (flags, expires, [data, &b""[..]]),
-            (Mode::Append, Some(item)) => (item.flags.into(), item.expires, [item.data, data]),
-            (Mode::Prepend, Some(item)) => (item.flags.into(), item.expires, [data, item.data]),
+            (Mode::Append, Some(item)) => (item.flags, item.expires, [item.data, data]),
+            (Mode::Prepend, Some(item)) => (item.flags, item.expires, [data, item.data]),
         };
         store(Some(expected), flags, expires, parts, Reward::Stored, rules)
     }
@@ -241,7 +241,7 @@ impl Put<'_> {
 fn delete<'r>(compare: Option<ClockTime>, item: Item<'_>, rules: &Rules) -> Decision<'r> {
     match compare {
         Some(unique) if unique != item.clocktime => Decision::Answer(Outcome::Exists),
-        Some(unique) if rules.expiry => store(Some(unique), 0, LONG_AGO, [b"", b""], Reward::Deleted, rules),
+        Some(unique) if rules.layout.expiry => store(Some(unique), 0, LONG_AGO, [b"", b""], Reward::Deleted, rules),
         None | Some(_) => Decision::Delete,
     }
 }
@@ -253,7 +253,7 @@ fn touch<'r>(expires: u32, read: bool, item: Item<'r>, rules: &Rules) -> Decisio
         (true, false) => Decision::Answer(Outcome::Touched(item)),
         (false, _) => {
             let reward = if read { Reward::Found } else { Reward::Touched };
-            store(Some(item.clocktime), item.flags.into(), expires, [item.data, b""], reward, rules)
+            store(Some(item.clocktime), item.flags, expires, [item.data, b""], reward, rules)
         }
     }
 }

@@ -1,30 +1,38 @@
-//! How an item lies inside a record's data (protocol, section 10), and when it has expired. Knows no protocol.
-//!
-//! ```text
-//! expiry u32    with -E: unix seconds, big-endian; 0 never
-//! flags u16     with -F: big-endian
-//! data          the application's bytes
-//! ```
+//! An item as clients see it, and when it has expired. How it lies in a record is the affair of [`super::layout`].
+//! Knows no protocol.
 
 use crate::clock::ClockTime;
 
+use super::layout::{FlagBytes, Layout};
 use super::outcome::Failure;
 
 /// An exptime up to this many seconds is relative to now, as in memcached.
 const RELATIVE_LIMIT: i64 = 60 * 60 * 24 * 30;
 
-const EXPIRY_LEN: usize = 4;
-const FLAGS_LEN: usize = 2;
-
 /// What this gateway keeps with a value. All gateways of a cluster must agree on the layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
-    /// `-E`: four bytes of expiry.
-    pub expiry: bool,
-    /// `-F`: two bytes of flags.
-    pub flags: bool,
+    /// The header of the values that it writes, and of those that do not name theirs.
+    pub layout: Layout,
     /// Longest value of an application, in bytes.
     pub value_limit: usize,
+}
+
+impl Rules {
+    /// The layout of a record that does not name its own: gateways that keep four bytes of flags name theirs, so that
+    /// it has been written by one that keeps two.
+    fn unnamed(&self) -> Layout {
+        match self.layout {
+            Layout { expiry, flags: FlagBytes::Four } => Layout { expiry, flags: FlagBytes::Two },
+            layout => layout,
+        }
+    }
+
+    /// Whether a record with this meta has been written by a gateway that keeps flags in another number of bytes. One
+    /// without a header is a tool's: any gateway takes it as it is.
+    pub fn disagrees(&self, meta: u16) -> bool {
+        meta != self.layout.meta() && Layout::of(meta) != Some(Layout::BARE)
+    }
 }
 
 /// An item as clients see it.
@@ -33,7 +41,7 @@ pub struct Item<'a> {
     /// The record's clocktime: its CAS unique.
     pub clocktime: ClockTime,
     /// The application's flags.
-    pub flags: u16,
+    pub flags: u32,
     /// When it expires, in unix seconds; 0 never.
     pub expires: u32,
     /// The application's bytes.
@@ -41,16 +49,12 @@ pub struct Item<'a> {
 }
 
 impl<'a> Item<'a> {
-    /// Takes a record's data apart. What is too short for the layout has been written without it, and is all data.
-    pub fn decode(clocktime: ClockTime, stored: &'a [u8], rules: &Rules) -> Self {
-        let whole = Self { clocktime, flags: 0, expires: 0, data: stored };
-        let before_flags = if rules.expiry { EXPIRY_LEN } else { 0 };
-        let header = before_flags + if rules.flags { FLAGS_LEN } else { 0 };
-        let Some((header, data)) = stored.split_at_checked(header) else { return whole };
-        let (expires, flags) = header.split_at_checked(before_flags).unwrap_or_default();
-        let expires = expires.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
-        let flags = flags.first_chunk().map_or(0, |bytes| u16::from_be_bytes(*bytes));
-        Self { flags, expires, data, ..whole }
+    /// Takes a record's data apart, by the layout that its meta names, else by that of the rules. What is too short
+    /// for the layout has been written without it, and is all data.
+    pub fn decode(clocktime: ClockTime, meta: u16, stored: &'a [u8], rules: &Rules) -> Self {
+        let layout = Layout::of(meta).unwrap_or(rules.unnamed());
+        let (expires, flags, data) = layout.split(stored).unwrap_or((0, 0, stored));
+        Self { clocktime, flags, expires, data }
     }
 
     /// Whether it must not be seen any more.
@@ -80,22 +84,16 @@ pub fn expires(exptime: i64, now: u32) -> u32 {
 /// What the layout has no room for is refused: dropping it silently would change what clients read back.
 pub fn encode(flags: u32, expires: u32, parts: [&[u8]; 2], rules: &Rules) -> Result<Vec<u8>, Failure> {
     let [first, second] = parts;
-    let length = first.len().saturating_add(second.len());
-    let kept_flags = u16::try_from(flags);
-    match kept_flags {
+    let (layout, length) = (rules.layout, first.len().saturating_add(second.len()));
+    match layout {
         _ if length > rules.value_limit => return Err(Failure::TooLarge),
-        _ if expires != 0 && !rules.expiry => return Err(Failure::ExpiryNotKept),
-        _ if flags != 0 && !rules.flags => return Err(Failure::FlagsNotKept),
-        Err(_) => return Err(Failure::FlagsTooLarge),
-        Ok(_) => {}
+        Layout { expiry: false, .. } if expires != 0 => return Err(Failure::ExpiryNotKept),
+        _ if layout.takes_flags(flags) => {}
+        Layout { flags: FlagBytes::Zero, .. } => return Err(Failure::FlagsNotKept),
+        _ => return Err(Failure::FlagsTooLarge),
     }
-    let mut out = Vec::with_capacity(length.saturating_add(EXPIRY_LEN + FLAGS_LEN));
-    if rules.expiry {
-        out.extend_from_slice(&expires.to_be_bytes());
-    }
-    if rules.flags {
-        out.extend_from_slice(&kept_flags.unwrap_or_default().to_be_bytes());
-    }
+    let mut out = Vec::with_capacity(length.saturating_add(layout.length()));
+    layout.write(&mut out, expires, flags);
     out.extend_from_slice(first);
     out.extend_from_slice(second);
     Ok(out)
@@ -105,22 +103,48 @@ pub fn encode(flags: u32, expires: u32, parts: [&[u8]; 2], rules: &Rules) -> Res
 mod tests {
     use super::*;
 
-    const BOTH: Rules = Rules { expiry: true, flags: true, value_limit: 10 };
-    const FLAGS: Rules = Rules { expiry: false, ..BOTH };
-    const EXPIRY: Rules = Rules { flags: false, ..BOTH };
-    const NEITHER: Rules = Rules { expiry: false, flags: false, ..BOTH };
+    const BOTH: Rules = with(true, FlagBytes::Two);
+    const FLAGS: Rules = with(false, FlagBytes::Two);
+    const EXPIRY: Rules = with(true, FlagBytes::Zero);
+    const NEITHER: Rules = with(false, FlagBytes::Zero);
+    const FOUR: Rules = with(true, FlagBytes::Four);
+
+    const fn with(expiry: bool, flags: FlagBytes) -> Rules {
+        Rules { layout: Layout { expiry, flags }, value_limit: 10 }
+    }
 
     #[test]
-    fn a_layout_has_what_it_is_told_to_keep() {
-        for (rules, expires, flags, stored) in [
-            (BOTH, 0x0102_0304, 0x0506, &b"\x01\x02\x03\x04\x05\x06data"[..]),
-            (FLAGS, 0, 0x0506, b"\x05\x06data"),
-            (EXPIRY, 0x0102_0304, 0, b"\x01\x02\x03\x04data"),
-            (NEITHER, 0, 0, b"data"),
+    fn what_is_written_is_read() {
+        for (rules, expires, flags) in [
+            (BOTH, 0x0102_0304, 0x0506),
+            (FLAGS, 0, 0x0506),
+            (EXPIRY, 0x0102_0304, 0),
+            (NEITHER, 0, 0),
+            (FOUR, 0x0102_0304, 0x0506_0708),
         ] {
-            assert_eq!(encode(flags.into(), expires, [b"da", b"ta"], &rules).unwrap(), stored);
+            let stored = encode(flags, expires, [b"da", b"ta"], &rules).unwrap();
             let expected = Item { clocktime: ClockTime(7), flags, expires, data: b"data" };
-            assert_eq!(Item::decode(ClockTime(7), stored, &rules), expected);
+            assert_eq!(Item::decode(ClockTime(7), rules.layout.meta(), &stored, &rules), expected);
+        }
+    }
+
+    #[test]
+    fn gateways_that_disagree_read_what_the_others_have_written() {
+        let item = |writer: Rules, reader: Rules, flags| {
+            let stored = encode(flags, 5, [b"data", b""], &writer).unwrap();
+            let item = Item::decode(ClockTime(7), writer.layout.meta(), &stored, &reader);
+            (item.flags, item.expires, item.data.to_vec(), reader.disagrees(writer.layout.meta()))
+        };
+        assert_eq!(item(FOUR, BOTH, 70_000), (70_000, 5, b"data".to_vec(), true));
+        assert_eq!(item(FOUR, NEITHER, 70_000), (70_000, 5, b"data".to_vec(), true));
+        assert_eq!(item(BOTH, FOUR, 7), (7, 5, b"data".to_vec(), true));
+        assert_eq!(item(FOUR, FOUR, 7), (7, 5, b"data".to_vec(), false));
+        assert_eq!(item(BOTH, BOTH, 7), (7, 5, b"data".to_vec(), false));
+        // What a tool has written without a header says so.
+        for reader in [FOUR, BOTH, FLAGS, EXPIRY, NEITHER] {
+            let meta = Layout::BARE.named();
+            assert_eq!(Item::decode(ClockTime(7), meta, b"longer than any", &reader).data, b"longer than any");
+            assert!(!reader.disagrees(meta));
         }
     }
 
@@ -137,6 +161,7 @@ mod tests {
             assert_eq!(encode(flags, expires, [b"", b""], &rules), Err(failure));
         }
         assert!(encode(65_535, 0, [b"12345", b"67890"], &BOTH).is_ok());
+        assert!(encode(u32::MAX, 0, [b"12345", b"67890"], &FOUR).is_ok());
         assert_eq!(encode(0, 0, [b"12345", b"678901"], &BOTH), Err(Failure::TooLarge));
     }
 
@@ -144,10 +169,10 @@ mod tests {
     fn what_is_too_short_for_the_layout_is_all_data() {
         for length in 0..6 {
             let stored = vec![b'x'; length];
-            let item = Item::decode(ClockTime(1), &stored, &BOTH);
+            let item = Item::decode(ClockTime(1), 0, &stored, &BOTH);
             assert_eq!((item.data, item.flags, item.expires), (&stored[..], 0, 0));
         }
-        assert_eq!(Item::decode(ClockTime(1), &[0; 6], &BOTH).data, b"");
+        assert_eq!(Item::decode(ClockTime(1), 0, &[0; 6], &BOTH).data, b"");
     }
 
     #[test]

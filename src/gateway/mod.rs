@@ -1,7 +1,7 @@
 //! The gateway: memcached clients on one side, a cluster on the other.
 //!
 //! [`protocol`] turns bytes into tasks and outcomes into bytes; [`change`] decides what a task does to a record;
-//! [`item`] is how a record's data is laid out. These know neither sockets nor the cluster. `connection` owns a
+//! [`item`] is what clients see of a record, [`layout`] how it lies in there. These know neither sockets nor the cluster. `connection` owns a
 //! client's socket, `desk` keeps its answers in order, `work` carries a request to its server and back; whom to ask,
 //! and whom next, is the affair of [`crate::client`].
 
@@ -16,6 +16,7 @@ mod connection;
 mod desk;
 mod flush;
 pub mod item;
+pub mod layout;
 mod listener;
 pub mod outcome;
 pub mod protocol;

@@ -53,7 +53,7 @@ pub enum Failure {
     TooLarge,
     /// Flags are given, but without `-F` they are not stored.
     FlagsNotKept,
-    /// Flags over 65,535: the layout has two bytes for them.
+    /// Flags over 65,535 without `--flag-bytes 4`: the layout has two bytes for them.
     FlagsTooLarge,
     /// An expiry is given, but without `-E` it is not stored.
     ExpiryNotKept,
@@ -82,7 +82,9 @@ impl Failure {
             Self::Arguments => "CLIENT_ERROR bad command line format",
             Self::TooLarge => "SERVER_ERROR object too large for cache",
             Self::FlagsNotKept => "SERVER_ERROR flags are not kept: the gateway runs without -F",
-            Self::FlagsTooLarge => "SERVER_ERROR flags over 65535 cannot be kept",
+            Self::FlagsTooLarge => {
+                "SERVER_ERROR flags over 65535 are not kept: the gateway runs without --flag-bytes 4"
+            }
             Self::ExpiryNotKept => "SERVER_ERROR exptime is not kept: the gateway runs without -E",
             Self::NotNumeric => "CLIENT_ERROR cannot increment or decrement non-numeric value",
             Self::FlushNotAllowed => "CLIENT_ERROR flush_all not allowed",

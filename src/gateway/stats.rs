@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::Shared;
+use super::layout::FlagBytes;
 use super::outcome::{Failure, Outcome, VERSION};
 use crate::clock::unix_seconds;
 
@@ -18,6 +19,8 @@ pub(super) struct Stats {
     refused: AtomicU64,
     /// Changes that were decided anew because somebody else had changed the item.
     pub(super) contended: AtomicU64,
+    /// Items read that a gateway with another layout has written.
+    foreign: AtomicU64,
     /// Connections accepted so far.
     pub(super) connections: AtomicU64,
     /// Connections turned away.
@@ -38,6 +41,7 @@ impl Stats {
             failed: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             contended: AtomicU64::new(0),
+            foreign: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
             flushes: AtomicU64::new(0),
@@ -61,6 +65,11 @@ impl Stats {
             Outcome::Failed(Failure::Overloaded) => Self::add(&self.refused),
             _ => {}
         }
+    }
+
+    /// Counts an item that a gateway with another layout has written; says whether it is the first.
+    pub(super) fn count_foreign(&self) -> bool {
+        self.foreign.fetch_add(1, Ordering::Relaxed) == 0
     }
 
     /// Whether a warning about a request is due: one in a second is enough.
@@ -120,6 +129,7 @@ fn general(shared: &Shared) -> Vec<(String, String)> {
         row("failed_requests", value(&stats.failed)),
         row("refused_requests", value(&stats.refused)),
         row("contended_changes", value(&stats.contended)),
+        row("foreign_layout_items", value(&stats.foreign)),
         row("bytes_in_flight", shared.budget.held()),
         row("limit_in_flight", shared.config.limits.memory),
         row("servers_active", routes.whs().active_nodes().count()),
@@ -140,8 +150,9 @@ fn settings(shared: &Shared) -> Vec<(String, String)> {
         row("domain_socket", config.unix.as_ref().map_or("NULL".to_owned(), |path| path.display().to_string())),
         row("maxconns", config.limits.connections),
         row("item_size_max", config.rules.value_limit),
-        row("flags_kept", yes(config.rules.flags)),
-        row("expiry_kept", yes(config.rules.expiry)),
+        row("flags_kept", yes(config.rules.layout.flags != FlagBytes::Zero)),
+        row("flag_bytes", config.rules.layout.flags as u16),
+        row("expiry_kept", yes(config.rules.layout.expiry)),
         row("key_prefix", config.key_prefix.escape_ascii()),
         row("async_replicate_set", yes(config.async_set)),
         row("async_replicate_delete", yes(config.async_delete)),

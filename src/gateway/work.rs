@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::change::{Change, Decision, Reward};
 use super::desk::Desk;
 use super::item::Item;
+use super::layout::Layout;
 use super::outcome::{Failure, Outcome};
 use super::protocol::Form;
 use super::{Shared, stats};
@@ -20,8 +21,6 @@ use crate::wire::RecordValue;
 use crate::wire::method::{ErrorCode, Method};
 use crate::wire::params::{self, SetOp};
 
-/// Meta of the values that gateways write.
-const META: u16 = 0;
 /// Times that a change is decided anew because others have changed its item meanwhile.
 const CONTENTION_LIMIT: u32 = 200;
 /// The longest that a change waits for those to the same item from other connections.
@@ -261,10 +260,10 @@ impl Call for Sent {
         match work {
             Work::Get | Work::Change(_) => params::write_get(out, ticket.key.bytes()),
             Work::Set { data, .. } => {
-                write_set(out, set_op(config.async_set), &ticket.key, ClockTime(0), (META, data));
+                write_set(out, set_op(config.async_set), &ticket.key, ClockTime(0), (config.rules.layout.meta(), data));
             }
             Work::Swap { expected, data, .. } => {
-                write_set(out, SetOp::Cas, &ticket.key, *expected, (META, data));
+                write_set(out, SetOp::Cas, &ticket.key, *expected, (config.rules.layout.meta(), data));
             }
             Work::Delete => write_delete(out, &ticket.key, !config.async_delete),
         }
@@ -327,7 +326,7 @@ async fn carry_through(job: Job, first: Option<Tried>) {
         Work::Get => match router.get(&ticket.key, config.get_limit, first).await {
             Ok(read) => {
                 let outcome = match &read {
-                    Some((clocktime, _, data)) => seen(*clocktime, data, &shared),
+                    Some((clocktime, meta, data)) => seen(*clocktime, *meta, data, &shared),
                     None => Outcome::Missing,
                 };
                 ticket.answer(&outcome);
@@ -336,7 +335,7 @@ async fn carry_through(job: Job, first: Option<Tried>) {
         },
         Work::Set { data, reward } => {
             let op = set_op(config.async_set);
-            match router.set(&ticket.key, op, (META, &data), config.set_limit, first).await {
+            match router.set(&ticket.key, op, (config.rules.layout.meta(), &data), config.set_limit, first).await {
                 Ok(clocktime) => ticket.answer(&reward.outcome(clocktime, &data, &config.rules)),
                 Err(error) => ticket.fail(&error, Some(&data)),
             }
@@ -346,7 +345,8 @@ async fn carry_through(job: Job, first: Option<Tried>) {
             Err(error) => ticket.fail(&error, None),
         },
         Work::Swap { expected, data, reward, change } => {
-            match router.swap(&ticket.key, expected, (META, &data), config.set_limit, first).await {
+            match router.swap(&ticket.key, expected, (config.rules.layout.meta(), &data), config.set_limit, first).await
+            {
                 Ok(Swapped::Mismatch) => carry_change(ticket, &change, started).await,
                 Ok(swapped) => ticket.answer(&reward.outcome(clocktime_of(swapped), &data, &config.rules)),
                 Err(error) => ticket.fail(&error, Some(&data)),
@@ -370,9 +370,12 @@ async fn carry_change(ticket: Ticket, change: &Change<'_>, started: Instant) {
             Ok(read) => read,
             Err(error) => return ticket.fail(&error, Some(&[])),
         };
-        let current = read.as_ref().map(|(clocktime, _, data)| (*clocktime, &data[..]));
+        let current = read.as_ref().map(|(clocktime, meta, data)| (*clocktime, *meta, &data[..]));
+        if let Some((_, meta, _)) = current {
+            compare_layouts(meta, &shared);
+        }
         let now = unix_seconds();
-        let hidden = current.map(|(clocktime, _)| clocktime).filter(|clocktime| shared.flush.hides(*clocktime, now));
+        let hidden = current.map(|(clocktime, ..)| clocktime).filter(|clocktime| shared.flush.hides(*clocktime, now));
         let mut decision = change.decide(current.filter(|_| hidden.is_none()), now, &config.rules);
         // What is hidden counts as absent, but is there.
         if let (Some(hidden), Decision::Store { expected: Some(expected), .. }) = (hidden, &mut decision) {
@@ -388,13 +391,13 @@ async fn carry_change(ticket: Ticket, change: &Change<'_>, started: Instant) {
             }
             Decision::Store { expected: None, data, reward } => {
                 let op = set_op(config.async_set);
-                return match router.set(&ticket.key, op, (META, &data), left(), None).await {
+                return match router.set(&ticket.key, op, (config.rules.layout.meta(), &data), left(), None).await {
                     Ok(clocktime) => ticket.answer(&reward.outcome(clocktime, &data, &config.rules)),
                     Err(error) => ticket.fail(&error, Some(&data)),
                 };
             }
             Decision::Store { expected: Some(expected), data, reward } => {
-                match router.swap(&ticket.key, expected, (META, &data), left(), None).await {
+                match router.swap(&ticket.key, expected, (config.rules.layout.meta(), &data), left(), None).await {
                     Ok(Swapped::Mismatch) => {}
                     Ok(swapped) => {
                         return ticket.answer(&reward.outcome(clocktime_of(swapped), &data, &config.rules));
@@ -427,11 +430,12 @@ fn deleted(found: bool) -> Outcome<'static> {
 
 /// What a client sees of a record.
 fn found<'v>(value: Option<RecordValue<'v>>, shared: &Shared) -> Outcome<'v> {
-    value.map_or(Outcome::Missing, |value| seen(value.clocktime(), value.data(), shared))
+    value.map_or(Outcome::Missing, |value| seen(value.clocktime(), value.meta(), value.data(), shared))
 }
 
-fn seen<'v>(clocktime: ClockTime, data: &'v [u8], shared: &Shared) -> Outcome<'v> {
-    let item = Item::decode(clocktime, data, &shared.config.rules);
+fn seen<'v>(clocktime: ClockTime, meta: u16, data: &'v [u8], shared: &Shared) -> Outcome<'v> {
+    compare_layouts(meta, shared);
+    let item = Item::decode(clocktime, meta, data, &shared.config.rules);
     // Most need not ask for the time.
     let timeless = item.expires == 0 && !shared.flush.is_ordered();
     let gone = !timeless && {
@@ -439,4 +443,16 @@ fn seen<'v>(clocktime: ClockTime, data: &'v [u8], shared: &Shared) -> Outcome<'v
         item.is_expired(now) || shared.flush.hides(clocktime, now)
     };
     if gone { Outcome::Missing } else { Outcome::Found(item) }
+}
+
+/// Counts a record that a gateway with another layout has written; the first is in the log.
+fn compare_layouts(meta: u16, shared: &Shared) {
+    let own = shared.config.rules.layout;
+    if shared.config.rules.disagrees(meta) && shared.stats.count_foreign() {
+        let other = Layout::of(meta).map_or("without --flag-bytes 4".to_owned(), |other| format!("with {other}"));
+        tracing::warn!(
+            "an item was written by a gateway {other}, this one runs with {own}: all gateways of a cluster should have \
+             the same (foreign_layout_items of stats says how many such items were read)"
+        );
+    }
 }

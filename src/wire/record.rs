@@ -98,6 +98,11 @@ impl<'a> RecordValue<'a> {
         self.0.get(TOMBSTONE_LEN..).unwrap_or_default()
     }
 
+    /// The two bytes in front of the data; 0 for a tombstone.
+    pub fn meta(&self) -> u16 {
+        self.body().first_chunk().map_or(0, |meta| u16::from_be_bytes(*meta))
+    }
+
     /// The application's bytes.
     pub fn data(&self) -> &'a [u8] {
         self.0.get(VALUE_HEADER..).unwrap_or_default()
@@ -141,6 +146,7 @@ mod tests {
         let value = RecordValue::new(&raw).unwrap();
         assert_eq!(value.clocktime(), ClockTime(0x0102_0304_0506_0708));
         assert_eq!(value.body(), b"\x09\x0adata");
+        assert_eq!((value.meta(), RecordValue::new(&[9; 8]).unwrap().meta()), (0x090a, 0));
         assert_eq!(value.data(), b"data");
         let raw = raw_key(7, b"k");
         let key = RecordKey::new(&raw).unwrap();

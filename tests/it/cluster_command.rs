@@ -86,6 +86,15 @@ fn it_comes_up_can_be_tried_and_comes_back_with_its_data() {
         assert!(finished.status.success() && finished.stdout.starts_with(printed), "{line}: {finished:?}");
     }
     let manager = tryit.base.address().to_string();
+    // Tools and gateway understand each other without a flag.
+    let mut client = Memcached::connect(gateway);
+    client.exchange(b"set flagged 4294967295 1000 5\r\nhello\r\n", b"STORED\r\n");
+    assert_eq!(tryit.tool(&["get", "-m", &manager, "flagged"]).stdout, "hello");
+    let long = "a value that is longer than any header in front of it";
+    assert!(tryit.tool(&["set", "-m", &manager, "long", long]).status.success());
+    let answer = format!("VALUE flagged 4294967295 5\r\nhello\r\nVALUE long 0 {}\r\n{long}\r\nEND\r\n", long.len());
+    client.exchange(b"get flagged long\r\n", answer.as_bytes());
+    drop(client);
     let keys: Vec<_> = (0..20).map(|index| format!("key{index}")).collect();
     for key in &keys {
         assert!(tryit.tool(&["set", "-m", &manager, key, &format!("value of {key}")]).status.success());

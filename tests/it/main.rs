@@ -21,6 +21,7 @@ mod faults;
 mod gateway;
 mod gateway_clients;
 mod gateway_faults;
+mod gateway_layout;
 mod gateway_limits;
 mod gateway_reference;
 mod gateway_swaps;

@@ -58,7 +58,7 @@ impl<'a> Children<'a> {
     /// Starts a gateway that keeps whatever memcached clients expect to be kept.
     pub(super) fn start_gateway(&mut self, ports: Ports) -> Result<(), Stop> {
         let (manager, own) = (ports.manager().to_string(), ports.gateway().to_string());
-        let args = ["-m", &manager, "-t", &own, "-F", "-E"].map(OsStr::new);
+        let args = ["-m", &manager, "-t", &own, "-F", "-E", "--flag-bytes", "4"].map(OsStr::new);
         self.start(GATEWAY, std::iter::once(OsStr::new("gateway")).chain(args))
     }
 

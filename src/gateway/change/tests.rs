@@ -2,9 +2,10 @@
 
 use super::*;
 use crate::gateway::bed::RULES;
+use crate::gateway::layout::Layout;
 
 const NOW: u32 = 1_700_000_000;
-const WITHOUT_EXPIRY: Rules = Rules { expiry: false, ..RULES };
+const WITHOUT_EXPIRY: Rules = Rules { layout: Layout { expiry: false, ..RULES.layout }, ..RULES };
 
 fn put(mode: Mode, compare: Option<u64>) -> Change<'static> {
     let compare = compare.map(ClockTime);
@@ -47,7 +48,7 @@ fn what_needs_no_read_goes_straight() {
 #[test]
 fn what_has_expired_is_absent_but_compared_with() {
     let expired = encode(0, NOW, [b"old", b""], &RULES).unwrap();
-    let current = Some((ClockTime(5), &expired[..]));
+    let current = Some((ClockTime(5), 0, &expired[..]));
     for change in [put(Mode::Add, None), put(Mode::Set, None)] {
         assert_eq!(compared(&change.decide(current, NOW, &RULES)), "store if 5");
         assert_eq!(compared(&change.decide(None, NOW, &RULES)), "store if 0");
@@ -62,13 +63,13 @@ fn what_has_expired_is_absent_but_compared_with() {
 fn a_compared_delete_is_one_step_where_that_can_be_had() {
     let change = Change::Delete { compare: Some(ClockTime(5)) };
     let item = encode(0, 0, [b"x", b""], &RULES).unwrap();
-    let decision = change.decide(Some((ClockTime(5), &item)), NOW, &RULES);
+    let decision = change.decide(Some((ClockTime(5), 0, &item)), NOW, &RULES);
     assert_eq!(compared(&decision), "store if 5");
     let Decision::Store { data, reward, .. } = decision else { panic!("stores") };
-    assert!(Item::decode(ClockTime(6), &data, &RULES).is_expired(NOW));
+    assert!(Item::decode(ClockTime(6), 0, &data, &RULES).is_expired(NOW));
     assert_eq!(reward.outcome(ClockTime(6), &data, &RULES), Outcome::Deleted);
-    assert_eq!(change.decide(Some((ClockTime(5), b"..x")), NOW, &WITHOUT_EXPIRY), Decision::Delete);
-    assert_eq!(change.decide(Some((ClockTime(6), &item)), NOW, &RULES), Decision::Answer(Outcome::Exists));
+    assert_eq!(change.decide(Some((ClockTime(5), 0, b"..x")), NOW, &WITHOUT_EXPIRY), Decision::Delete);
+    assert_eq!(change.decide(Some((ClockTime(6), 0, &item)), NOW, &RULES), Decision::Answer(Outcome::Exists));
 }
 
 #[test]
@@ -76,7 +77,7 @@ fn counting_keeps_flags_and_expiry() {
     let item = encode(7, NOW + 9, [b"41", b""], &RULES).unwrap();
     let count = |exptime| {
         let change = Change::Count { up: true, delta: 1, create: None, exptime, compare: None };
-        let decision = change.decide(Some((ClockTime(5), &item)), NOW, &RULES);
+        let decision = change.decide(Some((ClockTime(5), 0, &item)), NOW, &RULES);
         let Decision::Store { expected: Some(ClockTime(5)), data, reward } = decision else { panic!("stores") };
         let Outcome::Number(42, item) = reward.outcome(ClockTime(6), &data, &RULES) else { panic!("counts") };
         (item.flags, item.expires, item.data.to_vec())

@@ -250,7 +250,7 @@ impl Form {
         let (flags, number);
         let response = match outcome {
             Outcome::Found(item) | Outcome::Touched(item) => {
-                flags = u32::from(item.flags).to_be_bytes();
+                flags = item.flags.to_be_bytes();
                 let touched = matches!(outcome, Outcome::Touched(_));
                 Response {
                     extras: &flags,

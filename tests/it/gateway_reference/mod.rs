@@ -155,7 +155,7 @@ fn answers_are_those_of_memcached() {
     let folder = Folder::new();
     let Some((port, _memcached)) = memcached(&folder) else { return };
     let cluster = Cluster::start(3);
-    let gateway = Gateway::of(&cluster, &[]);
+    let gateway = Gateway::of(&cluster, &["--flag-bytes", "4"]);
     let mut sides = [Side::connect(port.address()), Side::connect(gateway.port.address())];
     let seed = std::env::var("KUMO_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(SEED);
     let mut random = fastrand::Rng::with_seed(seed);

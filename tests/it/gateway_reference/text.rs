@@ -88,7 +88,7 @@ fn store(random: &mut Rng) -> Step {
     } else {
         (pick(random, &NUMBERS), pick(random, &["set", "add", "replace"]), number(random).into_bytes())
     };
-    let (flags, exptime) = (random.u16(..), pick(random, &EXPTIMES));
+    let (flags, exptime) = (random.u32(..), pick(random, &EXPTIMES));
     let mut bytes = format!("{command} {key} {flags} {exptime} {}{}\r\n", value.len(), noreply(random)).into_bytes();
     bytes.extend_from_slice(&value);
     bytes.extend_from_slice(if random.u8(..30) == 0 { b"z\r\n" } else { b"\r\n" });
@@ -146,7 +146,7 @@ fn meta_get(random: &mut Rng) -> Step {
 fn meta_set(random: &mut Rng) -> Step {
     let (key, base64) = meta_key(random, &KEYS);
     let value = value(random);
-    let flags = flags(random, &["k", "c", "F77", "T900", "q", "Oabc", "t", "f"]);
+    let flags = flags(random, &["k", "c", "F4294967295", "T900", "q", "Oabc", "t", "f"]);
     // What it has appended to, memcached no longer knows to have a key in base64.
     let modes =
         if base64.is_empty() { &["", "", " MA", " MP", " MS", " ME", " MR", " Mx"][..] } else { &["", " ME", " MR"] };

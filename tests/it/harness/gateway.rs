@@ -116,6 +116,14 @@ impl Memcached {
         self.read_until(end)
     }
 
+    /// Sends a request and reads so many bytes.
+    pub(crate) fn ask_bytes(&mut self, request: &[u8], length: usize) -> Vec<u8> {
+        self.send(request);
+        let mut found = vec![0; length];
+        self.stream.read_exact(&mut found).expect("an answer");
+        found
+    }
+
     /// Sends a request and reads a line.
     #[track_caller]
     pub(crate) fn line(&mut self, request: &[u8]) -> String {

@@ -97,7 +97,10 @@ fn conditions_decide_over_writes() {
         (delete(0x04, b"a", 0), &["04 00 || 0"]),
         (delete(0x04, b"a", 0), &["04 01 ||Not found 0"]),
         (delete(0x14, b"a", 0), &["14 01 ||Not found 0"]),
-        (packet(0x01, b"a", &put(65_536, 0), b"x", 0), &["01 83 ||flags over 65535 cannot be kept 0"]),
+        (
+            packet(0x01, b"a", &put(65_536, 0), b"x", 0),
+            &["01 83 ||flags over 65535 are not kept: the gateway runs without --flag-bytes 4 0"],
+        ),
     ]);
 }
 

@@ -113,7 +113,7 @@ fn sets_have_modes_and_compare() {
             ("ms a 1 s t f h v\nx", "HD"),
             ("ms a 1 T-1\nx", "HD"),
             ("mg a", "EN"),
-            ("ms a 1 F65536\nx", "SERVER_ERROR flags over 65535 cannot be kept"),
+            ("ms a 1 F65536\nx", "SERVER_ERROR flags over 65535 are not kept: the gateway runs without --flag-bytes 4"),
         ]
         .map(|(input, expected)| (input, expected.trim_end_matches('\n'))),
     );

@@ -2,6 +2,7 @@
 
 use crate::gateway::bed::{Bed, RULES, converse};
 use crate::gateway::item::Rules;
+use crate::gateway::layout::Layout;
 
 #[test]
 fn values_are_stored_and_read() {
@@ -120,7 +121,7 @@ fn an_unchanged_expiry_writes_nothing() {
 
 #[test]
 fn what_is_not_kept_is_refused() {
-    let mut bed = Bed::new(Rules { expiry: false, flags: false, ..RULES });
+    let mut bed = Bed::new(Rules { layout: Layout::BARE, ..RULES });
     for (line, expected) in [
         ("set a 1 0 1\r\nx", "SERVER_ERROR flags are not kept: the gateway runs without -F"),
         ("set a 0 1 1\r\nx", "SERVER_ERROR exptime is not kept: the gateway runs without -E"),
@@ -134,7 +135,10 @@ fn what_is_not_kept_is_refused() {
         assert_eq!(bed.talk(&format!("{line}\r\n")), format!("{expected}\r\n"), "{line}");
     }
     assert_eq!(bed.records.get(&b"a"[..]).unwrap().1, b"xy");
-    converse(&[("set a 65536 0 1\nx", "SERVER_ERROR flags over 65535 cannot be kept")]);
+    converse(&[(
+        "set a 65536 0 1\nx",
+        "SERVER_ERROR flags over 65535 are not kept: the gateway runs without --flag-bytes 4",
+    )]);
 }
 
 #[test]
