@@ -177,5 +177,12 @@ pub(super) fn peer_address(flag: &str, host: &HostPort, port: u16, resolver: Res
 
 /// The address given with `flag`, whatever it is for.
 pub(super) fn resolve(flag: &str, host: &HostPort, port: u16, resolver: Resolver) -> Result<SocketAddr, Stop> {
-    host.resolve(port, resolver).map_err(|error| Stop::Failed(format!("{flag} {host}: {error}")))
+    let address = host.resolve(port, resolver).map_err(|error| Stop::Failed(format!("{flag} {host}: {error}")))?;
+    match address {
+        SocketAddr::V6(address) if address.ip().is_unicast_link_local() && address.scope_id() == 0 => {
+            let ip = address.ip();
+            Err(Stop::Usage(format!("{flag} {host}: a link-local address needs its interface, as in {ip}%eth0")))
+        }
+        address => Ok(address),
+    }
 }

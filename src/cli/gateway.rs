@@ -1,7 +1,7 @@
 //! The gateway's flags, letter for letter, and the settings they resolve to. Every check of a flag is here.
 
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -17,7 +17,7 @@ use super::layout::LayoutArgs;
 use super::parse::{Call, Stop, parse};
 use super::values::mebibytes;
 use crate::gateway::item::Rules;
-use crate::gateway::{Config, Gateway, Limits};
+use crate::gateway::{Config, Gateway, Limits, Listen};
 use crate::life;
 use crate::net::STEPS;
 
@@ -28,6 +28,7 @@ const BINARY_PORT: u16 = 11511;
 
 /// Serves memcached clients from a kumofs cluster.
 #[derive(Debug, Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 struct Args {
     /// Address of a manager [port: 19700]
     #[arg(short, long, value_name = "ADDR[:PORT]")]
@@ -37,13 +38,18 @@ struct Args {
     #[arg(short = 'p', long, value_name = "ADDR[:PORT]")]
     manager2: Option<HostPort>,
 
-    /// Where text clients connect; without -t, -b and --unix: 11411, and -b 11511
+    /// Where text clients connect; a port alone: on every address, IPv6 and IPv4; without -t, -b and --unix: 11411,
+    /// and -b 11511
     #[arg(short = 't', long, value_name = "[ADDR:]PORT")]
-    memproto_text: Option<Listen>,
+    memproto_text: Option<Place>,
 
     /// Where binary clients connect; each port takes both protocols
     #[arg(short = 'b', long, value_name = "[ADDR:]PORT")]
-    memproto_binary: Option<Listen>,
+    memproto_binary: Option<Place>,
+
+    /// A port alone, or `[::]`, means IPv6 addresses only
+    #[arg(long)]
+    ipv6_only: bool,
 
     /// A Unix socket to listen on as well
     #[arg(long, value_name = "PATH")]
@@ -105,12 +111,12 @@ struct Args {
 
 /// `port`, `addr` or `addr:port`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Listen {
+enum Place {
     Port(u16),
     Host(HostPort),
 }
 
-impl FromStr for Listen {
+impl FromStr for Place {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -121,11 +127,21 @@ impl FromStr for Listen {
     }
 }
 
-impl Listen {
-    fn resolve(&self, flag: &str, default_port: u16, resolver: Resolver) -> Result<SocketAddr, Stop> {
-        match self {
-            Self::Port(port) => Ok((Ipv4Addr::UNSPECIFIED, *port).into()),
-            Self::Host(host) => resolve(flag, host, default_port, resolver),
+impl Place {
+    /// Where to listen, for the given flag.
+    fn listen(&self, flag: &str, default_port: u16, ipv6_only: bool, resolver: Resolver) -> Result<Listen, Stop> {
+        let host = match self {
+            Self::Port(port) if ipv6_only => return Ok(Listen::Ipv6Only(*port)),
+            Self::Port(port) => return Ok(Listen::Everywhere(*port)),
+            Self::Host(host) => host,
+        };
+        match resolve(flag, host, default_port, resolver)? {
+            address if !ipv6_only => Ok(Listen::At(address)),
+            SocketAddr::V4(_) => {
+                Err(Stop::Usage(format!("{flag} {host}: --ipv6-only does not go with an IPv4 address")))
+            }
+            SocketAddr::V6(address) if address.ip().is_unspecified() => Ok(Listen::Ipv6Only(address.port())),
+            SocketAddr::V6(address) => Ok(Listen::At(address.into())),
         }
     }
 }
@@ -206,12 +222,12 @@ impl Args {
         }
         let (mut text, mut binary) = (self.memproto_text.clone(), self.memproto_binary.clone());
         if text.is_none() && binary.is_none() && self.unix.is_none() {
-            (text, binary) = (Some(Listen::Port(TEXT_PORT)), Some(Listen::Port(BINARY_PORT)));
+            (text, binary) = (Some(Place::Port(TEXT_PORT)), Some(Place::Port(BINARY_PORT)));
         }
         let mut listen = Vec::new();
         for (flag, at, port) in [("-t", text, TEXT_PORT), ("-b", binary, BINARY_PORT)] {
             if let Some(at) = at {
-                listen.push(at.resolve(flag, port, resolver)?);
+                listen.push(at.listen(flag, port, self.ipv6_only, resolver)?);
             }
         }
         let bounds = self.bounds.limits()?;
@@ -256,7 +272,7 @@ mod tests {
     fn defaults_are_the_originals() {
         let config = config("-m 127.0.0.1").unwrap();
         assert_eq!(config.managers[0].to_string(), "127.0.0.1:19700");
-        assert_eq!(config.listen, ["0.0.0.0:11411".parse().unwrap(), "0.0.0.0:11511".parse().unwrap()]);
+        assert_eq!(config.listen, [Listen::Everywhere(11411), Listen::Everywhere(11511)]);
         let limits = [config.get_limit, config.set_limit, config.delete_limit].map(|limit| limit.as_secs());
         assert_eq!((limits, config.renew_threshold), ([5, 20, 20], 4));
         assert_eq!(config.rules, Rules { layout: Layout::BARE, value_limit: 1 << 20 });
@@ -269,7 +285,7 @@ mod tests {
             "-m 127.0.0.1:1 -p 127.0.0.1:2 -t 127.0.0.1:5 -F -E -As -Ad -G 1 -S 2 -D 3 -rn 7 -k pre: -Ci 0.5 -lc 16";
         let config = config(line).unwrap();
         assert_eq!(config.managers.len(), 2);
-        assert_eq!(config.listen, ["127.0.0.1:5".parse().unwrap()]);
+        assert_eq!(config.listen, [Listen::At("127.0.0.1:5".parse().unwrap())]);
         assert_eq!(config.rules.layout, Layout { expiry: true, flags: FlagBytes::Two });
         assert!(config.async_set && config.async_delete);
         let limits = [config.get_limit, config.set_limit, config.delete_limit].map(|limit| limit.as_secs());
@@ -290,8 +306,24 @@ mod tests {
     }
 
     #[test]
+    fn addresses_of_both_kinds_unless_one_is_named() {
+        let listen = |line: &str| config(&format!("-m 127.0.0.1 {line}")).map(|config| config.listen);
+        let at = |address: &str| Listen::At(address.parse().unwrap());
+        assert_eq!(listen("-t [::]:7 -b 0.0.0.0:8"), Ok(vec![at("[::]:7"), at("0.0.0.0:8")]));
+        assert_eq!(listen("--ipv6-only"), Ok(vec![Listen::Ipv6Only(11411), Listen::Ipv6Only(11511)]));
+        assert_eq!(listen("--ipv6-only -t [::]:7 -b [::1]"), Ok(vec![Listen::Ipv6Only(7), at("[::1]:11511")]));
+        assert_eq!(listen("-t [fe80::1%1]:7").map(|listen| listen.len()), Ok(1));
+        for (line, message) in [
+            ("--ipv6-only -t 0.0.0.0:7", "-t 0.0.0.0:7: --ipv6-only does not go with an IPv4 address"),
+            ("-t [fe80::1]:7", "-t [fe80::1]:7: a link-local address needs its interface, as in fe80::1%eth0"),
+        ] {
+            assert_eq!(listen(line), Err(Stop::Usage(message.to_owned())), "{line}");
+        }
+    }
+
+    #[test]
     fn one_way_in_is_enough() {
-        assert_eq!(config("-m 127.0.0.1 -b 7").unwrap().listen, ["0.0.0.0:7".parse().unwrap()]);
+        assert_eq!(config("-m 127.0.0.1 -b 7").unwrap().listen, [Listen::Everywhere(7)]);
         let config = config("-m 127.0.0.1 --unix /tmp/x").unwrap();
         assert!(config.listen.is_empty() && config.unix.is_some());
     }

@@ -2,6 +2,7 @@
 //!
 //! No flag names and no parsing here; the command line makes one of these, tests make their own.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,7 +16,7 @@ pub struct Config {
     /// One or two managers of the cluster.
     pub managers: Vec<NodeAddress>,
     /// Where it listens; each port takes both protocols.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listen>,
     /// A Unix socket to listen on as well.
     pub unix: Option<PathBuf>,
     /// What is kept with a value, and how long a value may be.
@@ -46,6 +47,27 @@ pub struct Config {
     pub limits: Limits,
     /// File of the binary log.
     pub binary_log: Option<PathBuf>,
+}
+
+/// Where a gateway listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listen {
+    /// At this port of every address: of IPv4 alone where the kernel has no IPv6.
+    Everywhere(u16),
+    /// At this port of every IPv6 address.
+    Ipv6Only(u16),
+    /// At one address; `[::]` is every one, of both kinds.
+    At(SocketAddr),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Everywhere(port) => write!(f, "*:{port}"),
+            Self::Ipv6Only(port) => write!(f, "[::]:{port}"),
+            Self::At(address) => write!(f, "{address}"),
+        }
+    }
 }
 
 /// Bounds of what clients may take.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::Shared;
+use super::config::Listen;
 use super::stats::Stats;
 use crate::net::{self, watch};
 
@@ -31,8 +33,22 @@ pub(super) enum Listener {
 }
 
 impl Listener {
-    pub(super) fn tcp(address: std::net::SocketAddr) -> io::Result<Self> {
-        Ok(Self::Tcp(TcpListener::from_std(net::bind(address)?)?))
+    /// Binds a port. One that is taken for either kind of addresses is an error, also where the other kind is free: a
+    /// gateway that clients reach or not, as their resolver likes, is worse than none.
+    pub(super) fn tcp(listen: Listen) -> io::Result<Self> {
+        let every = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        let bound = match listen {
+            Listen::Everywhere(port) => net::bind(every(port)).or_else(|error| {
+                if !net::is_without_ipv6(&error) {
+                    return Err(error);
+                }
+                tracing::info!(port, "this machine has no IPv6: listening on IPv4 alone");
+                net::bind((Ipv4Addr::UNSPECIFIED, port).into())
+            }),
+            Listen::Ipv6Only(port) => net::bind_ipv6_only(every(port)),
+            Listen::At(address) => net::bind(address),
+        };
+        Ok(Self::Tcp(TcpListener::from_std(bound?)?))
     }
 
     /// Binds a Unix socket. The file of one that nobody listens on any more is replaced, nothing else.
@@ -61,6 +77,7 @@ impl Listener {
         loop {
             let accepted = match &self {
                 Self::Tcp(listener) => listener.accept().await.map(|(stream, peer)| {
+                    let peer = net::canonical(peer);
                     // Answers are awaited: never wait to fill a packet.
                     let stalled = shared.config.limits.stalled;
                     if let Err(error) = stream.set_nodelay(true).and_then(|()| watch(&stream, stalled)) {

@@ -34,7 +34,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 
-pub use config::{Config, Limits};
+pub use config::{Config, Limits, Listen};
 
 use crate::binlog::{self, Binlog, Record};
 use crate::client::{Options, Router};
@@ -88,9 +88,9 @@ impl Gateway {
     /// called within a runtime.
     pub fn start(config: Config) -> Result<Self, StartError> {
         let mut listeners = Vec::new();
-        for address in &config.listen {
-            let listener = Listener::tcp(*address);
-            listeners.push(listener.map_err(|error| StartError::Listen(address.to_string(), error))?);
+        for listen in &config.listen {
+            let listener = Listener::tcp(*listen);
+            listeners.push(listener.map_err(|error| StartError::Listen(listen.to_string(), error))?);
         }
         if let Some(path) = &config.unix {
             let listener = Listener::unix(path);

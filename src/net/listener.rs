@@ -1,10 +1,11 @@
 //! Listening: a bound socket, and the loop that accepts from it.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
@@ -15,17 +16,40 @@ const BACKLOG: i32 = 1024;
 /// How long to wait when accepting fails for want of file descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Binds a listening socket. IPv6 sockets take IPv6 only.
+/// Binds a listening socket. `[::]` stands for all addresses of this machine, IPv4 ones included.
 pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
+    listen(address, false)
+}
+
+/// The same, where `[::]` stands for all IPv6 addresses.
+pub fn bind_ipv6_only(address: SocketAddr) -> io::Result<StdListener> {
+    listen(address, true)
+}
+
+/// Whether an attempt to bind `[::]` has failed because the kernel has no IPv6.
+pub fn is_without_ipv6(error: &io::Error) -> bool {
+    let missing = [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL].map(Errno::raw_os_error);
+    error.raw_os_error().is_some_and(|number| missing.contains(&number))
+}
+
+fn listen(address: SocketAddr, ipv6_only: bool) -> io::Result<StdListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+        socket.set_only_v6(ipv6_only)?;
     }
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+/// The address of a peer as people know it: IPv4 ones come through an IPv6 socket in a longer form.
+pub fn canonical(peer: SocketAddr) -> SocketAddr {
+    match peer.ip().to_canonical() {
+        ip @ IpAddr::V4(_) => SocketAddr::new(ip, peer.port()),
+        IpAddr::V6(_) => peer,
+    }
 }
 
 /// Accepts connections for a [`Peers`].
@@ -44,7 +68,7 @@ impl Listener {
     pub async fn run(self, peers: Arc<Peers>) {
         loop {
             match self.listener.accept().await {
-                Ok((stream, peer)) => peers.accept(stream, peer),
+                Ok((stream, peer)) => peers.accept(stream, canonical(peer)),
                 // The connection was gone before it was accepted: no matter.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {

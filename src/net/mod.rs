@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use link::{InFlight, Link, LinkKind, Reply};
-pub use listener::{Listener, bind};
+pub use listener::{Listener, bind, bind_ipv6_only, canonical, is_without_ipv6};
 pub use peers::Peers;
 pub use session::{Answer, Call, OFFER_STEPS, OnReply, STEPS, Session};
 pub(crate) use watch::watch;
