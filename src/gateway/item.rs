@@ -68,7 +68,8 @@ impl<'a> Item<'a> {
     }
 }
 
-/// When an item with the exptime of a request expires, in unix seconds; 0 never.
+/// When an item with the exptime of a request expires, in unix seconds; 0 never. The text protocol gives 32 bits with
+/// a sign, the binary one without.
 pub fn expires(exptime: i64, now: u32) -> u32 {
     match exptime {
         0 => 0,

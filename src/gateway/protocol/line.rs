@@ -41,6 +41,12 @@ pub(super) fn number<N: std::str::FromStr>(word: &[u8]) -> Option<N> {
     str::from_utf8(word).ok()?.parse().ok()
 }
 
+/// An exptime or delay in seconds, wrapped to 32 bits as memcached does: clients send -1 as 4294967295, too.
+pub(super) fn exptime(word: &[u8]) -> Option<i64> {
+    #[expect(clippy::cast_possible_truncation, reason = "the low 32 bits are what memcached keeps")]
+    number::<i64>(word).map(|seconds| (seconds as i32).into())
+}
+
 /// A line without its end, `\n` or `\r\n`.
 pub(super) fn trimmed(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
@@ -79,6 +85,27 @@ mod tests {
             let mut out = Vec::new();
             write_number(&mut out, number);
             assert_eq!(out, number.to_string().into_bytes());
+        }
+    }
+
+    #[test]
+    fn an_exptime_has_32_bits() {
+        for (word, expected) in [
+            ("0", Some(0)),
+            ("+5", Some(5)),
+            ("-1", Some(-1)),
+            ("2147483647", Some(2_147_483_647)),
+            ("2147483648", Some(-2_147_483_648)),
+            ("4294967295", Some(-1)),
+            ("4294967296", Some(0)),
+            ("4294967297", Some(1)),
+            ("-2147483649", Some(2_147_483_647)),
+            ("9223372036854775807", Some(-1)),
+            ("9223372036854775808", None),
+            ("5x", None),
+            ("", None),
+        ] {
+            assert_eq!(exptime(word.as_bytes()), expected, "{word}");
         }
     }
 

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::line::{self, BAD_LINE, Words, number, words, write_line, write_number};
+use super::line::{self, BAD_LINE, Words, exptime, number, words, write_line, write_number};
 use super::text::{Block, Parsed, block, block_length, with_block};
 use super::{KEY_LIMIT, Next, Request, Task};
 use crate::clock::ClockTime;
@@ -98,8 +98,8 @@ impl<'a> Flags<'a> {
                 b'O' => flags.opaque = token,
                 b'C' => flags.compare = Some(ClockTime(number(token).ok_or(BAD_TOKEN)?)),
                 b'F' => flags.bits = number(token).ok_or(BAD_LINE)?,
-                b'T' => flags.exptime = Some(number(token).ok_or(BAD_TOKEN)?),
-                b'N' => flags.create = Some(number(token).ok_or(BAD_TOKEN)?),
+                b'T' => flags.exptime = Some(exptime(token).ok_or(BAD_TOKEN)?),
+                b'N' => flags.create = Some(exptime(token).ok_or(BAD_TOKEN)?),
                 b'R' => {
                     number::<i64>(token).ok_or(BAD_TOKEN)?;
                 }

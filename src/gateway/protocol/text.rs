@@ -6,7 +6,7 @@ use std::borrow::Cow;
 
 pub(super) use answer::{Value, write_line};
 
-use super::line::{self, BAD_LINE, Words, number, words};
+use super::line::{self, BAD_LINE, Words, exptime, number, words};
 use super::{Form, KEY_LIMIT, Next, Request, Task, meta};
 use crate::clock::ClockTime;
 use crate::gateway::change::{Change, Mode};
@@ -108,9 +108,9 @@ impl State {
         let whole = line::trimmed(line);
         let mut rest = words(whole);
         rest.next();
-        let exptime = if touch { rest.next() } else { None };
+        let given = if touch { rest.next() } else { None };
         let from = whole.len().saturating_sub(rest.left());
-        let seconds = exptime.map(number::<i64>);
+        let seconds = given.map(exptime);
         let failure = if seconds == Some(None) {
             BAD_EXPTIME
         } else if rest.clone().next().is_none() {
@@ -209,7 +209,7 @@ impl<'a> Storage<'a> {
         Ok(Self {
             key: checked(key)?,
             flags: number(flags).ok_or(BAD_LINE)?,
-            exptime: number(exptime).ok_or(BAD_LINE)?,
+            exptime: line::exptime(exptime).ok_or(BAD_LINE)?,
             length: block_length(length).ok_or(BAD_LINE)?,
             compare: compare.map(|unique| number(unique).ok_or(BAD_LINE)).transpose()?.map(ClockTime),
             quiet: last == Some(b"noreply"),
@@ -294,8 +294,8 @@ fn count(rest: Words<'_>, up: bool) -> Parsed<'_> {
 
 /// `touch <key> <exptime> [noreply]`
 fn touch(rest: Words<'_>) -> Parsed<'_> {
-    let (key, exptime, quiet) = two(rest)?;
-    let exptime = number(exptime).ok_or(BAD_EXPTIME)?;
+    let (key, seconds, quiet) = two(rest)?;
+    let exptime = exptime(seconds).ok_or(BAD_EXPTIME)?;
     Ok(changed(key, Change::Touch { exptime, read: false }, quiet))
 }
 
@@ -307,7 +307,7 @@ fn flush(mut rest: Words<'_>) -> Parsed<'_> {
     }
     let delay = match first {
         None | Some(b"noreply") => 0,
-        Some(delay) => number(delay).ok_or(BAD_EXPTIME)?,
+        Some(delay) => exptime(delay).ok_or(BAD_EXPTIME)?,
     };
     let quiet = second.or(first) == Some(b"noreply");
     Ok(Request::new(Task::Flush { delay }, Form::Line { quiet }))

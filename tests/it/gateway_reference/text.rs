@@ -16,7 +16,9 @@ const WORDS: [&str; 43] = [
     "delete", "mg", "ms", "md", "ma", "x", "y", "z", "0", "1", "5", "-1", "100", "noreply", "v", "k", "q", "Oab", "C1",
     "T900", "c", "t", "f", "MA", "b", "D", "!", "AQI=", "Get", "",
 ];
-const EXPTIMES: [&str; 6] = ["0", "0", "0", "100", "900", "-1"];
+/// The last ones wrap at 32 bits: to -1, to -2^31, to 0, to 100.
+const EXPTIMES: [&str; 11] =
+    ["0", "0", "0", "0", "100", "900", "-1", "4294967295", "2147483648", "4294967296", "4294967396"];
 
 fn pick<'a>(random: &mut Rng, from: &[&'a str]) -> &'a str {
     from[random.usize(..from.len())]
@@ -71,7 +73,7 @@ pub(super) fn step(random: &mut Rng) -> Step {
 }
 
 fn get(random: &mut Rng) -> Step {
-    let command = pick(random, &["get", "gets", "gat 0", "gats 900", "gat 100", "gat -1"]);
+    let command = pick(random, &["get", "gets", "gat 0", "gats 900", "gat 100", "gat -1", "gat 4294967295"]);
     let all = [&KEYS[..], &NUMBERS, &["nothing"]].concat();
     if !command.starts_with("get") {
         let key = pick(random, &all);
@@ -117,7 +119,7 @@ fn delete(random: &mut Rng) -> Step {
 
 fn touch(random: &mut Rng) -> Step {
     let key = pick(random, &[&KEYS[..], &NUMBERS].concat());
-    let exptime = pick(random, &EXPTIMES);
+    let exptime = pick(random, &[&EXPTIMES[..], &["9223372036854775808"]].concat());
     plain(key, format!("touch {key} {exptime}{}\r\n", noreply(random)).into_bytes(), true)
 }
 
@@ -136,9 +138,9 @@ fn flags(random: &mut Rng, from: &[&str]) -> String {
 
 fn meta_get(random: &mut Rng) -> Step {
     let (key, base64) = meta_key(random, &[&KEYS[..], &["nothing"]].concat());
-    let touch = pick(random, &["", "", "", " T100", " T0", " T-1"]);
+    let touch = pick(random, &["", "", "", " T100", " T0", " T-1", " T4294967295", " T4294967396"]);
     // What memcached says of the seconds that something expired has left is not worth copying.
-    let seconds = if touch == " T-1" { "u" } else { "t" };
+    let seconds = if [" T-1", " T4294967295"].contains(&touch) { "u" } else { "t" };
     let flags = flags(random, &["v", "k", "c", "f", "s", "q", "Oabc", seconds, "Px"]);
     plain(key, format!("mg {key}{base64}{touch}{flags}\r\n").into_bytes(), !touch.is_empty())
 }
@@ -146,7 +148,8 @@ fn meta_get(random: &mut Rng) -> Step {
 fn meta_set(random: &mut Rng) -> Step {
     let (key, base64) = meta_key(random, &KEYS);
     let value = value(random);
-    let flags = flags(random, &["k", "c", "F4294967295", "T900", "q", "Oabc", "t", "f"]);
+    let expiry = pick(random, &["T900", "T900", "T4294967295", "T4294967296"]);
+    let flags = flags(random, &["k", "c", "F4294967295", expiry, "q", "Oabc", "t", "f"]);
     // What it has appended to, memcached no longer knows to have a key in base64.
     let modes =
         if base64.is_empty() { &["", "", " MA", " MP", " MS", " ME", " MR", " Mx"][..] } else { &["", " ME", " MR"] };
@@ -177,7 +180,7 @@ fn meta_delete(random: &mut Rng) -> Step {
 fn meta_count(random: &mut Rng) -> Step {
     let key = pick(random, &NUMBERS);
     let mode = pick(random, &["", "", " MI", " M+", " Mi", " MD", " M-", " Md", " Mx"]);
-    let create = pick(random, &["", "", " N0", " N900 J15", " J15"]);
+    let create = pick(random, &["", "", " N0", " N900 J15", " N4294967396", " J15"]);
     // Asked to be quiet, memcached still shows what it has created.
     let quiet = if create.contains('N') { "u" } else { "q" };
     let flags = flags(random, &["v", "t", "c", "k", "Oabc", quiet, "D7"]);
