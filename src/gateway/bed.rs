@@ -107,9 +107,10 @@ impl Bed {
                     let current = held.as_ref().map(|(clocktime, data)| (*clocktime, meta, &data[..]));
                     match direct.take().unwrap_or_else(|| change.decide(current, now, &rules)) {
                         Decision::Answer(outcome) => return answer(&key, &outcome, now),
-                        Decision::Delete => {
+                        Decision::Delete { refused } => {
                             let found = self.records.remove(&*key).is_some();
-                            return answer(&key, if found { &Outcome::Deleted } else { &Outcome::NotFound }, now);
+                            let outcome = if found { Outcome::Deleted } else { Outcome::NotFound };
+                            return answer(&key, &refused.map_or(outcome, Outcome::Failed), now);
                         }
                         Decision::Store { expected, data, reward } => {
                             let there = held.as_ref().map_or(ClockTime(0), |(clocktime, _)| *clocktime);

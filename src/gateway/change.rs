@@ -66,6 +66,11 @@ pub enum Change<'a> {
         /// The CAS unique it must have.
         compare: Option<ClockTime>,
     },
+    /// Delete it, since the value to replace it is refused: a client must not go on reading what it meant to replace.
+    Discard {
+        /// Why, which is the answer.
+        refused: Failure,
+    },
     /// Give it a new expiry.
     Touch {
         /// When it expires.
@@ -90,8 +95,11 @@ pub enum Decision<'a> {
         /// What the answer is once it is written.
         reward: Reward,
     },
-    /// Delete the record. The answer is [`Outcome::Deleted`] or [`Outcome::NotFound`], as the server says.
-    Delete,
+    /// Delete the record.
+    Delete {
+        /// The answer once it is deleted; `None`: [`Outcome::Deleted`] or [`Outcome::NotFound`], as the server says.
+        refused: Option<Failure>,
+    },
     /// There is nothing to do but answer.
     Answer(Outcome<'a>),
 }
@@ -139,9 +147,15 @@ impl Change<'_> {
                     (Mode::Set, Some(unique)) if *unique != ABSENT && !rules.layout.expiry => Some(*unique),
                     _ => return None,
                 };
-                Some(store(expected, *flags, expires(*exptime, now), [data, b""], Reward::Stored, rules))
+                Some(match store(expected, *flags, expires(*exptime, now), [data, b""], Reward::Stored, rules) {
+                    Decision::Answer(Outcome::Failed(refused)) if expected.is_none() => {
+                        Decision::Delete { refused: Some(refused) }
+                    }
+                    decision => decision,
+                })
             }
-            Self::Delete { compare: None } if !rules.layout.expiry => Some(Decision::Delete),
+            Self::Discard { refused } => Some(Decision::Delete { refused: Some(*refused) }),
+            Self::Delete { compare: None } if !rules.layout.expiry => Some(Decision::Delete { refused: None }),
             Self::Delete { .. } | Self::Count { .. } | Self::Touch { .. } => None,
         }
     }
@@ -169,6 +183,7 @@ impl Change<'_> {
                 Decision::Answer(Outcome::NotFound)
             }
             (Self::Touch { read: true, .. }, None) => Decision::Answer(Outcome::Missing),
+            (Self::Discard { refused }, _) => Decision::Delete { refused: Some(*refused) },
             (Self::Delete { compare }, Some(item)) => delete(*compare, item, rules),
             (Self::Count { create: Some((initial, created)), exptime, .. }, None) => {
                 let expires = expires(exptime.unwrap_or(*created), now);
@@ -194,7 +209,7 @@ impl Change<'_> {
     pub fn weight(&self) -> usize {
         match self {
             Self::Put { data, .. } => data.len(),
-            Self::Delete { .. } | Self::Count { .. } | Self::Touch { .. } => 0,
+            Self::Delete { .. } | Self::Count { .. } | Self::Discard { .. } | Self::Touch { .. } => 0,
         }
     }
 
@@ -208,6 +223,7 @@ impl Change<'_> {
             Self::Count { up, delta, create, exptime, compare } => {
                 Change::Count { up, delta, create, exptime, compare }
             }
+            Self::Discard { refused } => Change::Discard { refused },
             Self::Touch { exptime, read } => Change::Touch { exptime, read },
         }
     }
@@ -242,7 +258,7 @@ fn delete<'r>(compare: Option<ClockTime>, item: Item<'_>, rules: &Rules) -> Deci
     match compare {
         Some(unique) if unique != item.clocktime => Decision::Answer(Outcome::Exists),
         Some(unique) if rules.layout.expiry => store(Some(unique), 0, LONG_AGO, [b"", b""], Reward::Deleted, rules),
-        None | Some(_) => Decision::Delete,
+        None | Some(_) => Decision::Delete { refused: None },
     }
 }
 

@@ -50,8 +50,8 @@ pub(super) enum Work {
     Set { data: Vec<u8>, reward: Reward },
     /// Write if the clocktime is `expected`; if not, `change` decides what that means.
     Swap { expected: ClockTime, data: Vec<u8>, reward: Reward, change: Change<'static> },
-    /// Delete in any case.
-    Delete,
+    /// Delete in any case; `refused` is the answer then, if there is one already.
+    Delete { refused: Option<Failure> },
     /// Read, decide, write.
     Change(Change<'static>),
 }
@@ -61,14 +61,17 @@ impl Work {
     pub(super) fn of(change: Change<'_>, shared: &Shared) -> Result<Self, Outcome<'static>> {
         // What a flush hides must be read to be known.
         let direct = change.direct(unix_seconds(), &shared.config.rules);
-        let blind = matches!(direct, Some(Decision::Store { expected: None, .. } | Decision::Answer(_)));
+        let blind = matches!(
+            direct,
+            Some(Decision::Store { expected: None, .. } | Decision::Delete { refused: Some(_) } | Decision::Answer(_))
+        );
         Ok(match direct.filter(|_| blind || !shared.flush.is_ordered()) {
             None => Self::Change(change.into_owned()),
             Some(Decision::Store { expected: None, data, reward }) => Self::Set { data, reward },
             Some(Decision::Store { expected: Some(expected), data, reward }) => {
                 Self::Swap { expected, data, reward, change: change.into_owned() }
             }
-            Some(Decision::Delete) => Self::Delete,
+            Some(Decision::Delete { refused }) => Self::Delete { refused },
             Some(Decision::Answer(outcome)) => return Err(outcome),
         })
     }
@@ -76,7 +79,7 @@ impl Work {
     /// Bytes that it keeps.
     pub(super) fn weight(&self) -> usize {
         match self {
-            Self::Get | Self::Delete => 0,
+            Self::Get | Self::Delete { .. } => 0,
             Self::Set { data, .. } => data.len(),
             Self::Swap { data, change, .. } => data.len() + change.weight(),
             Self::Change(change) => change.weight(),
@@ -87,7 +90,7 @@ impl Work {
         match self {
             Self::Get | Self::Change(_) => Method::Get,
             Self::Set { .. } | Self::Swap { .. } => Method::Set,
-            Self::Delete => Method::Delete,
+            Self::Delete { .. } => Method::Delete,
         }
     }
 }
@@ -218,7 +221,7 @@ fn start_now(shared: &Arc<Shared>, jobs: Vec<Job>) {
         let node = match job.work {
             Work::Change(_) => None,
             Work::Get => routes.readers(hash).next(),
-            Work::Set { .. } | Work::Swap { .. } | Work::Delete => routes.coordinator(hash),
+            Work::Set { .. } | Work::Swap { .. } | Work::Delete { .. } => routes.coordinator(hash),
         };
         let Some(node) = node else {
             go_on(job, None);
@@ -265,7 +268,7 @@ impl Call for Sent {
             Work::Swap { expected, data, .. } => {
                 write_set(out, SetOp::Cas, &ticket.key, *expected, (config.rules.layout.meta(), data));
             }
-            Work::Delete => write_delete(out, &ticket.key, !config.async_delete),
+            Work::Delete { .. } => write_delete(out, &ticket.key, !config.async_delete),
         }
     }
 
@@ -300,9 +303,9 @@ impl Sent {
                     return ticket.answer(&outcome);
                 }
             }
-            Work::Delete => {
+            Work::Delete { refused } => {
                 if let Verdict::Done(found) = verdict::delete(server, result) {
-                    return ticket.answer(&deleted(found));
+                    return ticket.answer(&deleted(found, *refused));
                 }
             }
             Work::Change(_) => {}
@@ -340,10 +343,12 @@ async fn carry_through(job: Job, first: Option<Tried>) {
                 Err(error) => ticket.fail(&error, Some(&data)),
             }
         }
-        Work::Delete => match router.delete(&ticket.key, !config.async_delete, config.delete_limit, first).await {
-            Ok(found) => ticket.answer(&deleted(found)),
-            Err(error) => ticket.fail(&error, None),
-        },
+        Work::Delete { refused } => {
+            match router.delete(&ticket.key, !config.async_delete, config.delete_limit, first).await {
+                Ok(found) => ticket.answer(&deleted(found, refused)),
+                Err(error) => ticket.fail(&error, None),
+            }
+        }
         Work::Swap { expected, data, reward, change } => {
             match router.swap(&ticket.key, expected, (config.rules.layout.meta(), &data), config.set_limit, first).await
             {
@@ -383,9 +388,9 @@ async fn carry_change(ticket: Ticket, change: &Change<'_>, started: Instant) {
         }
         match decision {
             Decision::Answer(outcome) => return ticket.answer(&outcome),
-            Decision::Delete => {
+            Decision::Delete { refused } => {
                 return match router.delete(&ticket.key, !config.async_delete, left(), None).await {
-                    Ok(found) => ticket.answer(&deleted(found)),
+                    Ok(found) => ticket.answer(&deleted(found, refused)),
                     Err(error) => ticket.fail(&error, None),
                 };
             }
@@ -424,8 +429,8 @@ fn clocktime_of(swapped: Swapped) -> ClockTime {
     }
 }
 
-fn deleted(found: bool) -> Outcome<'static> {
-    if found { Outcome::Deleted } else { Outcome::NotFound }
+fn deleted(found: bool, refused: Option<Failure>) -> Outcome<'static> {
+    refused.map_or(if found { Outcome::Deleted } else { Outcome::NotFound }, Outcome::Failed)
 }
 
 /// What a client sees of a record.

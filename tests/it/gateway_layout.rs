@@ -58,7 +58,7 @@ fn gateways_that_disagree_understand_each_other_and_say_so() {
     // Flags that do not fit are refused, not cut.
     let refused = b"SERVER_ERROR flags over 65535 are not kept: the gateway runs without --flag-bytes 4\r\n";
     narrow.exchange(b"append new 0 0 1\r\n!\r\n", refused);
-    narrow.exchange(b"set new 65536 0 1\r\n!\r\n", refused);
+    narrow.exchange(b"replace new 65536 0 1\r\n!\r\n", refused);
     narrow.exchange(b"append old 0 0 1\r\n!\r\n", b"STORED\r\n");
     wide.exchange(b"prepend old 0 0 1\r\n!\r\n", b"STORED\r\n");
     for client in [&mut narrow, &mut wide] {

@@ -29,9 +29,11 @@ fn values_over_the_limit_are_refused_and_the_connection_goes_on() {
     let request = |len: usize| format!("set a 0 0 {len}\r\n{}\r\n", "x".repeat(len));
     client.exchange(request(100 << 10).as_bytes(), b"STORED\r\n");
     for _ in 0..2 {
-        client.exchange(request((100 << 10) + 1).as_bytes(), b"SERVER_ERROR object too large for cache\r\n");
         client.exchange(b"append a 0 0 1\r\nx\r\n", b"SERVER_ERROR object too large for cache\r\n");
     }
+    client.exchange(request((100 << 10) + 1).as_bytes(), b"SERVER_ERROR object too large for cache\r\n");
+    // What was there went with the set.
+    client.exchange(b"append a 0 0 1\r\nx\r\n", b"NOT_STORED\r\n");
     client.exchange(b"set b 0 0 1\r\nx\r\nget b\r\n", b"STORED\r\nVALUE b 0 1\r\nx\r\nEND\r\n");
 }
 

@@ -12,12 +12,19 @@ fn put(mode: Mode, compare: Option<u64>) -> Change<'static> {
     Change::Put { mode, flags: 0, exptime: 0, data: Cow::Borrowed(b"x"), compare }
 }
 
+/// One whose flags cannot be kept.
+fn refused(mode: Mode, compare: Option<u64>) -> Change<'static> {
+    let compare = compare.map(ClockTime);
+    Change::Put { mode, flags: 65_536, exptime: 0, data: Cow::Borrowed(b"x"), compare }
+}
+
 /// What a decision compares with, in words.
 fn compared(decision: &Decision<'_>) -> String {
     match decision {
         Decision::Store { expected: Some(clocktime), .. } => format!("store if {}", clocktime.0),
         Decision::Store { expected: None, .. } => "store".to_owned(),
-        Decision::Delete => "delete".to_owned(),
+        Decision::Delete { refused: None } => "delete".to_owned(),
+        Decision::Delete { refused: Some(_) } => "discard".to_owned(),
         Decision::Answer(_) => "answer".to_owned(),
     }
 }
@@ -39,6 +46,10 @@ fn what_needs_no_read_goes_straight() {
         (Change::Delete { compare: None }, "read", "delete"),
         (Change::Delete { compare: Some(ClockTime(5)) }, "read", "read"),
         (Change::Touch { exptime: 0, read: true }, "read", "read"),
+        (Change::Discard { refused: Failure::TooLarge }, "discard", "discard"),
+        (refused(Mode::Set, None), "discard", "discard"),
+        (refused(Mode::Add, None), "answer", "answer"),
+        (refused(Mode::Set, Some(5)), "read", "answer"),
     ] {
         assert_eq!(direct(&change, &RULES), with_expiry, "{change:?}");
         assert_eq!(direct(&change, &WITHOUT_EXPIRY), without, "{change:?}");
@@ -68,7 +79,10 @@ fn a_compared_delete_is_one_step_where_that_can_be_had() {
     let Decision::Store { data, reward, .. } = decision else { panic!("stores") };
     assert!(Item::decode(ClockTime(6), 0, &data, &RULES).is_expired(NOW));
     assert_eq!(reward.outcome(ClockTime(6), &data, &RULES), Outcome::Deleted);
-    assert_eq!(change.decide(Some((ClockTime(5), 0, b"..x")), NOW, &WITHOUT_EXPIRY), Decision::Delete);
+    assert_eq!(
+        change.decide(Some((ClockTime(5), 0, b"..x")), NOW, &WITHOUT_EXPIRY),
+        Decision::Delete { refused: None }
+    );
     assert_eq!(change.decide(Some((ClockTime(6), 0, &item)), NOW, &RULES), Decision::Answer(Outcome::Exists));
 }
 
@@ -92,6 +106,7 @@ fn owned_changes_are_the_same() {
         put(Mode::Append, Some(3)),
         Change::Delete { compare: Some(ClockTime(1)) },
         Change::Count { up: false, delta: 2, create: Some((3, 4)), exptime: Some(5), compare: None },
+        Change::Discard { refused: Failure::TooLarge },
         Change::Touch { exptime: 9, read: true },
     ] {
         assert_eq!(change.clone().into_owned(), change);

@@ -155,8 +155,7 @@ impl Command {
 pub(super) fn next<'a>(input: &'a [u8], rules: &Rules) -> Next<'a> {
     if input.first().is_some_and(|magic| *magic != REQUEST) {
         // Out of step: nothing behind this can be understood.
-        let request = Request::new(Task::Answer(Outcome::Done), super::Form::Silent).closing();
-        return Next::Request { length: input.len(), request };
+        return Next::Request { length: input.len(), request: Request::hang_up() };
     }
     let Some((header, body)) = input.split_first_chunk::<HEADER>() else { return Next::NotYet { needed: HEADER } };
     let header = Header::read(*header);
@@ -169,7 +168,14 @@ pub(super) fn next<'a>(input: &'a [u8], rules: &Rules) -> Next<'a> {
         return Next::Request { length: HEADER, request: refused(Failure::Arguments).closing() };
     };
     if value > rules.value_limit {
-        return Next::Request { length, request: refused(Failure::TooLarge) };
+        if opcode.command != Command::Put(Mode::Set) {
+            return Next::Request { length, request: refused(Failure::TooLarge) };
+        }
+        let before_value = header.extras.saturating_add(header.key);
+        let Some(key) = body.get(header.extras..before_value) else {
+            return Next::NotYet { needed: HEADER.saturating_add(before_value) };
+        };
+        return Next::Request { length, request: Request::discard(key, Failure::TooLarge, header.form()) };
     }
     match body.get(..header.body) {
         Some(body) => Next::Request { length, request: request(header, opcode, body) },

@@ -188,6 +188,11 @@ pub(super) fn set<'a>(line: &'a [u8], behind: &'a [u8], rules: &Rules) -> Next<'
     };
     match block(line.len(), behind, length, rules) {
         Block::NotYet(needed) => Next::NotYet { needed },
+        // In every mode, as memcached does.
+        Block::Refused(failure @ Failure::TooLarge, length) => {
+            let request = Request::discard(key, failure, super::Form::Line { quiet: false });
+            Next::Request { length, request }
+        }
         Block::Refused(failure, length) => refused(failure, length),
         Block::Data(data, length) => {
             let (bits, exptime, compare) = (flags.bits, flags.exptime.unwrap_or(0), flags.compare);

@@ -199,6 +199,16 @@ impl<'a> Request<'a> {
         Self::new(Task::Answer(Outcome::Failed(failure)), form)
     }
 
+    /// A write that is refused, and takes what was there with it.
+    fn discard(key: impl Into<Cow<'a, [u8]>>, refused: Failure, form: Form) -> Self {
+        Self::new(Task::Change { key: key.into(), change: Change::Discard { refused } }, form)
+    }
+
+    /// A request that is not understood and ends the connection, without a word.
+    fn hang_up() -> Self {
+        Self::new(Task::Answer(Outcome::Done), Form::Silent).closing()
+    }
+
     /// The same, with the connection's end.
     fn closing(self) -> Self {
         Self { close: true, ..self }

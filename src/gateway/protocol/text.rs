@@ -232,6 +232,9 @@ fn storage<'a>(mode: Mode, unique: bool, line: &'a [u8], behind: &'a [u8], rules
             let change = Change::Put { mode, flags, exptime, data: Cow::Borrowed(data), compare };
             Next::Request { length, request: Request::new(Task::Change { key: Cow::Borrowed(key), change }, form) }
         }
+        Block::Refused(failure @ Failure::TooLarge, length) if mode == Mode::Set && !unique => {
+            Next::Request { length, request: Request::discard(key, failure, form) }
+        }
         Block::Refused(failure, length) => Next::Request { length, request: Request::refused(failure, form) },
         Block::NotYet(needed) => Next::NotYet { needed },
     }

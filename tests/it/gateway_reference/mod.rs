@@ -5,6 +5,7 @@
 //! each side's own: a request names one by its key, and an answer says only that there is one.
 
 mod answers;
+mod exchanges;
 mod packets;
 mod text;
 

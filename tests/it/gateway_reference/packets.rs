@@ -8,7 +8,7 @@ use super::text::{number, value};
 const KEYS: [&[u8]; 4] = [b"a", b"b", b"cc", b"d"];
 const NUMBERS: [&[u8]; 3] = [b"n", b"m", b"o"];
 
-fn packet(opcode: u8, key: &[u8], extras: &[u8], value: &[u8], compare: u64) -> Vec<u8> {
+pub(super) fn packet(opcode: u8, key: &[u8], extras: &[u8], value: &[u8], compare: u64) -> Vec<u8> {
     let len = |part: &[u8]| u32::try_from(part.len()).expect("a length");
     let body = len(key) + len(extras) + len(value);
     let mut out = vec![0x80, opcode, 0, key.len().to_le_bytes()[0], extras.len().to_le_bytes()[0], 0, 0, 0];

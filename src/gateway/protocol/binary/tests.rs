@@ -193,10 +193,13 @@ fn packets_with_wrong_parts_end_the_connection() {
 fn a_value_over_the_limit_is_dropped_and_nothing_else() {
     let noop = packet(0x0a, b"", b"", b"", 0);
     let value = vec![b'x'; 1001];
-    for opcode in [0x01, 0x11] {
+    // A set takes what it was to replace with it.
+    for (opcode, extras, left) in [(0x01, 8, 0), (0x11, 8, 0), (0x02, 8, 1), (0x03, 8, 1), (0x0e, 0, 1), (0x19, 0, 1)] {
         let mut bed = Bed::new(RULES);
-        let requests = [packet(opcode, b"a", &put(0, 0), &value, 0), noop.clone()].concat();
+        bed.ask(&packet(0x01, b"a", &put(0, 0), b"old", 0));
+        let requests = [packet(opcode, b"a", &put(0, 0)[..extras], &value, 0), noop.clone()].concat();
         assert_eq!(read(&bed.ask(&requests)), [format!("{opcode:02x} 03 ||Too large. 0"), "0a 00 || 0".to_owned()]);
+        assert_eq!(bed.records.len(), left, "{opcode:02x}");
     }
     let mut bed = Bed::new(RULES);
     assert_eq!(read(&bed.ask(&packet(0x01, b"a", &put(0, 0), &value[1..], 0))), ["01 00 || 1"]);

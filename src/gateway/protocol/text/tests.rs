@@ -219,6 +219,33 @@ fn a_value_over_the_limit_is_dropped_and_nothing_else() {
     );
 }
 
+/// After a set that failed a client must not read what it meant to replace.
+#[test]
+fn a_set_that_is_refused_takes_the_old_value_with_it() {
+    let too_large = "SERVER_ERROR object too large for cache\r\n";
+    let (value, old) = ("x".repeat(1001), "set a 0 0 3\r\nold\r\n");
+    let (kept, gone) = ("VALUE a 0 3\r\nold\r\nEND\r\n", "END\r\n");
+    for (line, answer, then) in [
+        ("set a 0 0 1001", too_large, gone),
+        ("set a 0 0 1001 noreply", "", gone),
+        ("ms a 1001", too_large, gone),
+        ("ms a 1001 ME q", too_large, gone),
+        ("add a 0 0 1001", too_large, kept),
+        ("replace a 0 0 1001", too_large, kept),
+        ("append a 0 0 1001", too_large, kept),
+        ("cas a 0 0 1001 1", too_large, kept),
+        ("set a 65536 0 1001", too_large, gone),
+    ] {
+        let answers = Bed::new(RULES).talk(&format!("{old}{line}\r\n{value}\r\nget a\r\n"));
+        assert_eq!(answers, format!("STORED\r\n{answer}{then}"), "{line}");
+    }
+    let flags = "SERVER_ERROR flags over 65535 are not kept: the gateway runs without --flag-bytes 4\r\n";
+    for (line, then) in [("set a 65536 0 1\r\nx", gone), ("replace a 65536 0 1\r\nx", kept)] {
+        let answers = Bed::new(RULES).talk(&format!("{old}{line}\r\nget a\r\n"));
+        assert_eq!(answers, format!("STORED\r\n{flags}{then}"), "{line}");
+    }
+}
+
 #[test]
 fn a_line_without_end_is_bounded() {
     for (start, limit) in [("x", 2048), ("get ", 1 << 20), ("gats ", 1 << 20)] {
