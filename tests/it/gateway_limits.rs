@@ -44,7 +44,7 @@ fn garbage_is_answered_or_closed_and_nobody_else_notices() {
     let mut fine = gateway.client();
     let mut random = fastrand::Rng::with_seed(7);
     for length in [1, 10, 1000, 100_000] {
-        for first in [0x80, b'g', 0x00] {
+        for first in [0x80, b'g', 0x00, 0x16] {
             let mut bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(length).collect();
             bytes[0] = first;
             let mut client = gateway.client();
@@ -54,7 +54,7 @@ fn garbage_is_answered_or_closed_and_nobody_else_notices() {
             fine.set("a", "x");
         }
     }
-    fine.exchange(b"GET / HTTP/1.1\r\n", b"ERROR\r\n");
+    fine.exchange(b"GET / here\r\n", b"ERROR\r\n");
     wait_until("they have gone", || gateway.stat("curr_connections") == 2);
 }
 

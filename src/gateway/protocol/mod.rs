@@ -5,6 +5,7 @@
 //! written in the order of the requests: that is all the engine has to know about a protocol.
 
 mod binary;
+mod foreign;
 mod line;
 mod meta;
 mod text;
@@ -180,10 +181,18 @@ impl Codec {
     /// `input` must begin where the last request ended, and have grown if this has said [`Next::NotYet`].
     pub fn next<'a>(&mut self, input: &'a [u8], rules: &Rules) -> Next<'a> {
         let Some(first) = input.first() else { return Next::NotYet { needed: 1 } };
-        if *self.binary.get_or_insert(*first == binary::REQUEST) {
-            binary::next(input, rules)
-        } else {
-            self.text.next(input, rules)
+        match self.binary {
+            None if *first != binary::REQUEST && foreign::is_binary(*first) => {
+                Next::Request { length: input.len(), request: Request::hang_up() }
+            }
+            known if known.unwrap_or(*first == binary::REQUEST) => {
+                self.binary = Some(true);
+                binary::next(input, rules)
+            }
+            _ => {
+                self.binary = Some(false);
+                self.text.next(input, rules)
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 pub(super) use answer::{Value, write_line};
 
 use super::line::{self, BAD_LINE, Words, exptime, number, words};
-use super::{Form, KEY_LIMIT, Next, Request, Task, meta};
+use super::{Form, KEY_LIMIT, Next, Request, Task, foreign, meta};
 use crate::clock::ClockTime;
 use crate::gateway::change::{Change, Mode};
 use crate::gateway::item::Rules;
@@ -98,7 +98,10 @@ impl State {
             b"ma" => meta::count(rest).unwrap_or_else(refused),
             b"me" => meta::debug(rest).unwrap_or_else(refused),
             b"mn" => meta::noop(),
-            _ => one_line(command, rest.clone()).unwrap_or_else(|failure| refused_quietly(failure, rest)),
+            _ => one_line(command, rest.clone()).unwrap_or_else(|failure| {
+                let is_foreign = foreign::is_request(command, rest.clone());
+                if is_foreign { Request::hang_up() } else { refused_quietly(failure, rest) }
+            }),
         };
         Next::Request { length: line.len(), request }
     }

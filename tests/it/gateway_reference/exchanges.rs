@@ -31,6 +31,22 @@ fn compare(exchanges: &[Vec<u8>]) {
 }
 
 #[test]
+fn requests_of_other_protocols_end_the_connection() {
+    let body = "Host: localhost\r\nContent-Length: 21\r\n\r\nset by-post 0 0 1\r\nx\r\n";
+    let mut exchanges: Vec<_> =
+        ["POST / HTTP/1.1", "GET / HTTP/1.0", "OPTIONS * HTTP/1.1", "PRI * HTTP/2.0", "foo HTTP/1.1", "HTTP/1.1"]
+            .iter()
+            .map(|line| format!("get none\r\n{line}\r\n{body}").into_bytes())
+            .collect();
+    // Nothing of them has been run; and what is a command stays one.
+    exchanges.extend(
+        ["get by-post", "get a HTTP/1.1", "delete HTTP/1.1", "hello", "x http/1.1"]
+            .map(|line| format!("{line}\r\n").into_bytes()),
+    );
+    compare(&exchanges);
+}
+
+#[test]
 fn a_set_that_is_too_large_deletes_what_was_there() {
     let value = "x".repeat(1_100_000);
     let text = [

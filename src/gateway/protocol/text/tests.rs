@@ -247,6 +247,36 @@ fn a_set_that_is_refused_takes_the_old_value_with_it() {
 }
 
 #[test]
+fn lines_of_other_protocols_end_the_connection() {
+    let post = "POST / HTTP/1.1\r\nHost: localhost\r\n\r\nset a 0 0 1\r\nx\r\n";
+    for (lines, answers) in [
+        (post, ""),
+        ("version\r\nGET / HTTP/1.0\r\nset a 0 0 1\r\nx\r\n", "VERSION 1.6"),
+        ("gets /x HTTP/1.1\r\nhost: localhost\r\n\r\nset a 0 0 1\r\nx\r\n", "END\r\n"),
+        ("touch /x HTTP/1.1\r\nset a 0 0 1\r\nx\r\n", ""),
+        ("PRI * HTTP/2.0\r\n\r\nset a 0 0 1\r\nx\r\n", ""),
+        ("OPTIONS * RTSP/1.0\r\nset a 0 0 1\r\nx\r\n", ""),
+        ("*3\r\n$3\r\nSET\r\n$23\r\nset a 0 0 1\r\nx\r\n", ""),
+        ("PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r\nset a 0 0 1\r\nx\r\n", ""),
+        ("\x16\x03\x01set a 0 0 1\r\nx\r\nset a 0 0 1\r\nx\r\n", ""),
+        ("\0\0\0\x08set a 0 0 1\r\nx\r\n", ""),
+    ] {
+        let mut bed = Bed::new(RULES);
+        let found = bed.talk(lines);
+        assert!(bed.closed && bed.records.is_empty(), "{lines}");
+        assert!(found.starts_with(answers) && found.matches("\r\n").count() == usize::from(!answers.is_empty()));
+    }
+    // These are memcached's own.
+    converse(&[
+        ("set HTTP/1.1 0 0 1\nx", "STORED"),
+        ("get a HTTP/1.1", "VALUE HTTP/1.1 0 1\nx\nEND"),
+        ("delete HTTP/1.1", "DELETED"),
+        ("* x", "ERROR"),
+        ("hello", "ERROR"),
+    ]);
+}
+
+#[test]
 fn a_line_without_end_is_bounded() {
     for (start, limit) in [("x", 2048), ("get ", 1 << 20), ("gats ", 1 << 20)] {
         let mut bed = Bed::new(RULES);
