@@ -9,6 +9,7 @@ mod cluster;
 mod inspect;
 mod known;
 mod operations;
+mod originals;
 mod router;
 mod routes;
 mod tries;

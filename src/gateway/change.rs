@@ -10,7 +10,7 @@ use super::outcome::{Failure, Outcome};
 use crate::clock::ClockTime;
 
 /// The clocktime of no record: what a compare-and-swap expects when it adds.
-const ABSENT: ClockTime = ClockTime(0);
+pub(super) const ABSENT: ClockTime = ClockTime(0);
 /// An expiry, in unix seconds, that is over.
 const LONG_AGO: u32 = 1;
 
@@ -260,6 +260,11 @@ fn delete<'r>(compare: Option<ClockTime>, item: Item<'_>, rules: &Rules) -> Deci
         Some(unique) if rules.layout.expiry => store(Some(unique), 0, LONG_AGO, [b"", b""], Reward::Deleted, rules),
         None | Some(_) => Decision::Delete { refused: None },
     }
+}
+
+/// The data of an empty item that has expired already; `None` without `-E`.
+pub(super) fn expired(rules: &Rules) -> Option<Vec<u8>> {
+    encode(0, LONG_AGO, [b"", b""], rules).ok()
 }
 
 /// Nothing is written if the expiry is what it was.

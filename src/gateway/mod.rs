@@ -21,6 +21,7 @@ mod listener;
 pub mod outcome;
 pub mod protocol;
 mod stats;
+mod swap;
 mod turns;
 mod work;
 

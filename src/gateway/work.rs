@@ -11,6 +11,7 @@ use super::item::Item;
 use super::layout::Layout;
 use super::outcome::{Failure, Outcome};
 use super::protocol::Form;
+use super::swap::swap;
 use super::{Shared, stats};
 use crate::binlog::Record;
 use crate::client::verdict::{self, Verdict};
@@ -402,7 +403,7 @@ async fn carry_change(ticket: Ticket, change: &Change<'_>, started: Instant) {
                 };
             }
             Decision::Store { expected: Some(expected), data, reward } => {
-                match router.swap(&ticket.key, expected, (config.rules.layout.meta(), &data), left(), None).await {
+                match swap(&shared, &ticket.key, expected, &data, left()).await {
                     Ok(Swapped::Mismatch) => {}
                     Ok(swapped) => {
                         return ticket.answer(&reward.outcome(clocktime_of(swapped), &data, &config.rules));

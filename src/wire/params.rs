@@ -104,6 +104,13 @@ pub fn get_if_modified(params: &[u8]) -> Result<(RecordKey<'_>, ClockTime), Erro
     Ok((RecordKey::new(reader.raw()?)?, ClockTime(reader.u64()?)))
 }
 
+/// Appends the parameters of `GetIfModified`.
+pub fn write_get_if_modified(out: &mut Vec<u8>, key: &[u8], clocktime: ClockTime) {
+    pack::array(out, 2);
+    pack::raw(out, key);
+    pack::uint(out, clocktime.0);
+}
+
 /// What a Set asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SetOp {

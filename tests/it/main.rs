@@ -23,6 +23,7 @@ mod gateway_clients;
 mod gateway_faults;
 mod gateway_layout;
 mod gateway_limits;
+mod gateway_originals;
 mod gateway_reference;
 mod gateway_swaps;
 mod generated;

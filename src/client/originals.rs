@@ -1,0 +1,42 @@
+//! A key that is deleted on an original server: it refuses every compare-and-swap of it, where a server of this program
+//! takes one that expects nothing (protocol, section 7).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{RawKey, Router, steps};
+use crate::clock::{ClockTime, unix_seconds};
+use crate::wire::method::{ErrorCode, Method, STATUS_JSON};
+use crate::wire::params;
+use crate::wire::unpack::Reader;
+
+/// Seconds ahead of now that no record's clocktime is.
+const FAR: u32 = 24 * 60 * 60;
+
+impl Router {
+    /// Whether the coordinator of `key` is an original server that holds a tombstone of it. `false` if that is not
+    /// certain. Takes at most `limit` for each of its two exchanges.
+    ///
+    /// `GetIfModified` with a clocktime of the future tells a tombstone, for which an original says true, from an absent
+    /// key. A read after that tells it from a live one, and a number of `GetStatus` that no original knows, from a server
+    /// of this program. The read comes last, so that what it has seen is as new as can be.
+    pub async fn is_deleted_on_original(self: &Arc<Self>, key: &RawKey, limit: Duration) -> bool {
+        let Some(node) = self.routes().coordinator(key.hash()).cloned() else { return false };
+        let (session, key) = (node.session(), key.bytes());
+        let steps = steps(limit.min(self.options().call_timeout));
+        let future = ClockTime::new(unix_seconds().saturating_add(FAR), 0);
+        let unchanged =
+            session.ask(Method::GetIfModified, steps, |out| params::write_get_if_modified(out, key, future));
+        if !matches!(unchanged.await.as_deref(), Ok([0xc3])) {
+            return false;
+        }
+        let status = session.ask(Method::GetStatus, steps, |out| params::write_status(out, STATUS_JSON));
+        let read = session.ask(Method::Get, steps, |out| params::write_get(out, key));
+        let (status, read) = tokio::join!(status, read);
+        is_nil(status) && is_nil(read)
+    }
+}
+
+fn is_nil(answer: Result<Vec<u8>, ErrorCode>) -> bool {
+    answer.is_ok_and(|result| Reader::new(&result).nil())
+}
