@@ -22,6 +22,7 @@ use super::ctl;
 use super::gateway::TEXT_PORT;
 use super::parse::{Call, Stop, parse};
 use super::tool::block_on;
+use super::values::positive_seconds;
 use crate::client::Caller;
 use crate::wire::NodeAddress;
 use crate::wire::method::Method;
@@ -56,13 +57,22 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR", default_value = "./kumo-cluster")]
     dir: PathBuf,
 
-    /// Port of the manager; servers listen from 101 above it on, their streams from 201 above it on
-    #[arg(long, value_name = "PORT", default_value = "19700", value_parser = RangedU64ValueParser::<u16>::new().range(1024..=65000))]
-    base_port: u16,
+    /// Port of the manager; servers listen from 101 above it on, their streams from 201 above it on [default: 19700, or
+    /// that of the folder]
+    #[arg(long, value_name = "PORT", value_parser = RangedU64ValueParser::<u16>::new().range(1024..=65000))]
+    base_port: Option<u16>,
 
     /// Port of the gateway, for memcached clients [default: 11411, or one above the manager's with another base port]
     #[arg(long, value_name = "PORT", value_parser = RangedU64ValueParser::<u16>::new().range(1..))]
     gateway_port: Option<u16>,
+
+    /// How long a process that has ended stays away before it is started again
+    #[arg(long, value_name = "SEC", default_value = "10", value_parser = positive_seconds)]
+    restart_after: Duration,
+
+    /// Do not start again what has ended
+    #[arg(long, conflicts_with = "restart_after")]
+    no_restart: bool,
 }
 
 /// Where everything listens.
@@ -102,23 +112,25 @@ fn offset(number: usize) -> u16 {
 pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
     let args: Args = parse(call, |command| command)?;
     let folder = Folder::open(&args.dir)?;
-    let servers = folder.servers(args.servers, args.base_port)?;
-    let gateway = gateway_port(args.gateway_port, folder.gateway_port(), args.base_port);
-    let mut ports = Ports { base: args.base_port, gateway };
-    check_ports(ports, servers)?;
+    let base = folder.base_port(args.base_port, MANAGER_PORT)?;
+    let servers = folder.servers(args.servers)?;
+    let gateway = gateway_port(args.gateway_port, folder.gateway_port(), base);
+    let mut ports = Ports { base, gateway };
+    check_ports(ports, servers, folder.attached() > 0)?;
     if args.gateway_port.is_some() {
-        wait_free(ports.gateway(), "--gateway-port")?;
+        wait_free(ports.gateway(), "another --gateway-port may help")?;
     } else if TcpListener::bind(ports.gateway()).is_err() {
         ports.gateway = free_port_above(gateway, ports, servers)?;
         eprintln!("port {gateway} is taken: the gateway listens on {}", ports.gateway);
     }
     let mut children = Children::new(&folder)?;
+    let restart = (!args.no_restart).then_some(args.restart_after);
     block_on(async {
         let cannot = |error| Stop::Failed(format!("cannot handle signals: {error}"));
         let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
         let ended = tokio::select! {
-            ended = serve(&mut children, &folder, ports, servers) => ended,
+            ended = serve(&mut children, &folder, ports, servers, restart) => ended,
             _ = interrupt.recv() => Ok(()),
             _ = terminate.recv() => Ok(()),
         };
@@ -129,21 +141,22 @@ pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
 }
 
 /// Makes sure that nobody else listens on any port of the cluster.
-fn check_ports(ports: Ports, servers: usize) -> Result<(), Stop> {
+fn check_ports(ports: Ports, servers: usize, has_data: bool) -> Result<(), Stop> {
+    let hint = if has_data { "the data of this --dir belongs to these ports" } else { "another --base-port may help" };
     let numbers = 1..=servers;
     let all = std::iter::once(ports.manager()).chain(numbers.flat_map(|i| [ports.server(i), ports.stream(i)]));
     for address in all {
-        wait_free(address, "--base-port")?;
+        wait_free(address, hint)?;
     }
     Ok(())
 }
 
-/// Waits a moment for a port of a cluster that is just ending; `flag` is what may help.
-fn wait_free(address: SocketAddr, flag: &str) -> Result<(), Stop> {
+/// Waits a moment for a port of a cluster that is just ending; `hint` is what to say if it stays taken.
+fn wait_free(address: SocketAddr, hint: &str) -> Result<(), Stop> {
     let deadline = Instant::now() + PORT_PATIENCE;
     while let Err(error) = TcpListener::bind(address) {
         if Instant::now() > deadline {
-            return Err(Stop::Failed(format!("port {address}: {error}; another {flag} may help")));
+            return Err(Stop::Failed(format!("port {address}: {error}; {hint}")));
         }
         std::thread::sleep(GLANCE);
     }
@@ -167,8 +180,14 @@ fn free_port_above(port: u16, ports: Ports, servers: usize) -> Result<u16, Stop>
         .ok_or_else(|| Stop::Failed(format!("no free port for the gateway near {port}; see --gateway-port")))
 }
 
-/// Brings everything up and stays as long as it is all there; the error is what ended first.
-async fn serve(children: &mut Children<'_>, folder: &Folder, ports: Ports, servers: usize) -> Result<(), Stop> {
+/// Brings everything up, which fails if a process ends meanwhile, and then keeps it up.
+async fn serve(
+    children: &mut Children<'_>,
+    folder: &Folder,
+    ports: Ports,
+    servers: usize,
+    restart: Option<Duration>,
+) -> Result<(), Stop> {
     let caller = ctl::caller(CALL);
     children.start_manager(ports)?;
     let known = folder.attached().min(servers);
@@ -181,8 +200,14 @@ async fn serve(children: &mut Children<'_>, folder: &Folder, ports: Ports, serve
     children.start_gateway(ports)?;
     wait_gateway(children, ports).await?;
     folder.remember(servers, ports.base, ports.gateway)?;
-    introduce(folder, ports, servers);
-    children.watch().await
+    introduce(children, folder, ports, servers, restart);
+    let hint = format!("; once it is listed, '{} ctl {} attach --wait' takes it back", program(), ports.manager());
+    children.keep_up(restart, &hint).await
+}
+
+/// How this program was called.
+fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "kumo-server".to_owned())
 }
 
 /// Starts the servers with these numbers and attaches them.
@@ -241,24 +266,34 @@ async fn wait_gateway(children: &mut Children<'_>, ports: Ports) -> Result<(), S
 }
 
 /// Says where everything is and what can be done with it, in lines that can be pasted.
-fn introduce(folder: &Folder, ports: Ports, servers: usize) {
-    let program = std::env::args().next().unwrap_or_else(|| "kumo-server".to_owned());
-    let manager = ports.manager();
-    let line = |name: &str, address| format!("{name:<9} {address}  {}\n", folder.log(name).display());
+fn introduce(children: &Children<'_>, folder: &Folder, ports: Ports, servers: usize, restart: Option<Duration>) {
+    let program = program();
+    let (manager, gateway) = (ports.manager(), ports.gateway());
+    let victim = format!("server{servers}");
+    let pid = |name: &str| children.pid(name).unwrap_or_default();
+    let line =
+        |name: &str, address| format!("{name:<9} {address}  pid {:<7} {}\n", pid(name), folder.log(name).display());
     let server = |number| line(&format!("server{number}"), ports.server(number));
     let lines = (1..=servers).map(server).collect::<String>();
-    let gateway = ports.gateway();
+    let back = restart.map_or(String::new(), |pause| format!("; it is started again after {pause:?}"));
     let text = format!(
         "{}{lines}{}\nReady. Any memcached client can use {gateway}. Try, in another terminal:\n  \
          printf 'set greeting 0 0 5\\r\\nhello\\r\\nget greeting\\r\\nquit\\r\\n' | nc {} {}\n  \
          {program} set -m {manager} hello world\n  \
          {program} get -m {manager} hello\n  \
          {program} ctl {manager} status\n\
-         Ctrl-C ends it; the data stays in {}.\n",
+         To see it go on without {victim}{back}:\n  \
+         kill -9 {}\n  \
+         {program} get -m {manager} hello\n  \
+         {program} ctl {manager} status\n\
+         When {victim} is back, and status lists it as not attached:\n  \
+         {program} ctl {manager} attach --wait\n\
+         Ctrl-C ends all of it; the data stays in {}.\n",
         line("manager", manager),
         line("gateway", gateway),
         gateway.ip(),
         gateway.port(),
+        pid(&victim),
         folder.path().display()
     );
     // Nobody may be reading: the cluster runs all the same.

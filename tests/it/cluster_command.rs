@@ -37,7 +37,7 @@ impl TryIt {
         let text = wait_for("the cluster is ready", || {
             let text = process.stdout();
             assert!(process.is_running() || text.contains("Ctrl-C"), "it has ended: {}", process.stderr());
-            text.contains("Ctrl-C ends it").then_some(text)
+            text.contains("Ctrl-C ends all of it").then_some(text)
         });
         (process, text)
     }
@@ -53,15 +53,26 @@ impl TryIt {
         text.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap()).unwrap()).collect()
     }
 
+    /// A value by the gateway, which may be away.
+    fn gateway_gets(&self, key: &str) -> Option<String> {
+        let address: std::net::SocketAddr = (std::net::Ipv4Addr::LOCALHOST, self.base.number() + 1).into();
+        std::net::TcpStream::connect(address).ok()?;
+        Memcached::connect(address).get(key)
+    }
+
     fn log(&self, name: &str) -> String {
         self.folder.read(&format!("data/{name}.log"))
     }
 }
 
-/// The lines printed to be tried.
-fn offered(text: &str) -> Vec<&str> {
-    let lines = text.lines().skip_while(|line| !line.starts_with("Ready")).skip(1);
+/// The lines printed to be tried, behind a line that starts so.
+fn offered_behind<'t>(text: &'t str, start: &str) -> Vec<&'t str> {
+    let lines = text.lines().skip_while(|line| !line.starts_with(start)).skip(1);
     lines.take_while(|line| line.starts_with("  ")).map(str::trim).collect()
+}
+
+fn offered(text: &str) -> Vec<&str> {
+    offered_behind(text, "Ready")
 }
 
 fn shell(line: &str, folder: &Path) -> Finished {
@@ -144,15 +155,89 @@ fn its_processes_do_not_outlive_it() {
 }
 
 #[test]
-fn the_end_of_one_process_ends_the_rest() {
+fn a_server_that_is_killed_is_missed_started_again_and_taken_back_as_it_says() {
     let tryit = TryIt::new();
-    let (process, _) = tryit.ready("victim", &["--servers", "2"]);
+    let (process, text) = tryit.ready("victim", &["--restart-after", "2"]);
     let children = TryIt::children(&process);
+    let manager = tryit.base.address().to_string();
+    let folder = tryit.folder.path();
+    assert!(shell(offered(&text)[1], folder).status.success());
+    let status = || tryit.tool(&["ctl", &manager, "status"]).stdout;
+
+    let [kill, get, ctl] = offered_behind(&text, "To see it go on without server3; it is started again after 2s:")[..]
+    else {
+        panic!("{text}")
+    };
+    assert_eq!(kill, format!("kill -9 {}", children[3].as_raw_nonzero()));
+    assert!(shell(kill, folder).status.success());
+    wait_until("the end is shown", || process.stdout().contains("server3 (pid "));
+    let line = format!(
+        "server3 (pid {}) has ended: signal: 9 (SIGKILL), see data/server3.log; started again after 2s\n",
+        children[3].as_raw_nonzero()
+    );
+    assert!(process.stdout().contains(&line), "{}", process.stdout());
+    // The others go on, and the loss can be seen.
+    assert_eq!(shell(get, folder).stdout, "world");
+    wait_until("the manager has noticed", || shell(ctl, folder).stdout.matches("(fault)").count() == 1);
+    for child in [0, 1, 2, 4] {
+        assert!(test_kill_process(children[child]).is_ok(), "child {child} has ended");
+    }
+
+    wait_until("it is started again", || process.stdout().contains("server3 is started again, pid "));
+    let again = TryIt::children(&process);
+    assert!(again.len() == 5 && !again.contains(&children[3]), "{again:?}");
+    wait_until("it is listed", || status().contains("not attached node:\n  127.0.0.1"));
+    let [attach] = offered_behind(&text, "When server3 is back")[..] else { panic!("{text}") };
+    assert!(process.stdout().contains(&format!("'{attach}' takes it back")), "{}", process.stdout());
+    let attached = shell(attach, folder);
+    assert!(attached.status.success(), "{attached:?}");
+    assert_eq!(status().matches("(active)").count(), 3);
+
+    // Manager and gateway are taken care of likewise.
+    let mut client = Memcached::connect((std::net::Ipv4Addr::LOCALHOST, tryit.base.number() + 1).into());
+    client.set("key", "value");
+    for (index, name) in [(0, "manager"), (4, "gateway")] {
+        rustix::process::kill_process(children[index], Signal::KILL).unwrap();
+        wait_until("it is started again", || process.stdout().contains(&format!("{name} is started again, pid ")));
+    }
+    wait_until("the gateway serves", || tryit.gateway_gets("key").as_deref() == Some("value"));
+    wait_until("the manager knows", || status().matches("(active)").count() == 3);
+    process.signal(Signal::INT);
+    let finished = process.finish();
+    assert_eq!((finished.status.code(), finished.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_server_that_was_away_at_the_end_is_attached_at_the_next_start() {
+    let tryit = TryIt::new();
+    let (process, text) = tryit.ready("first", &["--no-restart", "--servers", "2"]);
+    let children = TryIt::children(&process);
+    let manager = tryit.base.address().to_string();
+    assert!(text.contains("To see it go on without server2:\n"), "{text}");
     rustix::process::kill_process(children[2], Signal::KILL).unwrap();
+    wait_until("the end is shown", || process.stdout().contains("see data/server2.log; not started again\n"));
+    wait_until("the manager has noticed", || {
+        tryit.tool(&["ctl", &manager, "status"]).stdout.matches("(fault)").count() == 1
+    });
+    assert!(tryit.tool(&["set", "-m", &manager, "key", "value"]).status.success());
+    assert_eq!(TryIt::children(&process).len(), 3);
+    process.signal(Signal::INT);
+    assert_eq!(process.finish().status.code(), Some(0));
+
+    // The folder knows its ports.
+    let args = ["cluster", "--dir", "data", "--no-restart"];
+    let process = Process::spawn(&tryit.folder, "second", &kumo_server(), &args);
+    wait_until("the cluster is ready", || process.stdout().contains("Ctrl-C ends all of it"));
+    assert_eq!(tryit.tool(&["ctl", &manager, "status"]).stdout.matches("(active)").count(), 2);
+    assert_eq!(tryit.tool(&["get", "-m", &manager, "key"]).stdout, "value");
+    // With nothing left and nothing to be started, it ends.
+    for child in TryIt::children(&process) {
+        rustix::process::kill_process(child, Signal::KILL).unwrap();
+    }
     let finished = process.finish();
     assert_eq!(finished.status.code(), Some(1));
-    assert_eq!(finished.stderr, "kumo-server cluster: server2 has ended (signal: 9 (SIGKILL)), see data/server2.log\n");
-    wait_until("the end of the others", || children.iter().all(|child| test_kill_process(*child).is_err()));
+    assert_eq!(finished.stderr, "kumo-server cluster: all processes have ended\n");
+    assert_eq!(finished.stdout.matches("not started again\n").count(), 4, "{}", finished.stdout);
 }
 
 #[test]
@@ -179,6 +264,11 @@ fn what_cannot_be_is_refused_in_one_line() {
     drop(process);
     let finished = tryit.start("asked", &["--gateway-port", &(port - 1).to_string()]).finish();
     assert!(finished.stderr.ends_with("another --gateway-port may help\n"), "{finished:?}");
+    drop(taken);
+    // The folder's data is bound to its ports.
+    let taken = std::net::TcpListener::bind(("127.0.0.1", tryit.base.number() + 102)).unwrap();
+    let finished = tryit.start("taken", &[]).finish();
+    assert!(finished.stderr.ends_with("; the data of this --dir belongs to these ports\n"), "{finished:?}");
     drop(taken);
     let finished = tryit.start("fewer", &["--servers", "1"]).finish();
     assert_eq!(finished.status.code(), Some(1));

@@ -55,20 +55,28 @@ impl Folder {
         &self.path
     }
 
-    /// How many servers to run, given how many are wanted, and on which ports.
-    pub(super) fn servers(&self, wanted: Option<usize>, base_port: u16) -> Result<usize, Stop> {
-        let Some(note) = self.note else { return Ok(wanted.unwrap_or(SERVERS)) };
-        if note.base_port != base_port {
-            // Other addresses own other keys.
-            let (path, base_port) = (self.path.display(), note.base_port);
-            return Err(Stop::Failed(format!("{path} holds the data of a cluster with --base-port {base_port}")));
+    /// The manager's port: that of the data in the folder, or the one wanted, or the usual one.
+    pub(super) fn base_port(&self, wanted: Option<u16>, usual: u16) -> Result<u16, Stop> {
+        match (self.note, wanted) {
+            (Some(note), Some(wanted)) if wanted != note.base_port => {
+                // Other addresses own other keys.
+                let (path, base_port) = (self.path.display(), note.base_port);
+                Err(Stop::Failed(format!("{path} holds the data of a cluster with --base-port {base_port}")))
+            }
+            (Some(note), _) => Ok(note.base_port),
+            (None, wanted) => Ok(wanted.unwrap_or(usual)),
         }
-        match wanted {
-            Some(wanted) if wanted < note.servers => {
+    }
+
+    /// How many servers to run, given how many are wanted.
+    pub(super) fn servers(&self, wanted: Option<usize>) -> Result<usize, Stop> {
+        match (self.note, wanted) {
+            (Some(note), Some(wanted)) if wanted < note.servers => {
                 let (path, servers) = (self.path.display(), note.servers);
                 Err(Stop::Failed(format!("{path} holds the data of {servers} servers: --servers {wanted} is too few")))
             }
-            wanted => Ok(wanted.unwrap_or(note.servers)),
+            (Some(note), wanted) => Ok(wanted.unwrap_or(note.servers)),
+            (None, wanted) => Ok(wanted.unwrap_or(SERVERS)),
         }
     }
 
@@ -115,21 +123,25 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let path = temporary.path().join("new");
         let folder = Folder::open(&path).unwrap();
-        assert_eq!((folder.servers(None, 1), folder.servers(Some(5), 1), folder.attached()), (Ok(3), Ok(5), 0));
+        assert_eq!((folder.servers(None), folder.servers(Some(5)), folder.attached()), (Ok(3), Ok(5), 0));
+        assert_eq!((folder.base_port(None, 9), folder.base_port(Some(1), 9)), (Ok(9), Ok(1)));
         folder.remember(4, 1, 7).unwrap();
         let Err(Stop::Failed(line)) = Folder::open(&path) else { panic!("opened twice") };
         assert!(line.ends_with("another cluster is running in it"), "{line}");
         drop(folder);
 
         let folder = Folder::open(&path).unwrap();
-        assert_eq!((folder.servers(None, 1), folder.servers(Some(6), 1), folder.attached()), (Ok(4), Ok(6), 4));
+        assert_eq!((folder.servers(None), folder.servers(Some(6)), folder.attached()), (Ok(4), Ok(6), 4));
+        assert_eq!((folder.base_port(None, 9), folder.base_port(Some(1), 9)), (Ok(1), Ok(1)));
         assert_eq!(folder.gateway_port(), Some(7));
-        let refused = |wanted, port| match folder.servers(wanted, port) {
+        let refused = |answer: Result<String, Stop>| match answer {
             Err(Stop::Failed(line)) => line.split_once(" holds ").unwrap().1.to_owned(),
             other => panic!("{other:?}"),
         };
-        assert_eq!(refused(Some(3), 1), "the data of 4 servers: --servers 3 is too few");
-        assert_eq!(refused(None, 2), "the data of a cluster with --base-port 1");
+        let servers = folder.servers(Some(3)).map(|servers| servers.to_string());
+        assert_eq!(refused(servers), "the data of 4 servers: --servers 3 is too few");
+        let base_port = folder.base_port(Some(2), 9).map(|port| port.to_string());
+        assert_eq!(refused(base_port), "the data of a cluster with --base-port 1");
         drop(folder);
 
         fs::write(path.join(NOTE), "nonsense").unwrap();
