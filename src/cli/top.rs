@@ -101,13 +101,13 @@ async fn once(args: &Args, asking: Asking, mut model: Model) -> Result<(), Stop>
         }
         let answers = ask_all(&servers, asking.timeout, |server| {
             let asking = asking.clone();
-            async move { asking.server(server).await.map(|reading| (Instant::now(), reading)) }
+            async move { Ok(asking.look(server).await) }
         })
         .await;
         for (server, answer) in servers.iter().zip(answers) {
             match answer {
-                Ok((at, reading)) => model.take(*server, at, Ok(reading)),
-                Err(error) => model.take(*server, Instant::now(), Err(error)),
+                Ok((time, answer)) => model.take(*server, time, answer),
+                Err(error) => model.take(*server, Instant::now()..Instant::now(), Err(error)),
             }
         }
     }

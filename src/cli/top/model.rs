@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write;
+use std::ops::Range;
 use std::time::Instant;
 
 use super::row::{Mood, Rates, Reading, Row, Sort, Standing, remember, whole};
@@ -66,10 +67,10 @@ impl Model {
         self.trouble.clear();
     }
 
-    /// Takes what a look at a server has found, or why it has found nothing.
-    pub(super) fn take(&mut self, server: NodeAddress, at: Instant, answer: Result<Reading, ErrorCode>) {
+    /// Takes what a look at a server has found, or why it has found nothing; `time` is from its start to its end.
+    pub(super) fn take(&mut self, server: NodeAddress, time: Range<Instant>, answer: Result<Reading, ErrorCode>) {
         if let Some(row) = self.rows.get_mut(&server) {
-            row.take(at, answer);
+            row.take(time, answer);
             self.compare_clocks();
         }
     }
@@ -85,8 +86,9 @@ impl Model {
         }
     }
 
-    /// Remembers the present total.
+    /// Remembers the present rates. Called once in each interval.
     pub(super) fn tick(&mut self) {
+        self.rows.values_mut().for_each(Row::tick);
         let total = whole(self.total_rates().total());
         remember(&mut self.history, total);
     }

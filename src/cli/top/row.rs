@@ -4,7 +4,8 @@
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use super::super::stat::replace_state;
 use crate::client::Status;
@@ -12,8 +13,10 @@ use crate::clock::ClockTime;
 use crate::wire::NodeAddress;
 use crate::wire::method::ErrorCode;
 
-/// Looks that are remembered.
+/// Intervals that are remembered.
 pub(super) const HISTORY: usize = 600;
+/// The least time that a rate is computed from.
+const LEAST_SPAN: Duration = Duration::from_millis(50);
 
 /// What one look at a server has found.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,13 +60,13 @@ pub(super) struct Rates {
 pub(super) struct Row {
     pub(super) address: NodeAddress,
     pub(super) standing: Standing,
-    /// The last look that found something, and when it was.
-    last: Option<(Instant, Reading)>,
+    /// The last look that found something, and from when to when it took.
+    last: Option<(Range<Instant>, Reading)>,
     /// Between the last two looks, if both have found something.
     pub(super) rates: Option<Rates>,
     /// Why the latest look has found nothing.
     pub(super) trouble: Option<ErrorCode>,
-    /// Requests in a second at each look, the latest last.
+    /// Requests in a second at each interval, the latest last.
     pub(super) history: VecDeque<u64>,
     /// How far its clock is ahead of the servers' middle one, in seconds.
     pub(super) skew: Option<i64>,
@@ -97,15 +100,21 @@ impl Rates {
         self.gets + self.sets + self.deletes
     }
 
-    /// What happened between two looks; none if the server was started anew in between.
-    fn between(earlier: &(Instant, Reading), later: &(Instant, Reading)) -> Option<Self> {
-        let seconds = later.0.saturating_duration_since(earlier.0).as_secs_f64();
+    /// What happened between two looks; none if the server was started anew in between, or hardly any time has passed.
+    ///
+    /// Each counter was read at some time during its look. Either look may have taken long, because the server or this
+    /// program was stopped: the rate is that over the longest time which may have passed, so it never exaggerates.
+    fn between(earlier: &(Range<Instant>, Reading), later: &(Range<Instant>, Reading)) -> Option<Self> {
+        let time = later.0.end.saturating_duration_since(earlier.0.start);
+        if time < LEAST_SPAN {
+            return None;
+        }
+        let seconds = time.as_secs_f64();
         let rate = |count: fn(&Status) -> u64| {
             let grown = count(&later.1.status).checked_sub(count(&earlier.1.status))?;
             Some(precise(grown) / seconds)
         };
-        let rates = Self { gets: rate(|s| s.gets)?, sets: rate(|s| s.sets)?, deletes: rate(|s| s.deletes)? };
-        (seconds > 0.0).then_some(rates)
+        Some(Self { gets: rate(|s| s.gets)?, sets: rate(|s| s.sets)?, deletes: rate(|s| s.deletes)? })
     }
 }
 
@@ -168,11 +177,11 @@ impl Row {
         self.rates.unwrap_or_default().total()
     }
 
-    /// Takes what a look has found, or why it has found nothing.
-    pub(super) fn take(&mut self, at: Instant, answer: Result<Reading, ErrorCode>) {
+    /// Takes what a look from `time.start` to `time.end` has found, or why it has found nothing.
+    pub(super) fn take(&mut self, time: Range<Instant>, answer: Result<Reading, ErrorCode>) {
         match answer {
             Ok(reading) => {
-                let now = (at, reading);
+                let now = (time, reading);
                 // A gap would spread what happened before it over the time of silence.
                 let earlier = self.last.as_ref().filter(|_| self.trouble.is_none());
                 self.rates = earlier.and_then(|earlier| Rates::between(earlier, &now));
@@ -184,6 +193,11 @@ impl Row {
                 self.trouble = Some(error);
             }
         }
+    }
+
+    /// Remembers the present rate: once in each interval, however long a look takes, so that the same place in the history
+    /// of two servers is the same time.
+    pub(super) fn tick(&mut self) {
         let total = whole(self.total());
         remember(&mut self.history, total);
     }

@@ -83,7 +83,7 @@ fn show(terminal: &mut DefaultTerminal, model: &Model, view: &mut View) -> Resul
 /// Takes what was found; whether other servers are to be watched now.
 fn take(model: &mut Model, news: News) -> bool {
     match news {
-        News::Server(server, at, answer) => model.take(server, at, answer),
+        News::Server(server, time, answer) => model.take(server, time, answer),
         News::Nodes(Ok(nodes)) => {
             model.take_nodes(nodes);
             return true;

@@ -170,7 +170,7 @@ fn time_of_day(unix_seconds: u64) -> String {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use super::super::model::tests::{node, reading};
+    use super::super::model::tests::{node, reading, span};
     use super::super::row::Sort;
     use super::*;
 
@@ -206,9 +206,9 @@ mod tests {
     fn the_text_has_every_column_and_the_totals() {
         let mut model = Model::named(&[node(19801), node(19802)]);
         let start = Instant::now();
-        model.take(node(19801), start, Ok(reading(0, 5, 0)));
-        model.take(node(19801), start + Duration::from_secs(1), Ok(reading(1234, 5, 0)));
-        model.take(node(19802), start, Err(crate::wire::method::ErrorCode::NodeLost));
+        model.take(node(19801), span(start), Ok(reading(0, 5, 0)));
+        model.take(node(19801), span(start + Duration::from_secs(1)), Ok(reading(1234, 5, 0)));
+        model.take(node(19802), span(start), Err(crate::wire::method::ErrorCode::NodeLost));
         let text = text(&model, &model.sorted(Sort::Address, false));
         let lines: Vec<Vec<_>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines[0].join(" "), "Server Status QPS Items Get/s Set/s Del/s Skew #Get #Set #Del Time Clock");

@@ -1,12 +1,12 @@
 //! Looking at the servers, each by itself so that one which hangs delays no other, and at their manager.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::MissedTickBehavior;
 
 use super::model::Nodes;
 use super::row::{Figures, Reading};
@@ -21,7 +21,8 @@ const NEWS: usize = 1024;
 /// What a look has found.
 #[derive(Debug)]
 pub(super) enum News {
-    Server(NodeAddress, Instant, Result<Reading, ErrorCode>),
+    /// From when to when the look took, and what it has found.
+    Server(NodeAddress, Range<Instant>, Result<Reading, ErrorCode>),
     /// What a manager has said, or why each of them has not.
     Nodes(Result<Nodes, Vec<(NodeAddress, ErrorCode)>>),
 }
@@ -36,21 +37,22 @@ pub(super) struct Asking {
 }
 
 impl Asking {
-    /// Looks at a server once.
-    pub(super) async fn server(&self, server: NodeAddress) -> Result<Reading, ErrorCode> {
+    /// Looks at a server once. Also says from when to when its counters may have been read.
+    pub(super) async fn look(&self, server: NodeAddress) -> (Range<Instant>, Result<Reading, ErrorCode>) {
+        let start = Instant::now();
         let ask = async {
             let before = unix_seconds();
             let status = self.caller.status(server).await?;
-            let after = unix_seconds();
+            let (after, read) = (unix_seconds(), Instant::now());
             // What an original server answers there is nothing to fail for.
             let figures = self.caller.figures(server).await.ok().flatten();
-            Ok(Reading {
-                status,
-                ahead: ahead(status.time, before, after),
-                figures: figures.as_ref().map(Figures::read),
-            })
+            let ahead = ahead(status.time, before, after);
+            Ok((read, Reading { status, ahead, figures: figures.as_ref().map(Figures::read) }))
         };
-        tokio::time::timeout(self.timeout, ask).await.unwrap_or(Err(ErrorCode::TimedOut))
+        match tokio::time::timeout(self.timeout, ask).await.unwrap_or(Err(ErrorCode::TimedOut)) {
+            Ok((read, reading)) => (start..read, Ok(reading)),
+            Err(error) => (start..Instant::now(), Err(error)),
+        }
     }
 
     /// Asks the managers in turn whom they know.
@@ -123,8 +125,8 @@ impl Watch {
             self.servers.entry(server).or_insert_with(|| {
                 let asking = self.asking.clone();
                 let look = async move || {
-                    let answer = asking.server(server).await;
-                    News::Server(server, Instant::now(), answer)
+                    let (time, answer) = asking.look(server).await;
+                    News::Server(server, time, answer)
                 };
                 tokio::spawn(again_and_again(self.interval, self.sender.clone(), look))
             });
@@ -140,14 +142,10 @@ impl Drop for Watch {
     }
 }
 
-async fn again_and_again(interval: Duration, sender: mpsc::Sender<News>, look: impl AsyncFn() -> News) {
-    let mut ticks = tokio::time::interval(interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        if sender.send(look().await).await.is_err() {
-            return;
-        }
+/// Looks with a pause of `pause` after each look, also after one that has taken long.
+async fn again_and_again(pause: Duration, sender: mpsc::Sender<News>, look: impl AsyncFn() -> News) {
+    while sender.send(look().await).await.is_ok() {
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -162,6 +160,26 @@ mod tests {
         {
             assert_eq!(ahead(time, before, after), expected, "{time}");
         }
+    }
+
+    /// Of two looks without a pause between them the second says nothing.
+    #[tokio::test]
+    async fn there_is_a_pause_also_after_a_look_that_took_long() {
+        let (sender, mut news) = mpsc::channel(NEWS);
+        let pause = Duration::from_millis(40);
+        let look = async move || {
+            let start = Instant::now();
+            tokio::time::sleep(pause * 3).await;
+            News::Server(NodeAddress::new(([127, 0, 0, 1], 1).into()), start..Instant::now(), Err(ErrorCode::NodeLost))
+        };
+        let looking = tokio::spawn(again_and_again(pause, sender, look));
+        let mut end = None;
+        for _ in 0..3 {
+            let Some(News::Server(_, time, _)) = news.recv().await else { panic!("no look") };
+            assert!(end.is_none_or(|end| time.start >= end + pause), "{end:?} {time:?}");
+            end = Some(time.end);
+        }
+        looking.abort();
     }
 
     #[test]

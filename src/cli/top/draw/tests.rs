@@ -6,7 +6,7 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::super::model::Nodes;
-use super::super::model::tests::{node, reading};
+use super::super::model::tests::{node, reading, span};
 use super::super::row::{Figures, Reading};
 use super::*;
 use crate::wire::method::{ErrorCode, FLAG_COPYING};
@@ -25,7 +25,7 @@ fn cluster(servers: u16) -> Model {
                     Ok(Reading { ahead: i64::from(port == 3) * 3, ..reading(u64::from(look * 50), 12_345_678_901, 0) })
                 }
             };
-            model.take(node(19800 + port), at, answer);
+            model.take(node(19800 + port), span(at), answer);
         }
         model.tick();
     }
@@ -99,7 +99,7 @@ fn what_is_wrong_catches_the_eye() {
         let mut model = cluster(3);
         let figures = Figures { failed: None, progress: Some([5, 4, 3, 2]) };
         let told = Reading { figures: Some(figures), ..reading(0, 10, FLAG_COPYING) };
-        model.take(node(19801), Instant::now(), Ok(told));
+        model.take(node(19801), span(Instant::now()), Ok(told));
         model.trouble = vec![(node(19700), ErrorCode::TimedOut)];
         model
     };
