@@ -120,10 +120,16 @@ fn random_write(store: &Store, history: &Shared, dice: &mut Dice, inline: bool) 
 
 /// Random work until it is over or the disk says no. True if it came to its end.
 fn work(store: &Store, bed: &Bed, disk: &FaultyDisk, history: &Shared, dice: &mut Dice, steps: u64) -> bool {
-    // Writes in the midst of merges, between any two of their steps.
+    // One write at a time, from its entry in the history to its outcome: the history's order must be the store's. False
+    // when the work is over.
+    let writing = Arc::new(Mutex::new(true));
+    // Writes in the midst of merges, between any two of their steps. A merge that the store has begun by itself may come
+    // here in the midst of a write, which may wait for that merge: it must not wait in turn.
     let (inner_store, inner_history, mut inner_dice) = (store.clone(), history.clone(), dice.clone());
+    let inner_writing = writing.clone();
     disk.visit(move |_| {
-        if inner_dice.roll(2) == 0 {
+        let free = inner_writing.try_lock().filter(|goes_on| **goes_on);
+        if free.is_some() && inner_dice.roll(2) == 0 {
             let _ = random_write(&inner_store, &inner_history, &mut inner_dice, true);
         }
     });
@@ -142,13 +148,17 @@ fn work(store: &Store, bed: &Bed, disk: &FaultyDisk, history: &Shared, dice: &mu
                 Ok(())
             }
             3 if dice.roll(4) == 0 => store.backup(&bed.path("backup")),
-            _ => random_write(store, history, dice, false),
+            _ => {
+                let _one_at_a_time = writing.lock();
+                random_write(store, history, dice, false)
+            }
         };
         if result.is_err() {
             ended = false;
             break;
         }
     }
+    *writing.lock() = false;
     disk.leave();
     ended
 }

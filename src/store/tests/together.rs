@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Writes versions of keys of its own for a while, checking what it reads; returns what must be there.
-fn writer(store: &Store, number: u64, keys: u64, until: Instant) -> BTreeMap<Vec<u8>, u64> {
+fn writer(store: &Store, number: u64, keys: u64, stop: &AtomicBool) -> BTreeMap<Vec<u8>, u64> {
     let mut expected = BTreeMap::new();
     let mut dice = super::faulty::Dice(number);
     let mut version = 0;
-    while Instant::now() < until {
+    while !stop.load(Ordering::Relaxed) {
         let mut batch = Vec::new();
         for _ in 0..8 {
             let raw = key(number * keys + dice.roll(keys));
@@ -46,16 +46,19 @@ fn nobody_reads_an_old_value_while_records_come_and_go() {
     bed.options.read_threads = 2;
     bed.options.write_threads = 2;
     let store = bed.open();
-    let until = Instant::now() + Duration::from_secs(4);
+    let (begun, stop) = (Instant::now(), AtomicBool::new(false));
     let mut most_wal = 0;
     let expected: Vec<_> = std::thread::scope(|scope| {
-        let store = &store;
-        let writers: Vec<_> = (0..3).map(|number| scope.spawn(move || writer(store, number, 6000, until))).collect();
-        while Instant::now() < until {
+        let (store, stop) = (&store, &stop);
+        let writers: Vec<_> = (0..3).map(|number| scope.spawn(move || writer(store, number, 6000, stop))).collect();
+        // As long as it takes to have merges among the reads: on a busy machine one may take a second.
+        let enough = || begun.elapsed() >= Duration::from_secs(4) && store.status().merges > 3;
+        while !enough() && begun.elapsed() < DEADLINE {
             let scanned = scan_all(store, 200);
             assert!(scanned.iter().all(|row| RecordValue::new(&row.value).is_ok()));
             most_wal = most_wal.max(store.status().wal_bytes);
         }
+        stop.store(true, Ordering::Relaxed);
         writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
     });
     assert!(store.status().merges > 3, "{:?}", store.status());
