@@ -3,6 +3,7 @@
 use super::cache::Cache;
 use super::disk::Disk;
 use super::error::Error;
+use super::lock::OpenedFile;
 use super::maintain::{Reply, Request};
 use super::options::Options;
 use super::redo::Redo;
@@ -72,6 +73,8 @@ pub(super) struct MergeFigures {
 /// Shared by the handle and all threads.
 pub(super) struct Core {
     pub(super) options: Options,
+    /// The main tree's file.
+    pub(super) opened: OpenedFile,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) cache: Cache,
     pub(super) redo: Redo,
@@ -117,6 +120,7 @@ pub(super) struct Core {
 /// What [`Core::new`] puts together.
 pub(super) struct Parts {
     pub(super) options: Options,
+    pub(super) opened: OpenedFile,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) cache: Cache,
     pub(super) redo: Redo,
@@ -130,6 +134,7 @@ impl Core {
         let (requests, request_inbox) = crossbeam_channel::bounded(64);
         Self {
             options: parts.options,
+            opened: parts.opened,
             disk: parts.disk,
             cache: parts.cache,
             redo: parts.redo,

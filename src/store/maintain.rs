@@ -135,8 +135,19 @@ impl Maintenance<'_> {
 
     /// What is stored as state must not be on disk before the writes it was told after.
     fn order_before(&self) -> Result<(), Error> {
+        self.refuse_if_replaced()?;
         self.core.redo.write_all()?;
         self.core.redo.sync()
+    }
+
+    /// An error if the database's path no longer names the file that is open: what is written to that file would be lost,
+    /// and the redo log's names may be another store's by now.
+    fn refuse_if_replaced(&self) -> Result<(), Error> {
+        let opened = &self.core.opened;
+        if opened.is_there() {
+            return Ok(());
+        }
+        Err(Error::failed(format!("{} was removed or replaced while the store was open", opened.path().display())))
     }
 
     fn next_generation(&self) -> Result<u32, Error> {
@@ -157,6 +168,7 @@ impl Maintenance<'_> {
             || core.room_waiters.load(Ordering::Relaxed) > 0
             || core.redo.is_suspect()
             || self.failed_at.get().is_some()
+            || !core.opened.is_there()
             || (waiting && (core.idle() >= IDLE || self.last_merge.get().elapsed() >= AGE));
         if due {
             // Noted where it fails.
@@ -184,7 +196,8 @@ impl Maintenance<'_> {
             Err(Error::Closed) => {}
             Err(error) => {
                 self.failed_at.set(Some(Instant::now()));
-                core.trouble.note(Part::Merge, &error.to_string());
+                let cause = if let Error::Failed(cause) = error { cause.to_string() } else { error.to_string() };
+                core.trouble.note(Part::Merge, &cause);
             }
         }
         core.room_signal.raise();
@@ -193,6 +206,7 @@ impl Maintenance<'_> {
 
     fn merge(&self) -> Result<u64, Error> {
         let core = self.core;
+        self.refuse_if_replaced()?;
         // The last merge looks into every shard: a write under way there is not counted yet.
         let last = core.closing.load(Ordering::Acquire);
         if core.cache.dirty_count() == 0 && !core.redo.has_closed() && !core.redo.is_suspect() && !last {
@@ -251,6 +265,7 @@ impl Maintenance<'_> {
             self.seal(|tally| tally.redo_from = number)?;
         }
         self.reached(Step::MergeSynced)?;
+        self.refuse_if_replaced()?;
         core.redo.delete_before(number);
         core.throttle_for(Duration::ZERO, 0);
         core.room_signal.raise();

@@ -44,8 +44,9 @@ pub(super) fn open(
     tree::inspect(&options.path)?;
     // One store has one lock and one log, by whichever of its names it is opened.
     options.path = one_name(&options.path);
-    let lock = OwnerLock::take(&options.path)?;
+    let mut lock = OwnerLock::take(&options.path)?;
     let (connection, store_id, tally) = tree::open(&options.path, options.wal_bytes)?;
+    let opened = lock.lock_database(&options.path)?;
     let tree = Writer::new(connection, tally, side_path(&options.path, "-wal"))
         .map_err(|source| OpenError::Sqlite { path: options.path.clone(), source })?;
     let clock = clock(tally.clock);
@@ -79,7 +80,7 @@ pub(super) fn open(
         tally.generation = generation;
     })
     .map_err(|source| OpenError::Sqlite { path: options.path.clone(), source })?;
-    let core = Core::new(Parts { options, disk, cache, redo, clock, trouble, generation });
+    let core = Core::new(Parts { options, opened, disk, cache, redo, clock, trouble, generation });
     core.publish(&tree.tally());
     start(core, tree, lock).map(Store::running)
 }

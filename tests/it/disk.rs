@@ -12,16 +12,25 @@ use crate::harness::{Folder, Process, kumo_server, required, wait_until};
 fn a_store_has_one_owner() {
     let mut cluster = Cluster::start(1);
     let store = cluster.folder().join("server0.tch");
+    let store = store.to_str().unwrap();
     let finished = Process::run(
         &Folder::new(),
         &kumo_server(),
-        &["-l", "127.0.0.1:0", "-L", "0", "-m", "127.0.0.1:1", "-s", store.to_str().unwrap()],
+        &["-l", "127.0.0.1:0", "-L", "0", "-m", "127.0.0.1:1", "-s", store],
     );
     assert_eq!(finished.status.code(), Some(1));
     assert_eq!(finished.stderr.lines().count(), 1, "{}", finished.stderr);
     assert!(finished.stderr.contains("in use by another process"), "{}", finished.stderr);
     let pid = cluster.servers[0].process().pid();
     assert!(finished.stderr.contains(&pid.as_raw_nonzero().to_string()), "{}", finished.stderr);
+    assert!(cluster.client().set(b"k", b"v").is_acknowledged());
+    // Without the lock file, too: the database itself is locked.
+    std::fs::remove_file(cluster.folder().join("server0.tch.lock")).unwrap();
+    for args in [&["-l", "127.0.0.1:0", "-L", "0", "-m", "127.0.0.1:1", "-s", store][..], &["check", store]] {
+        let refused = Process::run(&Folder::new(), &kumo_server(), args);
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(refused.stderr.contains("in use by another process"), "{}", refused.stderr);
+    }
     assert!(cluster.client().set(b"k", b"v").is_acknowledged());
 }
 

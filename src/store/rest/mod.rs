@@ -36,12 +36,12 @@ pub fn side_files(store: &Path) -> Result<Vec<PathBuf>, OpenError> {
     Ok(sqlite.into_iter().filter(|path| path.exists()).chain(log).collect())
 }
 
-/// A store that no process has open, and that none will open while this exists, as far as it has a lock file.
+/// A store that no process has open, and that none will open while this exists.
 pub struct AtRest {
     path: PathBuf,
     connection: Connection,
     identity: Option<(u64, Tally)>,
-    _lock: Option<OwnerLock>,
+    _lock: OwnerLock,
 }
 
 /// What a store says that it holds.

@@ -71,7 +71,8 @@ fn what_is_acknowledged_while_the_store_closes_is_kept() {
 
 #[test]
 fn requests_that_nobody_takes_any_more_do_not_block_the_next() {
-    let store = Bed::new().open();
+    let bed = Bed::new();
+    let store = bed.open();
     store.close().unwrap();
     // As if each had looked just before the end.
     let asking =
@@ -104,7 +105,8 @@ fn a_kick_that_finds_the_inbox_full_does_not_deafen_the_merge() {
 
 #[test]
 fn after_the_end_everything_says_so() {
-    let store = Bed::new().open();
+    let bed = Bed::new();
+    let store = bed.open();
     store.close().unwrap();
     assert_eq!(store.state_get("name"), Err(Error::Closed));
     assert_eq!(store.scan(crate::store::Position::default(), 1, 1).unwrap_err(), Error::Closed);

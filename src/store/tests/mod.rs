@@ -9,6 +9,7 @@ mod crash;
 mod faulty;
 mod limits;
 mod model;
+mod owner;
 mod sharing;
 mod stress;
 mod sweeping;
