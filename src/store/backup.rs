@@ -5,6 +5,7 @@
 use super::disk::Step;
 use super::error::Error;
 use super::maintain::Maintenance;
+use super::temporary;
 use super::tree::{Writer, directory, side_path};
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
@@ -31,30 +32,35 @@ pub(super) fn run(maintenance: &Maintenance<'_>, destination: &Path) -> Result<(
         return Err(failed(format!("{} is there: a store in use, or not closed properly", path.display())));
     }
     maintenance.flush()?;
-    let temporary = side_path(destination, ".tmp");
-    let result = copy(maintenance, &temporary).and_then(|()| {
+    let store = maintenance.core.opened.path();
+    temporary::remove_unfinished_backups(store, directory(destination));
+    let unfinished = temporary::unfinished_backup(store, directory(destination));
+    // Its handle says that it is in use.
+    let file = create(&unfinished).map_err(failed)?;
+    let result = copy(maintenance, &unfinished).and_then(|()| {
         maintenance.reached(Step::BackupRename).map_err(|error| error.to_string())?;
         let rename = || {
-            File::open(&temporary)?.sync_all()?;
-            std::fs::rename(&temporary, destination)?;
+            file.sync_all()?;
+            std::fs::rename(&unfinished, destination)?;
             File::open(directory(destination))?.sync_all()
         };
         rename().map_err(|error: std::io::Error| error.to_string())
     });
     if result.is_err() {
-        for suffix in ["", "-journal", "-wal", "-shm"] {
-            let _ = std::fs::remove_file(side_path(&temporary, suffix));
-        }
+        let _ = temporary::remove(&unfinished);
     }
     result.map_err(failed)
 }
 
+/// Makes the file of a backup that has begun.
+fn create(path: &Path) -> Result<File, String> {
+    let text = |error: std::io::Error| format!("{}: {error}", path.display());
+    let file = File::options().write(true).create_new(true).open(path).map_err(text)?;
+    if temporary::hold(&file, path).map_err(text)? { Ok(file) } else { Err(format!("{} is in use", path.display())) }
+}
+
 fn copy(maintenance: &Maintenance<'_>, temporary: &Path) -> Result<(), String> {
     let text = |error: rusqlite::Error| error.to_string();
-    match std::fs::remove_file(temporary) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.to_string()),
-        _ => {}
-    }
     let mut copy = Connection::open(temporary).map_err(text)?;
     // The file is synced as a whole at its end, and is nothing before that.
     copy.execute_batch("PRAGMA synchronous = OFF").map_err(text)?;

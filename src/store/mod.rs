@@ -29,6 +29,7 @@ mod scan;
 mod status;
 mod sweep;
 mod syncer;
+pub(crate) mod temporary;
 #[cfg(test)]
 mod tests;
 mod throttle;

@@ -14,7 +14,7 @@ use super::pool::{Job, run_reads, run_writes};
 use super::redo::{Kind, ReadEntry, Redo, RedoOptions, recover};
 use super::tree::{self, Reader, Writer, directory, side_path};
 use super::trouble::Trouble;
-use super::{maintain, syncer};
+use super::{maintain, syncer, temporary};
 use crate::clock::{Clock, ClockTime};
 use crossbeam_channel::{Receiver, Sender};
 use std::io;
@@ -47,6 +47,7 @@ pub(super) fn open(
     let mut lock = OwnerLock::take(&options.path)?;
     let (connection, store_id, tally) = tree::open(&options.path, options.wal_bytes)?;
     let opened = lock.lock_database(&options.path)?;
+    temporary::remove_unfinished_backups(&options.path, directory(&options.path));
     let tree = Writer::new(connection, tally, side_path(&options.path, "-wal"))
         .map_err(|source| OpenError::Sqlite { path: options.path.clone(), source })?;
     let clock = clock(tally.clock);

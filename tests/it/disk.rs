@@ -34,6 +34,43 @@ fn a_store_has_one_owner() {
     assert!(cluster.client().set(b"k", b"v").is_acknowledged());
 }
 
+/// The file in which a server writes a backup, as a kill in the middle of it has left it.
+fn killed_in_a_backup(cluster: &mut Cluster) -> std::path::PathBuf {
+    let unfinished = cluster.folder().join("server0.tch.backup.tmp");
+    for attempt in 0..20 {
+        let suffix = format!("attempt{attempt}");
+        cluster.manager(Method::ManagerBackup, |out| params::write_backup_suffix(out, suffix.as_bytes()));
+        let whole = cluster.folder().join(&format!("server0.tch-{suffix}"));
+        wait_until("the backup has begun", || unfinished.exists() || whole.exists());
+        cluster.servers[0].process().hang();
+        if unfinished.exists() {
+            cluster.kill(0);
+            return unfinished;
+        }
+        cluster.servers[0].process().signal(rustix::process::Signal::CONT);
+    }
+    panic!("every backup was complete before the server could be killed");
+}
+
+#[test]
+fn what_a_killed_backup_has_left_is_removed_at_the_next_start() {
+    let mut cluster = Cluster::start(1);
+    let mut client = cluster.client();
+    let value = vec![7; 100_000];
+    for index in 0..200 {
+        assert!(client.set(format!("k{index}").as_bytes(), &value).is_acknowledged());
+    }
+    let unfinished = killed_in_a_backup(&mut cluster);
+    assert!(unfinished.exists());
+    cluster.start_server(0);
+    let folder = cluster.folder().path().to_path_buf();
+    let left_over = || {
+        let names = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().contains(".tmp")).collect::<Vec<_>>()
+    };
+    wait_until("nothing is left over", || left_over().is_empty());
+}
+
 #[test]
 fn a_foreign_file_is_refused_and_left_alone() {
     let folder = Folder::new();

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::cluster::{Cluster, status};
-use crate::harness::{Finished, Folder, Process, kumo_server, wait_until};
+use crate::harness::{Finished, Folder, Process, kumo_server, wait_for, wait_until};
 
 /// SQLite's page size.
 const PAGE: usize = 4096;
@@ -303,4 +303,36 @@ fn an_interrupted_merge_leaves_nothing() {
     assert_eq!(finished.stderr, "");
     assert_eq!(folder.join("new").exists(), finished.stdout.contains("verified"));
     assert!(!temporary(), "{:?}", names(&folder));
+}
+
+#[test]
+fn the_next_run_removes_what_a_killed_one_has_left_but_not_what_another_is_writing() {
+    let folder = Folder::new();
+    make(&folder.join("a"), (0..40_000).map(|index| (format!("key {index}"), at(1, 1), Some("v".repeat(50)))));
+    let merge = |name| Process::spawn(&folder, name, &kumo_server(), &["mergedb", "new", "a"]);
+    let temporary = || names(&folder).into_iter().filter(|name| name.starts_with(".new.")).collect::<Vec<_>>();
+    // Stopped while it writes, as often as that takes.
+    let stopped_in_the_middle = |name| {
+        wait_for("a merge stopped in its middle", || {
+            let _ = std::fs::remove_file(folder.join("new"));
+            let (before, process) = (temporary(), merge(name));
+            wait_until("the new store is being written", || temporary() != before || folder.join("new").exists());
+            process.hang();
+            let new = temporary().into_iter().find(|name| !before.contains(name));
+            if new.is_none() {
+                process.signal(Signal::CONT);
+            }
+            new.map(|file| (process, file))
+        })
+    };
+    let (killed, left) = stopped_in_the_middle("killed");
+    drop(killed);
+    let (running, written) = stopped_in_the_middle("running");
+    assert_eq!(temporary().as_slice(), std::slice::from_ref(&written), "{left} is removed");
+    assert_eq!(merge("other").finish().status.code(), Some(0));
+    assert_eq!(temporary(), [written], "its process lives");
+    std::fs::remove_file(folder.join("new")).unwrap();
+    running.signal(Signal::CONT);
+    assert_eq!(running.finish().status.code(), Some(0));
+    assert_eq!(names(&folder), ["a", "new"]);
 }

@@ -3,6 +3,7 @@
 mod database;
 mod store;
 
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,15 @@ use super::sorter::Room;
 use super::source::GLANCE;
 use super::{Error, Watch};
 use crate::store::rest::side_files;
+use crate::store::temporary;
 use crate::wire::RecordValue;
+
+/// End of the name of a file that is not complete.
+const SUFFIX: &str = ".tmp";
+/// Letters in its middle, chosen at random.
+const RANDOM_LETTERS: usize = 6;
+/// How often making one is tried.
+const ATTEMPTS: usize = 10;
 
 /// What is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,17 +81,8 @@ impl Output {
     /// Begins a file; nothing that exists may be in its way. About `expected` records will come.
     pub(super) fn create(destination: &Path, format: Format, expected: u64, room: Room) -> Result<Self, Error> {
         refuse_existing(destination)?;
-        let failed = |source| Error::Io { path: destination.to_path_buf(), source };
-        let name = destination.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidFilename.into()))?;
-        let mut prefix = std::ffi::OsString::from(".");
-        prefix.push(name);
-        prefix.push(".");
-        let file = tempfile::Builder::new()
-            .prefix(&prefix)
-            .suffix(".tmp")
-            .permissions(std::fs::Permissions::from_mode(0o644))
-            .tempfile_in(folder(destination))
-            .map_err(failed)?;
+        let file =
+            temporary_file(destination).map_err(|source| Error::Io { path: destination.to_path_buf(), source })?;
         let body = match format {
             Format::Store => Body::Store(Box::new(store::Body::create(file.path())?)),
             Format::TokyoCabinet { big_endian } => {
@@ -129,6 +129,33 @@ impl Output {
         std::fs::File::open(folder(&destination)).and_then(|folder| folder.sync_all()).map_err(failed)?;
         Ok(written)
     }
+}
+
+/// The file that becomes `destination`. Those that interrupted runs have left for the same destination are removed.
+fn temporary_file(destination: &Path) -> io::Result<NamedTempFile> {
+    let name = destination.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
+    let mut prefix = OsString::from(".");
+    prefix.push(name);
+    prefix.push(".");
+    let is_temporary = |name: &OsStr| {
+        let rest = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
+        rest.and_then(|rest| rest.strip_suffix(SUFFIX.as_bytes()))
+            .is_some_and(|random| random.len() == RANDOM_LETTERS && random.iter().all(u8::is_ascii_alphanumeric))
+    };
+    temporary::remove_unused(folder(destination), is_temporary);
+    for _ in 0..ATTEMPTS {
+        let file = tempfile::Builder::new()
+            .prefix(&prefix)
+            .suffix(SUFFIX)
+            .rand_bytes(RANDOM_LETTERS)
+            .permissions(std::fs::Permissions::from_mode(0o644))
+            .tempfile_in(folder(destination))?;
+        // Another run may look for left-overs between the making of the file and the lock on it, and remove it.
+        if temporary::hold(file.as_file(), file.path())? {
+            return Ok(file);
+        }
+    }
+    Err(io::ErrorKind::ResourceBusy.into())
 }
 
 /// Counts a step of long work, which ends here if it is to end.

@@ -1,6 +1,7 @@
 //! The store as a whole: against a model, through crashes, failures and restarts.
 
 mod at_rest;
+mod backups;
 mod basic;
 mod bed;
 mod closing;

@@ -1,0 +1,116 @@
+//! What an interrupted backup leaves, and who removes it.
+
+use super::bed::*;
+use super::faulty::FaultyDisk;
+use crate::store::disk::Step;
+use crate::store::temporary;
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Names in the store's folder that end as temporary files do, or as what SQLite leaves beside them.
+fn left_over(bed: &Bed) -> Vec<String> {
+    let names = std::fs::read_dir(bed.directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<_> =
+        names.map(|name| name.into_string().unwrap()).filter(|name| name.contains(".tmp")).collect();
+    names.sort_unstable();
+    names
+}
+
+/// A store with so many records that a backup of it takes several steps.
+fn large() -> (Bed, FaultyDisk) {
+    let mut bed = Bed::in_memory();
+    let disk = FaultyDisk::new(&bed.options.path);
+    bed.disk = Arc::new(disk.clone());
+    let store = bed.open();
+    for number in 0..200 {
+        set(&store, &key(number), &"x".repeat(30_000));
+    }
+    store.close().unwrap();
+    (bed, disk)
+}
+
+#[test]
+fn what_a_killed_backup_leaves_goes_at_the_next_start_and_with_the_next_backup_of_any_name() {
+    let (bed, disk) = large();
+    let store = bed.open();
+    let image = Arc::new(parking_lot::Mutex::new(None));
+    let (directory, taken) = (bed.directory.path().to_path_buf(), image.clone());
+    disk.visit(move |step| {
+        if step == Step::BackupCopied && taken.lock().is_none() {
+            let target = tempfile::tempdir().unwrap();
+            for entry in std::fs::read_dir(&directory).unwrap().map(Result::unwrap) {
+                std::fs::copy(entry.path(), target.path().join(entry.file_name())).unwrap();
+            }
+            *taken.lock() = Some(target);
+        }
+    });
+    store.backup(&bed.path("db-one")).unwrap();
+    assert_eq!(left_over(&bed), [""; 0]);
+    store.close().unwrap();
+
+    let mut killed = Bed::new();
+    killed.directory = image.lock().take().expect("a backup of several steps");
+    killed.options.path = killed.path("db");
+    let as_killed = left_over(&killed);
+    assert_eq!(as_killed, ["db.backup.tmp", "db.backup.tmp-journal"]);
+    let unfinished = as_killed.iter().map(|name| (name.clone(), std::fs::read(killed.path(name)).unwrap()));
+    let unfinished: Vec<_> = unfinished.collect();
+    let store = killed.open();
+    assert_eq!(left_over(&killed), [""; 0], "removed at start");
+
+    for (name, bytes) in &unfinished {
+        std::fs::write(killed.path(name), bytes).unwrap();
+        std::fs::write(killed.path(&name.replace(".backup", "-20101122")), bytes).unwrap();
+    }
+    store.backup(&killed.path("db-two")).unwrap();
+    assert_eq!(left_over(&killed), [""; 0], "removed by the next backup, also under the name of earlier versions");
+    assert_eq!(scan_all(&killed.try_open_at(&killed.path("db-two")).unwrap(), 100).len(), 200);
+}
+
+#[test]
+fn what_is_in_use_or_a_backup_or_none_of_ours_stays() {
+    let bed = Bed::new();
+    let store = bed.open();
+    set(&store, &key(1), "x");
+    store.backup(&bed.path("db-before.tmp")).unwrap();
+    let kept = [".db.a1b2c3.tmp", "db-in-use.tmp", "db2-20261122.tmp", "db2.backup.tmp", "notes.tmp"];
+    for name in kept {
+        std::fs::write(bed.path(name), b"").unwrap();
+    }
+    std::fs::create_dir(bed.path("db-folder.tmp")).unwrap();
+    let in_use = File::open(bed.path("db-in-use.tmp")).unwrap();
+    assert!(temporary::hold(&in_use, &bed.path("db-in-use.tmp")).unwrap());
+    std::fs::write(bed.path("db-left.tmp"), b"").unwrap();
+    store.backup(&bed.path("db-after")).unwrap();
+    let mut expected: Vec<_> = kept.into_iter().chain(["db-before.tmp", "db-folder.tmp"]).collect();
+    expected.sort_unstable();
+    assert_eq!(left_over(&bed), expected);
+    drop(in_use);
+    store.close().unwrap();
+    bed.open();
+    expected.retain(|name| *name != "db-in-use.tmp");
+    assert_eq!(left_over(&bed), expected, "its process has ended");
+}
+
+/// Two stores of one name that are backed up to one folder.
+#[test]
+fn a_backup_does_not_touch_the_file_that_another_is_writing() {
+    let (one, disk) = large();
+    let other = Bed::new();
+    let (first, second) = (one.open(), other.open());
+    set(&second, &key(1), "x");
+    let target = tempfile::tempdir().unwrap();
+    let (path, refused) = (target.path().join("second"), Arc::new(AtomicBool::new(false)));
+    let (seen, second) = (refused.clone(), second.clone());
+    disk.visit(move |step| {
+        if step == Step::BackupCopied && !seen.load(Ordering::Relaxed) {
+            let error = second.backup(&path).unwrap_err().to_string();
+            assert!(error.contains("db.backup.tmp: File exists"), "{error}");
+            seen.store(true, Ordering::Relaxed);
+        }
+    });
+    first.backup(&target.path().join("first")).unwrap();
+    assert!(refused.load(Ordering::Relaxed));
+    assert_eq!(scan_all(&one.try_open_at(&target.path().join("first")).unwrap(), 100).len(), 200);
+}
