@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::rebalance;
-use super::state::Shared;
-use super::work::Refused;
+use super::refusal::Refusal;
+use super::replace_host;
+use super::shared::Shared;
 use crate::clock::unix_seconds;
 use crate::net::Reply;
 use crate::wire::method::{
@@ -41,7 +41,7 @@ pub(super) fn status(server: &Arc<Shared>, number: u32, reply: Reply) {
         STATUS_FLAGS => u64::from(flags(server)),
         STATUS_JSON => return full_status(server, reply),
         STATUS_REMEMBERED => {
-            return reply.ok(|out| match server.memory.get() {
+            return reply.ok(|out| match server.last_spaces.get() {
                 Some(spaces) => out.extend_from_slice(&spaces),
                 None => pack::nil(out),
             });
@@ -51,27 +51,27 @@ pub(super) fn status(server: &Arc<Shared>, number: u32, reply: Reply) {
     reply.ok(|out| pack::uint(out, value));
 }
 
-/// What this server is busy with.
+/// The bits of `GetStatus` 11: what is under way here.
 fn flags(server: &Shared) -> u32 {
     let spaces = server.spaces();
     let inactive = if spaces.whs.is_active(server.address) { 0 } else { FLAG_INACTIVE };
     let different = if spaces.whs.same_nodes(&spaces.rhs) { 0 } else { FLAG_DIFFERENT };
-    inactive | different | rebalance::flags(server)
+    inactive | different | replace_host::flags(server)
 }
 
 /// Counting may have to look at the disk: not on a network thread.
 fn count_items(server: &Arc<Shared>, reply: Reply) {
     let store = server.store.clone();
-    count_in_turn(server, move || reply.ok(|out| pack::uint(out, store.count())));
+    count_alone(server, move || reply.ok(|out| pack::uint(out, store.count())));
 }
 
 /// Runs `count` on a thread that may block, one at a time: more would only wait for each other.
-fn count_in_turn(server: &Arc<Shared>, count: impl FnOnce() + Send + 'static) {
+fn count_alone(server: &Arc<Shared>, count: impl FnOnce() + Send + 'static) {
     let runtime = server.runtime.clone();
-    server.counts.enter(&server.runtime, move |turn| {
+    server.counts.enter(&server.runtime, move |permit| {
         runtime.spawn_blocking(move || {
             count();
-            drop(turn);
+            drop(permit);
         });
     });
 }
@@ -79,7 +79,7 @@ fn count_in_turn(server: &Arc<Shared>, count: impl FnOnce() + Send + 'static) {
 fn full_status(server: &Arc<Shared>, reply: Reply) {
     let counting = server.clone();
     let server = server.clone();
-    count_in_turn(&counting, move || {
+    count_alone(&counting, move || {
         let spaces = server.spaces();
         let nodes = |space: &crate::ring::HashSpace| -> Vec<_> {
             let node = |(address, active): &(_, bool)| serde_json::json!({"address": address, "active": active});
@@ -100,17 +100,17 @@ fn full_status(server: &Arc<Shared>, reply: Reply) {
             "rhs": {"clocktime": spaces.rhs.clocktime().0, "nodes": nodes(&spaces.rhs)},
             "items": server.store.count(),
             "store": server.store.status(),
-            "replace": rebalance::progress(&server),
+            "replace": replace_host::progress(&server),
         });
         reply.ok(|out| pack::raw(out, status.to_string().as_bytes()));
     });
 }
 
 /// Changes a setting of the running server; returns how many connections that concerned.
-pub(super) fn set_config(server: &Shared, params: &[u8]) -> Result<u64, Refused> {
+pub(super) fn set_config(server: &Shared, params: &[u8]) -> Result<u64, Refusal> {
     let (number, mut value) = params::config(params)?;
     if number != CONFIG_NODELAY {
-        return Err(Refused(ErrorCode::Protocol));
+        return Err(Refusal(ErrorCode::Protocol));
     }
     let on = value.bool()?;
     let links = server.peers.links();

@@ -2,20 +2,24 @@
 //!
 //! [`Server::start`] reads as the list of what there is, [`Server::stop`] takes it down in the opposite order.
 
+mod admission;
+mod clocks;
 pub mod config;
 mod control;
 mod coordinate;
 mod dispatch;
-mod memory;
-mod network;
-mod order;
-mod rebalance;
+mod key_order;
+mod last_spaces;
+mod membership;
+mod refusal;
+mod remote;
 pub mod replace;
-mod state;
+mod replace_host;
+mod requests;
+mod shared;
+mod spaces;
 pub mod stream;
-mod takeover;
-mod turns;
-mod work;
+mod submission;
 
 use std::io;
 use std::net::SocketAddr;
@@ -36,7 +40,7 @@ use crate::wire::method::Role;
 use crate::wire::{Init, NodeAddress};
 use dispatch::Dispatch;
 use replace::Replace;
-use state::Shared;
+use shared::Shared;
 
 /// How often stalled connections are looked for.
 const REAP_INTERVAL: Duration = Duration::from_secs(1);
@@ -98,10 +102,10 @@ impl Server {
         shared.peers.serve(&service);
         shared.clients.serve(&service);
 
-        let replace = rebalance::start(&shared).map_err(StartError::Stream)?;
+        let replace = replace_host::start(&shared).map_err(StartError::Stream)?;
         let mut tasks = JoinSet::new();
         tasks.spawn(listener.run(shared.peers.clone()));
-        tasks.spawn(network::keep_alive(shared.clone()));
+        tasks.spawn(membership::keep_alive(shared.clone()));
         tasks.spawn(every(shared.clone(), shared.config.clock_interval, |shared| {
             shared.peers.step();
             shared.clients.step();

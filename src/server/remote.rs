@@ -1,53 +1,16 @@
-//! Records of other servers that this one must have before it decides a write, and its own that nobody took.
-//!
-//! While records are being copied, the coordinator of a key may not have it yet. A set or deletion need not mind; a swap
-//! compares with what is stored, and what is stored is with those who own the key in the hash space for reading.
+//! Single records of other servers: read there as a client, stored here if newer, forgotten here.
 
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::coordinate::{Submission, submit};
-use super::state::Shared;
+use super::shared::Shared;
 use crate::clock::ClockTime;
 use crate::net::STEPS;
 use crate::store::{Outcome, OwnedWrite, Write};
 use crate::wire::method::{ErrorCode, Method};
 use crate::wire::unpack::Reader;
 use crate::wire::{NodeAddress, RecordKey, RecordValue, params};
-
-/// Decides a swap after the record has been fetched from who owns it for reading. If none of those can tell, the client
-/// hears error 6 and may try again.
-pub(super) fn swap(server: &Arc<Shared>, submission: Submission) {
-    let server = server.clone();
-    server.runtime.clone().spawn(async move {
-        if let Err(error) = fetch(&server, submission.key()).await {
-            tracing::debug!(key = %submission.key().escape_ascii(), "swap refused, the record cannot be fetched: {error}");
-            return;
-        }
-        if let Err(submission) = server.hold(submission) {
-            submit(&server, vec![submission]);
-        }
-    });
-}
-
-/// Stores here what the first of the owners for reading that answers has of a key.
-async fn fetch(server: &Arc<Shared>, key: &[u8]) -> Result<(), ErrorCode> {
-    let Ok(record_key) = RecordKey::new(key) else { return Err(ErrorCode::Protocol) };
-    let spaces = server.spaces();
-    let mut failed = ErrorCode::Server;
-    for owner in spaces.rhs.owners(record_key.hash()).active() {
-        match get(server, owner, key).await {
-            Ok(None) => return Ok(()),
-            Ok(Some(value)) => {
-                let Ok(value) = RecordValue::new(&value) else { return Err(ErrorCode::Protocol) };
-                return store(server, record_key, value).await.map(|_| ()).ok_or(ErrorCode::Server);
-            }
-            Err(error) => failed = error,
-        }
-    }
-    Err(failed)
-}
 
 /// The value that `node` answers for a key; `None` if it is absent or deleted there.
 pub(super) async fn get(server: &Shared, node: NodeAddress, key: &[u8]) -> Result<Option<Vec<u8>>, ErrorCode> {
@@ -79,12 +42,12 @@ async fn write(server: &Arc<Shared>, write: &Write<'_>) -> Option<Outcome> {
     let store = server.store.clone();
     let outcome = Arc::new(parking_lot::Mutex::new(None));
     let decided = outcome.clone();
-    server.writes.enter(&server.runtime, move |turn| {
+    server.writes.enter(&server.runtime, move |permit| {
         store.write(
             vec![write],
             move |_, outcome| *decided.lock() = Some(outcome),
             move |result| {
-                drop(turn);
+                drop(permit);
                 // The waiter may have gone with the runtime.
                 let _ = done.send(result.is_ok());
             },

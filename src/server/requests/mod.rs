@@ -1,25 +1,31 @@
-//! What one read has brought, on its way: check, store, replicate, answer.
+//! The requests of one read of a connection: checked, stored, replicated, answered.
 //!
 //! Everything that memory can answer is answered on the network thread. What needs the disk goes to the store's pools
 //! in one batch for the whole read. Writes become durable together, with one commit, and only then are answered.
+
+mod reads;
+mod replicas;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::coordinate::{self, Change, Operation, Submission};
-use super::state::{Shared, Spaces};
-use super::takeover;
+use self::reads::{Miss, read_misses, write_found};
+use self::replicas::{store_replicas, was_stored};
+use super::coordinate::{self, Operation, arriving};
+use super::refusal::Refusal;
+use super::shared::Shared;
+use super::spaces::Spaces;
+use super::submission::{Answer, Change, Submission, replicates};
 use crate::clock::ClockTime;
 use crate::net::{InFlight, Link, Reply};
 use crate::store::{Applied, Batch, Outcome, OwnedWrite, Write};
 use crate::wire::method::{DELETE_ASYNC, ErrorCode, REPLICATE_BY_RHS};
 use crate::wire::params::SetOp;
-use crate::wire::record::{self, TOMBSTONE_LEN};
-use crate::wire::{self, RecordKey, RecordValue, Request, frame, pack, params};
+use crate::wire::{RecordKey, RecordValue, Request, frame, params, record};
 
-/// The state of handling one read's requests.
-pub(super) struct Work<'a, 'r> {
+/// Handles the requests of one read.
+pub(super) struct Handler<'a, 'r> {
     server: &'a Arc<Shared>,
     link: &'a Arc<Link>,
     out: &'a mut Vec<u8>,
@@ -32,13 +38,15 @@ pub(super) struct Work<'a, 'r> {
     misses: Vec<Miss>,
     deferred: Vec<Deferred>,
     /// Hashes of deferred writes by this coordinator.
-    late: HashSet<u64>,
+    busy: HashSet<u64>,
     gets: u64,
     sets: u64,
     deletes: u64,
+    /// See [`Self::sender_is_member`].
     sender: Option<bool>,
 }
 
+/// A write that memory has decided.
 struct Decided<'r> {
     msgid: u32,
     change: Change,
@@ -48,54 +56,17 @@ struct Decided<'r> {
     outcome: Outcome,
 }
 
-/// What a write is answered when it is durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer {
-    Clocktime(ClockTime),
-    Bool(bool),
-    Nil,
-}
-
-impl Answer {
-    /// True instead of false, if a live value was `deleted` before.
-    pub(super) fn or_deleted(self, deleted: bool) -> Self {
-        if let Self::Bool(live) = self { Self::Bool(live || deleted) } else { self }
-    }
-
-    pub(super) fn write(self, out: &mut Vec<u8>) {
-        match self {
-            Self::Clocktime(clocktime) => pack::uint(out, clocktime.0),
-            Self::Bool(value) => pack::bool(out, value),
-            Self::Nil => pack::nil(out),
-        }
-    }
-}
-
-struct Miss {
-    key: Box<[u8]>,
-    reply: Reply,
-    /// Of `GetIfModified`.
-    unless_after: Option<ClockTime>,
-}
-
 /// A write whose decision needs the disk.
 enum Deferred {
     Coordinate(Submission),
     Replica(OwnedWrite, Reply),
 }
 
-/// Why a request is refused.
-pub(super) struct Refused(pub(super) ErrorCode);
+/// The sender goes by a hash space that is not ours.
+const OBSOLETE: Refusal = Refusal(ErrorCode::Server);
 
-impl From<wire::Error> for Refused {
-    fn from(_: wire::Error) -> Self {
-        Self(ErrorCode::Protocol)
-    }
-}
-
-const OBSOLETE: Refused = Refused(ErrorCode::Server);
-
-impl<'a, 'r> Work<'a, 'r> {
+impl<'a, 'r> Handler<'a, 'r> {
+    /// Answers that are known at once go to `out`.
     pub(super) fn new(server: &'a Arc<Shared>, link: &'a Arc<Link>, out: &'a mut Vec<u8>) -> Self {
         Self {
             server,
@@ -107,7 +78,7 @@ impl<'a, 'r> Work<'a, 'r> {
             answers: Vec::new(),
             misses: Vec::new(),
             deferred: Vec::new(),
-            late: HashSet::new(),
+            busy: HashSet::new(),
             gets: 0,
             sets: 0,
             deletes: 0,
@@ -116,8 +87,8 @@ impl<'a, 'r> Work<'a, 'r> {
     }
 
     /// Answers `request` with an error if `result` is one.
-    pub(super) fn settle(&mut self, msgid: u32, result: &Result<(), Refused>) {
-        if let Err(Refused(error)) = result {
+    pub(super) fn answer_refusal(&mut self, msgid: u32, result: &Result<(), Refusal>) {
+        if let Err(Refusal(error)) = result {
             frame::error_response(self.out, msgid, *error);
         }
     }
@@ -139,7 +110,7 @@ impl<'a, 'r> Work<'a, 'r> {
         msgid: u32,
         key: RecordKey<'r>,
         unless_after: Option<ClockTime>,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Refusal> {
         if !self.spaces.rhs.owners(key.hash()).is_active_owner(self.server.address) {
             return Err(OBSOLETE);
         }
@@ -158,7 +129,7 @@ impl<'a, 'r> Work<'a, 'r> {
     }
 
     /// Set in its three kinds.
-    pub(super) fn set(&mut self, request: Request<'r>) -> Result<(), Refused> {
+    pub(super) fn set(&mut self, request: Request<'r>) -> Result<(), Refusal> {
         let (op, key, value) = params::set(request.params)?;
         let change = match op {
             SetOp::Cas => Change::Cas(value.clocktime()),
@@ -168,7 +139,7 @@ impl<'a, 'r> Work<'a, 'r> {
     }
 
     /// Delete.
-    pub(super) fn delete(&mut self, request: Request<'r>) -> Result<(), Refused> {
+    pub(super) fn delete(&mut self, request: Request<'r>) -> Result<(), Refusal> {
         let (flags, key) = params::delete(request.params)?;
         self.coordinate(request.msgid, Change::Delete, flags & DELETE_ASYNC == 0, key, &[])
     }
@@ -180,7 +151,7 @@ impl<'a, 'r> Work<'a, 'r> {
         wait: bool,
         key: RecordKey<'r>,
         body: &'r [u8],
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Refusal> {
         if self.spaces.whs.owners(key.hash()).coordinator() != Some(self.server.address) {
             return Err(OBSOLETE);
         }
@@ -189,7 +160,7 @@ impl<'a, 'r> Work<'a, 'r> {
             Change::Set | Change::Cas(_) => self.sets += 1,
         }
         if matches!(change, Change::Cas(_)) && self.spaces.is_arriving(self.server.address, key.hash()) {
-            takeover::swap(self.server, Submission::new(change, wait, key, body, Reply::new(self.link, msgid)));
+            arriving::swap(self.server, Submission::new(change, wait, key, body, Reply::new(self.link, msgid)));
             return Ok(());
         }
         if self.server.is_learning() {
@@ -209,31 +180,31 @@ impl<'a, 'r> Work<'a, 'r> {
                 self.decided.push(Decided { msgid, change, wait, key, body, outcome });
             }
             Applied::Later => self.defer(change, wait, key, body, msgid),
-            Applied::Failed(_) => return Err(Refused(ErrorCode::Server)),
+            Applied::Failed(_) => return Err(Refusal(ErrorCode::Server)),
         }
         Ok(())
     }
 
     /// Whether an earlier write to this hash waits for the disk.
     fn must_follow(&self, hash: u64) -> bool {
-        self.late.contains(&hash) || self.server.order.is_busy(hash)
+        self.busy.contains(&hash) || self.server.key_order.is_busy(hash)
     }
 
     fn defer(&mut self, change: Change, wait: bool, key: RecordKey<'r>, body: &'r [u8], msgid: u32) {
-        self.late.insert(key.hash());
+        self.busy.insert(key.hash());
         let submission = Submission::new(change, wait, key, body, Reply::new(self.link, msgid));
         self.deferred.push(Deferred::Coordinate(submission));
     }
 
     /// `ReplicateSet`: the coordinator of a key sends a copy.
-    pub(super) fn replicate_set(&mut self, request: Request<'r>) -> Result<(), Refused> {
+    pub(super) fn replicate_set(&mut self, request: Request<'r>) -> Result<(), Refusal> {
         let call = params::replicate_set(request.params)?;
         self.server.note_peer_time(self.link, call.value.clocktime());
         self.replicate(request.msgid, call.clock, call.flags, call.key, call.value.bytes())
     }
 
     /// `ReplicateDelete`: likewise of a deletion.
-    pub(super) fn replicate_delete(&mut self, request: Request<'r>) -> Result<(), Refused> {
+    pub(super) fn replicate_delete(&mut self, request: Request<'r>) -> Result<(), Refusal> {
         let call = params::replicate_delete(request.params)?;
         self.replicate(request.msgid, call.clock, call.flags, call.key, &record::tombstone(call.value))
     }
@@ -245,9 +216,9 @@ impl<'a, 'r> Work<'a, 'r> {
         flags: u32,
         key: RecordKey<'r>,
         value: &[u8],
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Refusal> {
         if !self.sender_is_member() {
-            return Err(Refused(ErrorCode::Server));
+            return Err(Refusal(ErrorCode::Server));
         }
         let space = if flags & REPLICATE_BY_RHS == 0 { &self.spaces.whs } else { &self.spaces.rhs };
         if !space.owners(key.hash()).is_active_owner(self.server.address) {
@@ -263,7 +234,7 @@ impl<'a, 'r> Work<'a, 'r> {
             Applied::Later => {
                 self.deferred.push(Deferred::Replica(OwnedWrite::from(&write), Reply::new(self.link, msgid)));
             }
-            Applied::Failed(_) => return Err(Refused(ErrorCode::Server)),
+            Applied::Failed(_) => return Err(Refusal(ErrorCode::Server)),
         }
         Ok(())
     }
@@ -326,14 +297,14 @@ impl<'a, 'r> Work<'a, 'r> {
         for decided in std::mem::take(&mut self.decided) {
             let Decided { msgid, change, wait, key, body, outcome } = decided;
             let mut targets = Vec::new();
-            if coordinate::replicates(outcome) {
+            if replicates(outcome) {
                 spaces.targets(self.server.address, key.hash(), |target| targets.push(target));
             }
             if targets.is_empty() {
-                self.answers.push((msgid, coordinate::answer(outcome)));
+                self.answers.push((msgid, Answer::to(outcome)));
             } else {
                 let submission = Submission::new(change, wait, key, body, Reply::new(self.link, msgid));
-                operations.push(Operation::start(self.server, submission, outcome, targets));
+                operations.push(coordinate::replicate(self.server, submission, outcome, targets));
             }
         }
         operations
@@ -357,10 +328,6 @@ impl<'a, 'r> Work<'a, 'r> {
     }
 }
 
-fn was_stored(outcome: Outcome) -> bool {
-    matches!(outcome, Outcome::Stored { .. })
-}
-
 /// Sends the answers of one commit; all are errors if it failed.
 fn answer_all(link: &Link, answers: &[(u32, Answer)], durable: bool) {
     if answers.is_empty() {
@@ -375,69 +342,5 @@ fn answer_all(link: &Link, answers: &[(u32, Answer)], durable: bool) {
                 frame::error_response(out, *msgid, ErrorCode::Server);
             }
         }
-    });
-}
-
-/// The result of a Get: the raw value, nil if there is none, true if it is not after the asker's.
-fn write_found(out: &mut Vec<u8>, value: Option<RecordValue<'_>>, unless_after: Option<ClockTime>) {
-    match (value.filter(|value| !value.is_tombstone()), unless_after) {
-        (None, _) => pack::nil(out),
-        (Some(value), Some(known)) if !known.is_before(value.clocktime()) => pack::bool(out, true),
-        (Some(value), _) => pack::raw(out, value.bytes()),
-    }
-}
-
-/// Reads on the store's read threads what memory could not answer.
-fn read_misses(server: &Arc<Shared>, misses: Vec<Miss>) {
-    let (keys, askers): (Vec<_>, Vec<_>) =
-        misses.into_iter().map(|miss| (miss.key, (miss.reply, miss.unless_after))).unzip();
-    let (store, noting) = (server.store.clone(), server.clone());
-    server.reads.enter(&server.runtime, move |turn| {
-        store.read(keys, move |found| {
-            drop(turn);
-            // Without a result the replies answer error 6 as they are dropped.
-            let Ok(found) = found else { return };
-            let largest = found.iter().flatten().map(Vec::len).max().unwrap_or(0);
-            noting.note_read_length(largest);
-            for ((reply, unless_after), value) in askers.into_iter().zip(found) {
-                let value = value.as_deref().filter(|value| value.len() >= TOMBSTONE_LEN).map(RecordValue::new);
-                match value.transpose() {
-                    Ok(value) => reply.ok(|out| write_found(out, value, unless_after)),
-                    Err(_) => reply.error(ErrorCode::Server),
-                }
-            }
-        });
-    });
-}
-
-/// Stores on the store's write threads the copies that need the previous record from the disk.
-fn store_replicas(server: &Arc<Shared>, replicas: Vec<(OwnedWrite, Reply)>) {
-    let (writes, replies): (Vec<_>, Vec<_>) = replicas.into_iter().unzip();
-    let keys: Vec<Box<[u8]>> = writes.iter().map(|write: &OwnedWrite| write.key().into()).collect();
-    let noting = server.clone();
-    let stored = Arc::new(parking_lot::Mutex::new(vec![None; replies.len()]));
-    let decided = stored.clone();
-    let store = server.store.clone();
-    server.writes.enter(&server.runtime, move |turn| {
-        store.write(
-            writes,
-            move |index, outcome| {
-                if let Some(key) = keys.get(index).and_then(|key| RecordKey::new(key).ok()) {
-                    noting.late_writes.note(key);
-                }
-                if let Some(slot) = decided.lock().get_mut(index) {
-                    *slot = Some(was_stored(outcome));
-                }
-            },
-            move |result| {
-                drop(turn);
-                for (reply, stored) in replies.into_iter().zip(stored.lock().iter()) {
-                    match (&result, stored) {
-                        (Ok(()), Some(stored)) => reply.ok(|out| pack::bool(out, *stored)),
-                        _ => reply.error(ErrorCode::Server),
-                    }
-                }
-            },
-        );
     });
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-use super::coordinate::Submission;
+use super::submission::Submission;
 
 /// Writes that go to the store's threads together, and the hashes that they keep busy.
 #[derive(Default)]
@@ -20,20 +20,20 @@ pub(super) struct Job {
 
 /// Hashes to which a write is under way, each with those that wait for it. As many wait as requests may be in flight.
 #[derive(Default)]
-pub(super) struct Order {
+pub(super) struct KeyOrder {
     busy: Mutex<HashMap<u64, Vec<Submission>>>,
     /// Length of `busy`: nearly always zero, and then nobody has to look.
     count: AtomicUsize,
 }
 
-impl Order {
+impl KeyOrder {
     /// Whether a write to `hash` must wait for another.
     #[inline]
     pub(super) fn is_busy(&self, hash: u64) -> bool {
         self.count.load(Ordering::Acquire) > 0 && self.busy.lock().contains_key(&hash)
     }
 
-    /// Keeps those that must wait for others, and gives those whose turn it is.
+    /// Keeps those that must wait for others, and gives those that may go on.
     pub(super) fn begin(&self, submissions: Vec<Submission>) -> Job {
         let mut job = Job::default();
         let mut own = std::collections::HashSet::new();

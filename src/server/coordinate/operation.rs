@@ -1,9 +1,7 @@
-//! One write by its coordinator: stored here, sent to the other owners, retried, answered (protocol, section 7).
+//! A decided write on its way to the other owners: sent, retried, answered (protocol, section 7).
 //!
 //! An [`Operation`] counts the parts that are still open, the local commit and one for each target; whoever ends the
 //! last one answers. No task waits for it.
-
-mod lag;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
@@ -11,16 +9,17 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use self::lag::Held;
-use super::order::Job;
-use super::state::{Shared, Target};
-use super::takeover;
-use super::work::Answer;
+use super::later::{self, Held};
 use crate::binlog::Record;
 use crate::clock::ClockTime;
 use crate::net::{InFlight, Reply, STEPS};
-use crate::store::{Outcome, OwnedWrite, Write};
+use crate::server::remote;
+use crate::server::shared::Shared;
+use crate::server::spaces::Target;
+use crate::server::submission::{Answer, Change, Submission};
+use crate::store::Outcome;
 use crate::wire::method::{ErrorCode, Method};
+use crate::wire::unpack::Reader;
 use crate::wire::{NodeAddress, RecordKey, RecordValue, params};
 
 /// The pause before a failed replica is tried again; it doubles up to [`RETRY_PAUSE_MAX`].
@@ -36,160 +35,14 @@ const REPLICA_FAILED: u8 = 2;
 const LAGGING: u8 = 4;
 /// A replica reached by rhs has taken the deletion.
 const DELETED_BY_RHS: u8 = 8;
+/// How often a write is stamped anew because a replica holds something later.
+const STAMP_TRIES: u8 = 4;
 
-/// What a client asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
-    Set,
-    /// Only if the stored clocktime is this one.
-    Cas(ClockTime),
-    Delete,
-}
-
-impl Change {
-    /// The store's write for it.
-    pub(super) fn as_write<'a>(self, key: RecordKey<'a>, body: &'a [u8]) -> Write<'a> {
-        match self {
-            Self::Set => Write::Set { key, body },
-            Self::Cas(expected) => Write::Cas { key, body, expected },
-            Self::Delete => Write::Delete { key },
-        }
-    }
-}
-
-/// Whether a decided write goes to the other owners: all but a swap that did not match.
-pub(super) fn replicates(outcome: Outcome) -> bool {
-    matches!(outcome, Outcome::Stored { .. } | Outcome::Deleted { .. })
-}
-
-/// The answer to a write that has succeeded everywhere.
-pub(super) fn answer(outcome: Outcome) -> Answer {
-    match outcome {
-        Outcome::Stored { clocktime } => Answer::Clocktime(clocktime),
-        Outcome::Deleted { live, .. } => Answer::Bool(live),
-        _ => Answer::Bool(false),
-    }
-}
-
-/// A client's write, owned: it waits for the disk, for clocks, or for a new clocktime.
-pub(super) struct Submission {
-    change: Change,
-    /// Whether the client waits for the replicas.
-    wait: bool,
-    key: Box<[u8]>,
-    body: Box<[u8]>,
-    reply: Option<Reply>,
-    /// Counts an answered asynchronous write until its replicas are done.
-    in_flight: Option<InFlight>,
-    /// Clocktimes that it has had.
-    stamps: u8,
-    /// Under an earlier one of them a live value was deleted.
-    deleted: bool,
-}
-
-impl Submission {
-    pub(super) fn new(change: Change, wait: bool, key: RecordKey<'_>, body: &[u8], reply: Reply) -> Self {
-        Self {
-            change,
-            wait,
-            key: key.bytes().into(),
-            body: body.into(),
-            reply: Some(reply.weighing(key.bytes().len() + body.len())),
-            in_flight: None,
-            stamps: 0,
-            deleted: false,
-        }
-    }
-
-    /// The raw key.
-    pub(super) fn key(&self) -> &[u8] {
-        &self.key
-    }
-
-    pub(super) fn hash(&self) -> u64 {
-        RecordKey::new(&self.key).map_or(0, |key| key.hash())
-    }
-
-    fn to_write(&self) -> Option<OwnedWrite> {
-        let key = RecordKey::new(&self.key).ok()?;
-        Some(OwnedWrite::from(&self.change.as_write(key, &self.body)))
-    }
-}
-
-/// Decides writes on the store's write threads, each after those to its key that came before.
-pub(super) fn submit(server: &Arc<Shared>, submissions: Vec<Submission>) {
-    decide(server, server.order.begin(submissions));
-}
-
-/// Decides the writes of `job`, then goes on with each as with one that memory decided.
-pub(super) fn decide(server: &Arc<Shared>, job: Job) {
-    let Job { submissions, hashes } = job;
-    if submissions.is_empty() {
-        return;
-    }
-    let own = server.address;
-    let spaces = server.spaces();
-    // They may have waited while the hash space changed.
-    let (ours, _refused): (Vec<_>, Vec<_>) =
-        submissions.into_iter().partition(|submission| spaces.whs.owners(submission.hash()).coordinator() == Some(own));
-    let writes = ours.iter().filter_map(Submission::to_write).collect();
-    let waiting: Vec<_> = ours.into_iter().map(Some).collect();
-    let started = Arc::new(Mutex::new((waiting, Vec::<Started>::new())));
-    let (deciding, server, ending) = (started.clone(), server.clone(), server.clone());
-    let store = server.store.clone();
-    server.clone().writes.enter(&server.runtime.clone(), move |turn| {
-        store.write(
-            writes,
-            move |index, outcome| {
-                let mut state = deciding.lock();
-                let Some(submission) = state.0.get_mut(index).and_then(Option::take) else { return };
-                if let Ok(key) = RecordKey::new(&submission.key) {
-                    server.late_writes.note(key);
-                }
-                let mut targets = Vec::new();
-                if replicates(outcome) {
-                    server.spaces().targets(own, submission.hash(), |target| targets.push(target));
-                }
-                let begun = if targets.is_empty() {
-                    Started::Alone(submission, outcome)
-                } else {
-                    Started::Replicated(Operation::start(&server, submission, outcome, targets))
-                };
-                state.1.push(begun);
-            },
-            move |result| {
-                drop(turn);
-                let next = ending.order.end(hashes);
-                if !next.submissions.is_empty() {
-                    // Not on this thread of the store: it must not wait for a place in its own queue.
-                    ending.runtime.clone().spawn(async move { decide(&ending, next) });
-                }
-                // What was not decided is dropped here, and its reply answers error 6.
-                let begun = std::mem::take(&mut started.lock().1);
-                for begun in begun {
-                    match begun {
-                        Started::Replicated(operation) => operation.committed(result.is_ok()),
-                        Started::Alone(submission, outcome) => {
-                            let answer = answer(outcome).or_deleted(submission.deleted);
-                            if let Some(reply) = submission.reply.filter(|_| result.is_ok()) {
-                                reply.ok(|out| answer.write(out));
-                            }
-                        }
-                    }
-                }
-            },
-        );
-    });
-}
-
-enum Started {
-    /// Nobody else is to have it: answered when committed.
-    Alone(Submission, Outcome),
-    Replicated(Arc<Operation>),
-}
+/// Decides writes anew, under later clocktimes.
+pub(super) type Again = fn(&Arc<Shared>, Vec<Submission>);
 
 /// A decided write on its way to the other owners.
-pub(super) struct Operation {
+pub(in crate::server) struct Operation {
     server: Arc<Shared>,
     change: Change,
     wait: bool,
@@ -206,6 +59,7 @@ pub(super) struct Operation {
     flags: AtomicU8,
     /// A replica that holds something later, and what that is if it was asked.
     later: Mutex<Option<(NodeAddress, Held)>>,
+    again: Again,
 }
 
 impl Operation {
@@ -215,6 +69,7 @@ impl Operation {
         submission: Submission,
         outcome: Outcome,
         targets: Vec<Target>,
+        again: Again,
     ) -> Arc<Self> {
         let clocktime = match outcome {
             Outcome::Stored { clocktime } | Outcome::Deleted { clocktime, .. } => clocktime,
@@ -236,6 +91,7 @@ impl Operation {
             open: AtomicU32::new(open),
             flags: AtomicU8::new(0),
             later: Mutex::new(None),
+            again,
         });
         for target in targets {
             operation.send(target, operation.retries(), RETRY_PAUSE);
@@ -269,10 +125,12 @@ impl Operation {
 
     fn replied(self: Arc<Self>, target: Target, tries: u32, pause: Duration, result: Result<&[u8], ErrorCode>) {
         match result {
-            Ok([0xc3]) if target.by_rhs => self.ended(DELETED_BY_RHS),
-            Ok([0xc2]) if !target.by_rhs => self.ignored(target.session.address(), tries),
-            Ok([0xc2 | 0xc3]) => self.ended(0),
-            Ok(_) => self.failed(target, tries, pause, ErrorCode::Protocol),
+            Ok(result) => match Reader::new(result).bool() {
+                Ok(true) if target.by_rhs => self.ended(DELETED_BY_RHS),
+                Ok(false) if !target.by_rhs => self.ignored(target.session.address(), tries),
+                Ok(_) => self.ended(0),
+                Err(_) => self.failed(target, tries, pause, ErrorCode::Protocol),
+            },
             Err(error) => self.failed(target, tries, pause, error),
         }
     }
@@ -316,7 +174,7 @@ impl Operation {
     }
 
     /// The local store has committed, or failed to.
-    pub(super) fn committed(self: &Arc<Self>, durable: bool) {
+    pub(in crate::server) fn committed(self: &Arc<Self>, durable: bool) {
         if durable && !self.wait {
             let mut reply = self.reply.lock();
             if let Some(answering) = reply.0.take() {
@@ -324,7 +182,7 @@ impl Operation {
                 let mut in_flight = InFlight::new(answering.link(), 1);
                 in_flight.weigh(self.key.len() + self.body.len());
                 reply.1 = Some(in_flight);
-                answering.ok(|out| answer(self.outcome).write(out));
+                answering.ok(|out| Answer::to(self.outcome).write(out));
             }
         }
         self.ended(if durable { 0 } else { LOCAL_FAILED });
@@ -351,11 +209,9 @@ impl Operation {
         if flags & REPLICA_FAILED != 0 && self.wait && !self.server.spaces().is_active(self.server.address) {
             return self.take_back();
         }
-        let answer = match answer(self.outcome) {
-            _ if flags & REPLICA_FAILED != 0 => Answer::Nil,
-            answer => answer.or_deleted(self.deleted || flags & DELETED_BY_RHS != 0),
-        };
-        self.reply(answer);
+        let deleted = self.deleted || flags & DELETED_BY_RHS != 0;
+        let failed = flags & REPLICA_FAILED != 0;
+        self.reply(if failed { Answer::Nil } else { Answer::to(self.outcome).or_deleted(deleted) });
     }
 
     /// This server was given up before the write was anywhere else: forgets it. It may rest on a record that others have
@@ -364,7 +220,7 @@ impl Operation {
         let operation = self.clone();
         self.server.runtime.spawn(async move {
             if let Ok(key) = RecordKey::new(&operation.key) {
-                takeover::forget(&operation.server, key, operation.clocktime).await;
+                remote::forget(&operation.server, key, operation.clocktime).await;
             }
             operation.reply(Answer::Nil);
         });
@@ -391,5 +247,66 @@ impl Operation {
         let later =
             |value: Option<RecordValue<'_>>| value.is_some_and(|value| self.clocktime.is_before(value.clocktime()));
         self.server.store.peek(key, later).unwrap_or(false)
+    }
+
+    /// The replica at `node` has ignored the write: it holds something later, or has it already.
+    ///
+    /// A set or deletion sent for the first time is taken to be late, since it costs little to stamp it anew. A swap
+    /// must not be called failed when it is stored, nor a retried write be taken for two.
+    fn ignored(self: Arc<Self>, node: NodeAddress, tries_left: u32) {
+        let retried = tries_left < self.retries();
+        if !retried && !matches!(self.change, Change::Cas(_)) {
+            *self.later.lock() = Some((node, Held::Unknown));
+            return self.ended(LAGGING);
+        }
+        self.server.runtime.clone().spawn(async move {
+            match (later::held_by(&self.server, node, &self.key, self.clocktime).await, self.change) {
+                (Held::Same, _) | (Held::Deleted, Change::Delete) => self.ended(0),
+                (held, _) => {
+                    *self.later.lock() = Some((node, held));
+                    self.ended(LAGGING);
+                }
+            }
+        });
+    }
+
+    /// A replica holds something later than our clocktime: a set is stamped and written anew, a swap has failed.
+    fn lagged(self: &Arc<Self>) {
+        let operation = self.clone();
+        self.server.clock.raise_beyond(self.clocktime.clock());
+        tracing::debug!(stamp = %self.clocktime, "a replica holds a later record");
+        self.server.runtime.spawn(async move {
+            let later = operation.later.lock().take();
+            if let Change::Cas(_) = operation.change {
+                let given_up = match later {
+                    Some((_, held)) => {
+                        later::give_way(&operation.server, &operation.key, operation.clocktime, held).await
+                    }
+                    None => false,
+                };
+                // Where the swap stays stored, with the replica in doubt, it has not failed either.
+                return operation.reply(if given_up { Answer::Bool(false) } else { Answer::Nil });
+            }
+            if operation.stamps > 1
+                && let Some((node, _)) = later
+            {
+                later::follow_time(&operation.server, node, &operation.key, operation.clocktime).await;
+            }
+            if operation.stamps >= STAMP_TRIES {
+                return operation.reply(Answer::Nil);
+            }
+            let (reply, in_flight) = std::mem::take(&mut *operation.reply.lock());
+            let submission = Submission {
+                change: operation.change,
+                wait: operation.wait,
+                key: operation.key.clone(),
+                body: operation.body.clone(),
+                reply,
+                in_flight,
+                stamps: operation.stamps,
+                deleted: operation.has_deleted(),
+            };
+            (operation.again)(&operation.server, vec![submission]);
+        });
     }
 }

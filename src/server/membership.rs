@@ -1,27 +1,17 @@
-//! A server's place in the cluster: keep-alive to its managers, hash spaces, clocks of the others.
+//! A server's place in the cluster: keep-alives to its managers, the hash spaces that they send, and those it stores.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
-use super::state::Shared;
-use super::{coordinate, memory};
-use crate::clock::{ClockTime, unix_seconds};
-use crate::net::{Link, STEPS, Session};
+use super::clocks;
+use super::shared::Shared;
+use crate::net::{STEPS, Session};
 use crate::ring::HashSpace;
 use crate::wire::NodeAddress;
 use crate::wire::method::{ErrorCode, Method};
 use crate::wire::params::{self, Seed};
-use crate::wire::unpack::Reader;
 
 /// How a manager is asked for its hash spaces, in the original's order.
 const SPACE_REQUESTS: [Method; 2] = [Method::RhsRequest, Method::WhsRequest];
-/// How long a newly attached server waits for the clocks of the others before it coordinates its first write.
-const LEARN_LIMIT: Duration = Duration::from_secs(1);
-/// Machines' clocks this many seconds apart are worth a warning; at five the original starts losing updates.
-const SKEW_SECONDS: u32 = 2;
-/// At most one such warning in this many seconds.
-const SKEW_WARN_INTERVAL: u32 = 60;
 
 /// Sends `KeepAlive` to every manager for ever; a manager that was away is dialled anew each time.
 pub(super) async fn keep_alive(server: Arc<Shared>) {
@@ -30,7 +20,7 @@ pub(super) async fn keep_alive(server: Arc<Shared>) {
     let managers: Vec<_> = server.config.managers.iter().map(|manager| server.peers.session(*manager)).collect();
     loop {
         ticks.tick().await;
-        memory::remember_if_changed(&server);
+        store_spaces_if_changed(&server);
         for manager in &managers {
             if manager.is_connected() {
                 send_keep_alive(&server, manager);
@@ -52,11 +42,11 @@ pub(super) fn greet_manager(server: &Arc<Shared>, manager: &Arc<Session>) {
     tracing::info!(peer = %manager.address(), "connected to manager");
     send_keep_alive(server, manager);
     let both = SPACE_REQUESTS.map(|method| (manager.address(), method));
-    server.untold.lock().extend(both);
+    server.not_received.lock().extend(both);
     request_spaces(server, manager);
 }
 
-/// Asks for the hash spaces that this manager has not told since it was connected, and for those that nobody has told.
+/// Asks for the hash spaces that this manager has not sent since it was connected, and for those that nobody has sent.
 ///
 /// What fails is asked again at the next keep-alive: one of the connections may have been about to close.
 fn request_spaces(server: &Arc<Shared>, manager: &Arc<Session>) {
@@ -66,13 +56,13 @@ fn request_spaces(server: &Arc<Shared>, manager: &Arc<Session>) {
             let spaces = server.spaces();
             if method == Method::WhsRequest { spaces.whs.is_ready() } else { spaces.rhs.is_ready() }
         };
-        if ready && !server.untold.lock().contains(&(from, method)) {
+        if ready && !server.not_received.lock().contains(&(from, method)) {
             continue;
         }
         let server = server.clone();
         let take = move |result: Result<&[u8], ErrorCode>| match result.map(params::seed) {
             Ok(Ok(seed)) => {
-                server.untold.lock().remove(&(from, method));
+                server.not_received.lock().remove(&(from, method));
                 take_requested(&server, from, method, &seed);
             }
             Ok(Err(error)) => tracing::warn!(peer = %from, "hash space: {error}"),
@@ -111,7 +101,7 @@ pub(super) fn take(
 ) -> bool {
     let change = server.change_spaces(|spaces| which(&spaces.whs, &spaces.rhs));
     if change.taken {
-        memory::remember(server);
+        store_spaces(server);
         let spaces = server.spaces();
         tracing::info!(
             peer = %from, whs = %spaces.whs.clocktime(), rhs = %spaces.rhs.clocktime(),
@@ -119,75 +109,31 @@ pub(super) fn take(
         );
     }
     if change.joined {
-        learn_clocks(server);
+        clocks::learn(server);
     }
     change.taken
 }
 
-/// Asks the other active servers for their clocks, for at most [`LEARN_LIMIT`], then lets the held writes go.
-///
-/// A server that joins lags behind all that was written elsewhere, and for five seconds the clock decides which of
-/// two writes is later, not the time: its first writes would be ignored by the replicas.
-pub(super) fn learn_clocks(server: &Arc<Shared>) {
+/// The hash spaces as they stand, as they are stored.
+fn as_stored(server: &Shared) -> Vec<u8> {
+    let spaces = server.spaces();
+    let mut bytes = Vec::new();
+    params::write_hash_spaces(&mut bytes, spaces.whs.seed(), spaces.rhs.seed());
+    bytes
+}
+
+/// Stores the hash spaces again if that has failed before: those that are stored must not be older than those held.
+fn store_spaces_if_changed(server: &Arc<Shared>) {
+    let spaces = server.spaces();
+    let held = spaces.whs.is_ready() || spaces.rhs.is_ready();
+    // While one is being stored the next look will do.
+    if held && server.last_spaces.lacks(&as_stored(server)) {
+        store_spaces(server);
+    }
+}
+
+/// The hash spaces have changed: stores them in the background.
+fn store_spaces(server: &Arc<Shared>) {
     let server = server.clone();
-    server.runtime.clone().spawn(async move {
-        let spaces = server.spaces();
-        let others = spaces.whs.active_nodes().chain(spaces.rhs.active_nodes()).filter(|node| *node != server.address);
-        let mut asking = tokio::task::JoinSet::new();
-        for node in others.collect::<std::collections::BTreeSet<_>>() {
-            let session = server.clients.session(node);
-            asking.spawn(async move {
-                let result = session.ask(Method::GetStatus, STEPS, |out| params::write_status(out, 8)).await;
-                (node, result)
-            });
-        }
-        let learn = async {
-            while let Some(answer) = asking.join_next().await {
-                match answer {
-                    Ok((node, Ok(result))) => learn_clock(&server, node, &result),
-                    Ok((node, Err(error))) => tracing::warn!(peer = %node, "clock not learned: {error}"),
-                    Err(_) => {}
-                }
-            }
-        };
-        if tokio::time::timeout(LEARN_LIMIT, learn).await.is_err() {
-            tracing::warn!("not all clocks learned within {LEARN_LIMIT:?}");
-        }
-        coordinate::decide(&server, server.learned());
-    });
-}
-
-fn learn_clock(server: &Shared, node: NodeAddress, result: &[u8]) {
-    let Ok(clocktime) = Reader::new(result).u64().map(ClockTime) else {
-        tracing::warn!(peer = %node, "clock not learned: not a clocktime");
-        return;
-    };
-    server.clock.observe(clocktime);
-    warn_of_skew(node, clocktime);
-}
-
-/// Warns, now and then, when a node's time is far from ours.
-fn warn_of_skew(node: impl std::fmt::Display, clocktime: ClockTime) {
-    static WARNED: AtomicU32 = AtomicU32::new(0);
-    let now = unix_seconds();
-    let apart = now.abs_diff(clocktime.seconds());
-    if apart < SKEW_SECONDS {
-        return;
-    }
-    let last = WARNED.load(Ordering::Relaxed);
-    let due = now.saturating_sub(last) >= SKEW_WARN_INTERVAL;
-    if due && WARNED.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-        tracing::warn!(peer = %node, "this peer's time is {apart} s from ours: at 5 s updates may be lost");
-    }
-}
-
-impl Shared {
-    /// Looks at the time in a replica's clocktime, which its coordinator took a moment ago.
-    #[inline]
-    pub(super) fn note_peer_time(&self, link: &Link, clocktime: ClockTime) {
-        // Late ones may have been retried; only a time ahead of ours is certain to be wrong.
-        if clocktime.seconds() >= self.clock.seconds().saturating_add(SKEW_SECONDS) {
-            warn_of_skew(link.peer(), clocktime);
-        }
-    }
+    server.runtime.clone().spawn_blocking(move || server.last_spaces.keep(&server.store, || as_stored(&server)));
 }

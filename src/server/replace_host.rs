@@ -4,9 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::network;
+use super::membership;
 use super::replace::{Host, LateWrites, Replace, Settings};
-use super::state::Shared;
+use super::shared::Shared;
 use super::stream;
 use crate::clock::Clock;
 use crate::net::{Peers, Reply};
@@ -46,11 +46,11 @@ impl Host for Access {
     }
 
     fn take_whs(&self, seed: &Seed, manager: NodeAddress) -> bool {
-        network::take(&self.0, manager, |whs, _| (newer(whs, seed), None))
+        membership::take(&self.0, manager, |whs, _| (newer(whs, seed), None))
     }
 
     fn take_rhs(&self, seed: &Seed, manager: NodeAddress) -> bool {
-        network::take(&self.0, manager, |_, rhs| (None, newer(rhs, seed)))
+        membership::take(&self.0, manager, |_, rhs| (None, newer(rhs, seed)))
     }
 }
 

@@ -1,0 +1,89 @@
+//! The clocks of the other servers: learned before the first write, and compared with ours.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::coordinate;
+use super::shared::Shared;
+use crate::clock::{ClockTime, unix_seconds};
+use crate::net::{Link, STEPS};
+use crate::wire::method::{Method, STATUS_CLOCKTIME};
+use crate::wire::unpack::Reader;
+use crate::wire::{NodeAddress, params};
+
+/// How long a newly attached server waits for the clocks of the others before it coordinates its first write.
+const LEARN_LIMIT: Duration = Duration::from_secs(1);
+/// Machines' clocks this many seconds apart are worth a warning; at five the original starts losing updates.
+const SKEW_SECONDS: u32 = 2;
+/// At most one such warning in this many seconds.
+const SKEW_WARN_INTERVAL: u32 = 60;
+
+/// Asks the other active servers for their clocks, for at most [`LEARN_LIMIT`], then lets the held writes go.
+///
+/// A server that joins lags behind all that was written elsewhere, and for five seconds the clock decides which of
+/// two writes is later, not the time: its first writes would be ignored by the replicas.
+pub(super) fn learn(server: &Arc<Shared>) {
+    let server = server.clone();
+    server.runtime.clone().spawn(async move {
+        let spaces = server.spaces();
+        let others = spaces.whs.active_nodes().chain(spaces.rhs.active_nodes()).filter(|node| *node != server.address);
+        let mut asking = tokio::task::JoinSet::new();
+        for node in others.collect::<std::collections::BTreeSet<_>>() {
+            let session = server.clients.session(node);
+            asking.spawn(async move {
+                let result =
+                    session.ask(Method::GetStatus, STEPS, |out| params::write_status(out, STATUS_CLOCKTIME)).await;
+                (node, result)
+            });
+        }
+        let learn = async {
+            while let Some(answer) = asking.join_next().await {
+                match answer {
+                    Ok((node, Ok(result))) => learn_clock(&server, node, &result),
+                    Ok((node, Err(error))) => tracing::warn!(peer = %node, "clock not learned: {error}"),
+                    Err(_) => {}
+                }
+            }
+        };
+        if tokio::time::timeout(LEARN_LIMIT, learn).await.is_err() {
+            tracing::warn!("not all clocks learned within {LEARN_LIMIT:?}");
+        }
+        coordinate::decide(&server, server.learned());
+    });
+}
+
+fn learn_clock(server: &Shared, node: NodeAddress, result: &[u8]) {
+    let Ok(clocktime) = Reader::new(result).u64().map(ClockTime) else {
+        tracing::warn!(peer = %node, "clock not learned: not a clocktime");
+        return;
+    };
+    server.clock.observe(clocktime);
+    warn_of_skew(node, clocktime);
+}
+
+/// Warns, now and then, when a node's time is far from ours.
+fn warn_of_skew(node: impl std::fmt::Display, clocktime: ClockTime) {
+    static WARNED: AtomicU32 = AtomicU32::new(0);
+    let now = unix_seconds();
+    let apart = now.abs_diff(clocktime.seconds());
+    if apart < SKEW_SECONDS {
+        return;
+    }
+    let last = WARNED.load(Ordering::Relaxed);
+    let due = now.saturating_sub(last) >= SKEW_WARN_INTERVAL;
+    if due && WARNED.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        tracing::warn!(peer = %node, "this peer's time is {apart} s from ours: at 5 s updates may be lost");
+    }
+}
+
+impl Shared {
+    /// Looks at the time in a replica's clocktime, which its coordinator took a moment ago.
+    #[inline]
+    pub(super) fn note_peer_time(&self, link: &Link, clocktime: ClockTime) {
+        // Late ones may have been retried; only a time ahead of ours is certain to be wrong.
+        if clocktime.seconds() >= self.clock.seconds().saturating_add(SKEW_SECONDS) {
+            warn_of_skew(link.peer(), clocktime);
+        }
+    }
+}

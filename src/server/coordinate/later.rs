@@ -1,0 +1,87 @@
+//! A replica that has ignored a write, for it holds something later: asks it, and takes its record over.
+//!
+//! A write is given by its raw key and its clocktime. What becomes of it the caller decides.
+
+use std::sync::Arc;
+
+use crate::clock::ClockTime;
+use crate::net::STEPS;
+use crate::server::remote;
+use crate::server::shared::Shared;
+use crate::store::Outcome;
+use crate::wire::method::Method;
+use crate::wire::{NodeAddress, RecordKey, RecordValue, params, record};
+
+/// The record that a replica holds which has ignored a write.
+pub(super) enum Held {
+    /// This very write: an earlier try, or the stream of a replace, has brought it.
+    Same,
+    /// A later value.
+    Later(Vec<u8>),
+    /// A deletion.
+    Deleted,
+    /// It was not asked, or has not told.
+    Unknown,
+}
+
+/// Takes over what `node` holds of a key, so that what is stamped next here is after it: the later record's time is ahead
+/// of ours, and to raise the clock was not enough.
+pub(super) async fn follow_time(server: &Arc<Shared>, node: NodeAddress, key: &[u8], clocktime: ClockTime) {
+    if let Held::Later(value) = held_by(server, node, key, clocktime).await
+        && let (Ok(key), Ok(value)) = (RecordKey::new(key), RecordValue::new(&value))
+    {
+        remote::store(server, key, value).await;
+    }
+}
+
+/// Replaces what a swap has stored by the later record of a replica, here and at the other owners. Says whether it
+/// is replaced here.
+pub(super) async fn give_way(server: &Arc<Shared>, key: &[u8], clocktime: ClockTime, held: Held) -> bool {
+    let value = match held {
+        Held::Later(value) => value,
+        // When it was deleted is not known: just after this swap, which nothing else that is later minds.
+        Held::Deleted => {
+            let after = ClockTime::new(clocktime.seconds(), clocktime.clock().wrapping_add(1));
+            record::tombstone(after).to_vec()
+        }
+        Held::Same | Held::Unknown => return false,
+    };
+    let (Ok(key), Ok(value)) = (RecordKey::new(key), RecordValue::new(&value)) else { return false };
+    // Else what is stored is the swap's value still, or nobody knows.
+    let replaced = |outcome| !matches!(outcome, Outcome::Ignored { stored } if stored == clocktime);
+    if !remote::store(server, key, value).await.is_some_and(replaced) {
+        tracing::warn!(key = %key.bytes().escape_ascii(), "a replica's later record could not be stored");
+        return false;
+    }
+    spread(server, key, value);
+    true
+}
+
+/// Sends a later record to the other owners, of which some have taken the swap's value.
+fn spread(server: &Shared, key: RecordKey<'_>, value: RecordValue<'_>) {
+    let clocktime = value.clocktime();
+    let clock = clocktime.clock();
+    server.spaces().targets(server.address, key.hash(), |target| {
+        let flags = target.flags();
+        let ignore = Box::new(|_: Result<&[u8], _>| ());
+        if value.is_tombstone() {
+            let params = |out: &mut Vec<u8>| params::write_replicate_delete(out, clock, flags, clocktime, key.bytes());
+            target.session.call(Method::ReplicateDelete, STEPS, params, ignore);
+        } else {
+            let params = |out: &mut Vec<u8>| {
+                params::write_replicate_set(out, clock, flags, key.bytes(), clocktime, value.body());
+            };
+            target.session.call(Method::ReplicateSet, STEPS, params, ignore);
+        }
+    });
+}
+
+/// Asks `node` for its record of a key whose write of `clocktime` it has ignored.
+pub(super) async fn held_by(server: &Shared, node: NodeAddress, key: &[u8], clocktime: ClockTime) -> Held {
+    match remote::get(server, node, key).await {
+        Ok(None) => Held::Deleted,
+        Ok(Some(value)) if RecordValue::new(&value).is_ok_and(|value| value.clocktime() == clocktime) => Held::Same,
+        Ok(Some(value)) => Held::Later(value),
+        Err(_) => Held::Unknown,
+    }
+}

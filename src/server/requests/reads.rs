@@ -1,0 +1,50 @@
+//! Reads: the result of one, and those that have to look at the disk.
+
+use std::sync::Arc;
+
+use crate::clock::ClockTime;
+use crate::net::Reply;
+use crate::server::shared::Shared;
+use crate::wire::method::ErrorCode;
+use crate::wire::record::TOMBSTONE_LEN;
+use crate::wire::{RecordValue, pack};
+
+/// A read that has to look at the disk.
+pub(super) struct Miss {
+    pub(super) key: Box<[u8]>,
+    pub(super) reply: Reply,
+    /// Of `GetIfModified`.
+    pub(super) unless_after: Option<ClockTime>,
+}
+
+/// The result of a Get: the raw value, nil if there is none, true if it is not after the asker's.
+pub(super) fn write_found(out: &mut Vec<u8>, value: Option<RecordValue<'_>>, unless_after: Option<ClockTime>) {
+    match (value.filter(|value| !value.is_tombstone()), unless_after) {
+        (None, _) => pack::nil(out),
+        (Some(value), Some(known)) if !known.is_before(value.clocktime()) => pack::bool(out, true),
+        (Some(value), _) => pack::raw(out, value.bytes()),
+    }
+}
+
+/// Reads on the store's read threads what memory could not answer.
+pub(super) fn read_misses(server: &Arc<Shared>, misses: Vec<Miss>) {
+    let (keys, askers): (Vec<_>, Vec<_>) =
+        misses.into_iter().map(|miss| (miss.key, (miss.reply, miss.unless_after))).unzip();
+    let (store, noting) = (server.store.clone(), server.clone());
+    server.reads.enter(&server.runtime, move |permit| {
+        store.read(keys, move |found| {
+            drop(permit);
+            // Without a result the replies answer error 6 as they are dropped.
+            let Ok(found) = found else { return };
+            let largest = found.iter().flatten().map(Vec::len).max().unwrap_or(0);
+            noting.note_read_length(largest);
+            for ((reply, unless_after), value) in askers.into_iter().zip(found) {
+                let value = value.as_deref().filter(|value| value.len() >= TOMBSTONE_LEN).map(RecordValue::new);
+                match value.transpose() {
+                    Ok(value) => reply.ok(|out| write_found(out, value, unless_after)),
+                    Err(_) => reply.error(ErrorCode::Server),
+                }
+            }
+        });
+    });
+}

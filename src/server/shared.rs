@@ -1,0 +1,197 @@
+//! State that all parts of a server share: hash spaces, clock, counters, store and connections, behind methods.
+//!
+//! Knows no message layouts. Guards of its locks never leave a method, so that no lock is held while another part
+//! runs.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Instant;
+
+use parking_lot::{Mutex, RwLock};
+use tokio::runtime::Handle;
+
+use super::admission::Admission;
+use super::config::Config;
+use super::key_order::{Job, KeyOrder};
+use super::last_spaces::LastSpaces;
+use super::replace::{LateWrites, Replace};
+use super::spaces::{Spaces, SpacesChange};
+use super::submission::Submission;
+use crate::binlog::Binlog;
+use crate::clock::Clock;
+use crate::net::Peers;
+use crate::store::Store;
+use crate::wire::NodeAddress;
+use crate::wire::method::Method;
+use crate::wire::params::{NODE_LIMIT, Seed};
+
+/// Writes that may wait while a newly attached server learns the clocks of the others.
+const HELD_LIMIT: usize = 16_384;
+
+/// Requests served, for `GetStatus`.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) gets: AtomicU64,
+    pub(super) sets: AtomicU64,
+    pub(super) deletes: AtomicU64,
+}
+
+/// The state that every part of a server can reach.
+pub(super) struct Shared {
+    pub(super) config: Config,
+    /// Who this server is, with the port that binding chose.
+    pub(super) address: NodeAddress,
+    pub(super) clock: Arc<Clock>,
+    pub(super) store: Store,
+    /// The last hash spaces, across a restart.
+    pub(super) last_spaces: LastSpaces,
+    /// Bytes that a value read from the disk is expected to take.
+    pub(super) miss_weight: AtomicUsize,
+    /// Cluster connections, and all that are accepted.
+    pub(super) peers: Arc<Peers>,
+    /// Connections as a client of other servers: to read their clocks and records.
+    pub(super) clients: Arc<Peers>,
+    pub(super) counters: Counters,
+    pub(super) binary_log: Binlog,
+    pub(super) started: Instant,
+    /// Callbacks come from threads of the store, too.
+    pub(super) runtime: Handle,
+    /// Admission at the store's read pool and at its write pool.
+    pub(super) reads: Admission,
+    pub(super) writes: Admission,
+    /// Admission at counting the records, which may have to merge them first.
+    pub(super) counts: Admission,
+    /// Where every write is noted for a replace.
+    pub(super) late_writes: LateWrites,
+    /// Set when the server has started; the server owns it, which reaches this.
+    pub(super) replace: OnceLock<Weak<Replace>>,
+    /// Which keys have a write at the write pool.
+    pub(super) key_order: KeyOrder,
+    spaces: RwLock<Arc<Spaces>>,
+    /// Set while the clocks of the other servers are being asked for: no write is coordinated before.
+    learning: AtomicBool,
+    held: Mutex<Vec<Submission>>,
+    /// Hash spaces that a manager has not sent since it was connected, each by the method that requests it.
+    pub(super) not_received: Mutex<HashSet<(NodeAddress, Method)>>,
+    /// Nodes that could not be reached when last tried: logged once, not at every try.
+    unreachable: Mutex<HashSet<NodeAddress>>,
+}
+
+impl Shared {
+    pub(super) fn new(
+        config: Config,
+        address: NodeAddress,
+        clock: Arc<Clock>,
+        store: Store,
+        peers: Arc<Peers>,
+        clients: Arc<Peers>,
+        binary_log: Binlog,
+    ) -> Self {
+        // The rest of the places is for streams and for the deletions of a replace, which queue without a permit.
+        let jobs = (store.queue_capacity() - store.queue_capacity() / 8).max(1);
+        Self {
+            reads: Admission::new(jobs),
+            writes: Admission::new(jobs),
+            counts: Admission::new(1),
+            config,
+            address,
+            clock,
+            last_spaces: LastSpaces::open(&store),
+            store,
+            miss_weight: AtomicUsize::new(0),
+            peers,
+            clients,
+            counters: Counters::default(),
+            binary_log,
+            started: Instant::now(),
+            runtime: Handle::current(),
+            late_writes: LateWrites::default(),
+            replace: OnceLock::new(),
+            key_order: KeyOrder::default(),
+            spaces: RwLock::default(),
+            learning: AtomicBool::new(false),
+            held: Mutex::default(),
+            not_received: Mutex::default(),
+            unreachable: Mutex::default(),
+        }
+    }
+
+    /// The hash spaces as they stand.
+    #[inline]
+    pub(super) fn spaces(&self) -> Arc<Spaces> {
+        self.spaces.read().clone()
+    }
+
+    /// Takes the hash spaces that `take` gives in place of those held; whoever changes them waits for the others.
+    pub(super) fn change_spaces(&self, take: impl FnOnce(&Spaces) -> (Option<Seed>, Option<Seed>)) -> SpacesChange {
+        let mut spaces = self.spaces.write();
+        let (whs, rhs) = take(&spaces);
+        if whs.is_none() && rhs.is_none() {
+            return SpacesChange { taken: false, joined: false };
+        }
+        let after = Arc::new(spaces.changed(whs, rhs, self.address, &self.peers));
+        let joined = after.whs.is_active(self.address) && !spaces.whs.is_active(self.address);
+        if joined {
+            // Under the lock: no write sees the new whs without seeing this.
+            self.learning.store(true, Ordering::Release);
+        }
+        let before = std::mem::replace(&mut *spaces, after.clone());
+        drop(spaces);
+        before.fail_calls_to_lost(&after);
+        SpacesChange { taken: true, joined }
+    }
+
+    /// Whether writes must wait for the clocks of the other servers.
+    #[inline]
+    pub(super) fn is_learning(&self) -> bool {
+        self.learning.load(Ordering::Acquire)
+    }
+
+    /// A value of this length, the longest of several, has been read from the disk: those read next may be as long.
+    pub(super) fn note_read_length(&self, length: usize) {
+        let expected = self.miss_weight.load(Ordering::Relaxed);
+        // It falls slowly: long values among short ones are what takes memory.
+        self.miss_weight.store(length.max(expected - expected / 16), Ordering::Relaxed);
+    }
+
+    /// Keeps a write until the clocks are known; gives it back if they are known by now, or too many wait.
+    pub(super) fn hold(&self, write: Submission) -> Result<(), Submission> {
+        let mut held = self.held.lock();
+        if self.is_learning() && held.len() < HELD_LIMIT {
+            held.push(write);
+            Ok(())
+        } else {
+            Err(write)
+        }
+    }
+
+    /// The clocks are known: returns the writes that have waited.
+    pub(super) fn learned(&self) -> Job {
+        let mut held = self.held.lock();
+        // First, so that no write which comes now overtakes those.
+        let job = self.key_order.begin(std::mem::take(&mut held));
+        self.learning.store(false, Ordering::Release);
+        job
+    }
+
+    /// A connection to `node` stands.
+    pub(super) fn note_reachable(&self, node: NodeAddress) {
+        if self.unreachable.lock().remove(&node) {
+            tracing::info!(peer = %node, "node reachable again");
+        }
+    }
+
+    /// All tries to reach `node` have failed.
+    pub(super) fn note_unreachable(&self, node: NodeAddress) {
+        let mut unreachable = self.unreachable.lock();
+        if unreachable.len() < NODE_LIMIT && unreachable.insert(node) {
+            tracing::warn!(peer = %node, "node unreachable");
+        }
+    }
+
+    /// Whether `node` is one of our managers.
+    pub(super) fn is_manager(&self, node: NodeAddress) -> bool {
+        self.config.managers.contains(&node)
+    }
+}

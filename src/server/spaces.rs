@@ -1,0 +1,198 @@
+//! The hash spaces as a server uses them: who gets a copy of a write, and who must have it.
+//!
+//! Pure but for the sessions that it hands out. When hash spaces change, `shared` and `membership` decide.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::net::{Peers, Session};
+use crate::ring::HashSpace;
+use crate::wire::NodeAddress;
+use crate::wire::method::{ErrorCode, REPLICATE_BY_RHS};
+use crate::wire::params::Seed;
+
+/// The two hash spaces as they stand together, with the sessions of their nodes.
+#[derive(Debug, Default)]
+pub(super) struct Spaces {
+    /// For writing: Set, Delete.
+    pub(super) whs: Arc<HashSpace>,
+    /// For reading: Get.
+    pub(super) rhs: Arc<HashSpace>,
+    /// Of every node but this server.
+    sessions: HashMap<NodeAddress, Arc<Session>>,
+}
+
+/// A server that must get a copy of a write.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub(super) session: Arc<Session>,
+    /// It is an owner in rhs only: its failure does not make the write fail.
+    pub(super) by_rhs: bool,
+}
+
+impl Target {
+    /// The flags of its `ReplicateSet` or `ReplicateDelete`.
+    pub(super) fn flags(&self) -> u32 {
+        if self.by_rhs { REPLICATE_BY_RHS } else { 0 }
+    }
+}
+
+impl Spaces {
+    /// The hash spaces of the server `own`, with a session of `peers` for each of the other nodes.
+    pub(super) fn new(whs: Arc<HashSpace>, rhs: Arc<HashSpace>, own: NodeAddress, peers: &Arc<Peers>) -> Self {
+        let nodes = whs.seed().nodes.iter().chain(&rhs.seed().nodes).map(|(node, _)| *node);
+        let sessions = nodes.filter(|node| *node != own).map(|node| (node, peers.session(node))).collect();
+        Self { whs, rhs, sessions }
+    }
+
+    /// These with the hash spaces that are given in place of those held.
+    ///
+    /// A version never goes back: what was written under a later one would be looked for in the wrong places.
+    pub(super) fn changed(&self, whs: Option<Seed>, rhs: Option<Seed>, own: NodeAddress, peers: &Arc<Peers>) -> Self {
+        let take = |held: &Arc<HashSpace>, seed: Option<Seed>| {
+            let Some(seed) = seed else { return held.clone() };
+            let is_older = held.is_ready() && seed.clocktime.is_before(held.clocktime());
+            assert!(
+                !is_older,
+                "a hash space of {} is replaced by an older one of {}",
+                held.clocktime(),
+                seed.clocktime
+            );
+            Arc::new(HashSpace::new(seed))
+        };
+        Self::new(take(&self.whs, whs), take(&self.rhs, rhs), own, peers)
+    }
+
+    /// Calls to nodes that are active here and no more in `after` fail at once, instead of at their time-out.
+    pub(super) fn fail_calls_to_lost(&self, after: &Self) {
+        for (node, session) in &self.sessions {
+            if self.is_active(*node) && !after.is_active(*node) {
+                session.fail_calls(ErrorCode::NodeLost);
+            }
+        }
+    }
+
+    /// Whether `node` is in either hash space, active or not.
+    pub(super) fn contains(&self, node: NodeAddress) -> bool {
+        self.whs.contains(node) || self.rhs.contains(node)
+    }
+
+    /// Whether `node` is active in either.
+    pub(super) fn is_active(&self, node: NodeAddress) -> bool {
+        self.whs.is_active(node) || self.rhs.is_active(node)
+    }
+
+    /// Calls `each` with every server but `own` that must get a copy of a write to `hash` (protocol, section 7, step 2).
+    pub(super) fn targets(&self, own: NodeAddress, hash: u64, mut each: impl FnMut(Target)) {
+        let writers = self.whs.owners(hash);
+        let mut found = |node: NodeAddress, by_rhs| {
+            if let Some(session) = self.sessions.get(&node) {
+                each(Target { session: session.clone(), by_rhs });
+            }
+        };
+        for node in writers.active().filter(|node| *node != own) {
+            found(node, false);
+        }
+        if self.whs.clocktime() != self.rhs.clocktime() {
+            let only_readers = self.rhs.owners(hash).active();
+            for node in only_readers.filter(|node| *node != own && !writers.is_active_owner(*node)) {
+                found(node, true);
+            }
+        }
+    }
+
+    /// Whether `own`, which coordinates `hash`, may not have its record yet: it is being copied.
+    #[inline]
+    pub(super) fn is_arriving(&self, own: NodeAddress, hash: u64) -> bool {
+        self.whs.clocktime() != self.rhs.clocktime()
+            && self.rhs.owners(hash).coordinator().is_some()
+            && !self.rhs.owners(hash).is_active_owner(own)
+    }
+
+    /// Whether `target` must still get a copy of a write to `hash`: it may have been lost since.
+    pub(super) fn requires(&self, target: NodeAddress, by_rhs: bool, hash: u64) -> bool {
+        let space = if by_rhs { &self.rhs } else { &self.whs };
+        space.owners(hash).is_active_owner(target)
+    }
+}
+
+/// What came of an offer of new hash spaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SpacesChange {
+    /// At least one hash space was taken.
+    pub(super) taken: bool,
+    /// This server was not active in whs before and is now.
+    pub(super) joined: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::ClockTime;
+    use crate::net::{DialPolicy, Limits};
+
+    fn node(number: u16) -> NodeAddress {
+        NodeAddress::new(std::net::SocketAddr::from(([10, 0, 0, 1], number)))
+    }
+
+    fn space(clocktime: u64, nodes: &[(u16, bool)]) -> Arc<HashSpace> {
+        let nodes = nodes.iter().map(|(number, active)| (node(*number), *active)).collect();
+        Arc::new(HashSpace::new(Seed { nodes, clocktime: ClockTime(clocktime) }))
+    }
+
+    fn peers() -> Arc<Peers> {
+        Peers::new(None, DialPolicy { timeout: Duration::from_secs(1), retry_limit: 0 }, Limits::default())
+    }
+
+    /// The hash spaces of a server that is in neither, but asks as each of the nodes.
+    fn spaces(whs: Arc<HashSpace>, rhs: Arc<HashSpace>) -> Spaces {
+        Spaces::new(whs, rhs, node(0), &peers())
+    }
+
+    fn targets(spaces: &Spaces, own: NodeAddress, hash: u64) -> Vec<(NodeAddress, bool)> {
+        let mut found = Vec::new();
+        spaces.targets(own, hash, |target| found.push((target.session.address(), target.by_rhs)));
+        found
+    }
+
+    #[tokio::test]
+    async fn a_write_goes_to_the_other_writers_and_while_the_spaces_differ_to_the_readers_too() {
+        let old = space(1, &[(1, true), (2, true), (3, true)]);
+        let new = space(2, &[(1, true), (2, true), (3, true), (4, true), (5, true), (6, true)]);
+        let settled = spaces(old.clone(), old.clone());
+        let moving = spaces(new.clone(), old.clone());
+        for hash in (0..200u64).map(|index| index.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
+            let own = old.owners(hash).coordinator().unwrap();
+            let found = targets(&settled, own, hash);
+            assert_eq!((found.len(), found.iter().all(|(_, by_rhs)| !by_rhs)), (2, true));
+
+            let own = new.owners(hash).coordinator().unwrap();
+            let found = targets(&moving, own, hash);
+            let writers: Vec<_> = found.iter().filter(|(_, by_rhs)| !by_rhs).map(|(node, _)| *node).collect();
+            assert_eq!(writers, new.owners(hash).active().skip(1).collect::<Vec<_>>());
+            for reader in old.owners(hash).active().filter(|node| *node != own && !writers.contains(node)) {
+                assert!(found.contains(&(reader, true)));
+            }
+            assert!(found.iter().all(|(node, _)| *node != own));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_faulty_server_gets_no_copy_and_is_not_required() {
+        let whs = space(2, &[(1, true), (2, false), (3, true)]);
+        let spaces = spaces(whs.clone(), whs);
+        let found = targets(&spaces, node(1), 7);
+        assert_eq!(found, [(node(3), false)]);
+        assert!(!spaces.requires(node(2), false, 7));
+        assert!(spaces.requires(node(3), false, 7));
+    }
+    #[tokio::test]
+    #[should_panic(expected = "is replaced by an older one")]
+    async fn no_version_goes_back() {
+        let held = spaces(space(2, &[(1, true)]), space(2, &[(1, true)]));
+        let older = space(1, &[(1, true), (2, true)]).seed().clone();
+        held.changed(Some(older), None, node(1), &peers());
+    }
+}
