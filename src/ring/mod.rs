@@ -5,15 +5,12 @@
 mod hash;
 mod owners;
 
-pub use hash::{hash, raw_key};
+pub use hash::{POINTS_PER_NODE, hash, raw_key};
 pub use owners::{OWNERS, Owners};
 
 use crate::clock::ClockTime;
 use crate::wire::NodeAddress;
 use crate::wire::params::Seed;
-
-/// Points that each node has on the ring.
-pub const POINTS_PER_NODE: usize = 128;
 
 /// Nodes on a ring of points, with the owners of every stretch worked out in advance.
 #[derive(Debug, Clone, Default)]
@@ -43,7 +40,10 @@ impl HashSpace {
         let nodes: Vec<u16> = placed.iter().map(|(_, node)| *node).collect();
         let points: Vec<u64> = placed.into_iter().map(|(point, _)| point).collect();
         let starts = stretch_starts(&points);
-        let owners = (0..nodes.len()).map(|start| distinct_from(&nodes, start, width)).collect();
+        let owners: Vec<_> = (0..nodes.len()).map(|start| distinct_from(&nodes, start, width)).collect();
+        // All routing rests on these: searches go upwards, and no owner gets a second copy in place of another node.
+        assert!(points.is_sorted(), "the points of a hash space are not in order");
+        assert!(owners.iter().all(|row| is_distinct(*row, width)), "a hash has the same owner twice, or too few");
         Self { seed, points, starts, owners, width }
     }
 
@@ -137,6 +137,12 @@ fn distinct_from(nodes: &[u16], start: usize, width: usize) -> [u16; OWNERS] {
         }
     }
     row
+}
+
+/// Whether the first `width` entries of a row are nodes, each another.
+fn is_distinct(row: [u16; OWNERS], width: usize) -> bool {
+    let counted = row.iter().take(width);
+    counted.clone().enumerate().all(|(place, node)| *node != u16::MAX && !row.iter().take(place).any(|one| one == node))
 }
 
 #[cfg(test)]

@@ -7,10 +7,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 
+use super::context::{Context, Failure, Settling, TOMBSTONE_LEASE};
 use super::deliver::{self, Undelivered};
 use super::gather::{Gatherer, Parcel};
 use super::job::Job;
-use super::{Context, Failure, Plan, Settling, TOMBSTONE_LEASE};
+use super::plan::Plan;
 
 /// How often it is checked that the hash space is still the one that is copied for.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);

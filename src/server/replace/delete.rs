@@ -7,11 +7,12 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+use super::context::{Context, Failure, Settling};
 use super::copy::on_thread;
 use super::gather::{SCAN_BYTES, SCAN_ROWS, read};
 use super::job::Job;
 use super::late::Written;
-use super::{Context, Failure, Plan, Settling};
+use super::plan::Plan;
 use crate::store::{self, Outcome, OwnedWrite, Position, Write};
 use crate::wire::{RecordKey, RecordValue};
 

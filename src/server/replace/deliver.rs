@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use super::context::Context;
 use super::gather::Tombstone;
-use super::{Context, Plan};
+use super::plan::Plan;
 use crate::net::{OFFER_STEPS, STEPS};
 use crate::server::stream::{self, Chunk};
 use crate::wire::NodeAddress;

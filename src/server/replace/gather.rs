@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use super::context::{Context, Failure, Settling};
 use super::late::Written;
-use super::{Context, Failure, Plan, Settling};
+use super::plan::Plan;
 use crate::clock::ClockTime;
 use crate::server::stream::{Chunk, Encoder};
 use crate::store::{Position, Store};

@@ -1,9 +1,10 @@
-//! Rebalancing: what a server does between a manager's `ReplaceCopyStart` and its own `ReplaceDeleteEnd`.
+//! Replaces: the work of a server between a manager's `ReplaceCopyStart` and its own `ReplaceDeleteEnd`.
 //!
 //! [`Replace`] holds the phase and runs at most one copy or deletion at a time; [`plan`] decides, [`copy`], [`delete`]
 //! and the streams of [`super::stream`] carry out. It reaches the rest of the server through [`Host`] only, and knows
 //! nothing of requests and who may send them. `docs/replace.md` tells the whole story.
 
+mod context;
 mod copy;
 mod delete;
 mod deliver;
@@ -16,7 +17,6 @@ mod sink;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,33 +25,24 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
-use crate::clock::{Clock, ClockTime};
-use crate::net::{Peers, STEPS};
+use super::stream::{self, Offers, Receiver};
+use crate::clock::ClockTime;
+use crate::net::STEPS;
 use crate::ring::HashSpace;
-use crate::store::{self, Store};
 use crate::wire::NodeAddress;
-use crate::wire::method::{ErrorCode, Method};
+use crate::wire::method::{ErrorCode, FLAG_COPYING, FLAG_DELETING, Method};
 use crate::wire::params::{self, Seed};
 
-use super::stream::{self, Offers, Receiver, SILENCE};
+use context::{Context, Failure, Settling};
+pub use context::{Host, Settings, TOMBSTONE_LEASE};
 use job::{Job, Ledger};
 pub use late::LateWrites;
-use late::{Watch, Written};
+use late::Watch;
 use plan::Plan;
 use progress::Counters;
 pub use progress::Progress;
 use sink::StoreSink;
 
-/// Bit of `GetStatus` 11: this server copies.
-pub const FLAG_COPYING: u32 = 4;
-/// Bit of `GetStatus` 11: this server deletes.
-pub const FLAG_DELETING: u32 = 8;
-
-/// Time after which every server knows a hash space that a manager has sent to all of them.
-const SETTLE: Duration = Duration::from_secs(1);
-/// Tombstones are not swept for this long after a sign of a replace: one must outlive the record it hides, which may
-/// be in a stream that is offered several times before it arrives.
-pub const TOMBSTONE_LEASE: Duration = Duration::from_mins(5);
 /// Offers that may be waiting or under way; more are refused, and offered again.
 const OFFER_LIMIT: usize = 256;
 /// Pause before an end is reported again; doubled each time, up to [`REPORT_PAUSE_MAX`].
@@ -59,105 +50,7 @@ const REPORT_PAUSE_MIN: Duration = Duration::from_millis(100);
 /// See [`REPORT_PAUSE_MIN`].
 const REPORT_PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// What a rebalance needs of its server.
-pub trait Host: Send + Sync + 'static {
-    /// The records.
-    fn store(&self) -> &Store;
-    /// Cluster connections.
-    fn peers(&self) -> &Arc<Peers>;
-    /// The server's clock.
-    fn clock(&self) -> &Clock;
-    /// Who this server is.
-    fn address(&self) -> NodeAddress;
-    /// Where the server notes the keys that are written.
-    fn late_writes(&self) -> &LateWrites;
-    /// whs and rhs as they stand.
-    fn spaces(&self) -> (Arc<HashSpace>, Arc<HashSpace>);
-    /// Takes `seed`, from `manager`, as whs unless the one held is newer; says whether it did.
-    fn take_whs(&self, seed: &Seed, manager: NodeAddress) -> bool;
-    /// Takes `seed`, from `manager`, as rhs unless the one held is newer; says whether it did.
-    fn take_rhs(&self, seed: &Seed, manager: NodeAddress) -> bool;
-}
-
-/// Settings of a rebalance.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// `-f`: where temporary files of offers are.
-    pub offer_dir: PathBuf,
-    /// `-M`: bytes that temporary files may take together; 0 for no limit but that of two streams for each target.
-    pub file_limit: u64,
-    /// Largest record accepted from a stream, in bytes.
-    pub record_limit: usize,
-    /// Time to connect to an offerer's stream port.
-    pub connect_timeout: Duration,
-    /// Time without progress after which the other side of a stream is given up.
-    pub silence: Duration,
-    /// Time after which all servers have learned what a manager tells them.
-    pub settle: Duration,
-}
-
-impl Settings {
-    /// The protocol's times, with these limits.
-    pub fn new(offer_dir: PathBuf, file_limit: u64, record_limit: usize, connect_timeout: Duration) -> Self {
-        Self { offer_dir, file_limit, record_limit, connect_timeout, silence: SILENCE, settle: SETTLE }
-    }
-}
-
-/// Why a copy or a deletion did not end well.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Failure {
-    #[error("{0} streams or batches of deletions were not taken by their targets")]
-    Undelivered(usize),
-    #[error("the hash space has changed meanwhile")]
-    Void,
-    #[error("cancelled")]
-    Cancelled,
-    #[error(transparent)]
-    Store(#[from] store::Error),
-    #[error("temporary file in {0}: {1}")]
-    File(PathBuf, io::Error),
-    #[error("cannot start a thread: {0}")]
-    Thread(io::Error),
-}
-
-/// What all parts of a rebalance share.
-struct Context {
-    host: Arc<dyn Host>,
-    settings: Settings,
-    offers: Arc<Offers>,
-    /// Where targets fetch their streams.
-    stream_address: NodeAddress,
-    progress: Counters,
-}
-
-impl Context {
-    fn file_failure(&self, error: io::Error) -> Failure {
-        Failure::File(self.settings.offer_dir.clone(), error)
-    }
-}
-
-/// The time in which some servers may not know yet what a manager has told all of them.
-#[derive(Debug, Clone, Copy)]
-struct Settling {
-    until: Instant,
-    watch: Watch,
-}
-
-impl Settling {
-    /// Waits until it is over, asking `check` now and then whether to go on; returns what was written meanwhile.
-    fn wait(self, context: &Context, check: impl Fn() -> Result<(), Failure>) -> Result<Written, Failure> {
-        loop {
-            check()?;
-            let left = self.until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(context.host.late_writes().take(self.watch));
-            }
-            std::thread::sleep(left.min(Duration::from_millis(10)));
-        }
-    }
-}
-
-/// Where this server is in a rebalance.
+/// Where this server is in a replace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Nothing is under way, or it did not end well.
@@ -195,7 +88,7 @@ impl State {
     }
 }
 
-/// A server's part in rebalancing.
+/// A server's part in replaces.
 pub struct Replace {
     context: Arc<Context>,
     ledger: Ledger,

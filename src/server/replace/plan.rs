@@ -20,7 +20,7 @@ use std::collections::{HashMap, HashSet};
 use crate::ring::{HashSpace, OWNERS};
 use crate::wire::NodeAddress;
 
-/// What one server does with each of its records.
+/// The duties of one server: to whom it sends each of its records, and whether it keeps it.
 #[derive(Debug)]
 pub struct Plan {
     /// Last hash of each stretch, ascending; the last is `u64::MAX`.
@@ -29,7 +29,7 @@ pub struct Plan {
     targets: Vec<NodeAddress>,
 }
 
-/// What one server does with its records of one stretch.
+/// The duty of one server for its records of one stretch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Duty {
     /// Indexes into [`Plan::targets`], the first `target_count` of them.
@@ -38,7 +38,7 @@ struct Duty {
     fate: Fate,
 }
 
-/// What becomes of a server's records of one stretch when the copying has ended well everywhere.
+/// Whether a server keeps its records of one stretch when the copying has ended well everywhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Keep,
@@ -55,7 +55,10 @@ impl Plan {
         ends.dedup();
         let rule = Rule::new(old, new, me, full);
         let mut index = TargetIndex::default();
-        let duties = ends.iter().map(|end| index.duty(&rule.judge(*end))).collect();
+        let duties: Vec<_> = ends.iter().map(|end| index.duty(&rule.judge(*end))).collect();
+        // A stretch without a duty would lose no record but move none either, and nobody would see it.
+        assert!(ends.is_sorted_by(|one, next| one < next) && ends.last() == Some(&u64::MAX), "a plan with a gap");
+        assert!(!index.nodes.contains(&me), "a plan that sends records to their sender");
         Self { ends, duties, targets: index.nodes }
     }
 
@@ -122,8 +125,10 @@ impl TargetIndex {
         for (slot, target) in duty.targets.iter_mut().zip(&verdict.targets) {
             *slot = *self.places.entry(*target).or_insert_with(|| {
                 self.nodes.push(*target);
+                let place = self.nodes.len() - 1;
                 // A hash space has at most `NODE_LIMIT` nodes, far below the range.
-                u16::try_from(self.nodes.len() - 1).unwrap_or(u16::MAX)
+                assert!(place < usize::from(u16::MAX), "more targets than a hash space has nodes");
+                u16::try_from(place).unwrap_or(u16::MAX)
             });
             duty.target_count += 1;
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Context, TOMBSTONE_LEASE};
+use super::context::{Context, TOMBSTONE_LEASE};
 use crate::server::stream::{RecordBatch, Sink, Stored};
 use crate::store::{OwnedWrite, Write, WriteJob};
 

@@ -5,9 +5,10 @@ use std::sync::OnceLock;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::net::{DialPolicy, Limits, Link, Listener, Reply, Service};
+use crate::clock::Clock;
+use crate::net::{DialPolicy, Limits, Link, Listener, Peers, Reply, Service};
 use crate::ring;
-use crate::store::{Options, OwnedWrite, SweepPolicy, Write};
+use crate::store::{Options, OwnedWrite, Store, SweepPolicy, Write};
 use crate::wire::method::Role;
 use crate::wire::{Init, RecordKey, RecordValue, Request, pack, record};
 
@@ -126,7 +127,7 @@ impl Node {
 }
 
 /// Everything of a test, with what keeps it alive.
-struct Bed {
+struct Cluster {
     dir: tempfile::TempDir,
     manager: Arc<Node>,
     _manager_service: Arc<dyn Service>,
@@ -136,7 +137,7 @@ struct Bed {
     settings: Settings,
 }
 
-impl Bed {
+impl Cluster {
     /// A manager and so many servers.
     fn new(count: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -145,12 +146,12 @@ impl Bed {
         let mut settings = Settings::new(dir.path().to_owned(), 0, 1 << 20, Duration::from_secs(1));
         settings.settle = Duration::from_millis(100);
         settings.silence = Duration::from_millis(500);
-        let mut bed =
+        let mut cluster =
             Self { dir, manager, _manager_service: service, ends, nodes: Vec::new(), services: Vec::new(), settings };
         for index in 0..count {
-            bed.start(index);
+            cluster.start(index);
         }
-        bed
+        cluster
     }
 
     /// Starts a server with the store of that number.
@@ -296,9 +297,9 @@ fn key(number: u32) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_and_deletions_move_to_new_owners() {
-    let mut bed = Bed::new(5);
-    let (old, new) = (bed.seed(0..4, 10), bed.seed(0..5, 20));
-    bed.set_spaces(&old);
+    let mut cluster = Cluster::new(5);
+    let (old, new) = (cluster.seed(0..4, 10), cluster.seed(0..5, 20));
+    cluster.set_spaces(&old);
     let value_of = |number: u32| {
         if number.is_multiple_of(3) {
             record::tombstone(ClockTime::new(u32::MAX, number)).to_vec()
@@ -307,92 +308,92 @@ async fn records_and_deletions_move_to_new_owners() {
         }
     };
     for number in KEYS {
-        bed.store(&old, &key(number), &value_of(number));
+        cluster.store(&old, &key(number), &value_of(number));
     }
-    bed.replace(&new).await;
+    cluster.replace(&new).await;
     for number in KEYS {
-        bed.assert_placed(&new, &key(number), &value_of(number));
+        cluster.assert_placed(&new, &key(number), &value_of(number));
     }
-    let total: u64 = bed.nodes.iter().map(|node| node.count()).sum();
+    let total: u64 = cluster.nodes.iter().map(|node| node.count()).sum();
     assert_eq!(total, 3 * u64::from(KEYS.end));
-    let progress: Vec<_> = bed.nodes.iter().map(|node| node.replace.get().unwrap().progress()).collect();
-    let moved = bed.nodes[4].count();
+    let progress: Vec<_> = cluster.nodes.iter().map(|node| node.replace.get().unwrap().progress()).collect();
+    let moved = cluster.nodes[4].count();
     assert_eq!(progress.iter().map(|progress| progress.sent + progress.tombstones).sum::<u64>(), moved);
     assert_eq!(progress.iter().map(|progress| progress.dropped).sum::<u64>(), moved);
-    assert!(bed.nodes.iter().all(|node| node.replace.get().unwrap().status_flags() == 0));
+    assert!(cluster.nodes.iter().all(|node| node.replace.get().unwrap().status_flags() == 0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_streams_follow_each_other_within_the_limit() {
-    let mut bed = Bed::new(0);
-    bed.settings.file_limit = 1;
+    let mut cluster = Cluster::new(0);
+    cluster.settings.file_limit = 1;
     for index in 0..4 {
-        bed.start(index);
+        cluster.start(index);
     }
-    let (old, new) = (bed.seed(0..3, 10), bed.seed(0..4, 20));
-    bed.set_spaces(&old);
+    let (old, new) = (cluster.seed(0..3, 10), cluster.seed(0..4, 20));
+    cluster.set_spaces(&old);
     for number in 0..60 {
-        bed.store(&old, &key(number), &value(number, 30_000));
+        cluster.store(&old, &key(number), &value(number, 30_000));
     }
-    bed.replace(&new).await;
+    cluster.replace(&new).await;
     for number in 0..60 {
-        bed.assert_placed(&new, &key(number), &value(number, 30_000));
+        cluster.assert_placed(&new, &key(number), &value(number, 30_000));
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_written_while_not_all_know_moves_too() {
-    let mut bed = Bed::new(0);
-    bed.settings.settle = Duration::from_secs(3);
+    let mut cluster = Cluster::new(0);
+    cluster.settings.settle = Duration::from_secs(3);
     for index in 0..4 {
-        bed.start(index);
+        cluster.start(index);
     }
-    let (old, new) = (bed.seed(0..3, 10), bed.seed(0..4, 20));
-    bed.set_spaces(&old);
-    bed.store(&old, &key(0), &value(0, 10));
-    bed.copy_start(&new);
+    let (old, new) = (cluster.seed(0..3, 10), cluster.seed(0..4, 20));
+    cluster.set_spaces(&old);
+    cluster.store(&old, &key(0), &value(0, 10));
+    cluster.copy_start(&new);
     // By a coordinator that does not know the new hash space yet.
     let begun = Instant::now();
     for number in KEYS.skip(1) {
-        bed.store(&old, &key(number), &value(number, 10));
+        cluster.store(&old, &key(number), &value(number, 10));
     }
-    assert!(begun.elapsed() < bed.settings.settle);
-    bed.ended(Method::ReplaceCopyEnd, &new, 4).await;
-    bed.delete_start(&new);
-    bed.ended(Method::ReplaceDeleteEnd, &new, 4).await;
-    bed.assert_all_placed(&new);
+    assert!(begun.elapsed() < cluster.settings.settle);
+    cluster.ended(Method::ReplaceCopyEnd, &new, 4).await;
+    cluster.delete_start(&new);
+    cluster.ended(Method::ReplaceDeleteEnd, &new, 4).await;
+    cluster.assert_all_placed(&new);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_that_is_refused_is_offered_again_three_times() {
-    let mut bed = Bed::new(4);
-    let (old, new) = (bed.seed(0..3, 10), bed.seed(0..4, 20));
-    bed.set_spaces(&old);
+    let mut cluster = Cluster::new(4);
+    let (old, new) = (cluster.seed(0..3, 10), cluster.seed(0..4, 20));
+    cluster.set_spaces(&old);
     // Ports, and so places, are others in every run: one of many keys goes to the new server in any.
     let space = HashSpace::new(new.clone());
-    let goes = |key: &Vec<u8>| space.owners(ring::hash(key)).is_active_owner(bed.nodes[3].address);
+    let goes = |key: &Vec<u8>| space.owners(ring::hash(key)).is_active_owner(cluster.nodes[3].address);
     let key = KEYS.map(key).find(goes).expect("a key that the new server owns");
-    bed.store(&old, &key, &value(1, 10));
-    *bed.nodes[3].refusals.lock() = 3;
-    bed.replace(&new).await;
-    bed.assert_placed(&new, &key, &value(1, 10));
-    assert_eq!(*bed.nodes[3].refusals.lock(), 0);
+    cluster.store(&old, &key, &value(1, 10));
+    *cluster.nodes[3].refusals.lock() = 3;
+    cluster.replace(&new).await;
+    cluster.assert_placed(&new, &key, &value(1, 10));
+    assert_eq!(*cluster.nodes[3].refusals.lock(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_target_that_takes_nothing_makes_the_copy_fail_and_nothing_is_deleted() {
-    let mut bed = Bed::new(4);
-    let (old, new) = (bed.seed(0..3, 10), bed.seed(0..4, 20));
-    bed.set_spaces(&old);
-    bed.fill(&old);
-    *bed.nodes[3].refusals.lock() = u32::MAX;
-    bed.copy_start(&new);
+    let mut cluster = Cluster::new(4);
+    let (old, new) = (cluster.seed(0..3, 10), cluster.seed(0..4, 20));
+    cluster.set_spaces(&old);
+    cluster.fill(&old);
+    *cluster.nodes[3].refusals.lock() = u32::MAX;
+    cluster.copy_start(&new);
     // The new server has nothing to send, the others cannot.
-    bed.ended(Method::ReplaceCopyEnd, &new, 1).await;
-    let sources: Vec<_> = bed.nodes[..3].to_vec();
+    cluster.ended(Method::ReplaceCopyEnd, &new, 1).await;
+    let sources: Vec<_> = cluster.nodes[..3].to_vec();
     wait_until("the copies have failed", || sources.iter().all(|node| node.replace.get().unwrap().status_flags() == 0))
         .await;
-    bed.delete_start(&new);
+    cluster.delete_start(&new);
     assert!(sources.iter().all(|node| node.replace.get().unwrap().status_flags() == 0));
     assert!(sources.iter().all(|node| node.spaces().1.seed() == &old));
     for number in KEYS {
@@ -401,60 +402,60 @@ async fn a_target_that_takes_nothing_makes_the_copy_fail_and_nothing_is_deleted(
         }
     }
     // Run again, it ends well.
-    *bed.nodes[3].refusals.lock() = 0;
+    *cluster.nodes[3].refusals.lock() = 0;
     let newer = Seed { clocktime: ClockTime::new(30, 0), ..new };
-    bed.set_spaces(&newer);
-    for node in &bed.nodes {
-        node.take_rhs(&old, bed.manager.address);
+    cluster.set_spaces(&newer);
+    for node in &cluster.nodes {
+        node.take_rhs(&old, cluster.manager.address);
     }
-    while bed.ends.try_recv().is_ok() {}
-    bed.replace(&newer).await;
-    bed.assert_all_placed(&newer);
+    while cluster.ends.try_recv().is_ok() {}
+    cluster.replace(&newer).await;
+    cluster.assert_all_placed(&newer);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_newer_replace_cancels_an_older_one() {
-    let mut bed = Bed::new(5);
-    let (old, first, second) = (bed.seed(0..3, 10), bed.seed(0..4, 20), bed.seed(0..5, 30));
-    bed.set_spaces(&old);
-    bed.fill(&old);
-    *bed.nodes[3].refusals.lock() = 2;
-    bed.copy_start(&first);
-    bed.copy_start(&second);
+    let mut cluster = Cluster::new(5);
+    let (old, first, second) = (cluster.seed(0..3, 10), cluster.seed(0..4, 20), cluster.seed(0..5, 30));
+    cluster.set_spaces(&old);
+    cluster.fill(&old);
+    *cluster.nodes[3].refusals.lock() = 2;
+    cluster.copy_start(&first);
+    cluster.copy_start(&second);
     // An obsolete one is ignored.
-    bed.copy_start(&first);
-    bed.ended(Method::ReplaceCopyEnd, &second, 5).await;
-    bed.delete_start(&first);
-    bed.delete_start(&second);
-    bed.ended(Method::ReplaceDeleteEnd, &second, 5).await;
-    bed.assert_all_placed(&second);
+    cluster.copy_start(&first);
+    cluster.ended(Method::ReplaceCopyEnd, &second, 5).await;
+    cluster.delete_start(&first);
+    cluster.delete_start(&second);
+    cluster.ended(Method::ReplaceDeleteEnd, &second, 5).await;
+    cluster.assert_all_placed(&second);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_is_void_when_the_hash_space_changes() {
-    let mut bed = Bed::new(4);
-    let (old, new) = (bed.seed(0..3, 10), bed.seed(0..4, 20));
-    bed.set_spaces(&old);
-    bed.fill(&old);
-    *bed.nodes[3].refusals.lock() = u32::MAX;
-    bed.copy_start(&new);
-    bed.ended(Method::ReplaceCopyEnd, &new, 1).await;
+    let mut cluster = Cluster::new(4);
+    let (old, new) = (cluster.seed(0..3, 10), cluster.seed(0..4, 20));
+    cluster.set_spaces(&old);
+    cluster.fill(&old);
+    *cluster.nodes[3].refusals.lock() = u32::MAX;
+    cluster.copy_start(&new);
+    cluster.ended(Method::ReplaceCopyEnd, &new, 1).await;
     let changed = Seed { clocktime: ClockTime::new(21, 0), ..old.clone() };
-    bed.set_spaces(&changed);
-    let idle = || bed.nodes.iter().all(|node| node.replace.get().unwrap().status_flags() == 0);
+    cluster.set_spaces(&changed);
+    let idle = || cluster.nodes.iter().all(|node| node.replace.get().unwrap().status_flags() == 0);
     wait_until("the copies have ended", idle).await;
-    bed.delete_start(&new);
-    assert!(bed.nodes.iter().all(|node| node.replace.get().unwrap().status_flags() == 0));
-    assert_eq!(bed.nodes[0].count(), u64::from(KEYS.end));
+    cluster.delete_start(&new);
+    assert!(cluster.nodes.iter().all(|node| node.replace.get().unwrap().status_flags() == 0));
+    assert_eq!(cluster.nodes[0].count(), u64::from(KEYS.end));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn old_records_of_a_returning_server_are_dropped() {
-    let mut bed = Bed::new(4);
-    let (old, new) = (bed.seed(0..3, 10), bed.seed(0..4, 20));
-    bed.set_spaces(&old);
+    let mut cluster = Cluster::new(4);
+    let (old, new) = (cluster.seed(0..3, 10), cluster.seed(0..4, 20));
+    cluster.set_spaces(&old);
     // From before it was away: one that was deleted and forgotten, one that is older, one that is the same.
-    let returned = bed.nodes[3].clone();
+    let returned = cluster.nodes[3].clone();
     let space = HashSpace::new(new.clone());
     let owned = |number: &u32| space.owners(ring::hash(&key(*number))).is_active_owner(returned.address);
     let owned: Vec<_> = KEYS.filter(owned).take(3).collect();
@@ -462,37 +463,37 @@ async fn old_records_of_a_returning_server_are_dropped() {
         returned.update(&ring::raw_key(&key(*number)), &value(*number, 10));
     }
     let newer = record::raw_value(ClockTime::new(2000, 1), 0, b"newer");
-    bed.store(&old, &key(owned[1]), &newer);
-    bed.store(&old, &key(owned[2]), &value(owned[2], 10));
-    bed.replace(&new).await;
+    cluster.store(&old, &key(owned[1]), &newer);
+    cluster.store(&old, &key(owned[2]), &value(owned[2], 10));
+    cluster.replace(&new).await;
     assert_eq!(returned.has(&ring::raw_key(&key(owned[0]))), None);
-    bed.assert_placed(&new, &key(owned[1]), &newer);
-    bed.assert_placed(&new, &key(owned[2]), &value(owned[2], 10));
+    cluster.assert_placed(&new, &key(owned[1]), &newer);
+    cluster.assert_placed(&new, &key(owned[2]), &value(owned[2], 10));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_restarted_between_copy_and_delete_deletes_rightly() {
-    let mut bed = Bed::new(4);
-    let (old, new) = (bed.seed(0..3, 10), bed.seed(0..4, 20));
-    bed.set_spaces(&old);
-    bed.fill(&old);
+    let mut cluster = Cluster::new(4);
+    let (old, new) = (cluster.seed(0..3, 10), cluster.seed(0..4, 20));
+    cluster.set_spaces(&old);
+    cluster.fill(&old);
     let space = HashSpace::new(new.clone());
     let leaving = KEYS
-        .filter(|number| !space.owners(ring::hash(&key(*number))).is_active_owner(bed.nodes[0].address))
+        .filter(|number| !space.owners(ring::hash(&key(*number))).is_active_owner(cluster.nodes[0].address))
         .count() as u64;
     assert!(leaving > 0);
-    bed.copy_start(&new);
-    bed.ended(Method::ReplaceCopyEnd, &new, 4).await;
+    cluster.copy_start(&new);
+    cluster.ended(Method::ReplaceCopyEnd, &new, 4).await;
     // The same state on disk, as another process would find it.
-    let replace = bed.nodes[0].replace.get().unwrap();
+    let replace = cluster.nodes[0].replace.get().unwrap();
     replace.stop();
     let listener = stream::bind(([127, 0, 0, 1], 0).into()).unwrap();
-    let restarted = Replace::start(bed.nodes[0].clone(), bed.settings.clone(), listener).unwrap();
+    let restarted = Replace::start(cluster.nodes[0].clone(), cluster.settings.clone(), listener).unwrap();
     // Not for another replace, ...
-    restarted.delete_start(&Seed { clocktime: ClockTime::new(21, 0), ..new.clone() }, bed.manager.address);
-    assert_eq!(bed.nodes[0].count(), u64::from(KEYS.end));
+    restarted.delete_start(&Seed { clocktime: ClockTime::new(21, 0), ..new.clone() }, cluster.manager.address);
+    assert_eq!(cluster.nodes[0].count(), u64::from(KEYS.end));
     // ... but for this one.
-    restarted.delete_start(&new, bed.manager.address);
-    bed.ended(Method::ReplaceDeleteEnd, &new, 1).await;
-    assert_eq!(bed.nodes[0].count(), u64::from(KEYS.end) - leaving);
+    restarted.delete_start(&new, cluster.manager.address);
+    cluster.ended(Method::ReplaceDeleteEnd, &new, 1).await;
+    assert_eq!(cluster.nodes[0].count(), u64::from(KEYS.end) - leaving);
 }

@@ -2,7 +2,7 @@
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-use super::{Error, NIL};
+use super::format::{Error, NIL};
 use crate::wire::unpack::Reader;
 use crate::wire::{self, RecordKey, RecordValue, Scanner};
 

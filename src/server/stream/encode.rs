@@ -7,7 +7,7 @@ use std::path::Path;
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 
-use super::NIL;
+use super::format::NIL;
 use crate::wire::{RecordKey, RecordValue, pack};
 
 /// Bytes gathered before they are handed to the compressor, whose calls are dear for single records.

@@ -10,7 +10,8 @@ use tokio::net::tcp::WriteHalf;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Decoder, Error, NIL, RecordBatch, SIGN, SIGN_INTERVAL, write_hello};
+use super::format::{Error, NIL, SIGN, SIGN_INTERVAL};
+use super::{Decoder, RecordBatch, write_hello};
 use crate::store;
 use crate::wire::NodeAddress;
 

@@ -8,7 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::{Chunk, Error, NIL, SIGN};
+use super::encode::Chunk;
+use super::format::{Error, NIL, SIGN};
 
 /// Bytes read from the file at a time.
 const BLOCK: u64 = 256 << 10;

@@ -1,12 +1,14 @@
 //! Streams over real connections: between two of ours, with recorded bytes, and with peers that misbehave.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::encode::tests::stream as encoded;
+use super::format::{NIL, SIGN};
 use super::*;
 use crate::wire::{NodeAddress, RecordKey, RecordValue};
 

@@ -1,0 +1,119 @@
+//! The surroundings of a replace: what it uses of its server, its settings, why it fails.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::late::{LateWrites, Watch, Written};
+use super::progress::Counters;
+use crate::clock::Clock;
+use crate::net::Peers;
+use crate::ring::HashSpace;
+use crate::server::stream::{Offers, SILENCE};
+use crate::store::{self, Store};
+use crate::wire::NodeAddress;
+use crate::wire::params::Seed;
+
+/// Time after which every server knows a hash space that a manager has sent to all of them.
+const SETTLE: Duration = Duration::from_secs(1);
+/// Tombstones are not swept for this long after a sign of a replace: one must outlive the record it hides, which may
+/// be in a stream that is offered several times before it arrives.
+pub const TOMBSTONE_LEASE: Duration = Duration::from_mins(5);
+/// The parts of its server that a replace uses.
+pub trait Host: Send + Sync + 'static {
+    /// The records.
+    fn store(&self) -> &Store;
+    /// Cluster connections.
+    fn peers(&self) -> &Arc<Peers>;
+    /// The server's clock.
+    fn clock(&self) -> &Clock;
+    /// Who this server is.
+    fn address(&self) -> NodeAddress;
+    /// Where the server notes the keys that are written.
+    fn late_writes(&self) -> &LateWrites;
+    /// whs and rhs as they stand.
+    fn spaces(&self) -> (Arc<HashSpace>, Arc<HashSpace>);
+    /// Takes `seed`, from `manager`, as whs unless the one held is newer; says whether it did.
+    fn take_whs(&self, seed: &Seed, manager: NodeAddress) -> bool;
+    /// Takes `seed`, from `manager`, as rhs unless the one held is newer; says whether it did.
+    fn take_rhs(&self, seed: &Seed, manager: NodeAddress) -> bool;
+}
+
+/// Settings of a replace.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `-f`: where temporary files of offers are.
+    pub offer_dir: PathBuf,
+    /// `-M`: bytes that temporary files may take together; 0 for no limit but that of two streams for each target.
+    pub file_limit: u64,
+    /// Largest record accepted from a stream, in bytes.
+    pub record_limit: usize,
+    /// Time to connect to an offerer's stream port.
+    pub connect_timeout: Duration,
+    /// Time without progress after which the other side of a stream is given up.
+    pub silence: Duration,
+    /// Time after which all servers have learned what a manager tells them.
+    pub settle: Duration,
+}
+
+impl Settings {
+    /// The protocol's times, with these limits.
+    pub fn new(offer_dir: PathBuf, file_limit: u64, record_limit: usize, connect_timeout: Duration) -> Self {
+        Self { offer_dir, file_limit, record_limit, connect_timeout, silence: SILENCE, settle: SETTLE }
+    }
+}
+
+/// Why a copy or a deletion did not end well.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("{0} streams or batches of deletions were not taken by their targets")]
+    Undelivered(usize),
+    #[error("the hash space has changed meanwhile")]
+    Void,
+    #[error("cancelled")]
+    Cancelled,
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error("temporary file in {0}: {1}")]
+    File(PathBuf, io::Error),
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+}
+
+/// State that all parts of a replace share.
+pub(super) struct Context {
+    pub(super) host: Arc<dyn Host>,
+    pub(super) settings: Settings,
+    pub(super) offers: Arc<Offers>,
+    /// Where targets fetch their streams.
+    pub(super) stream_address: NodeAddress,
+    pub(super) progress: Counters,
+}
+
+impl Context {
+    pub(super) fn file_failure(&self, error: io::Error) -> Failure {
+        Failure::File(self.settings.offer_dir.clone(), error)
+    }
+}
+
+/// The time in which some servers may not know yet what a manager has told all of them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Settling {
+    pub(super) until: Instant,
+    pub(super) watch: Watch,
+}
+
+impl Settling {
+    /// Waits until it is over, asking `check` now and then whether to go on; returns what was written meanwhile.
+    pub(super) fn wait(self, context: &Context, check: impl Fn() -> Result<(), Failure>) -> Result<Written, Failure> {
+        loop {
+            check()?;
+            let left = self.until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(context.host.late_writes().take(self.watch));
+            }
+            std::thread::sleep(left.min(Duration::from_millis(10)));
+        }
+    }
+}
