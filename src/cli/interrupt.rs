@@ -37,6 +37,8 @@ impl Interrupt {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (mut interrupt, mut terminate) = {
             let _within = runtime.enter();
+            // To a tool as to a daemon, a limit of file sizes is a full disk.
+            crate::life::ignore_meaningless()?;
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
         };
         let this = Self { stop: Arc::default(), signal: Arc::default() };

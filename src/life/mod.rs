@@ -20,6 +20,7 @@ use crate::logging::{self, Log};
 use detach::{Ready, Side};
 pub use files::{connections, raise_limit};
 use pid_file::PidFile;
+pub use signals::ignore_meaningless;
 use signals::{Order, Signal, Signals};
 
 /// Connections that get a turn between two looks at the sockets.
@@ -76,7 +77,8 @@ pub trait Service: Sized {
 /// Runs the service that `start` makes until a signal ends it; the result is the process's exit status.
 ///
 /// Call it before the process has a second thread: it may fork. The status is 0 after SIGTERM or SIGINT and an orderly
-/// end, 1 after an error, of which one line is on stderr, and 128 + n after signal n when it did not end in order.
+/// end, 1 after an error, of which one line is on stderr, and 128 + n after signal n when it did not end in order: it had
+/// not started yet, or SIGINT came twice.
 /// When it detaches, this returns in the launching process once the service listens or has failed.
 pub fn run<S: Service>(settings: &Settings, start: impl AsyncFnOnce() -> Result<S, Cause>) -> ExitCode {
     // Outlives everything else: the launching process ends only when the reason is told and the pid file is gone.
@@ -97,9 +99,6 @@ fn live<S: Service>(
     ready: &mut Ready,
     start: impl AsyncFnOnce() -> Result<S, Cause>,
 ) -> Result<(), Cause> {
-    let mut pid_file = settings.pid_file.as_deref().map(PidFile::claim).transpose()?;
-    let log = Log::open(&settings.log)?;
-    files::raise_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.worker_threads())
         .max_io_events_per_tick(usize::from(TURN))
@@ -107,7 +106,15 @@ fn live<S: Service>(
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start threads: {error}"))?;
-    let end = runtime.block_on(serve(settings, &log, &mut pid_file, ready, start));
+    // First of all: no file is written before a signal that a write can cause is ignored.
+    let signals = {
+        let _within = runtime.enter();
+        Signals::new().map_err(|error| format!("cannot handle signals: {error}"))?
+    };
+    let mut pid_file = settings.pid_file.as_deref().map(PidFile::claim).transpose()?;
+    let log = Log::open(&settings.log)?;
+    files::raise_limit();
+    let end = runtime.block_on(serve(settings, &log, &mut pid_file, signals, ready, start));
     if let Err(cause) = &end {
         tracing::error!("ending: {}", line(&**cause));
     }
@@ -123,10 +130,10 @@ async fn serve<S: Service>(
     settings: &Settings,
     log: &Log,
     pid_file: &mut Option<PidFile>,
+    mut signals: Signals,
     ready: &mut Ready,
     start: impl AsyncFnOnce() -> Result<S, Cause>,
 ) -> Result<(), Cause> {
-    let mut signals = Signals::new().map_err(|error| format!("cannot handle signals: {error}"))?;
     // Pinned here and below, so that ending at once does not begin by dropping what may take its time to go.
     let starting = pin!(start());
     let mut service = tokio::select! {
@@ -138,12 +145,12 @@ async fn serve<S: Service>(
     };
     ready.tell();
     let mut launcher_gone = std::pin::pin!(launcher::gone(settings.end_with_stdin));
-    loop {
+    let begun = loop {
         tokio::select! {
             order = signals.next() => match order {
                 Order::End(signal) => {
                     tracing::info!("{signal}: stopping");
-                    break;
+                    break Some(signal);
                 }
                 Order::Reopen => {
                     log.reopen();
@@ -152,15 +159,15 @@ async fn serve<S: Service>(
             },
             () = &mut launcher_gone => {
                 tracing::info!("stdin has ended: stopping");
-                break;
+                break None;
             }
             cause = service.failed() => return Err(cause),
         }
-    }
+    };
     let stopping = pin!(service.stop(Instant::now() + settings.shutdown_timeout));
     tokio::select! {
         stopped = stopping => stopped?,
-        signal = signals.end() => {
+        signal = signals.cut_short(begun) => {
             tracing::warn!("{signal} again: ending at once");
             end_at_once(signal, log, pid_file);
         }

@@ -40,9 +40,25 @@ pub(super) enum Order {
     Reopen,
 }
 
-/// Receives signals from its creation on; until then they have their usual effect.
+/// Signals that would end the process by default and mean nothing to a daemon: ignored.
 ///
-/// SIGPIPE needs nothing: the standard library ignores it from the first instruction of a process.
+/// A write that would make a file longer than the process may have (SIGXFSZ) then fails, as on a full disk. SIGPIPE is
+/// not among them: the standard library ignores it from the first instruction of a process.
+const IGNORED: [rustix::process::Signal; 7] = {
+    use rustix::process::Signal;
+    [Signal::XFSZ, Signal::USR1, Signal::USR2, Signal::ALARM, Signal::VTALARM, Signal::PROF, Signal::IO]
+};
+
+/// Ignores, from now on and until the process ends, the signals that mean nothing to it. Must be called within a runtime.
+pub fn ignore_meaningless() -> io::Result<()> {
+    for ignored in IGNORED {
+        // They are caught, by a handler that stays, and nobody asks for them.
+        let _ = unix::signal(SignalKind::from_raw(ignored.as_raw()))?;
+    }
+    Ok(())
+}
+
+/// Receives signals from its creation on; until then they have their usual effect.
 #[derive(Debug)]
 pub(super) struct Signals {
     interrupt: unix::Signal,
@@ -53,6 +69,7 @@ pub(super) struct Signals {
 impl Signals {
     /// Must be called within the runtime.
     pub(super) fn new() -> io::Result<Self> {
+        ignore_meaningless()?;
         Ok(Self {
             interrupt: unix::signal(SignalKind::interrupt())?,
             terminate: unix::signal(SignalKind::terminate())?,
@@ -75,6 +92,20 @@ impl Signals {
             if let Order::End(signal) = self.next().await {
                 return signal;
             }
+        }
+    }
+
+    /// Waits until an end that `begun` has begun is to be cut short: SIGINT has come twice, as from a terminal.
+    ///
+    /// SIGTERM never cuts an end short: a supervisor may send it to the whole group after the process itself.
+    pub(super) async fn cut_short(&mut self, begun: Option<Signal>) -> Signal {
+        let mut interrupted = begun == Some(Signal::Interrupt);
+        loop {
+            let signal = self.end().await;
+            if signal == Signal::Interrupt && std::mem::replace(&mut interrupted, true) {
+                return signal;
+            }
+            tracing::info!("{signal}: stopping already");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use kumo_server::wire::method::Method;
+use kumo_server::wire::method::{ErrorCode, Method};
 use kumo_server::wire::params;
 
 use crate::harness::cluster::{Cluster, Written};
@@ -125,6 +125,42 @@ fn a_backup_while_others_write_is_complete_and_opens() {
         assert!(found == b"before" || found == b"after!");
     }
     assert_eq!(restored.items(), 2000);
+}
+
+/// `ulimit -f`, or `LimitFSIZE=` of a unit.
+#[test]
+fn a_limit_of_file_sizes_is_a_full_disk() {
+    let mut cluster = Cluster::start(1);
+    let mut client = cluster.client();
+    assert!(client.set(b"before", b"v").is_acknowledged());
+    cluster.servers[0].process().limit_file_size(Some(3 << 20));
+    let big = vec![7; 100_000];
+    let mut kept = 0;
+    loop {
+        let written = client.set(format!("k{kept}").as_bytes(), &big);
+        if !written.is_acknowledged() {
+            assert!(matches!(written, Written::Error(ErrorCode::Server)), "{written:?}");
+            break;
+        }
+        kept += 1;
+        assert!(kept < 1000, "the limit was never hit");
+    }
+    assert!(kept > 10, "{kept}");
+    for index in 0..kept {
+        assert_eq!(client.get(format!("k{index}").as_bytes()).as_deref(), Some(&big[..]));
+    }
+    assert!(cluster.servers[0].process().stdout().contains("cannot write"), "it is not in the log");
+    cluster.servers[0].process().limit_file_size(None);
+    wait_until("writes succeed again", || client.set(b"again", b"v").is_acknowledged());
+    cluster.kill(0);
+    cluster.start_server(0);
+    cluster.wait_known(0);
+    cluster.attach();
+    let mut client = cluster.client();
+    for index in 0..kept {
+        assert_eq!(client.get(format!("k{index}").as_bytes()).as_deref(), Some(&big[..]));
+    }
+    assert_eq!(client.get(b"again").as_deref(), Some(&b"v"[..]));
 }
 
 #[test]

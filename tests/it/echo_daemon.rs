@@ -1,7 +1,8 @@
 //! The smallest daemon on `life::run`, for the tests of a process's life: answers each line with a line.
 //!
 //! `wait` is answered when the daemon is told to stop, `hang` never; `panic` panics, `fail` ends the service.
-//! Arguments: an address, then `-d PIDFILE`, `-o LOG`, `--keep-stdout`, and how to start: `--die`, `--panic` or `--never`.
+//! Arguments: an address, then `-d PIDFILE`, `-o LOG`, `--keep-stdout`, `--patient` to wait a minute for what never ends,
+//! and how to start: `--die`, `--panic` or `--never`.
 
 #![allow(
     clippy::unwrap_used,
@@ -118,6 +119,7 @@ fn main() -> ExitCode {
         match arg.as_str() {
             "-d" => settings.pid_file = Some(args.next().expect("a path").into()),
             "--keep-stdout" => settings.keep_stdout = true,
+            "--patient" => settings.shutdown_timeout = Duration::from_mins(1),
             "-o" => settings.log.target = logging::Target::File(args.next().expect("a path").into()),
             _ => how = arg,
         }

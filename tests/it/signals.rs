@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use rustix::process::Signal;
 
-use crate::harness::{Folder, PATIENCE, Port, Process, example, wait_for, wait_until};
+use crate::harness::{Folder, PATIENCE, Port, Process, example, kumo_server, wait_for, wait_until};
 
 /// A running daemon and a connection to it.
 struct Scene {
@@ -18,9 +18,14 @@ struct Scene {
 
 impl Scene {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(args: &[&str]) -> Self {
         let (folder, port) = (Folder::new(), Port::reserve());
-        let daemon =
-            Process::spawn(&folder, "daemon", &example("echo_daemon"), &[&port.address().to_string(), "-o", "log"]);
+        let address = port.address().to_string();
+        let args = [&[&*address, "-o", "log"], args].concat();
+        let daemon = Process::spawn(&folder, "daemon", &example("echo_daemon"), &args);
         let socket = wait_for("the daemon listens", || TcpStream::connect(port.address()).ok());
         socket.set_read_timeout(Some(PATIENCE)).expect("a time-out");
         let mut scene = Self { folder, port, daemon, socket: BufReader::new(socket) };
@@ -73,17 +78,39 @@ fn what_never_ends_is_waited_for_only_so_long() {
 }
 
 #[test]
-fn a_second_signal_ends_at_once() {
-    for (signal, status) in [(Signal::TERM, 143), (Signal::INT, 130)] {
-        let mut scene = Scene::start();
+fn only_a_second_sigint_ends_at_once() {
+    for signals in [[Signal::INT, Signal::TERM, Signal::INT], [Signal::TERM, Signal::INT, Signal::INT]] {
+        let mut scene = Scene::start_with(&["--patient"]);
         scene.send("hang");
         scene.wait_for_log("asked to hang");
-        scene.daemon.signal(Signal::TERM);
-        scene.wait_for_log("SIGTERM: stopping");
-        scene.daemon.signal(signal);
-        assert_eq!(scene.daemon.finish().status.code(), Some(status));
-        assert!(scene.folder.read("log").contains("again: ending at once"));
+        let [first, second, third] = signals;
+        scene.daemon.signal(first);
+        scene.wait_for_log(": stopping\n");
+        scene.daemon.signal(second);
+        scene.wait_for_log(": stopping already\n");
+        assert!(scene.daemon.is_running());
+        scene.daemon.signal(third);
+        assert_eq!(scene.daemon.finish().status.code(), Some(130));
+        assert!(scene.folder.read("log").contains("SIGINT again: ending at once"));
     }
+}
+
+#[test]
+fn a_second_sigterm_cuts_nothing_short() {
+    let mut scene = Scene::start();
+    scene.send("hang");
+    scene.wait_for_log("asked to hang");
+    let begin = Instant::now();
+    scene.daemon.signal(Signal::TERM);
+    scene.wait_for_log("SIGTERM: stopping\n");
+    while scene.daemon.is_running() && begin.elapsed() < PATIENCE {
+        scene.daemon.signal(Signal::TERM);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    assert_eq!(scene.daemon.finish().status.code(), Some(0));
+    assert!(begin.elapsed().as_millis() >= 500, "{:?}", begin.elapsed());
+    let log = scene.folder.read("log");
+    assert!(log.contains("SIGTERM: stopping already") && log.ends_with("INFO stopped\n"), "{log}");
 }
 
 #[test]
@@ -118,13 +145,56 @@ fn sighup_opens_the_log_anew() {
     assert!(scene.folder.read("log").contains("log reopened"));
 }
 
+/// Signals that end a process by default, and that nobody sends to a daemon for that.
+const MEANINGLESS: [Signal; 8] =
+    [Signal::PIPE, Signal::USR1, Signal::USR2, Signal::ALARM, Signal::XFSZ, Signal::VTALARM, Signal::PROF, Signal::IO];
+
 #[test]
-fn sigpipe_is_ignored() {
+fn signals_without_a_meaning_are_ignored_in_every_role() {
+    let (folder, ports) = (Folder::new(), [Port::reserve(), Port::reserve(), Port::reserve()]);
+    let [manager, server, gateway] = ports.each_ref().map(|port| port.address().to_string());
+    let mut daemons = [
+        ("manager", vec!["manager", "-v", "-l", &manager]),
+        ("server", vec!["-v", "-l", &server, "-L", "0", "-m", &manager, "-s", "db"]),
+        ("gateway", vec!["gateway", "-v", "-t", &gateway, "-m", &manager]),
+    ]
+    .map(|(name, args)| Process::spawn(&folder, name, &kumo_server(), &args));
+    for (daemon, port) in daemons.iter_mut().zip(&ports) {
+        // Its port is open earlier than its start is complete.
+        let started = |log: &str| log.contains("manager started") || log.contains("listening");
+        wait_until("it has started", || started(&daemon.stdout()));
+        for signal in MEANINGLESS {
+            daemon.signal(signal);
+        }
+        // A signal that kills has done so before the connection is accepted, or the next one finds nobody.
+        for _ in 0..3 {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert!(daemon.is_running());
+            TcpStream::connect(port.address()).expect("a connection");
+        }
+        daemon.signal(Signal::TERM);
+    }
+    for daemon in daemons {
+        assert_eq!(daemon.finish().status.code(), Some(0));
+    }
+}
+
+#[test]
+fn a_limit_of_file_sizes_costs_log_lines_and_nothing_else() {
     let mut scene = Scene::start();
-    scene.daemon.signal(Signal::PIPE);
+    scene.daemon.limit_file_size(Some(1000));
+    for round in 0..50 {
+        scene.send(&format!("round {round}"));
+        assert_eq!(scene.receive(), format!("round {round}\n"));
+    }
+    // The last line that had room is cut off.
+    wait_until("the limit is hit", || scene.folder.read("log").len() == 1000);
     scene.send("still here");
     assert_eq!(scene.receive(), "still here\n");
-    assert!(scene.daemon.is_running());
+    scene.daemon.limit_file_size(None);
+    scene.send("there is room");
+    assert_eq!(scene.receive(), "there is room\n");
+    scene.wait_for_log("asked to there is room");
 }
 
 #[test]

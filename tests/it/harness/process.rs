@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 use super::{Folder, read, wait_for};
 
@@ -81,6 +81,12 @@ impl Process {
     /// Sends it a signal: TERM and HUP, KILL for a crash, STOP and CONT for a hang.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).unwrap_or_else(|error| panic!("{signal:?} to {}: {error}", self.name));
+    }
+
+    /// Bounds the length of every file that it writes, as `ulimit -f` would; `None` lifts the bound.
+    pub(crate) fn limit_file_size(&self, bytes: Option<u64>) {
+        let limit = Rlimit { current: bytes, maximum: None };
+        prlimit(Some(self.pid()), Resource::Fsize, limit).expect("a limit of file sizes");
     }
 
     /// Makes it hang, until it is sent CONT: none of its threads runs any more when this returns.
