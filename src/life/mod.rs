@@ -111,7 +111,8 @@ fn live<S: Service>(
         let _within = runtime.enter();
         Signals::new().map_err(|error| format!("cannot handle signals: {error}"))?
     };
-    let mut pid_file = settings.pid_file.as_deref().map(PidFile::claim).transpose()?;
+    let claim = |path| PidFile::claim(path, &settings.program);
+    let mut pid_file = settings.pid_file.as_deref().map(claim).transpose()?;
     let log = Log::open(&settings.log)?;
     files::raise_limit();
     let end = runtime.block_on(serve(settings, &log, &mut pid_file, signals, ready, start));
@@ -120,8 +121,10 @@ fn live<S: Service>(
     }
     // What a service has left behind, such as a store that is still being opened, is not waited for.
     runtime.shutdown_background();
-    drop(log);
+    // Whoever sees that the pid file is gone finds all of the log, but for what there is to say about that file.
+    log.flush();
     drop(pid_file);
+    drop(log);
     end
 }
 
@@ -178,6 +181,7 @@ async fn serve<S: Service>(
 
 /// Ends the process without waiting for any thread, and without any destructor but those of log and pid file.
 fn end_at_once(signal: Signal, log: &Log, pid_file: &mut Option<PidFile>) -> ! {
+    log.flush();
     drop(pid_file.take());
     log.flush();
     std::process::exit(signal.exit_status());

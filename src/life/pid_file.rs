@@ -1,7 +1,8 @@
 //! The pid file: says which process serves, and keeps a second one out.
 //!
-//! It is locked as long as its process lives, so that two that start at once cannot both have it. The number in it
-//! is looked at too: the original daemons do not lock theirs.
+//! It is locked as long as its process lives, so that two that start at once cannot both have it. The daemons of 2010
+//! do not lock theirs: the process that the number in it belongs to is looked at, too. After a crash or a loss of power
+//! the number may have become that of any other program.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -30,12 +31,13 @@ pub(super) enum Error {
 pub(super) struct PidFile {
     path: PathBuf,
     /// Holds the lock.
-    _file: File,
+    file: File,
 }
 
 impl PidFile {
-    /// Writes the process's id to `path`. A file left behind by a process that is no more is taken over.
-    pub(super) fn claim(path: &Path) -> Result<Self, Error> {
+    /// Writes the process's id to `path`, on behalf of `program`. A file left behind by a process that is no more is
+    /// taken over, whoever has its number now.
+    pub(super) fn claim(path: &Path, program: &str) -> Result<Self, Error> {
         let unwritable = |cause| Error::Unwritable { path: path.to_owned(), cause };
         let mut file = Self::lock(path)?;
         let content = read(&mut file).map_err(unwritable)?;
@@ -45,21 +47,20 @@ impl PidFile {
             .ok()
             .filter(|pid| *pid > 0)
             .and_then(Pid::from_raw)
-            .filter(|pid| is_another_alive(*pid))
+            .filter(|pid| is_another_alive(*pid) && is_original(*pid, program))
         {
             return Err(Error::Running { path: path.to_owned(), pid: pid.as_raw_nonzero().to_string() });
         }
-        file.set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| file.write_all(format!("{}\n", std::process::id()).as_bytes()))
-            .map_err(|cause| {
+        file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(own_content().as_bytes())).map_err(
+            |cause| {
                 // An empty pid file would be of use to nobody.
                 let _ = fs::remove_file(path);
                 unwritable(cause)
-            })?;
+            },
+        )?;
         // The daemon's directory may have changed by the time of the removal.
         let path = std::path::absolute(path).map_err(unwritable)?;
-        Ok(Self { path, _file: file })
+        Ok(Self { path, file })
     }
 
     /// Opens and locks the file that has the name `path` now.
@@ -82,8 +83,7 @@ impl PidFile {
                 Err(TryLockError::Error(cause)) => return Err(unwritable(cause)),
             }
             // The process that had it may have removed it between our opening and locking it.
-            let locked = file.metadata().map_err(unwritable)?;
-            if fs::metadata(path).is_ok_and(|named| (named.dev(), named.ino()) == (locked.dev(), locked.ino())) {
+            if is_named(&file, path).map_err(unwritable)? {
                 return Ok(file);
             }
         }
@@ -91,14 +91,48 @@ impl PidFile {
     }
 }
 
+impl PidFile {
+    /// Whether the file is still there and says what this process has written: another daemon may have taken its name,
+    /// or one of 2010 may have written over it.
+    fn is_own(&mut self) -> io::Result<bool> {
+        self.file.rewind()?;
+        Ok(is_named(&self.file, &self.path)? && read(&mut self.file)? == own_content())
+    }
+}
+
 impl Drop for PidFile {
     fn drop(&mut self) {
+        if self.is_own().is_ok_and(|own| !own) {
+            if self.path.exists() {
+                tracing::warn!("the pid file '{}' has become that of another process: it stays", self.path.display());
+            }
+            return;
+        }
         if let Err(error) = fs::remove_file(&self.path)
             && error.kind() != io::ErrorKind::NotFound
         {
             tracing::warn!("cannot remove the pid file '{}': {error}", self.path.display());
         }
     }
+}
+
+/// What the pid file of this process says.
+fn own_content() -> String {
+    format!("{}\n", std::process::id())
+}
+
+/// Whether the open file `file` is the one that `path` names now.
+fn is_named(file: &File, path: &Path) -> io::Result<bool> {
+    match fs::metadata(path) {
+        Ok(named) => Ok(identity(&named) == identity(&file.metadata()?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Device and inode: two files with the same are one.
+fn identity(metadata: &fs::Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
 }
 
 fn read(file: &mut File) -> io::Result<String> {
@@ -125,11 +159,34 @@ fn is_another_alive(pid: Pid) -> bool {
     exists && state != Some(true)
 }
 
+/// Whether the living process `pid`, which does not hold the lock, is the daemon of 2010 in whose place `program` starts.
+///
+/// One that runs the same executable as this process is none: it would hold the lock if this were its pid file.
+fn is_original(pid: Pid, program: &str) -> bool {
+    let folder = PathBuf::from(format!("/proc/{}", pid.as_raw_nonzero()));
+    let name = fs::read_to_string(folder.join("comm")).unwrap_or_default();
+    let executable = |folder: &Path| fs::metadata(folder.join("exe")).ok().as_ref().map(identity);
+    let own = executable(Path::new("/proc/self"));
+    name.trim_end() == name_of_2010(program) && !(own.is_some() && executable(&folder) == own)
+}
+
+/// The name that the process of `program` had in 2010: `kumo-manager` for `kumo-server manager`.
+fn name_of_2010(program: &str) -> String {
+    match program.split_once(' ') {
+        Some((_, role)) => format!("kumo-{role}"),
+        None => program.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::Command;
 
     use super::*;
+
+    fn claim(path: &Path) -> Result<PidFile, Error> {
+        PidFile::claim(path, "kumo-server")
+    }
 
     fn path() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
@@ -140,7 +197,7 @@ mod tests {
     #[test]
     fn it_names_this_process_and_goes_away() {
         let (_dir, path) = path();
-        let file = PidFile::claim(&path).unwrap();
+        let file = claim(&path).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
         drop(file);
         assert!(!path.exists());
@@ -149,28 +206,96 @@ mod tests {
     #[test]
     fn a_locked_one_is_a_running_processs() {
         let (_dir, path) = path();
-        let _file = PidFile::claim(&path).unwrap();
-        let error = PidFile::claim(&path).unwrap_err().to_string();
+        let _file = claim(&path).unwrap();
+        let error = claim(&path).unwrap_err().to_string();
         let expected =
             format!("the pid file '{}' is that of the running process {}", path.display(), std::process::id());
         assert_eq!(error, expected);
         assert!(path.exists());
     }
 
+    /// A process that only sleeps, by the name of a daemon or another; killed when dropped.
+    struct Sleeper(std::process::Child);
+
+    impl Sleeper {
+        fn start(dir: &Path, name: &str) -> Self {
+            let program = dir.join(name);
+            fs::copy("/bin/sleep", &program).unwrap();
+            // While another test forks, the program just written may be open for writing in its child.
+            let mut command = Command::new(&program);
+            command.arg("60");
+            let child = loop {
+                match command.spawn() {
+                    Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {}
+                    child => break child.unwrap(),
+                }
+            };
+            Self(child)
+        }
+    }
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
     #[test]
-    fn one_of_a_living_process_without_a_lock_is_refused() {
+    fn one_of_a_daemon_of_2010_is_refused_without_a_lock() {
+        let (dir, path) = path();
+        for (name, program) in
+            [("kumo-server", "kumo-server"), ("kumo-manager", "kumo-server manager"), ("kumo-gateway", "kumo-gateway")]
+        {
+            let mut original = Sleeper::start(dir.path(), name);
+            let pid = original.0.id();
+            fs::write(&path, pid.to_string()).unwrap();
+            let claimed = PidFile::claim(&path, program);
+            assert!(
+                matches!(&claimed, Err(Error::Running { pid: named, .. }) if *named == pid.to_string()),
+                "{claimed:?}"
+            );
+            assert_eq!(fs::read_to_string(&path).unwrap(), pid.to_string());
+            original.0.kill().unwrap();
+            // Not yet waited for: a zombie.
+            while !fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") Z") {
+                std::thread::yield_now();
+            }
+            drop(PidFile::claim(&path, program).unwrap());
+        }
+    }
+
+    #[test]
+    fn one_whose_number_is_another_programs_now_is_taken_over() {
+        let (dir, path) = path();
+        // The last one shares the beginning of its name only; the others are daemons, but of other roles.
+        for name in ["anything", "kumo-manager", "kumo-gateway", "kumo-serverless"] {
+            let other = Sleeper::start(dir.path(), name);
+            fs::write(&path, other.0.id().to_string()).unwrap();
+            let _file = claim(&path).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), own_content(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_another_has_written_or_put_in_its_place_stays() {
         let (_dir, path) = path();
-        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-        fs::write(&path, child.id().to_string()).unwrap();
-        let claimed = PidFile::claim(&path);
-        child.kill().unwrap();
-        // Not yet waited for: a zombie.
-        let zombie = std::iter::repeat_with(|| fs::read_to_string(format!("/proc/{}/stat", child.id())))
-            .find(|stat| stat.as_ref().is_ok_and(|stat| stat.contains(") Z")))
-            .map(|_| PidFile::claim(&path));
-        child.wait().unwrap();
-        assert!(matches!(claimed, Err(Error::Running { .. })), "{claimed:?}");
-        assert!(matches!(zombie, Some(Ok(_))), "{zombie:?}");
+        let file = claim(&path).unwrap();
+        fs::write(&path, "1\n").unwrap();
+        drop(file);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "1\n");
+
+        let file = claim(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, own_content()).unwrap();
+        drop(file);
+        assert!(path.exists(), "another file of that name");
+
+        fs::remove_file(&path).unwrap();
+        let file = claim(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        drop(file);
+        assert!(!path.exists());
     }
 
     #[test]
@@ -182,14 +307,14 @@ mod tests {
         {
             let (_dir, path) = path();
             fs::write(&path, &content).unwrap();
-            let _file = PidFile::claim(&path).unwrap();
+            let _file = claim(&path).unwrap();
             assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()), "{content}");
         }
     }
 
     #[test]
     fn an_unwritable_one_is_named() {
-        let error = PidFile::claim(Path::new("/nowhere/pid")).unwrap_err().to_string();
+        let error = claim(Path::new("/nowhere/pid")).unwrap_err().to_string();
         assert!(error.starts_with("cannot write the pid file '/nowhere/pid': "), "{error}");
     }
 }

@@ -170,3 +170,31 @@ fn a_second_daemon_on_the_same_pid_file_is_refused() {
     assert_eq!(folder.read("pid"), format!("{pid}\n"));
     assert!(answers(&port) && !answers(&other));
 }
+
+/// What a loss of power leaves: a file, and its number given anew to something that starts at every boot.
+#[test]
+fn a_pid_file_whose_number_is_another_programs_is_in_nobodys_way() {
+    let (folder, port) = (Folder::new(), Port::reserve());
+    let other = Process::spawn(&folder, "other", "/bin/sleep".as_ref(), &["60"]);
+    std::fs::write(folder.join("pid"), other.pid().as_raw_nonzero().to_string()).unwrap();
+    let started =
+        Process::run(&folder, &example("echo_daemon"), &[&port.address().to_string(), "-d", "pid", "-o", "log"]);
+    assert_eq!((started.status.code(), started.stderr.as_str()), (Some(0), ""));
+    let daemon = Detached::named_by(&folder);
+    assert!(daemon.0 != other.pid() && answers(&port));
+}
+
+/// A daemon of 2010 looks at no lock: it writes its number over ours.
+#[test]
+fn a_pid_file_that_another_has_written_meanwhile_stays() {
+    let (folder, port) = (Folder::new(), Port::reserve());
+    let started =
+        Process::run(&folder, &example("echo_daemon"), &[&port.address().to_string(), "-d", "pid", "-o", "log"]);
+    assert_eq!(started.status.code(), Some(0), "{started:?}");
+    let daemon = Detached::named_by(&folder);
+    std::fs::write(folder.join("pid"), "1\n").unwrap();
+    kill_process(daemon.0, Signal::TERM).expect("a signal");
+    wait_until("it has ended", || test_kill_process(daemon.0).is_err() || is_zombie(daemon.0));
+    assert_eq!(folder.read("pid"), "1\n");
+    assert!(folder.read("log").contains("has become that of another process"), "{}", folder.read("log"));
+}
