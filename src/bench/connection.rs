@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
-use socket2::{Domain, Protocol, Socket, Type};
 
 use super::memcached::{self, Told};
+use crate::net::{dial_blocking, outgoing, refuse_itself};
 use crate::wire::{self, MESSAGE_LIMIT, Message, Response, Scanner};
 
 /// A connection to one server.
@@ -56,14 +56,14 @@ impl Connection {
         epoll: &OwnedFd,
         token: u64,
     ) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&server, timeout)?;
+        let stream = dial_blocking(server, timeout)?;
         stream.set_nonblocking(true)?;
         Self::register(stream, false, greeting, epoll, token)
     }
 
     /// Starts to dial; [`Self::ready_to_write`] tells whether it came about, and sends `greeting` then.
     pub(super) fn dial(server: SocketAddr, greeting: &[u8], epoll: &OwnedFd, token: u64) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(server), Type::STREAM, Some(Protocol::TCP))?;
+        let socket = outgoing(server)?;
         socket.set_nonblocking(true)?;
         match socket.connect(&server.into()) {
             Ok(()) => {}
@@ -110,6 +110,9 @@ impl Connection {
             return Err(error.into());
         }
         let opened = std::mem::take(&mut self.connecting);
+        if opened {
+            refuse_itself(&self.stream, self.stream.local_addr()?, self.stream.peer_addr()?)?;
+        }
         let left = write_some(&mut self.stream, &self.unsent)?.len();
         self.unsent.drain(..self.unsent.len() - left);
         self.wait_for_room(epoll, left > 0)?;

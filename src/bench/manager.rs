@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::routes::{Router, Routes};
 use crate::clock::ClockTime;
+use crate::net::dial_blocking;
 use crate::wire::method::{ErrorCode, Method};
 use crate::wire::params::{self, Seed};
 use crate::wire::{self, Message, Scanner, frame};
@@ -67,7 +68,7 @@ impl Manager {
 
     /// Dials, and asks where requests go.
     fn connect(address: SocketAddr) -> Result<(Self, Routes), Error> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        let stream = dial_blocking(address, PATIENCE)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PAUSE))?;
         stream.set_write_timeout(Some(PATIENCE))?;

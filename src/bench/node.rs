@@ -1,11 +1,12 @@
 //! What it takes to pass for a node of the hash space: clocktimes that no stored record beats.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, ClockTime};
+use crate::net::dial_blocking;
 use crate::wire::method::Method;
 use crate::wire::unpack::Reader;
 use crate::wire::{Message, Scanner, frame, params};
@@ -27,7 +28,7 @@ pub(super) fn clock_ahead_of(servers: &[SocketAddr], timeout: Duration) -> Resul
 
 /// A server's clocktime, asked as a client.
 fn clocktime(server: SocketAddr, timeout: Duration) -> io::Result<ClockTime> {
-    let mut stream = TcpStream::connect_timeout(&server, timeout)?;
+    let mut stream = dial_blocking(server, timeout)?;
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
     let mut request = Vec::new();

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use clap::builder::RangedU64ValueParser;
-use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::common::MANAGER_PORT;
@@ -24,6 +23,7 @@ use super::parse::{Call, Stop, parse};
 use super::tool::block_on;
 use super::values::positive_seconds;
 use crate::client::Caller;
+use crate::net::dial;
 use crate::wire::NodeAddress;
 use crate::wire::method::Method;
 use crate::wire::params;
@@ -255,7 +255,7 @@ async fn bring_up(
 /// Waits until the gateway takes connections.
 async fn wait_gateway(children: &mut Children<'_>, ports: Ports) -> Result<(), Stop> {
     let deadline = Instant::now() + PATIENCE;
-    while TcpStream::connect(ports.gateway()).await.is_err() {
+    while dial(ports.gateway()).await.is_err() {
         children.check()?;
         if Instant::now() > deadline {
             return Err(Stop::Failed(format!("the gateway does not listen within {PATIENCE:?}")));

@@ -4,6 +4,7 @@
 //! All requests that one read has brought are handled in one go on the network thread, and answered with one write.
 
 mod connection;
+mod dial;
 mod link;
 mod listener;
 mod peers;
@@ -14,6 +15,7 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use dial::{dial, dial_blocking, outgoing, refuse_itself};
 pub use link::{InFlight, Link, LinkKind, Reply};
 pub use listener::{Listener, bind, bind_ipv6_only, canonical, is_without_ipv6};
 pub use peers::Peers;

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
 use super::connection::{self, Closed};
+use super::dial::dial;
 use super::room::Room;
 use super::watch::watch;
 use super::{DialPolicy, Limits, Link, LinkKind, Service, Session};
@@ -289,7 +290,7 @@ impl Peers {
                 if session.is_connected() {
                     return;
                 }
-                let connecting = TcpStream::connect(session.address().socket());
+                let connecting = dial(session.address().socket());
                 match tokio::time::timeout(peers.policy.timeout, connecting).await {
                     Ok(Ok(stream)) => return peers.dialled(stream, &session),
                     Ok(Err(error)) => tracing::debug!(peer = %session.address(), attempt, %error, "connect"),

@@ -39,6 +39,7 @@ mod manager;
 mod manager_vectors;
 mod mergedb;
 mod outage;
+mod own_port;
 mod replace;
 mod replicas;
 mod restore;

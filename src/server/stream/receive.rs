@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::net::tcp::WriteHalf;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::format::{Error, NIL, SIGN, SIGN_INTERVAL};
 use super::{Decoder, RecordBatch, write_hello};
+use crate::net::dial;
 use crate::store;
 use crate::wire::NodeAddress;
 
@@ -69,7 +69,7 @@ impl Receiver {
     /// Fetches the stream offered at `offerer`; returns how many records came when all are stored and acknowledged.
     pub async fn fetch(&self, offerer: NodeAddress) -> Result<u64, Error> {
         let _permit = self.streams.acquire().await;
-        let connecting = TcpStream::connect(offerer.socket());
+        let connecting = dial(offerer.socket());
         let mut stream =
             timeout(self.connect_timeout, connecting).await.map_err(|_| Error::Silent(self.connect_timeout))??;
         // The acknowledgement must not wait until a sign of life before it has been confirmed.
