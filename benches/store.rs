@@ -13,6 +13,7 @@
 use divan::counter::ItemsCount;
 use kumo_server::clock::{Clock, ClockTime};
 use kumo_server::store::{Applied, Options, Store, SyncMode, Write};
+use kumo_server::time::Time;
 use kumo_server::wire::{RecordKey, RecordValue, record};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -35,7 +36,7 @@ struct Bed {
 fn open(directory: &tempfile::TempDir, sync: SyncMode) -> Store {
     let mut options = Options::new(directory.path().join("db"));
     options.sync = sync;
-    Store::open(options, |first| Arc::new(Clock::new(first))).expect("a fresh directory")
+    Store::open(options, |first| Arc::new(Clock::new(&Time::real(), first))).expect("a fresh directory")
 }
 
 fn keys() -> Vec<Vec<u8>> {
@@ -119,7 +120,7 @@ fn set_100k_everysec(bencher: divan::Bencher, batch: usize) {
 fn update_100k_by_16(bencher: divan::Bencher) {
     let bed = full(SyncMode::Everysec);
     let mut keys = shuffled(&bed);
-    let clock = Clock::new(10_000_000);
+    let clock = Clock::new(&Time::real(), 10_000_000);
     bencher.counter(ItemsCount::new(100_000_u64)).bench_local(|| {
         for _ in 0..100_000 / 16 {
             let mut batch = bed.store.batch();

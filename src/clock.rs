@@ -5,7 +5,8 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::time::Time;
 
 /// Below this many seconds apart, the clocks decide and not the times.
 const NEAR_SECONDS: i32 = 5;
@@ -85,8 +86,7 @@ impl fmt::Display for ClockTime {
 
 /// Unix seconds now, by this machine's clock.
 pub fn unix_seconds() -> u32 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
+    Time::real().unix_seconds()
 }
 
 /// This process's Lamport counter with a source of time.
@@ -96,9 +96,10 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that issues `first` next and reads the machine's time.
-    pub fn new(first: u32) -> Self {
-        Self::with_time(first, unix_seconds)
+    /// A clock that issues `first` next and reads its seconds from `time`.
+    pub fn new(time: &Time, first: u32) -> Self {
+        let time = time.clone();
+        Self::with_time(first, move || time.unix_seconds())
     }
 
     /// A clock that issues `first` next and asks `now` for unix seconds.

@@ -2,7 +2,7 @@
 //!
 //! The modules form layers; each uses those above it in this list, never those below:
 //!
-//! 1. [`clock`]: which of two writes is later.
+//! 1. [`time`]: where time comes from; [`clock`]: which of two writes is later; [`env`]: the machine that a role runs on.
 //! 2. [`wire`]: messages, records and addresses as bytes; [`ring`]: who owns a key.
 //! 3. [`store`]: records on disk and in memory; [`binlog`]: the binary log; [`tokyo`]: the files of 2010.
 //! 4. [`net`]: connections, sessions and listeners.
@@ -17,6 +17,7 @@ pub mod binlog;
 pub mod cli;
 pub mod client;
 pub mod clock;
+pub mod env;
 pub mod gateway;
 pub mod life;
 pub mod logging;
@@ -26,5 +27,6 @@ pub mod offline;
 pub mod ring;
 pub mod server;
 pub mod store;
+pub mod time;
 pub mod tokyo;
 pub mod wire;

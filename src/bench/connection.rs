@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::event::epoll::{self, EventData, EventFlags};
 
 use super::memcached::{self, Told};
-use crate::net::{dial_blocking, outgoing, refuse_itself};
+use crate::env::{dial_blocking, outgoing, refuse_itself};
 use crate::wire::{self, MESSAGE_LIMIT, Message, Response, Scanner};
 
 /// A connection to one server.

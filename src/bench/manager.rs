@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::routes::{Router, Routes};
 use crate::clock::ClockTime;
-use crate::net::dial_blocking;
+use crate::env::dial_blocking;
 use crate::wire::method::{ErrorCode, Method};
 use crate::wire::params::{self, Seed};
 use crate::wire::{self, Message, Scanner, frame};

@@ -34,6 +34,7 @@ pub use report::{Latency, Line, Load, Report, Section};
 pub use tally::Faults;
 
 use crate::clock::{Clock, unix_seconds};
+use crate::time::Time;
 use exchange::Exchange;
 use intervals::{Cuts, Interval, Intervals, Part};
 use ledger::Ledger;
@@ -165,7 +166,7 @@ impl<'a, P: FnMut(Progress)> Run<'a, P> {
         let clock = match config.replicate_as {
             Some(_) => node::clock_ahead_of(shared.router.routes().servers(), config.timeout)
                 .map_err(|(server, error)| Error::Server(server, error))?,
-            None => Arc::new(Clock::new(1)),
+            None => Arc::new(Clock::new(&Time::real(), 1)),
         };
         let mut workers = Vec::new();
         for thread in 0..config.threads {

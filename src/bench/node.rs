@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, ClockTime};
-use crate::net::dial_blocking;
+use crate::env::dial_blocking;
+use crate::time::Time;
 use crate::wire::method::Method;
 use crate::wire::unpack::Reader;
 use crate::wire::{Message, Scanner, frame, params};
@@ -23,7 +24,7 @@ pub(super) fn clock_ahead_of(servers: &[SocketAddr], timeout: Duration) -> Resul
         // Not by `adjust`: a new counter would take itself for one that has wrapped past theirs.
         greatest = greatest.max(clocktime(*server, timeout).map_err(|error| (*server, error))?.clock());
     }
-    Ok(Arc::new(Clock::new(greatest.wrapping_add(1))))
+    Ok(Arc::new(Clock::new(&Time::real(), greatest.wrapping_add(1))))
 }
 
 /// A server's clocktime, asked as a client.

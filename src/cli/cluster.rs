@@ -23,7 +23,7 @@ use super::parse::{Call, Stop, parse};
 use super::tool::block_on;
 use super::values::positive_seconds;
 use crate::client::Caller;
-use crate::net::dial;
+use crate::env::dial;
 use crate::wire::NodeAddress;
 use crate::wire::method::Method;
 use crate::wire::params;

@@ -15,6 +15,7 @@ use super::space;
 use super::tool::{block_on, json, manager, show, trouble};
 use crate::client::{Caller, Options};
 use crate::clock::unix_seconds;
+use crate::env::Env;
 use crate::wire::NodeAddress;
 use crate::wire::method::{ErrorCode, Method};
 use crate::wire::params::{self, Seed};
@@ -125,7 +126,7 @@ impl Args {
 
 /// A client of nodes whose answers may take so long.
 pub(super) fn caller(call_timeout: Duration) -> Caller {
-    Caller::new(&Options { call_timeout, ..Options::default() })
+    Caller::new(&Env::real(), &Options { call_timeout, ..Options::default() })
 }
 
 /// Asks the manager for a change; it answers when the change has begun.

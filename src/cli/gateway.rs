@@ -16,6 +16,7 @@ use super::hosts::{HostPort, Resolver, system_resolver};
 use super::layout::LayoutArgs;
 use super::parse::{Call, Stop, parse};
 use super::values::mebibytes;
+use crate::env::Env;
 use crate::gateway::item::Rules;
 use crate::gateway::{Config, Gateway, Limits, Listen};
 use crate::life;
@@ -181,7 +182,7 @@ pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
             tracing::warn!("-lc is ignored: this gateway reads every value from the cluster");
         }
         fit_connections(&mut config.limits.connections);
-        Ok(Gateway::start(config)?)
+        Ok(Gateway::start(&Env::real(), config)?)
     }))
 }
 

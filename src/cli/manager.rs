@@ -10,6 +10,7 @@ use super::common::{Bounds, Common, MANAGER_PORT, fit_connections, own_address, 
 use super::hosts::{HostPort, Resolver, system_resolver};
 use super::parse::{Call, Stop, parse};
 use super::values::seconds;
+use crate::env::Env;
 use crate::life;
 use crate::manager::{Config, Manager};
 
@@ -44,7 +45,7 @@ pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
     let (life, mut config) = settings(call)?;
     Ok(life::run(&life, async || {
         fit_connections(&mut config.limits.connections);
-        Ok(Manager::start(config)?)
+        Ok(Manager::start(&Env::real(), config)?)
     }))
 }
 

@@ -12,6 +12,7 @@ use super::common::{Bounds, Common, MANAGER_PORT, SERVER_PORT, fit_connections, 
 use super::hosts::{HostPort, Resolver, system_resolver};
 use super::parse::{Call, Stop, parse};
 use super::values::{kibibytes, mebibytes, seconds};
+use crate::env::Env;
 use crate::life;
 use crate::server::Server;
 use crate::server::config::Config;
@@ -110,7 +111,7 @@ pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
     let (life, mut config) = settings(call)?;
     Ok(life::run(&life, async || {
         fit_connections(&mut config.limits.connections);
-        Ok(Server::start(config).await?)
+        Ok(Server::start(&Env::real(), config).await?)
     }))
 }
 

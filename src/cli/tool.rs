@@ -13,6 +13,7 @@ use super::hosts::{HostPort, system_resolver};
 use super::parse::Stop;
 use super::values::positive_seconds;
 use crate::client::{self, Caller, Error, Options};
+use crate::env::Env;
 use crate::wire::NodeAddress;
 use crate::wire::method::ErrorCode;
 use crate::wire::params::Seed;
@@ -68,7 +69,10 @@ impl Cluster {
     /// A client of nodes. Must be called within a runtime.
     pub(super) fn caller(&self) -> Arc<Caller> {
         let connect_timeout = self.timeout.min(Options::default().connect_timeout);
-        Arc::new(Caller::new(&Options { connect_timeout, call_timeout: self.timeout, ..Options::default() }))
+        Arc::new(Caller::new(
+            &Env::real(),
+            &Options { connect_timeout, call_timeout: self.timeout, ..Options::default() },
+        ))
     }
 
     /// The hash space for writing, of the first manager that answers; the error is the last one's.

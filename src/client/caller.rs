@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use super::Options;
+use crate::env::{Env, Tasks};
 use crate::net::{DialPolicy, Limits, Link, Peers, Service, Session};
 use crate::wire::method::{ErrorCode, Method};
 use crate::wire::params::{self, Seed};
@@ -28,33 +28,34 @@ pub struct Caller {
     peers: Arc<Peers>,
     /// The peers hold it weakly.
     _listener: Arc<dyn Service>,
-    stepping: JoinHandle<()>,
+    _stepping: Tasks,
     /// Steps of an ordinary call.
     steps: u16,
 }
 
 impl Caller {
-    /// Connects to nobody yet. Must be called within a runtime.
-    pub fn new(options: &Options) -> Self {
-        Self::with_push(options, Box::new(|_, _| ()))
+    /// Connects to nobody yet.
+    pub fn new(env: &Env, options: &Options) -> Self {
+        Self::with_push(env, options, Box::new(|_, _| ()))
     }
 
     /// The same; hash spaces that managers push go to `on_push`.
-    pub(super) fn with_push(options: &Options, on_push: OnPush) -> Self {
+    pub(super) fn with_push(env: &Env, options: &Options, on_push: OnPush) -> Self {
         let policy = DialPolicy { timeout: options.connect_timeout, retry_limit: 0 };
-        let peers = Peers::new(None, policy, Limits::default());
+        let peers = Peers::new(env, None, policy, Limits::default());
         let listener: Arc<dyn Service> = Arc::new(Pushes(on_push));
         peers.serve(&listener);
         let stepped = peers.clone();
-        let stepping = tokio::spawn(async move {
+        let mut stepping = Tasks::default();
+        stepping.add(env.spawn(async move {
             let mut steps = tokio::time::interval(STEP);
             steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 steps.tick().await;
                 stepped.step();
             }
-        });
-        Self { peers, _listener: listener, stepping, steps: steps(options.call_timeout) }
+        }));
+        Self { peers, _listener: listener, _stepping: stepping, steps: steps(options.call_timeout) }
     }
 
     /// Calls a method of `node`; `write` appends the parameter array. The result is the result object's bytes.
@@ -90,7 +91,6 @@ fn is_question(method: Method) -> bool {
 
 impl Drop for Caller {
     fn drop(&mut self) {
-        self.stepping.abort();
         self.peers.close();
     }
 }

@@ -9,12 +9,11 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
-use tokio::task::{JoinHandle, JoinSet};
 
 use super::routes::{Node, Routes};
 use super::{Caller, Error, Options};
+use crate::env::{Env, Group, Tasks};
 use crate::wire::NodeAddress;
 use crate::wire::method::{ErrorCode, Method};
 use crate::wire::params::{self, Seed};
@@ -39,8 +38,8 @@ pub struct Router {
     ask: Arc<Notify>,
     /// Failed calls since the managers were asked for them.
     errors: AtomicU32,
-    runtime: Handle,
-    following: Mutex<Option<JoinHandle<()>>>,
+    env: Env,
+    following: Mutex<Tasks>,
 }
 
 impl std::fmt::Debug for Router {
@@ -50,11 +49,12 @@ impl std::fmt::Debug for Router {
 }
 
 impl Router {
-    /// Follows these managers from now on; nothing is known yet. Must be called within a runtime.
-    pub fn new(managers: Vec<NodeAddress>, options: Options) -> Arc<Self> {
+    /// Follows these managers from now on; nothing is known yet.
+    pub fn new(env: &Env, managers: Vec<NodeAddress>, options: Options) -> Arc<Self> {
         let router = Arc::new_cyclic(|router: &Weak<Self>| {
             let pushed = router.clone();
             let caller = Caller::with_push(
+                env,
                 &options,
                 Box::new(move |whs, rhs| {
                     if let Some(router) = pushed.upgrade() {
@@ -70,11 +70,11 @@ impl Router {
                 nodes: Mutex::default(),
                 ask: Arc::default(),
                 errors: AtomicU32::new(0),
-                runtime: Handle::current(),
+                env: env.clone(),
                 following: Mutex::default(),
             }
         });
-        *router.following.lock() = Some(tokio::spawn(follow(Arc::downgrade(&router))));
+        router.following.lock().add(env.spawn(follow(Arc::downgrade(&router))));
         router
     }
 
@@ -83,9 +83,9 @@ impl Router {
         &self.options
     }
 
-    /// The runtime that this belongs to: callbacks of calls may run elsewhere.
-    pub fn runtime(&self) -> &Handle {
-        &self.runtime
+    /// The machine that it runs on.
+    pub fn env(&self) -> &Env {
+        &self.env
     }
 
     /// Asks one node anything.
@@ -105,13 +105,13 @@ impl Router {
 
     /// Asks the managers. Returns when one has answered with hash spaces that can be used, or all have been asked.
     pub async fn refresh(self: &Arc<Self>) -> Result<(), Error> {
-        let mut asking = JoinSet::new();
+        let mut asking = Group::new(&self.env);
         for manager in &self.managers {
-            asking.spawn(self.clone().ask_manager(*manager));
+            asking.add(self.clone().ask_manager(*manager));
         }
         let mut failed = None;
         let mut answered = false;
-        while let Some(asked) = asking.join_next().await {
+        while let Some(asked) = asking.next().await {
             match asked {
                 Ok(Ok(usable)) => {
                     answered = true;
@@ -124,7 +124,7 @@ impl Router {
             }
         }
         // What the slower one has to say still counts.
-        asking.detach_all();
+        asking.detach();
         if answered { Ok(()) } else { Err(failed.unwrap_or(Error::NoServer)) }
     }
 
@@ -184,15 +184,7 @@ impl Router {
         let silent = matches!(error, ErrorCode::TransportLost | ErrorCode::NodeLost | ErrorCode::TimedOut);
         if silent && node.suspect() {
             tracing::warn!(peer = %node.address(), "server: {error}; reads go elsewhere until it answers");
-            self.runtime.spawn(watch_over(Arc::downgrade(self), node.clone()));
-        }
-    }
-}
-
-impl Drop for Router {
-    fn drop(&mut self) {
-        if let Some(following) = self.following.get_mut().take() {
-            following.abort();
+            self.env.spawn(watch_over(Arc::downgrade(self), node.clone()));
         }
     }
 }

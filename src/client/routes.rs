@@ -161,7 +161,7 @@ mod tests {
         let port = LAST.fetch_add(1, Ordering::Relaxed);
         let policy = DialPolicy { timeout: std::time::Duration::ZERO, retry_limit: 0 };
         let address = NodeAddress::new(([127, 0, 0, 1], port).into());
-        Node::new(Peers::new(None, policy, Limits::default()).session(address))
+        Node::new(Peers::new(&crate::env::Env::real(), None, policy, Limits::default()).session(address))
     }
 
     #[tokio::test]

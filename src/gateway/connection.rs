@@ -15,7 +15,6 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Shared;
-use super::answers::Answers;
 use super::desk::{Desk, REQUEST_WEIGHT, Standing};
 use super::outcome::{Failure, Outcome};
 use super::protocol::{Codec, Form, Next, Request, Task};
@@ -23,6 +22,7 @@ use super::stats::Stats;
 use super::work::{self, Job, Ticket, Work};
 use crate::client::RawKey;
 use crate::clock::unix_seconds;
+use crate::net::output::Output;
 
 /// Pause between two looks at the clock while a flush is under way.
 const FLUSH_GLANCE: std::time::Duration = std::time::Duration::from_millis(20);
@@ -60,7 +60,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         input: BytesMut::new(),
         needed: 0,
         skip: 0,
-        out: Answers::default(),
+        out: Output::default(),
         paused: false,
         room: (0, 0),
         flushing: false,
@@ -82,8 +82,8 @@ struct Connection<'a, S> {
     needed: usize,
     /// Bytes to drop as they arrive.
     skip: usize,
-    /// Answers that the socket has not taken.
-    out: Answers,
+    /// Output that the socket has not taken.
+    out: Output,
     /// `input` may hold whole requests: their turn comes when some of those before are answered.
     paused: bool,
     /// Requests, and bytes that they keep, which may be taken before some are answered.
@@ -319,7 +319,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         0
     }
 
-    /// Answers at once, in its place behind those before.
+    /// Output at once, in its place behind those before.
     fn answer(&self, key: &[u8], form: &Form, outcome: &Outcome<'_>) -> usize {
         let number = self.desk.open(0);
         self.desk.answer(number, 0, form, key, outcome);

@@ -10,13 +10,13 @@ use std::task::Waker;
 
 use parking_lot::Mutex;
 
-use super::answers::Answers;
 use super::budget::Budget;
 use super::outcome::Outcome;
 use super::protocol::{Early, Form, Writer};
 use super::turns::Turns;
 use super::work::Job;
 use crate::clock::unix_seconds;
+use crate::net::output::Output;
 
 /// Memory that an unanswered request takes beyond what it carries, roughly.
 pub(super) const REQUEST_WEIGHT: usize = 512;
@@ -41,8 +41,8 @@ struct State {
     /// Number of the first slot.
     first: u64,
     writer: Writer,
-    /// Answers to be sent.
-    ready: Answers,
+    /// Output to be sent.
+    ready: Output,
     /// How long the answers of this connection are lately: the longest of the last few.
     estimate: usize,
     turns: Turns<Job>,
@@ -82,7 +82,7 @@ impl Desk {
                 slots: VecDeque::new(),
                 first: 0,
                 writer: Writer::default(),
-                ready: Answers::default(),
+                ready: Output::default(),
                 estimate: FIRST_ESTIMATE,
                 turns: Turns::default(),
                 held: 0,
@@ -164,7 +164,7 @@ impl Desk {
     }
 
     /// Moves the answers that are ready to the end of `out`; from now on more of them wake `waker`.
-    pub(super) fn collect(&self, waker: &Waker, out: &mut Answers) -> Standing {
+    pub(super) fn collect(&self, waker: &Waker, out: &mut Output) -> Standing {
         let mut state = self.state.lock();
         out.take(&mut state.ready);
         match &mut state.waker {
@@ -186,7 +186,7 @@ impl Desk {
         state.waker = None;
         let early: usize = state.slots.iter().flatten().map(Early::len).sum();
         self.budget.release(state.ready.len() + early);
-        state.ready = Answers::default();
+        state.ready = Output::default();
         state.slots.clear();
     }
 
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn answers_leave_in_the_order_of_the_requests() {
         let (desk, budget) = desk();
-        let mut out = Answers::default();
+        let mut out = Output::default();
         let numbers: Vec<_> = (0..4).map(|_| desk.open(10)).collect();
         let outcomes = [Outcome::Deleted, Outcome::NotFound, Outcome::Done, Outcome::Exists];
         for (place, ready) in [(2, 0), (1, 0), (0, 1), (3, 1)] {

@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, UnixListener};
 use super::Shared;
 use super::config::Listen;
 use super::stats::Stats;
-use crate::net::{self, watch};
+use crate::env::{self, set_silence_limit};
 
 /// How long to wait when accepting fails for want of file descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -38,15 +38,15 @@ impl Listener {
     pub(super) fn tcp(listen: Listen) -> io::Result<Self> {
         let every = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
         let bound = match listen {
-            Listen::Everywhere(port) => net::bind(every(port)).or_else(|error| {
-                if !net::is_without_ipv6(&error) {
+            Listen::Everywhere(port) => env::bind(every(port)).or_else(|error| {
+                if !env::is_without_ipv6(&error) {
                     return Err(error);
                 }
                 tracing::info!(port, "this machine has no IPv6: listening on IPv4 alone");
-                net::bind((Ipv4Addr::UNSPECIFIED, port).into())
+                env::bind((Ipv4Addr::UNSPECIFIED, port).into())
             }),
-            Listen::Ipv6Only(port) => net::bind_ipv6_only(every(port)),
-            Listen::At(address) => net::bind(address),
+            Listen::Ipv6Only(port) => env::bind_ipv6_only(every(port)),
+            Listen::At(address) => env::bind(address),
         };
         Ok(Self::Tcp(TcpListener::from_std(bound?)?))
     }
@@ -77,10 +77,10 @@ impl Listener {
         loop {
             let accepted = match &self {
                 Self::Tcp(listener) => listener.accept().await.map(|(stream, peer)| {
-                    let peer = net::canonical(peer);
+                    let peer = env::canonical(peer);
                     // Answers are awaited: never wait to fill a packet.
                     let stalled = shared.config.limits.stalled;
-                    if let Err(error) = stream.set_nodelay(true).and_then(|()| watch(&stream, stalled)) {
+                    if let Err(error) = stream.set_nodelay(true).and_then(|()| set_silence_limit(&stream, stalled)) {
                         tracing::debug!(%peer, %error, "socket options");
                     }
                     shared.accept(stream, peer.to_string()).map_err(|stream| drop(stream.try_write(TOO_MANY)))

@@ -5,7 +5,6 @@
 //! client's socket, `desk` keeps its answers in order, `work` carries a request to its server and back; whom to ask,
 //! and whom next, is the affair of [`crate::client`].
 
-mod answers;
 #[cfg(test)]
 mod bed;
 mod budget;
@@ -39,6 +38,7 @@ pub use config::{Config, Limits, Listen};
 
 use crate::binlog::{self, Binlog, Record};
 use crate::client::{Options, Router};
+use crate::env::Env;
 use budget::Budget;
 use changes::Changes;
 use connection::Closed;
@@ -87,7 +87,7 @@ pub struct Gateway {
 impl Gateway {
     /// Listens, follows the managers, and serves from now on, whether or not a manager can be reached yet. Must be
     /// called within a runtime.
-    pub fn start(config: Config) -> Result<Self, StartError> {
+    pub fn start(env: &Env, config: Config) -> Result<Self, StartError> {
         let mut listeners = Vec::new();
         for listen in &config.listen {
             let listener = Listener::tcp(*listen);
@@ -109,7 +109,7 @@ impl Gateway {
             ..Options::default()
         };
         let shared = Arc::new(Shared {
-            router: Router::new(config.managers.clone(), options),
+            router: Router::new(env, config.managers.clone(), options),
             budget: Arc::new(Budget::new(config.limits.memory)),
             flush: Flush::default(),
             changes: Changes::default(),

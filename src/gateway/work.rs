@@ -317,8 +317,8 @@ impl Sent {
 
 /// Carries a job through on a task of its own; `first` is what came of its first try.
 fn go_on(job: Job, first: Option<Tried>) {
-    let runtime = job.ticket.shared.router.runtime().clone();
-    runtime.spawn(carry_through(job, first));
+    let env = job.ticket.shared.router.env().clone();
+    env.spawn(carry_through(job, first));
 }
 
 async fn carry_through(job: Job, first: Option<Tried>) {

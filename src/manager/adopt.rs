@@ -5,7 +5,9 @@
 //! hash space would make servers drop records that the first one gave them. If no server holds one either, all of the
 //! cluster has ended: our servers remember the last one, and when all that were active in it are back it goes on.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::shell::{Inner, Shell};
 use crate::client::{Caller, Options};
@@ -77,7 +79,7 @@ impl Shell {
             call_timeout: PATIENCE,
             ..Options::default()
         };
-        let caller = Caller::new(&options);
+        let caller = Caller::new(&self.env, &options);
         let ask = async |number| {
             let answer = caller.ask(server, Method::GetStatus, |out| params::write_status(out, number)).await;
             answer.ok()
@@ -127,7 +129,7 @@ impl Shell {
             let until = if until > now { until } else { now + PATIENCE };
             tokio::select! {
                 () = news => {}
-                () = tokio::time::sleep_until(until.into()) => {}
+                () = tokio::time::sleep_until(until) => {}
             }
         }
     }

@@ -1,6 +1,8 @@
 //! When a replace that nobody has asked for is due. Pure: time comes in.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// The delay in front of an automatic replace.
 #[derive(Debug)]

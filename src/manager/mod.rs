@@ -19,12 +19,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
-
 pub use config::Config;
 
 use crate::binlog::{self, Binlog, Record};
-use crate::net::{self, Listener, Service};
+use crate::env::{Env, Tasks};
+use crate::net::{self, Service};
 use crate::wire::NodeAddress;
 use shell::Shell;
 
@@ -53,26 +52,26 @@ pub enum StartError {
 /// A running manager.
 pub struct Manager {
     shell: Arc<Shell>,
-    listening: JoinHandle<()>,
-    watching: JoinHandle<()>,
+    listening: Tasks,
+    watching: Tasks,
 }
 
 impl Manager {
-    /// Listens, finds the partner, and serves from now on. Must be called within a runtime.
-    pub fn start(config: Config) -> Result<Self, StartError> {
+    /// Listens, finds the partner, and serves from now on.
+    pub fn start(env: &Env, config: Config) -> Result<Self, StartError> {
         let listen_error = |source| StartError::Listen { address: config.bind, source };
-        let socket = net::bind(config.bind).map_err(listen_error)?;
-        let bound = socket.local_addr().map_err(listen_error)?;
-        let listener = Listener::new(socket).map_err(listen_error)?;
+        let listener = env.listen(config.bind).map_err(listen_error)?;
+        let bound = listener.local_address().map_err(listen_error)?;
         let address = NodeAddress::new(SocketAddr::new(config.address.socket().ip(), bound.port()));
-        let settle_until = std::time::Instant::now() + config.keepalive_interval.min(SETTLE_MAX) + REDIAL;
+        let settle_until = tokio::time::Instant::now() + config.keepalive_interval.min(SETTLE_MAX) + REDIAL;
         let binlog = Binlog::open(config.binary_log.as_deref())?;
         binlog.write(&Record::ManagerStarted { address, partner: config.partner });
-        let shell = Shell::new(config, address, binlog, settle_until);
+        let shell = Shell::new(env, config, address, binlog, settle_until);
         let service: Arc<dyn Service> = shell.clone();
         shell.peers.serve(&service);
-        let listening = tokio::spawn(listener.run(shell.peers.clone()));
-        let watching = tokio::spawn(watch::run(shell.clone()));
+        let (mut listening, mut watching) = (Tasks::default(), Tasks::default());
+        listening.add(env.spawn(net::accept(listener, shell.peers.clone())));
+        watching.add(env.spawn(watch::run(shell.clone())));
         tracing::info!(%address, partner = ?shell.config.partner, "manager started");
         Ok(Self { shell, listening, watching })
     }
@@ -88,12 +87,12 @@ impl Manager {
     }
 
     /// Stops accepting, answers what is under way until `deadline`, and closes.
-    pub async fn stop(self, deadline: tokio::time::Instant) {
-        self.listening.abort();
+    pub async fn stop(mut self, deadline: tokio::time::Instant) {
+        self.listening.stop();
         if !self.shell.peers.drain_clients(deadline).await {
             tracing::warn!("closing with requests unanswered");
         }
-        self.watching.abort();
+        self.watching.stop();
         self.shell.peers.close();
     }
 }

@@ -1,7 +1,8 @@
 //! What a manager does with what arrives: connections, losses, and requests of nodes and clients.
 
 use std::sync::Arc;
-use std::time::Instant;
+
+use tokio::time::Instant;
 
 use super::replace::Phase;
 use super::shell::{Inner, Shell};

@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::Config;
 use super::auto::Auto;
@@ -17,6 +17,7 @@ use super::replace::Phase;
 use super::state::{Action, State};
 use crate::binlog::Binlog;
 use crate::clock::Clock;
+use crate::env::Env;
 use crate::net::{Answer, LinkKind, Peers, STEPS};
 use crate::wire::method::{ErrorCode, Method, Role};
 use crate::wire::params::{self, Seed};
@@ -26,6 +27,7 @@ use crate::wire::{Init, NodeAddress, frame};
 /// A manager at work.
 pub(super) struct Shell {
     me: Weak<Self>,
+    pub(super) env: Env,
     pub(super) config: Config,
     pub(super) address: NodeAddress,
     pub(super) clock: Clock,
@@ -66,7 +68,13 @@ impl Inner {
 }
 
 impl Shell {
-    pub(super) fn new(config: Config, address: NodeAddress, binlog: Binlog, settle_until: Instant) -> Arc<Self> {
+    pub(super) fn new(
+        env: &Env,
+        config: Config,
+        address: NodeAddress,
+        binlog: Binlog,
+        settle_until: Instant,
+    ) -> Arc<Self> {
         let init = Init { address, role: Role::Manager };
         let inner = Inner {
             state: State::default(),
@@ -80,10 +88,11 @@ impl Shell {
         };
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
-            peers: Peers::new(Some(init), config.dial.clone(), config.limits.clone()),
+            peers: Peers::new(env, Some(init), config.dial.clone(), config.limits.clone()),
             binlog,
             address,
-            clock: Clock::new(0),
+            clock: Clock::new(env.time(), 0),
+            env: env.clone(),
             inner: Mutex::new(inner),
             news: Notify::new(),
             config,
@@ -100,7 +109,7 @@ impl Shell {
         F: Future<Output = ()> + Send + 'static,
     {
         if let Some(me) = self.me.upgrade() {
-            tokio::spawn(task(me));
+            self.env.spawn(task(me));
         }
     }
 

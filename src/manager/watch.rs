@@ -1,7 +1,9 @@
 //! What happens by itself: keep-alives and their misses, automatic replaces, time-outs of calls.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::shell::{Inner, Shell};
 use crate::binlog::Record;

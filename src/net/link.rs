@@ -1,15 +1,17 @@
 //! One connection as the rest of the program sees it: where to put answers, how much is under way, whom it joins.
 //!
-//! The socket itself belongs to the task in [`super::connection`]; a link outlives it harmlessly.
+//! The stream itself belongs to the task that drives it; a link outlives it harmlessly.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::Waker;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
-use super::room::Room;
+use super::budget::Budget;
+use super::control::Control;
+use super::registry::Connected;
 use super::{Limits, Session};
 use crate::wire::frame;
 use crate::wire::method::ErrorCode;
@@ -29,17 +31,10 @@ const UNDECIDED: u8 = 0;
 const CLIENT: u8 = 1;
 const CLUSTER: u8 = 2;
 
-/// Asked of a connection's task from outside.
-const NODELAY_KEEP: u8 = 0;
-const NODELAY_ON: u8 = 1;
-const NODELAY_OFF: u8 = 2;
-
 /// What waits to be sent on a connection.
 #[derive(Debug, Default)]
 struct Outbox {
     bytes: Vec<u8>,
-    /// The connection's task is about to look: no need to wake it.
-    attended: bool,
     closed: bool,
 }
 
@@ -55,42 +50,34 @@ pub struct Link {
     /// Set when `kind` becomes cluster, and for connections that this side has dialled.
     session: OnceLock<Arc<Session>>,
     outbox: Mutex<Outbox>,
-    wake: Notify,
     in_flight: AtomicUsize,
     in_flight_limit: usize,
     in_flight_bytes: AtomicUsize,
     in_flight_bytes_limit: usize,
-    pub(super) room: Arc<Room>,
+    /// What the requests under way of all connections hold.
+    in_flight_total: Arc<Budget>,
     outbox_limit: usize,
-    close: AtomicBool,
-    drain: AtomicBool,
+    control: Control,
     /// The answers to what one read has brought take much room already.
     enough: AtomicBool,
-    nodelay: AtomicU8,
-    /// Seconds of the reaper's clock since when the peer has owed us progress; zero: it owes nothing.
-    pub(super) owing_since: AtomicU32,
 }
 
 impl Link {
-    pub(super) fn new(id: u64, peer: SocketAddr, limits: &Limits, room: &Arc<Room>) -> Self {
+    pub(super) fn new(id: u64, peer: SocketAddr, limits: &Limits, in_flight_total: &Arc<Budget>) -> Self {
         Self {
             id,
             peer,
             kind: AtomicU8::new(UNDECIDED),
             session: OnceLock::new(),
             outbox: Mutex::new(Outbox::default()),
-            wake: Notify::new(),
             in_flight: AtomicUsize::new(0),
             in_flight_limit: limits.in_flight,
             in_flight_bytes: AtomicUsize::new(0),
             in_flight_bytes_limit: limits.in_flight_bytes,
-            room: room.clone(),
+            in_flight_total: in_flight_total.clone(),
             outbox_limit: limits.backlog,
-            close: AtomicBool::new(false),
-            drain: AtomicBool::new(false),
+            control: Control::default(),
             enough: AtomicBool::new(false),
-            nodelay: AtomicU8::new(NODELAY_KEEP),
-            owing_since: AtomicU32::new(0),
         }
     }
 
@@ -139,28 +126,19 @@ impl Link {
         }
         write(&mut outbox.bytes);
         let overfull = outbox.bytes.len() > self.outbox_limit;
-        let unattended = !outbox.attended;
         drop(outbox);
         if overfull {
             tracing::warn!(peer = %self.peer, "closing: {} bytes of messages left unread", self.outbox_limit);
             self.close();
             return false;
         }
-        if unattended {
-            self.wake.notify_one();
-        }
+        self.control.wake();
         true
     }
 
-    /// Says that the connection's task will look into the outbox before it sleeps.
-    pub(super) fn attend(&self) {
-        self.outbox.lock().attended = true;
-    }
-
-    /// Moves what waits to the end of `out`; from now on pushes wake the task again.
+    /// Moves what waits to the end of `out`.
     pub(super) fn collect(&self, out: &mut Vec<u8>) {
         let mut outbox = self.outbox.lock();
-        outbox.attended = false;
         if out.is_empty() && outbox.bytes.len() > OUTBOX_KEPT {
             std::mem::swap(out, &mut outbox.bytes);
         } else {
@@ -177,28 +155,9 @@ impl Link {
         self.outbox.lock().bytes.len()
     }
 
-    pub(super) async fn woken(&self) {
-        self.wake.notified().await;
-    }
-
     /// Asks the connection's task to end, without waiting for anything under way.
     pub fn close(&self) {
-        self.close.store(true, Ordering::Release);
-        self.wake.notify_one();
-    }
-
-    pub(super) fn is_closing(&self) -> bool {
-        self.close.load(Ordering::Acquire)
-    }
-
-    /// Asks the connection's task to read no more, and to end when everything under way is answered and sent.
-    pub fn drain(&self) {
-        self.drain.store(true, Ordering::Release);
-        self.wake.notify_one();
-    }
-
-    pub(super) fn is_draining(&self) -> bool {
-        self.drain.load(Ordering::Acquire)
+        self.control.close();
     }
 
     /// Marks the outbox closed: nothing pushed from now on is kept.
@@ -223,7 +182,7 @@ impl Link {
     /// Whether the next request must wait.
     #[inline]
     pub(super) fn has_enough(&self) -> bool {
-        self.session.get().is_none() && (self.enough.load(Ordering::Relaxed) || !self.may_read())
+        self.session.get().is_none() && (self.enough.load(Ordering::Relaxed) || !self.may_read(Budget::is_full))
     }
 
     pub(super) fn wants_more(&self) {
@@ -235,26 +194,28 @@ impl Link {
     /// Where all connections together hold too much, one that holds nothing still gets its turn: else requests that
     /// wait for a node that hangs would keep everybody out.
     #[inline]
-    pub(super) fn may_read(&self) -> bool {
+    fn may_read(&self, is_full: impl FnOnce(&Budget) -> bool) -> bool {
         if self.in_flight() >= self.in_flight_limit {
             return false;
         }
         let bytes = self.in_flight_bytes.load(Ordering::SeqCst);
-        bytes < self.in_flight_bytes_limit && (bytes == 0 || !self.room.is_full())
+        bytes < self.in_flight_bytes_limit && (bytes == 0 || !is_full(&self.in_flight_total))
+    }
+
+    /// As [`Self::may_read`]; if only the others' requests are in the way, `waker` is woken when they are so no more.
+    pub(super) fn may_read_for(&self, waker: &Waker) -> bool {
+        self.may_read(|total| total.is_full_for(waker))
     }
 
     /// Asks for `TCP_NODELAY` to be switched.
     pub fn set_nodelay(&self, on: bool) {
-        self.nodelay.store(if on { NODELAY_ON } else { NODELAY_OFF }, Ordering::Release);
-        self.wake.notify_one();
+        self.control.set_nodelay(on);
     }
+}
 
-    pub(super) fn take_nodelay(&self) -> Option<bool> {
-        match self.nodelay.swap(NODELAY_KEEP, Ordering::AcqRel) {
-            NODELAY_ON => Some(true),
-            NODELAY_OFF => Some(false),
-            _ => None,
-        }
+impl Connected for Link {
+    fn control(&self) -> &Control {
+        &self.control
     }
 }
 
@@ -276,7 +237,7 @@ impl InFlight {
     /// Counts `bytes` that are kept for them, too.
     pub fn weigh(&mut self, bytes: usize) {
         self.link.in_flight_bytes.fetch_add(bytes, Ordering::AcqRel);
-        self.link.room.take(bytes);
+        self.link.in_flight_total.hold(bytes);
         self.bytes += bytes;
     }
 
@@ -289,16 +250,16 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         let before = self.link.in_flight.fetch_sub(self.count, Ordering::AcqRel);
-        self.link.room.give(self.bytes);
+        self.link.in_flight_total.release(self.bytes);
         let bytes_before = self.link.in_flight_bytes.fetch_sub(self.bytes, Ordering::SeqCst);
         let falls_below = |before: usize, by: usize, limit: usize| before >= limit && before - by < limit;
         if falls_below(before, self.count, self.link.in_flight_limit)
             || falls_below(bytes_before, self.bytes, self.link.in_flight_bytes_limit)
-            || self.link.is_draining()
+            || self.link.control.is_draining()
             // Its turn, though there is no room for others.
-            || (self.bytes > 0 && bytes_before == self.bytes && self.link.room.is_full())
+            || (self.bytes > 0 && bytes_before == self.bytes && self.link.in_flight_total.is_full())
         {
-            self.link.wake.notify_one();
+            self.link.control.wake();
         }
     }
 }

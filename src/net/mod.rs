@@ -3,24 +3,24 @@
 //! Knows frames but not what any method means: requests go to a [`Service`], responses to whoever waits for them.
 //! All requests that one read has brought are handled in one go on the network thread, and answered with one write.
 
+pub(crate) mod budget;
 mod connection;
-mod dial;
+pub(crate) mod control;
+pub(crate) mod driver;
 mod link;
 mod listener;
+pub(crate) mod output;
 mod peers;
-mod room;
+pub(crate) mod registry;
 mod session;
-mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use dial::{dial, dial_blocking, outgoing, refuse_itself};
 pub use link::{InFlight, Link, LinkKind, Reply};
-pub use listener::{Listener, bind, bind_ipv6_only, canonical, is_without_ipv6};
+pub use listener::accept;
 pub use peers::Peers;
 pub use session::{Answer, Call, OFFER_STEPS, OnReply, STEPS, Session};
-pub(crate) use watch::watch;
 
 use crate::wire::method::Role;
 use crate::wire::{NodeAddress, Request};

@@ -2,19 +2,18 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
-use tokio::runtime::Handle;
 
-use super::connection::{self, Closed};
-use super::dial::dial;
-use super::room::Room;
-use super::watch::watch;
+use super::budget::Budget;
+use super::connection;
+use super::driver::Closed;
+use super::registry::Registry;
 use super::{DialPolicy, Limits, Link, LinkKind, Service, Session};
+use crate::env::{Env, Stream};
 use crate::wire::method::ErrorCode;
 use crate::wire::{Init, NodeAddress};
 
@@ -24,8 +23,6 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Accepted connections beyond the limit of clients: for nodes, and for those that have not said yet what they are.
 pub(super) const NODE_CONNECTIONS: usize = 64;
-/// At most one warning in this many seconds about connections that were turned away.
-const WARN_SECONDS: u32 = 10;
 
 /// Connections and sessions.
 pub struct Peers {
@@ -35,42 +32,31 @@ pub struct Peers {
     limits: Limits,
     service: OnceLock<Weak<dyn Service>>,
     sessions: Mutex<HashMap<NodeAddress, Arc<Session>>>,
-    links: Mutex<HashMap<u64, Arc<Link>>>,
-    last_link: AtomicU64,
+    links: Registry<Link>,
     accepted: AtomicUsize,
     /// Those of `accepted` that are nodes'.
     accepted_nodes: AtomicUsize,
-    /// When a connection was turned away and that was said, in seconds of the reaper's clock; zero: never.
-    turned_away: AtomicU32,
-    room: Arc<Room>,
-    partial: AtomicUsize,
-    started: Instant,
-    /// Calls may be made from threads that are not the runtime's.
-    runtime: Handle,
+    in_flight: Arc<Budget>,
+    partial: Budget,
+    env: Env,
     stopping: AtomicBool,
 }
 
 impl Peers {
-    /// The connections of a node that introduces itself with `init`, or of a client of the cluster.
-    ///
-    /// Must be called within a runtime, which all connections then belong to.
-    pub fn new(init: Option<Init>, policy: DialPolicy, limits: Limits) -> Arc<Self> {
-        let room = Arc::new(Room::new(limits.in_flight_total));
+    /// The connections of a node that introduces itself with `init`, or of a client of the cluster, on this machine.
+    pub fn new(env: &Env, init: Option<Init>, policy: DialPolicy, limits: Limits) -> Arc<Self> {
         Arc::new(Self {
             init,
             policy,
+            in_flight: Arc::new(Budget::new(limits.in_flight_total)),
+            partial: Budget::new(limits.partial_total),
             limits,
-            room,
             accepted_nodes: AtomicUsize::new(0),
-            turned_away: AtomicU32::new(0),
             service: OnceLock::new(),
             sessions: Mutex::default(),
-            links: Mutex::default(),
-            last_link: AtomicU64::new(0),
+            links: Registry::new(env.time()),
             accepted: AtomicUsize::new(0),
-            partial: AtomicUsize::new(0),
-            started: Instant::now(),
-            runtime: Handle::current(),
+            env: env.clone(),
             stopping: AtomicBool::new(false),
         })
     }
@@ -115,74 +101,49 @@ impl Peers {
 
     /// Closes the accepted connections that have owed a message, or left answers unread, for too long.
     pub fn reap(&self) {
-        let now = self.uptime_seconds();
-        let limit = u32::try_from(self.limits.stalled.as_secs()).unwrap_or(u32::MAX).max(1);
-        let stalled: Vec<_> =
-            self.links.lock().values().filter(|link| owes_since(link, now) >= limit).cloned().collect();
-        for link in stalled {
+        self.links.reap(self.limits.stalled, |link, limit| {
             tracing::info!(peer = %link.peer(), "closing: no progress for {limit} s");
-            link.close();
-        }
+        });
     }
 
-    /// Seconds since this was made, at least one: the reaper's clock.
+    /// The clock by which peers owe progress.
     pub(super) fn uptime_seconds(&self) -> u32 {
-        u32::try_from(self.started.elapsed().as_secs()).unwrap_or(u32::MAX).saturating_add(1)
+        self.links.uptime_seconds()
     }
 
     /// All connections open now.
     pub fn links(&self) -> Vec<Arc<Link>> {
-        self.links.lock().values().cloned().collect()
+        self.links.all()
     }
 
     /// How many connections are open now.
     pub fn link_count(&self) -> usize {
-        self.links.lock().len()
+        self.links.len()
     }
 
     /// Lets client connections finish what is under way and end; `true` when none is left at the deadline.
     pub async fn drain_clients(&self, deadline: tokio::time::Instant) -> bool {
         self.stopping.store(true, Ordering::Release);
-        loop {
-            let clients: Vec<_> = self.links().into_iter().filter(|link| link.session().is_none()).collect();
-            if clients.is_empty() {
-                return true;
-            }
-            for link in &clients {
-                link.drain();
-            }
-            if tokio::time::timeout_at(deadline, tokio::time::sleep(Duration::from_millis(5))).await.is_err() {
-                return false;
-            }
-        }
+        self.links.drain(deadline, |link| link.session().is_none()).await == 0
     }
 
     /// Closes everything and dials no more.
     pub fn close(&self) {
         self.stopping.store(true, Ordering::Release);
-        for link in self.links() {
-            link.close();
-        }
+        self.links.close_all();
     }
 
-    pub(super) fn hold_partial(&self, len: usize) {
-        self.partial.fetch_add(len, Ordering::Relaxed);
-    }
-
-    pub(super) fn release_partial(&self, len: usize) {
-        self.partial.fetch_sub(len, Ordering::Relaxed);
-    }
-
-    pub(super) fn partial_overfull(&self) -> bool {
-        self.partial.load(Ordering::Relaxed) > self.limits.partial_total
+    /// What the incomplete messages of all connections hold.
+    pub(super) fn partial(&self) -> &Budget {
+        &self.partial
     }
 
     /// Takes a connection from a listener; beyond the limit, with those kept for nodes, it is closed at once.
-    pub(super) fn accept(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+    pub(super) fn accept(self: &Arc<Self>, stream: Stream, peer: SocketAddr) {
         let limit = self.limits.connections.saturating_add(NODE_CONNECTIONS);
         if self.accepted.fetch_add(1, Ordering::AcqRel) >= limit {
             self.accepted.fetch_sub(1, Ordering::AcqRel);
-            return self.note_turned_away(peer);
+            return self.links.warn_turned_away(&peer, self.limits.connections);
         }
         let link = self.new_link(peer);
         let guard = Accepted(self.clone(), link.clone());
@@ -197,41 +158,33 @@ impl Peers {
         if admitted {
             link.become_client();
         } else {
-            self.note_turned_away(link.peer());
+            self.links.warn_turned_away(&link.peer(), self.limits.connections);
         }
         admitted
     }
 
-    /// Warns, now and then, that there is no place for clients.
-    fn note_turned_away(&self, peer: SocketAddr) {
-        let (now, last) = (self.uptime_seconds(), self.turned_away.load(Ordering::Relaxed));
-        let due = last == 0 || now.saturating_sub(last) >= WARN_SECONDS;
-        if due && self.turned_away.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            tracing::warn!(%peer, "turned away: {} connections are open", self.limits.connections);
-        }
-    }
-
     fn new_link(&self, peer: SocketAddr) -> Arc<Link> {
-        let id = self.last_link.fetch_add(1, Ordering::Relaxed) + 1;
-        let link = Arc::new(Link::new(id, peer, &self.limits, &self.room));
-        self.links.lock().insert(id, link.clone());
+        let id = self.links.next_id();
+        let link = Arc::new(Link::new(id, peer, &self.limits, &self.in_flight));
+        // How many are accepted is counted apart: those that this side has dialled are no client's.
+        self.links.insert(id, link.clone(), usize::MAX);
         link
     }
 
     /// Starts the task of a connection; `after` runs when it has ended, however it did.
-    fn run(self: &Arc<Self>, stream: TcpStream, link: Arc<Link>, after: impl FnOnce() + Send + 'static) {
+    fn run(self: &Arc<Self>, stream: Stream, link: Arc<Link>, after: impl FnOnce() + Send + 'static) {
         let Some(service) = self.service.get().and_then(Weak::upgrade) else {
-            self.links.lock().remove(&link.id());
+            self.links.remove(link.id());
             return;
         };
         let peers = self.clone();
-        self.runtime.spawn(async move {
+        self.env.spawn(async move {
             let ending = Ending { peers: &peers, link: &link, closed: None, after: Some(after) };
             // Requests are small and answers are awaited: never wait to fill a packet.
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(peer = %link.peer(), %error, "TCP_NODELAY");
             }
-            if let Err(error) = watch(&stream, peers.limits.stalled) {
+            if let Err(error) = stream.set_silence_limit(peers.limits.stalled) {
                 tracing::debug!(peer = %link.peer(), %error, "keep-alive of the socket");
             }
             let closed = connection::serve(stream, &link, &peers, &*service).await;
@@ -276,11 +229,11 @@ impl Peers {
     /// Dials until a connection stands or the tries are used up. The caller has claimed it in the session.
     pub(super) fn dial(self: &Arc<Self>, session: Arc<Session>) {
         let peers = self.clone();
-        self.runtime.spawn(async move {
+        self.env.spawn(async move {
             let mut pause = PAUSE_MIN;
             for attempt in 0..=peers.policy.retry_limit {
                 if attempt > 0 {
-                    tokio::time::sleep(jittered(pause, attempt)).await;
+                    tokio::time::sleep(pause / 2 + peers.env.random_share(pause / 2)).await;
                     pause = (pause * 2).min(PAUSE_MAX);
                 }
                 if peers.stopping.load(Ordering::Acquire) {
@@ -290,11 +243,9 @@ impl Peers {
                 if session.is_connected() {
                     return;
                 }
-                let connecting = dial(session.address().socket());
-                match tokio::time::timeout(peers.policy.timeout, connecting).await {
-                    Ok(Ok(stream)) => return peers.dialled(stream, &session),
-                    Ok(Err(error)) => tracing::debug!(peer = %session.address(), attempt, %error, "connect"),
-                    Err(_) => tracing::debug!(peer = %session.address(), attempt, "connect timed out"),
+                match peers.env.connect(session.address().socket(), peers.policy.timeout).await {
+                    Ok(stream) => return peers.dialled(stream, &session),
+                    Err(error) => tracing::debug!(peer = %session.address(), attempt, %error, "connecting failed"),
                 }
             }
             session.give_up();
@@ -304,7 +255,7 @@ impl Peers {
         });
     }
 
-    fn dialled(self: &Arc<Self>, stream: TcpStream, session: &Arc<Session>) {
+    fn dialled(self: &Arc<Self>, stream: Stream, session: &Arc<Session>) {
         let link = self.new_link(session.address().socket());
         link.bind(session.clone(), self.init.is_some());
         if let Some(init) = self.init {
@@ -322,14 +273,14 @@ impl Peers {
     /// A connection has ended: its calls fail, and if it was the node's last one the node is dialled again.
     fn ended(self: &Arc<Self>, link: &Arc<Link>, closed: Option<&Closed>) {
         link.shut();
-        self.links.lock().remove(&link.id());
+        self.links.remove(link.id());
         match closed {
             None if std::thread::panicking() => {
                 tracing::error!(peer = %link.peer(), "closed: a message of this peer caused a panic");
             }
             // The runtime is going.
             None => {}
-            Some(closed @ (Closed::Wire(_) | Closed::PartialLimit)) => {
+            Some(closed @ (Closed::Wire(_) | Closed::Backlog(_) | Closed::MemoryLimit)) => {
                 tracing::warn!(peer = %link.peer(), "closed: {closed}");
             }
             Some(closed) => tracing::debug!(peer = %link.peer(), "closed: {closed}"),
@@ -350,21 +301,6 @@ impl std::fmt::Debug for Peers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Peers({} connections)", self.link_count())
     }
-}
-
-/// Seconds for which the peer of `link` has owed progress; cluster connections may be silent but not half-said.
-fn owes_since(link: &Link, now: u32) -> u32 {
-    match link.owing_since.load(Ordering::Relaxed) {
-        0 => 0,
-        since => now.saturating_sub(since),
-    }
-}
-
-/// Half of `pause` and a share of the other half that differs from try to try and from process to process.
-fn jittered(pause: Duration, attempt: u32) -> Duration {
-    use std::hash::{BuildHasher, RandomState};
-    let share = RandomState::new().hash_one(attempt) % 1024;
-    pause / 2 + pause / 2 * u32::try_from(share).unwrap_or(0) / 1024
 }
 
 /// Counts an accepted connection until its task has ended.

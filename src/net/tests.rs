@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
+use crate::env::Env;
 use crate::wire::method::{ErrorCode, Method};
 use crate::wire::{Init, frame, pack, params};
 
@@ -58,14 +59,15 @@ struct Node {
 }
 
 fn node_with(limits: Limits) -> Node {
-    let socket = bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let address = NodeAddress::new(socket.local_addr().unwrap());
+    let env = Env::real();
+    let listener = env.listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = NodeAddress::new(listener.local_address().unwrap());
     let policy = DialPolicy { timeout: Duration::from_secs(1), retry_limit: 1 };
-    let peers = Peers::new(Some(Init { address, role: Role::Server }), policy, limits);
+    let peers = Peers::new(&env, Some(Init { address, role: Role::Server }), policy, limits);
     let echo = Arc::new(Echo::default());
     let service: Arc<dyn Service> = echo.clone();
     peers.serve(&service);
-    tokio::spawn(Listener::new(socket).unwrap().run(peers.clone()));
+    env.spawn(accept(listener, peers.clone()));
     Node { address, peers, echo, _service: service }
 }
 
@@ -316,7 +318,7 @@ async fn calls_fail_when_the_connection_drops_when_nobody_listens_and_when_time_
     b.peers.close();
     assert_eq!(dropped.await.unwrap(), Err(ErrorCode::TransportLost));
 
-    let unused = bind("127.0.0.1:0".parse().unwrap()).unwrap().local_addr().unwrap();
+    let unused = Env::real().listen("127.0.0.1:0".parse().unwrap()).unwrap().local_address().unwrap();
     let nobody = a.peers.session(NodeAddress::new(unused));
     assert_eq!(nobody.ask(Method::GetStatus, STEPS, params::write_empty).await, Err(ErrorCode::NodeLost));
     assert!(a.echo.lost.load(Ordering::Relaxed) >= 1);

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::env::Env;
 
 /// As many permits as a queue has places: work that holds one is queued without blocking.
 pub(super) struct Admission(Arc<Semaphore>);
@@ -15,12 +16,12 @@ impl Admission {
     }
 
     /// Runs `work` with a permit: at once if one is free, else later on a task. The work drops the permit when it is done.
-    pub(super) fn enter(&self, runtime: &Handle, work: impl FnOnce(OwnedSemaphorePermit) + Send + 'static) {
+    pub(super) fn enter(&self, env: &Env, work: impl FnOnce(OwnedSemaphorePermit) + Send + 'static) {
         if let Ok(permit) = self.0.clone().try_acquire_owned() {
             return work(permit);
         }
         let permits = self.0.clone();
-        runtime.spawn(async move {
+        env.spawn(async move {
             // Never closed.
             if let Ok(permit) = permits.acquire_owned().await {
                 work(permit);

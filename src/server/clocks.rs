@@ -1,12 +1,13 @@
 //! The clocks of the other servers: learned before the first write, and compared with ours.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::coordinate;
 use super::shared::Shared;
-use crate::clock::{ClockTime, unix_seconds};
+use crate::clock::ClockTime;
+use crate::env::Group;
 use crate::net::{Link, STEPS};
 use crate::wire::method::{Method, STATUS_CLOCKTIME};
 use crate::wire::unpack::Reader;
@@ -25,20 +26,20 @@ const SKEW_WARN_INTERVAL: u32 = 60;
 /// two writes is later, not the time: its first writes would be ignored by the replicas.
 pub(super) fn learn(server: &Arc<Shared>) {
     let server = server.clone();
-    server.runtime.clone().spawn(async move {
+    server.env.clone().spawn(async move {
         let spaces = server.spaces();
         let others = spaces.whs.active_nodes().chain(spaces.rhs.active_nodes()).filter(|node| *node != server.address);
-        let mut asking = tokio::task::JoinSet::new();
+        let mut asking = Group::new(&server.env);
         for node in others.collect::<std::collections::BTreeSet<_>>() {
             let session = server.clients.session(node);
-            asking.spawn(async move {
+            asking.add(async move {
                 let result =
                     session.ask(Method::GetStatus, STEPS, |out| params::write_status(out, STATUS_CLOCKTIME)).await;
                 (node, result)
             });
         }
         let learn = async {
-            while let Some(answer) = asking.join_next().await {
+            while let Some(answer) = asking.next().await {
                 match answer {
                     Ok((node, Ok(result))) => learn_clock(&server, node, &result),
                     Ok((node, Err(error))) => tracing::warn!(peer = %node, "clock not learned: {error}"),
@@ -59,20 +60,20 @@ fn learn_clock(server: &Shared, node: NodeAddress, result: &[u8]) {
         return;
     };
     server.clock.observe(clocktime);
-    warn_of_skew(node, clocktime);
+    warn_of_skew(server, node, clocktime);
 }
 
 /// Warns, now and then, when a node's time is far from ours.
-fn warn_of_skew(node: impl std::fmt::Display, clocktime: ClockTime) {
-    static WARNED: AtomicU32 = AtomicU32::new(0);
-    let now = unix_seconds();
+fn warn_of_skew(server: &Shared, node: impl std::fmt::Display, clocktime: ClockTime) {
+    let now = server.clock.seconds();
     let apart = now.abs_diff(clocktime.seconds());
     if apart < SKEW_SECONDS {
         return;
     }
-    let last = WARNED.load(Ordering::Relaxed);
+    let warned = &server.warned_of_skew;
+    let last = warned.load(Ordering::Relaxed);
     let due = now.saturating_sub(last) >= SKEW_WARN_INTERVAL;
-    if due && WARNED.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+    if due && warned.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
         tracing::warn!(peer = %node, "this peer's time is {apart} s from ours: at 5 s updates may be lost");
     }
 }
@@ -83,7 +84,7 @@ impl Shared {
     pub(super) fn note_peer_time(&self, link: &Link, clocktime: ClockTime) {
         // Late ones may have been retried; only a time ahead of ours is certain to be wrong.
         if clocktime.seconds() >= self.clock.seconds().saturating_add(SKEW_SECONDS) {
-            warn_of_skew(link.peer(), clocktime);
+            warn_of_skew(self, link.peer(), clocktime);
         }
     }
 }

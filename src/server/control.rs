@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use super::refusal::Refusal;
 use super::replace_host;
 use super::shared::Shared;
-use crate::clock::unix_seconds;
 use crate::net::Reply;
 use crate::wire::method::{
     CONFIG_NODELAY, ErrorCode, FLAG_DIFFERENT, FLAG_INACTIVE, STATUS_CLOCKTIME, STATUS_DELETES, STATUS_FLAGS,
@@ -28,8 +27,8 @@ pub(super) fn status(server: &Arc<Shared>, number: u32, reply: Reply) {
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let value = match number {
         STATUS_PID => u64::from(std::process::id()),
-        STATUS_UPTIME => server.started.elapsed().as_secs(),
-        STATUS_TIME => u64::from(unix_seconds()),
+        STATUS_UPTIME => server.env.time().elapsed(server.started).as_secs(),
+        STATUS_TIME => u64::from(server.env.time().unix_seconds()),
         STATUS_VERSION => return reply.ok(|out| pack::raw(out, PROTOCOL_VERSION.as_bytes())),
         STATUS_GETS => count(&counters.gets),
         STATUS_SETS => count(&counters.sets),
@@ -67,9 +66,9 @@ fn count_items(server: &Arc<Shared>, reply: Reply) {
 
 /// Runs `count` on a thread that may block, one at a time: more would only wait for each other.
 fn count_alone(server: &Arc<Shared>, count: impl FnOnce() + Send + 'static) {
-    let runtime = server.runtime.clone();
-    server.counts.enter(&server.runtime, move |permit| {
-        runtime.spawn_blocking(move || {
+    let env = server.env.clone();
+    server.counts.enter(&server.env, move |permit| {
+        env.detach_blocking(move || {
             count();
             drop(permit);
         });
@@ -89,7 +88,7 @@ fn full_status(server: &Arc<Shared>, reply: Reply) {
             "version": env!("CARGO_PKG_VERSION"),
             "address": server.address,
             "pid": std::process::id(),
-            "uptime_s": server.started.elapsed().as_secs(),
+            "uptime_s": server.env.time().elapsed(server.started).as_secs(),
             "cmd_get": server.counters.gets.load(Ordering::Relaxed),
             "cmd_set": server.counters.sets.load(Ordering::Relaxed),
             "cmd_delete": server.counters.deletes.load(Ordering::Relaxed),
@@ -127,7 +126,7 @@ pub(super) fn backup(server: &Arc<Shared>, suffix: &[u8], reply: Reply) {
         return reply.error(ErrorCode::Server);
     };
     let store = server.store.clone();
-    server.runtime.spawn_blocking(move || match store.backup(&path) {
+    server.env.detach_blocking(move || match store.backup(&path) {
         Ok(()) => {
             tracing::info!(path = %path.display(), "backup complete");
             reply.ok(|out| pack::bool(out, true));

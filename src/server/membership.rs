@@ -135,5 +135,5 @@ fn store_spaces_if_changed(server: &Arc<Shared>) {
 /// The hash spaces have changed: stores them in the background.
 fn store_spaces(server: &Arc<Shared>) {
     let server = server.clone();
-    server.runtime.clone().spawn_blocking(move || server.last_spaces.keep(&server.store, || as_stored(&server)));
+    server.env.clone().detach_blocking(move || server.last_spaces.keep(&server.store, || as_stored(&server)));
 }

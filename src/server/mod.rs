@@ -26,7 +26,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 pub use config::Config;
@@ -34,10 +33,10 @@ pub use control::PROTOCOL_VERSION;
 
 use crate::binlog::{self, Binlog, Record};
 use crate::clock::Clock;
-use crate::net::{self, Listener, Peers, Service};
+use crate::env::{Env, Tasks};
+use crate::net::{self, Service};
 use crate::store::{self, Store};
-use crate::wire::method::Role;
-use crate::wire::{Init, NodeAddress};
+use crate::wire::NodeAddress;
 use dispatch::Dispatch;
 use replace::Replace;
 use shared::Shared;
@@ -71,46 +70,43 @@ pub struct Server {
     replace: Arc<Replace>,
     /// The peers hold it weakly.
     _service: Arc<dyn Service>,
-    tasks: JoinSet<()>,
+    tasks: Tasks,
 }
 
 impl Server {
-    /// Binds, opens the store and starts serving. Must be called within a runtime.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
+    /// Listens, opens the store and starts serving.
+    pub async fn start(env: &Env, config: Config) -> Result<Self, StartError> {
         let listen_failed = |error| StartError::Listen(config.bind, error);
-        let socket = net::bind(config.bind).map_err(listen_failed)?;
-        let port = socket.local_addr().map_err(listen_failed)?.port();
+        let listener = env.listen(config.bind).map_err(listen_failed)?;
+        let port = listener.local_address().map_err(listen_failed)?.port();
         let address = NodeAddress::new(SocketAddr::new(config.address.socket().ip(), port));
-        let listener = Listener::new(socket).map_err(listen_failed)?;
 
         let binary_log = Binlog::open(config.binary_log.as_deref())?;
         let options = config.store.clone();
-        let opening = tokio::task::spawn_blocking(move || {
-            let mut clock = Arc::new(Clock::new(0));
+        let time = env.time().clone();
+        let opening = env.blocking(move || {
+            let mut clock = Arc::new(Clock::new(&time, 0));
             let store = Store::open(options, |first| {
-                clock = Arc::new(Clock::new(first));
+                clock = Arc::new(Clock::new(&time, first));
                 clock.clone()
             })?;
             Ok::<_, store::OpenError>((store, clock))
         });
         let (store, clock) = opening.await.map_err(|error| StartError::Failed(error.to_string()))??;
-        let init = Init { address, role: Role::Server };
-        let peers = Peers::new(Some(init), config.dial.clone(), config.limits.clone());
-        let clients = Peers::new(None, config.dial.clone(), config.limits.clone());
-        let shared = Arc::new(Shared::new(config, address, clock, store, peers, clients, binary_log));
+        let shared = Arc::new(Shared::new(env, config, address, clock, store, binary_log));
         let service: Arc<dyn Service> = Arc::new(Dispatch(shared.clone()));
         shared.peers.serve(&service);
         shared.clients.serve(&service);
 
         let replace = replace_host::start(&shared).map_err(StartError::Stream)?;
-        let mut tasks = JoinSet::new();
-        tasks.spawn(listener.run(shared.peers.clone()));
-        tasks.spawn(membership::keep_alive(shared.clone()));
-        tasks.spawn(every(shared.clone(), shared.config.clock_interval, |shared| {
+        let mut tasks = Tasks::default();
+        tasks.add(env.spawn(net::accept(listener, shared.peers.clone())));
+        tasks.add(env.spawn(membership::keep_alive(shared.clone())));
+        tasks.add(env.spawn(every(shared.clone(), shared.config.clock_interval, |shared| {
             shared.peers.step();
             shared.clients.step();
-        }));
-        tasks.spawn(every(shared.clone(), REAP_INTERVAL, |shared| shared.peers.reap()));
+        })));
+        tasks.add(env.spawn(every(shared.clone(), REAP_INTERVAL, |shared| shared.peers.reap())));
         log_start(&shared, replace.stream_address());
         tracing::info!(%address, stream = %replace.stream_address(), store = %shared.config.store.path.display(), "listening");
         Ok(Self { shared, replace, _service: service, tasks })
@@ -125,7 +121,7 @@ impl Server {
 impl Server {
     /// Accepts no more, finishes what is under way until `deadline`, and closes the store.
     pub async fn stop(mut self, deadline: Instant) {
-        self.tasks.abort_all();
+        self.tasks.stop();
         self.replace.stop();
         if !self.shared.peers.drain_clients(deadline).await {
             tracing::warn!("some requests were still under way at the end");
@@ -133,7 +129,7 @@ impl Server {
         self.shared.peers.close();
         self.shared.clients.close();
         let store = self.shared.store.clone();
-        match tokio::task::spawn_blocking(move || store.close()).await {
+        match self.shared.env.blocking(move || store.close()).await {
             Ok(Ok(())) => {}
             // What is not merged is in the redo log.
             Ok(Err(error)) => tracing::error!(%error, "closing the store"),

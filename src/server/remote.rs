@@ -42,7 +42,7 @@ async fn write(server: &Arc<Shared>, write: &Write<'_>) -> Option<Outcome> {
     let store = server.store.clone();
     let outcome = Arc::new(parking_lot::Mutex::new(None));
     let decided = outcome.clone();
-    server.writes.enter(&server.runtime, move |permit| {
+    server.writes.enter(&server.env, move |permit| {
         store.write(
             vec![write],
             move |_, outcome| *decided.lock() = Some(outcome),

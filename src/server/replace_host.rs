@@ -9,6 +9,7 @@ use super::replace::{Host, LateWrites, Replace, Settings};
 use super::shared::Shared;
 use super::stream;
 use crate::clock::Clock;
+use crate::env::Env;
 use crate::net::{Peers, Reply};
 use crate::ring::HashSpace;
 use crate::store::Store;
@@ -26,6 +27,10 @@ impl Host for Access {
 
     fn peers(&self) -> &Arc<Peers> {
         &self.0.peers
+    }
+
+    fn env(&self) -> &Env {
+        &self.0.env
     }
 
     fn clock(&self) -> &Clock {
@@ -63,7 +68,7 @@ fn newer(held: &HashSpace, seed: &Seed) -> Option<Seed> {
 /// Binds the stream port and starts what serves it. Reads the store: may block for a moment.
 pub(super) fn start(server: &Arc<Shared>) -> io::Result<Arc<Replace>> {
     let config = &server.config;
-    let listener = stream::bind(SocketAddr::new(config.bind.ip(), config.stream_port))?;
+    let listener = stream::listen(&server.env, SocketAddr::new(config.bind.ip(), config.stream_port))?;
     let limit = config.offer_limit.unwrap_or(0);
     let settings = Settings::new(config.offer_dir.clone(), limit, config.limits.message, config.dial.timeout);
     let replace = Replace::start(Arc::new(Access(server.clone())), settings, listener)?;
@@ -94,7 +99,7 @@ pub(super) fn delete_start(server: &Shared, seed: &Seed, manager: NodeAddress) {
 /// `ReplaceOffer`: answered when all of the stream is stored. (The original never answers.)
 pub(super) fn take_offer(server: &Shared, offerer: NodeAddress, reply: Reply) {
     let Some(replace) = running(server) else { return reply.error(ErrorCode::Server) };
-    server.runtime.spawn(async move {
+    server.env.spawn(async move {
         match replace.offer(offerer).await {
             Ok(()) => reply.ok(|out| crate::wire::pack::bool(out, true)),
             Err(_) => reply.error(ErrorCode::Server),

@@ -4,12 +4,10 @@
 //! runs.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
-use tokio::runtime::Handle;
 
 use super::admission::Admission;
 use super::config::Config;
@@ -20,11 +18,13 @@ use super::spaces::{Spaces, SpacesChange};
 use super::submission::Submission;
 use crate::binlog::Binlog;
 use crate::clock::Clock;
+use crate::env::Env;
 use crate::net::Peers;
 use crate::store::Store;
-use crate::wire::NodeAddress;
-use crate::wire::method::Method;
+use crate::time::Moment;
+use crate::wire::method::{Method, Role};
 use crate::wire::params::{NODE_LIMIT, Seed};
+use crate::wire::{Init, NodeAddress};
 
 /// Writes that may wait while a newly attached server learns the clocks of the others.
 const HELD_LIMIT: usize = 16_384;
@@ -54,9 +54,8 @@ pub(super) struct Shared {
     pub(super) clients: Arc<Peers>,
     pub(super) counters: Counters,
     pub(super) binary_log: Binlog,
-    pub(super) started: Instant,
-    /// Callbacks come from threads of the store, too.
-    pub(super) runtime: Handle,
+    pub(super) started: Moment,
+    pub(super) env: Env,
     /// Admission at the store's read pool and at its write pool.
     pub(super) reads: Admission,
     pub(super) writes: Admission,
@@ -74,20 +73,24 @@ pub(super) struct Shared {
     held: Mutex<Vec<Submission>>,
     /// Hash spaces that a manager has not sent since it was connected, each by the method that requests it.
     pub(super) not_received: Mutex<HashSet<(NodeAddress, Method)>>,
+    /// When it was last said that a peer's time is far from ours, in unix seconds.
+    pub(super) warned_of_skew: AtomicU32,
     /// Nodes that could not be reached when last tried: logged once, not at every try.
     unreachable: Mutex<HashSet<NodeAddress>>,
 }
 
 impl Shared {
     pub(super) fn new(
+        env: &Env,
         config: Config,
         address: NodeAddress,
         clock: Arc<Clock>,
         store: Store,
-        peers: Arc<Peers>,
-        clients: Arc<Peers>,
         binary_log: Binlog,
     ) -> Self {
+        let init = Init { address, role: Role::Server };
+        let peers = |init| Peers::new(env, init, config.dial.clone(), config.limits.clone());
+        let (peers, clients) = (peers(Some(init)), peers(None));
         // The rest of the places is for streams and for the deletions of a replace, which queue without a permit.
         let jobs = (store.queue_capacity() - store.queue_capacity() / 8).max(1);
         Self {
@@ -104,8 +107,8 @@ impl Shared {
             clients,
             counters: Counters::default(),
             binary_log,
-            started: Instant::now(),
-            runtime: Handle::current(),
+            started: env.time().now(),
+            env: env.clone(),
             late_writes: LateWrites::default(),
             replace: OnceLock::new(),
             key_order: KeyOrder::default(),
@@ -113,6 +116,7 @@ impl Shared {
             learning: AtomicBool::new(false),
             held: Mutex::default(),
             not_received: Mutex::default(),
+            warned_of_skew: AtomicU32::new(0),
             unreachable: Mutex::default(),
         }
     }

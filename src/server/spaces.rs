@@ -143,7 +143,12 @@ mod tests {
     }
 
     fn peers() -> Arc<Peers> {
-        Peers::new(None, DialPolicy { timeout: Duration::from_secs(1), retry_limit: 0 }, Limits::default())
+        Peers::new(
+            &crate::env::Env::real(),
+            None,
+            DialPolicy { timeout: Duration::from_secs(1), retry_limit: 0 },
+            Limits::default(),
+        )
     }
 
     /// The hash spaces of a server that is in neither, but asks as each of the nodes.

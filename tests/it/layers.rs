@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 
 /// The layers, lowest first. A module may use its own layer and those before it.
 const LAYERS: &[&[&str]] = &[
+    &["time"],
     &["clock"],
     &["wire"],
     &["ring"],
     &["store", "binlog", "tokyo"],
+    &["env"],
     &["net"],
     &["server", "manager", "client", "gateway", "bench", "offline"],
     &["logging"],

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::net::peers::NODE_CONNECTIONS;
+use crate::net::registry::Connected;
 
 #[tokio::test]
 async fn no_more_is_read_while_too_much_is_in_flight() {
@@ -144,7 +145,7 @@ async fn a_drained_client_that_goes_on_sending_gets_its_answers() {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
     let peers = node.peers.clone();
     let draining = tokio::spawn(async move { peers.drain_clients(deadline).await });
-    until("it drains", || node.peers.links().iter().all(|link| link.is_draining())).await;
+    until("it drains", || node.peers.links().iter().all(|link| link.control().is_draining())).await;
     stream.write_all(&request(6, Method::GetStatus, &vec![1; 100_000])).await.unwrap();
     let reply = node.echo.held.lock().pop().unwrap();
     let answer = vec![7; 1 << 20];

@@ -16,7 +16,7 @@ use crate::wire::{RecordKey, RecordValue};
 /// hears error 6 and may try again.
 pub(in crate::server) fn swap(server: &Arc<Shared>, submission: Submission) {
     let server = server.clone();
-    server.runtime.clone().spawn(async move {
+    server.env.clone().spawn(async move {
         if let Err(error) = fetch(&server, &submission.key).await {
             tracing::debug!(key = %submission.key.escape_ascii(), "swap refused, the record cannot be fetched: {error}");
             return;

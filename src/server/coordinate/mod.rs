@@ -47,7 +47,7 @@ pub(super) fn decide(server: &Arc<Shared>, job: Job) {
     let started = Arc::new(Mutex::new((waiting, Vec::<Started>::new())));
     let (deciding, server, ending) = (started.clone(), server.clone(), server.clone());
     let store = server.store.clone();
-    server.clone().writes.enter(&server.runtime.clone(), move |permit| {
+    server.clone().writes.enter(&server.env.clone(), move |permit| {
         store.write(
             writes,
             move |index, outcome| {
@@ -72,7 +72,7 @@ pub(super) fn decide(server: &Arc<Shared>, job: Job) {
                 let next = ending.key_order.end(hashes);
                 if !next.submissions.is_empty() {
                     // Not on this thread of the store: it must not wait for a place in its own queue.
-                    ending.runtime.clone().spawn(async move { decide(&ending, next) });
+                    ending.env.clone().spawn(async move { decide(&ending, next) });
                 }
                 // What was not decided is dropped here, and its reply answers error 6.
                 let begun = std::mem::take(&mut started.lock().1);

@@ -139,7 +139,7 @@ impl Operation {
     fn failed(self: Arc<Self>, target: Target, tries: u32, pause: Duration, error: ErrorCode) {
         let address = target.session.address();
         // On a task of its own: this may run while the caller holds a lock.
-        self.server.runtime.clone().spawn(async move {
+        self.server.env.clone().spawn(async move {
             if tries > 0 && error != ErrorCode::NodeLost {
                 tokio::time::sleep(pause).await;
             }
@@ -218,7 +218,7 @@ impl Operation {
     /// long replaced, and would be the later one when this server is attached again.
     fn take_back(self: &Arc<Self>) {
         let operation = self.clone();
-        self.server.runtime.spawn(async move {
+        self.server.env.spawn(async move {
             if let Ok(key) = RecordKey::new(&operation.key) {
                 remote::forget(&operation.server, key, operation.clocktime).await;
             }
@@ -259,7 +259,7 @@ impl Operation {
             *self.later.lock() = Some((node, Held::Unknown));
             return self.ended(LAGGING);
         }
-        self.server.runtime.clone().spawn(async move {
+        self.server.env.clone().spawn(async move {
             match (later::held_by(&self.server, node, &self.key, self.clocktime).await, self.change) {
                 (Held::Same, _) | (Held::Deleted, Change::Delete) => self.ended(0),
                 (held, _) => {
@@ -275,7 +275,7 @@ impl Operation {
         let operation = self.clone();
         self.server.clock.raise_beyond(self.clocktime.clock());
         tracing::debug!(stamp = %self.clocktime, "a replica holds a later record");
-        self.server.runtime.spawn(async move {
+        self.server.env.spawn(async move {
             let later = operation.later.lock().take();
             if let Change::Cas(_) = operation.change {
                 let given_up = match later {

@@ -3,11 +3,14 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::late::{LateWrites, Watch, Written};
 use super::progress::Counters;
 use crate::clock::Clock;
+use crate::env::Env;
 use crate::net::Peers;
 use crate::ring::HashSpace;
 use crate::server::stream::{Offers, SILENCE};
@@ -26,6 +29,8 @@ pub trait Host: Send + Sync + 'static {
     fn store(&self) -> &Store;
     /// Cluster connections.
     fn peers(&self) -> &Arc<Peers>;
+    /// The machine that it runs on.
+    fn env(&self) -> &Env;
     /// The server's clock.
     fn clock(&self) -> &Clock;
     /// Who this server is.

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinError, JoinSet};
 
 use super::context::{Context, Failure, Settling, TOMBSTONE_LEASE};
 use super::deliver::{self, Undelivered};
 use super::gather::{Gatherer, Parcel};
 use super::job::Job;
 use super::plan::Plan;
+use crate::env::{Gone, Group};
 
 /// How often it is checked that the hash space is still the one that is copied for.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
@@ -38,16 +38,16 @@ pub(super) async fn run(
         let generation = job.generation;
         move || gatherer.run(generation, settling)
     })?;
-    let mut deliveries: JoinSet<Delivery> = JoinSet::new();
+    let mut deliveries: Group<Delivery> = Group::new(context.host.env());
     let mut failures = 0;
     let mut all_gathered = false;
     let mut checks = tokio::time::interval(CHECK_INTERVAL);
     while !all_gathered || !parcels.is_closed() || !parcels.is_empty() || !deliveries.is_empty() {
         tokio::select! {
             Some(parcel) = parcels.recv() => {
-                deliveries.spawn(deliver(context.clone(), plan.clone(), parcel));
+                deliveries.add(deliver(context.clone(), plan.clone(), parcel));
             }
-            Some(delivery) = deliveries.join_next() => {
+            Some(delivery) = deliveries.next() => {
                 failures += usize::from(!settle(context, plan, &failed, delivery));
             }
             result = &mut gathering, if !all_gathered => {
@@ -89,7 +89,7 @@ async fn deliver(context: Arc<Context>, plan: Arc<Plan>, parcel: Parcel) -> Deli
 }
 
 /// Notes how a delivery has ended; says whether it ended well.
-fn settle(context: &Context, plan: &Plan, failed: &[Arc<AtomicBool>], delivery: Result<Delivery, JoinError>) -> bool {
+fn settle(context: &Context, plan: &Plan, failed: &[Arc<AtomicBool>], delivery: Result<Delivery, Gone>) -> bool {
     let (target, result) = match delivery {
         Ok(delivery) => delivery,
         // A panic: what it was about is not known, so nothing counts as copied.

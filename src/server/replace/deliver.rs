@@ -75,7 +75,7 @@ async fn offer(context: &Context, target: NodeAddress, chunk: &Arc<Chunk>) -> Re
         answer = answer => return Err(answer.err().map_or(Undelivered::NotFetched, Undelivered::Refused)),
         () = sleep(silence) => return Err(Undelivered::NeverCame(silence)),
     };
-    Ok(stream::send(stream, chunk, silence).await?)
+    Ok(stream::send(context.host.env(), stream, chunk, silence).await?)
 }
 
 /// Tells deletions to their targets until all are answered.

@@ -6,11 +6,13 @@
 //! ```
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::time::Instant;
 
+use crate::env::Env;
 use crate::store::{self, Store};
 use crate::wire::params::Seed;
 
@@ -58,6 +60,7 @@ impl Job {
 
 /// The one place that writes the state and counts generations up, in order.
 pub(super) struct Ledger {
+    env: Env,
     store: Store,
     last: Arc<Mutex<Option<Opened>>>,
 }
@@ -78,8 +81,8 @@ impl Opened {
 }
 
 impl Ledger {
-    pub(super) fn new(store: Store) -> Self {
-        Self { store, last: Arc::default() }
+    pub(super) fn new(env: &Env, store: Store) -> Self {
+        Self { env: env.clone(), store, last: Arc::default() }
     }
 
     /// The generation of a replace that begins now, and whether there was nothing in the store before it.
@@ -106,7 +109,7 @@ impl Ledger {
 
     async fn open(&self, mut last: OwnedMutexGuard<Option<Opened>>, by_stream: bool) -> Result<Opened, store::Error> {
         let store = self.store.clone();
-        blocking(move || {
+        self.blocking(move || {
             let was_empty = store.count() == 0;
             let generation = store.bump_generation()?;
             let opened = Opened { generation, was_empty, at: Instant::now(), by_stream };
@@ -120,20 +123,21 @@ impl Ledger {
     pub(super) async fn store(&self, job: Option<&Job>) -> Result<(), store::Error> {
         let order = self.last.clone().lock_owned().await;
         let (store, bytes) = (self.store.clone(), job.map(Job::to_bytes).transpose()?.unwrap_or_default());
-        blocking(move || {
+        self.blocking(move || {
             let stored = store.state_put(STATE, &bytes);
             drop(order);
             stored
         })
         .await
     }
-}
 
-/// Runs what blocks on a thread for that.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, store::Error> + Send + 'static,
-) -> Result<T, store::Error> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(store::Error::Closed))
+    /// Runs what blocks on a thread for that.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, store::Error> + Send + 'static,
+    ) -> Result<T, store::Error> {
+        self.env.blocking(work).await.unwrap_or(Err(store::Error::Closed))
+    }
 }
 
 #[cfg(test)]
@@ -151,7 +155,10 @@ mod tests {
     }
 
     fn open(dir: &tempfile::TempDir) -> Store {
-        Store::open(Options::new(dir.path().join("db")), |first| Arc::new(Clock::new(first))).unwrap()
+        Store::open(Options::new(dir.path().join("db")), |first| {
+            Arc::new(Clock::new(&crate::time::Time::real(), first))
+        })
+        .unwrap()
     }
 
     #[test]
@@ -168,12 +175,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = open(&dir);
         assert_eq!(Job::load(&store).unwrap(), None);
-        Ledger::new(store.clone()).store(Some(&job())).await.unwrap();
+        Ledger::new(&Env::real(), store.clone()).store(Some(&job())).await.unwrap();
         store.close().unwrap();
         drop(store);
         let store = open(&dir);
         assert_eq!(Job::load(&store).unwrap(), Some(job()));
-        Ledger::new(store.clone()).store(None).await.unwrap();
+        Ledger::new(&Env::real(), store.clone()).store(None).await.unwrap();
         assert_eq!(Job::load(&store).unwrap(), None);
     }
 
@@ -181,7 +188,7 @@ mod tests {
     async fn a_replace_takes_over_the_generation_of_an_early_stream() {
         let dir = tempfile::tempdir().unwrap();
         let store = open(&dir);
-        let ledger = Ledger::new(store.clone());
+        let ledger = Ledger::new(&Env::real(), store.clone());
         let before = store.generation();
         ledger.before_stream().await.unwrap();
         ledger.before_stream().await.unwrap();

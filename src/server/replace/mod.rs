@@ -16,17 +16,17 @@ mod progress;
 mod sink;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::stream::{self, Offers, Receiver};
 use crate::clock::ClockTime;
+use crate::env::{Listener, Task};
 use crate::net::STEPS;
 use crate::ring::HashSpace;
 use crate::wire::NodeAddress;
@@ -69,7 +69,7 @@ struct State {
     newest: ClockTime,
     /// Counts what has been begun: whoever was cancelled has no say any more.
     run: u64,
-    task: Option<AbortHandle>,
+    task: Option<Task>,
 }
 
 impl State {
@@ -83,7 +83,7 @@ impl State {
 
     fn cancel(&mut self) {
         if let Some(task) = self.task.take() {
-            task.abort();
+            task.stop();
         }
     }
 }
@@ -95,7 +95,7 @@ pub struct Replace {
     receiver: Receiver,
     offers_taken: Semaphore,
     state: Mutex<State>,
-    listening: AbortHandle,
+    listening: Task,
 }
 
 impl std::fmt::Debug for Replace {
@@ -105,23 +105,23 @@ impl std::fmt::Debug for Replace {
 }
 
 impl Replace {
-    /// Starts listening for targets and takes up what a restart has interrupted. Must be called within a runtime.
+    /// Starts listening for targets and takes up what a restart has interrupted.
     ///
-    /// `listener` is the stream port, from [`stream::bind`]. Reads the store: may block for a moment.
-    pub fn start(host: Arc<dyn Host>, settings: Settings, listener: StdListener) -> io::Result<Arc<Self>> {
-        let port = listener.local_addr()?.port();
+    /// `listener` is the stream port, from [`stream::listen`]. Reads the store: may block for a moment.
+    pub fn start(host: Arc<dyn Host>, settings: Settings, listener: Listener) -> io::Result<Arc<Self>> {
+        let port = listener.local_address()?.port();
         let stream_address = NodeAddress::new(SocketAddr::new(host.address().socket().ip(), port));
-        let listener = TcpListener::from_std(listener)?;
         let offers = Arc::new(Offers::default());
-        let listening = tokio::spawn(offers.clone().run(listener)).abort_handle();
-        let ledger = Ledger::new(host.store().clone());
+        let listening = host.env().spawn(offers.clone().run(host.env().clone(), listener));
+        let env = host.env().clone();
+        let ledger = Ledger::new(&env, host.store().clone());
         let job = Job::load(host.store()).map_err(io::Error::other)?.filter(|job| job.copied);
         let phase = if job.is_some() { Phase::Copied } else { Phase::Idle };
         let (address, settings_) = (host.address(), settings.clone());
         let context = Arc::new(Context { host, settings, offers, stream_address, progress: Counters::default() });
         let sink = Arc::new(StoreSink::new(context.clone()));
         let receiver =
-            Receiver::new(address, sink, settings_.record_limit, settings_.connect_timeout, settings_.silence);
+            Receiver::new(&env, address, sink, settings_.record_limit, settings_.connect_timeout, settings_.silence);
         Ok(Arc::new(Self {
             context,
             ledger,
@@ -173,7 +173,7 @@ impl Replace {
                 }
             }
         };
-        state.task = Some(tokio::spawn(copying).abort_handle());
+        state.task = Some(host.env().spawn(copying));
     }
 
     async fn copy(&self, seed: Seed, full: bool, manager: NodeAddress, watch: Watch) -> Result<Job, Failure> {
@@ -209,7 +209,7 @@ impl Replace {
     async fn plan(&self, job: &Job) -> Result<Arc<Plan>, Failure> {
         let (job, me) = (job.clone(), self.context.host.address());
         let plan = move || Plan::new(&HashSpace::new(job.old), &HashSpace::new(job.new), me, job.full);
-        tokio::task::spawn_blocking(plan).await.map(Arc::new).map_err(|_| Failure::Cancelled)
+        self.context.host.env().blocking(plan).await.map(Arc::new).map_err(|_| Failure::Cancelled)
     }
 
     /// `ReplaceDeleteStart` of a manager: takes `seed` as rhs and drops what this server need not keep.
@@ -250,7 +250,7 @@ impl Replace {
                 }
             }
         };
-        state.task = Some(tokio::spawn(deleting).abort_handle());
+        state.task = Some(host.env().spawn(deleting));
     }
 
     async fn delete(&self, job: &Job, settling: Settling) -> Result<(), Failure> {
@@ -312,7 +312,7 @@ impl Replace {
 
     /// Ends everything under way; what was copied without fault is remembered. The store stays open.
     pub fn stop(&self) {
-        self.listening.abort();
+        self.listening.stop();
         self.state.lock().cancel();
     }
 }

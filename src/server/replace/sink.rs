@@ -31,7 +31,7 @@ impl Sink for StoreSink {
         // Streams are bounded and so are their batches; the queue is full only if others have filled it.
         if let Err(job) = store.try_write(job) {
             let store = store.clone();
-            tokio::task::spawn_blocking(move || store.submit_write(job));
+            self.0.host.env().detach_blocking(move || store.submit_write(job));
         }
     }
 }

@@ -6,9 +6,11 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::clock::Clock;
-use crate::net::{DialPolicy, Limits, Link, Listener, Peers, Reply, Service};
+use crate::env::Env;
+use crate::net::{DialPolicy, Limits, Link, Peers, Reply, Service};
 use crate::ring;
 use crate::store::{Options, OwnedWrite, Store, SweepPolicy, Write};
+use crate::time::Time;
 use crate::wire::method::Role;
 use crate::wire::{Init, RecordKey, RecordValue, Request, pack, record};
 
@@ -18,6 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Node {
     address: NodeAddress,
     peers: Arc<Peers>,
+    env: Env,
     clock: Arc<Clock>,
     store: Option<Store>,
     late_writes: LateWrites,
@@ -36,6 +39,10 @@ impl Host for Node {
 
     fn peers(&self) -> &Arc<Peers> {
         &self.peers
+    }
+
+    fn env(&self) -> &Env {
+        &self.env
     }
 
     fn clock(&self) -> &Clock {
@@ -142,7 +149,7 @@ impl Cluster {
     fn new(count: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (sender, ends) = mpsc::unbounded_channel();
-        let (manager, service) = node(Role::Manager, None, Arc::new(Clock::new(1)), sender);
+        let (manager, service) = node(Role::Manager, None, Arc::new(Clock::new(&Time::real(), 1)), sender);
         let mut settings = Settings::new(dir.path().to_owned(), 0, 1 << 20, Duration::from_secs(1));
         settings.settle = Duration::from_millis(100);
         settings.silence = Duration::from_millis(500);
@@ -156,15 +163,15 @@ impl Cluster {
 
     /// Starts a server with the store of that number.
     fn start(&mut self, index: usize) {
-        let mut clock = Arc::new(Clock::new(0));
+        let mut clock = Arc::new(Clock::new(&Time::real(), 0));
         let mut options = Options::new(self.dir.path().join(format!("store{index}")));
         options.sweep = SweepPolicy { max_age: Duration::ZERO, ..SweepPolicy::default() };
         let store = Store::open(options, |first| {
-            clock = Arc::new(Clock::new(first));
+            clock = Arc::new(Clock::new(&Time::real(), first));
             clock.clone()
         });
         let (node, service) = node(Role::Server, Some(store.unwrap()), clock, mpsc::unbounded_channel().0);
-        let listener = stream::bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let listener = stream::listen(&Env::real(), ([127, 0, 0, 1], 0).into()).unwrap();
         node.replace.set(Replace::start(node.clone(), self.settings.clone(), listener).unwrap()).unwrap();
         self.nodes.push(node);
         self.services.push(service);
@@ -256,12 +263,14 @@ fn node(
     clock: Arc<Clock>,
     ends: mpsc::UnboundedSender<(Method, NodeAddress, ClockTime)>,
 ) -> (Arc<Node>, Arc<dyn Service>) {
-    let socket = crate::net::bind(([127, 0, 0, 1], 0).into()).unwrap();
-    let address = NodeAddress::new(socket.local_addr().unwrap());
+    let env = Env::real();
+    let listener = env.listen(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = NodeAddress::new(listener.local_address().unwrap());
     let dial = DialPolicy { timeout: Duration::from_secs(1), retry_limit: 1 };
-    let peers = Peers::new(Some(Init { address, role }), dial, Limits::default());
+    let peers = Peers::new(&env, Some(Init { address, role }), dial, Limits::default());
     let node = Arc::new(Node {
         address,
+        env: env.clone(),
         peers: peers.clone(),
         clock,
         store,
@@ -273,7 +282,7 @@ fn node(
     });
     let service: Arc<dyn Service> = node.clone();
     peers.serve(&service);
-    tokio::spawn(Listener::new(socket).unwrap().run(peers));
+    env.spawn(crate::net::accept(listener, peers));
     (node, service)
 }
 
@@ -487,7 +496,7 @@ async fn a_server_restarted_between_copy_and_delete_deletes_rightly() {
     // The same state on disk, as another process would find it.
     let replace = cluster.nodes[0].replace.get().unwrap();
     replace.stop();
-    let listener = stream::bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let listener = stream::listen(&Env::real(), ([127, 0, 0, 1], 0).into()).unwrap();
     let restarted = Replace::start(cluster.nodes[0].clone(), cluster.settings.clone(), listener).unwrap();
     // Not for another replace, ...
     restarted.delete_start(&Seed { clocktime: ClockTime::new(21, 0), ..new.clone() }, cluster.manager.address);

@@ -31,7 +31,7 @@ pub(super) fn read_misses(server: &Arc<Shared>, misses: Vec<Miss>) {
     let (keys, askers): (Vec<_>, Vec<_>) =
         misses.into_iter().map(|miss| (miss.key, (miss.reply, miss.unless_after))).unzip();
     let (store, noting) = (server.store.clone(), server.clone());
-    server.reads.enter(&server.runtime, move |permit| {
+    server.reads.enter(&server.env, move |permit| {
         store.read(keys, move |found| {
             drop(permit);
             // Without a result the replies answer error 6 as they are dropped.

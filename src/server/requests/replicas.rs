@@ -21,7 +21,7 @@ pub(super) fn store_replicas(server: &Arc<Shared>, replicas: Vec<(OwnedWrite, Re
     let stored = Arc::new(parking_lot::Mutex::new(vec![None; replies.len()]));
     let decided = stored.clone();
     let store = server.store.clone();
-    server.writes.enter(&server.runtime, move |permit| {
+    server.writes.enter(&server.env, move |permit| {
         store.write(
             writes,
             move |index, outcome| {

@@ -23,7 +23,7 @@ pub use decode::Decoder;
 pub use encode::{Chunk, Encoder};
 pub use format::{Error, SIGN_INTERVAL, SILENCE};
 pub use hello::{HELLO_LEN, read_hello, write_hello};
-pub use offers::{Offers, OpenOffer, bind};
+pub use offers::{Offers, OpenOffer, listen};
 pub use receive::{Receiver, Sink, Stored};
 pub use send::send;
 

@@ -2,17 +2,16 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::AsyncReadExt;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{HELLO_LEN, read_hello};
-use crate::net;
+use crate::env::{Env, Listener, Stream};
 use crate::wire::NodeAddress;
 
 /// Time that a connection has to say hello.
@@ -22,15 +21,15 @@ const HELLO_LIMIT: usize = 64;
 /// How long to wait when accepting fails for want of file descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Binds the stream port. A taken port is not fatal, since every offer carries its address: another one will do.
-pub fn bind(address: SocketAddr) -> io::Result<StdListener> {
-    match net::bind(address) {
+/// Listens on the stream port. A taken port is not fatal, since every offer carries its address: another one will do.
+pub fn listen(env: &Env, address: SocketAddr) -> io::Result<Listener> {
+    match env.listen(address) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            let listener = net::bind(SocketAddr::new(address.ip(), 0))?;
-            tracing::warn!("stream port {} is taken: using {}", address.port(), listener.local_addr()?.port());
+            let listener = env.listen(SocketAddr::new(address.ip(), 0))?;
+            tracing::warn!("stream port {} is taken: using {}", address.port(), listener.local_address()?.port());
             Ok(listener)
         }
-        bound => bound,
+        listening => listening,
     }
 }
 
@@ -42,7 +41,7 @@ pub struct Offers {
 
 #[derive(Debug)]
 struct Waiting {
-    taker: oneshot::Sender<TcpStream>,
+    taker: oneshot::Sender<Stream>,
     id: u64,
 }
 
@@ -57,7 +56,7 @@ impl Offers {
     }
 
     /// Accepts targets until the future is dropped.
-    pub async fn run(self: Arc<Self>, listener: TcpListener) {
+    pub async fn run(self: Arc<Self>, env: Env, mut listener: Listener) {
         let room = Arc::new(Semaphore::new(HELLO_LIMIT));
         loop {
             match listener.accept().await {
@@ -67,7 +66,7 @@ impl Offers {
                         continue;
                     };
                     let offers = self.clone();
-                    tokio::spawn(async move {
+                    env.spawn(async move {
                         offers.welcome(stream, peer).await;
                         drop(place);
                     });
@@ -82,7 +81,7 @@ impl Offers {
     }
 
     /// Hears who has connected and hands the connection to that target's offer.
-    async fn welcome(&self, mut stream: TcpStream, peer: SocketAddr) {
+    async fn welcome(&self, mut stream: Stream, peer: SocketAddr) {
         let mut hello = [0; HELLO_LEN];
         match tokio::time::timeout(HELLO_TIME, stream.read_exact(&mut hello)).await {
             Ok(Ok(_)) => {}
@@ -106,12 +105,12 @@ pub struct OpenOffer {
     offers: Arc<Offers>,
     target: NodeAddress,
     id: u64,
-    taken: oneshot::Receiver<TcpStream>,
+    taken: oneshot::Receiver<Stream>,
 }
 
 impl OpenOffer {
     /// The target's connection, once it comes. `None`: another offer to it has been opened.
-    pub async fn taken(&mut self) -> Option<TcpStream> {
+    pub async fn taken(&mut self) -> Option<Stream> {
         (&mut self.taken).await.ok()
     }
 }

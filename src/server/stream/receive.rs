@@ -4,14 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::WriteHalf;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, WriteHalf};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::format::{Error, NIL, SIGN, SIGN_INTERVAL};
 use super::{Decoder, RecordBatch, write_hello};
-use crate::net::dial;
+use crate::env::{Env, Stream};
 use crate::store;
 use crate::wire::NodeAddress;
 
@@ -39,6 +38,7 @@ pub trait Sink: Send + Sync + 'static {
 
 /// Fetches streams that others offer.
 pub struct Receiver {
+    env: Env,
     own: NodeAddress,
     sink: Arc<dyn Sink>,
     /// Largest record, in bytes.
@@ -57,25 +57,24 @@ impl std::fmt::Debug for Receiver {
 impl Receiver {
     /// A receiver that introduces itself as `own`.
     pub fn new(
+        env: &Env,
         own: NodeAddress,
         sink: Arc<dyn Sink>,
         record_limit: usize,
         connect_timeout: Duration,
         silence: Duration,
     ) -> Self {
-        Self { own, sink, record_limit, connect_timeout, silence, streams: Semaphore::new(STREAMS) }
+        Self { env: env.clone(), own, sink, record_limit, connect_timeout, silence, streams: Semaphore::new(STREAMS) }
     }
 
     /// Fetches the stream offered at `offerer`; returns how many records came when all are stored and acknowledged.
     pub async fn fetch(&self, offerer: NodeAddress) -> Result<u64, Error> {
         let _permit = self.streams.acquire().await;
-        let connecting = dial(offerer.socket());
-        let mut stream =
-            timeout(self.connect_timeout, connecting).await.map_err(|_| Error::Silent(self.connect_timeout))??;
+        let mut stream = self.env.connect(offerer.socket(), self.connect_timeout).await?;
         // The acknowledgement must not wait until a sign of life before it has been confirmed.
         stream.set_nodelay(true)?;
         stream.write_all(&write_hello(self.own)).await?;
-        let (mut read, write) = stream.split();
+        let (mut read, write) = tokio::io::split(stream);
         let mut transfer = Transfer {
             decoder: Decoder::new(self.record_limit),
             write,
@@ -121,7 +120,7 @@ impl Pace {
 
 struct Transfer<'a> {
     decoder: Decoder,
-    write: WriteHalf<'a>,
+    write: WriteHalf<Stream>,
     sink: &'a dyn Sink,
     batch: RecordBatch,
     /// Batches that the store is busy with, oldest first.

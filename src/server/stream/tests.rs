@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::encode::tests::stream as encoded;
 use super::format::{NIL, SIGN};
 use super::*;
+use crate::env::{Env, Stream};
 use crate::wire::{NodeAddress, RecordKey, RecordValue};
 
 /// Time after which a silent peer is given up in these tests.
@@ -62,14 +63,15 @@ impl Sink for Kept {
 }
 
 fn receiver(sink: &Arc<Kept>) -> Receiver {
-    Receiver::new(node(1), sink.clone(), LIMIT, SHORT, SHORT)
+    Receiver::new(&Env::real(), node(1), sink.clone(), LIMIT, SHORT, SHORT)
 }
 
 /// The stream port of an offerer, and its address.
 fn port(offers: &Arc<Offers>) -> NodeAddress {
-    let listener = TcpListener::from_std(bind(([127, 0, 0, 1], 0).into()).unwrap()).unwrap();
-    let address = NodeAddress::new(listener.local_addr().unwrap());
-    tokio::spawn(offers.clone().run(listener));
+    let env = Env::real();
+    let listener = env.listen(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = NodeAddress::new(listener.local_address().unwrap());
+    env.spawn(offers.clone().run(env.clone(), listener));
     address
 }
 
@@ -109,7 +111,7 @@ async fn a_stream_arrives_whole() {
     let sink = Arc::new(Kept::default());
     let mut offer = offers.open(node(1));
     let target = receiver(&sink);
-    let sending = async { send(offer.taken().await.unwrap(), &chunk, SHORT).await };
+    let sending = async { send(&Env::real(), offer.taken().await.unwrap(), &chunk, SHORT).await };
     let (sent, fetched) = tokio::join!(sending, target.fetch(address));
     sent.unwrap();
     assert_eq!(fetched.unwrap(), 5001);
@@ -121,7 +123,7 @@ async fn a_target_says_what_was_recorded() {
     let (address, said) = scripted_offerer(encoded(&some(250)), false).await;
     let own = NodeAddress::new("127.0.0.1:29801".parse().unwrap());
     let sink = Arc::new(Kept::default());
-    let target = Receiver::new(own, sink.clone(), LIMIT, SHORT, SHORT);
+    let target = Receiver::new(&Env::real(), own, sink.clone(), LIMIT, SHORT, SHORT);
     assert_eq!(target.fetch(address).await.unwrap(), 250);
     let said = said.await.unwrap();
     let (hello, signs) = said.split_at(HELLO_LEN);
@@ -212,6 +214,7 @@ async fn an_offerer_survives_strangers_and_garbage() {
     let mut first = connect().await.unwrap();
     first.write_all(&write_hello(node(1))).await.unwrap();
     let near = offer.taken().await.unwrap();
+    let Stream::Tcp(near) = near else { panic!("a stream over TCP") };
     assert_eq!(near.peer_addr().unwrap(), first.local_addr().unwrap());
     let mut second = connect().await.unwrap();
     second.write_all(&write_hello(node(1))).await.unwrap();
@@ -251,7 +254,8 @@ async fn an_offerer_gives_up_on_bad_targets() {
         let (near, mut far) = pair().await;
         far.write_all(&says).await.unwrap();
         let far = (!close).then_some(far);
-        let result = tokio::time::timeout(Duration::from_secs(10), send(near, chunk, SHORT)).await;
+        let result =
+            tokio::time::timeout(Duration::from_secs(10), send(&Env::real(), Stream::Tcp(near), chunk, SHORT)).await;
         let error = result.unwrap_or_else(|_| panic!("{what}: hangs")).expect_err(what);
         println!("{what}: {error}");
         drop(far);
@@ -275,15 +279,17 @@ async fn an_offerer_takes_the_recorded_acknowledgement() {
         }
         far.write_all(b"\x90\xc0").await.unwrap();
     };
-    let (sent, ()) = tokio::join!(send(near, &chunk, SHORT), target);
+    let env = Env::real();
+    let (sent, ()) = tokio::join!(send(&env, Stream::Tcp(near), &chunk, SHORT), target);
     sent.unwrap();
 }
 
 #[tokio::test]
 async fn a_taken_stream_port_is_replaced_by_a_free_one() {
-    let first = bind(([127, 0, 0, 1], 0).into()).unwrap();
-    let taken = first.local_addr().unwrap();
-    let second = bind(taken).unwrap();
-    assert_eq!(second.local_addr().unwrap().ip(), taken.ip());
-    assert_ne!(second.local_addr().unwrap().port(), taken.port());
+    let env = Env::real();
+    let first = env.listen(([127, 0, 0, 1], 0).into()).unwrap();
+    let taken = first.local_address().unwrap();
+    let second = listen(&env, taken).unwrap();
+    assert_eq!(second.local_address().unwrap().ip(), taken.ip());
+    assert_ne!(second.local_address().unwrap().port(), taken.port());
 }

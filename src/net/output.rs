@@ -1,4 +1,4 @@
-//! Answers on their way out, in pieces: small ones together, so that they leave in one write, large ones as they are.
+//! Bytes on their way out, in pieces: small answers together, so that they leave in one write, large ones as they are.
 
 use std::collections::VecDeque;
 
@@ -7,9 +7,9 @@ const PIECE: usize = 64 << 10;
 /// Capacity that the last piece keeps when it is empty; more is given back, since most connections are idle.
 const KEPT: usize = 16 << 10;
 
-/// Answers that have not been sent, in order.
+/// Bytes that a connection has still to send, in order.
 #[derive(Debug, Default)]
-pub(super) struct Answers {
+pub(crate) struct Output {
     /// Only the last may be empty.
     pieces: VecDeque<Vec<u8>>,
     /// Bytes of the first piece that have been sent.
@@ -18,14 +18,18 @@ pub(super) struct Answers {
     len: usize,
 }
 
-impl Answers {
+impl Output {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Bytes that have not been sent.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// Appends what `write` appends to a buffer; says how many bytes that was.
-    pub(super) fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> usize {
+    pub(crate) fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> usize {
         if self.pieces.back().is_none_or(|last| last.len() >= PIECE) {
             self.pieces.push_back(Vec::new());
         }
@@ -37,8 +41,15 @@ impl Answers {
         added
     }
 
+    /// Appends `bytes`.
+    pub(crate) fn extend(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.write(|out| out.extend_from_slice(bytes));
+        }
+    }
+
     /// Moves all of `other` behind what is here; an empty buffer changes places with it.
-    pub(super) fn take(&mut self, other: &mut Self) {
+    pub(crate) fn take(&mut self, other: &mut Self) {
         if self.len == 0 {
             std::mem::swap(self, other);
         } else if other.len > 0 {
@@ -48,12 +59,12 @@ impl Answers {
     }
 
     /// The bytes to be sent next; empty when there are none.
-    pub(super) fn next(&self) -> &[u8] {
+    pub(crate) fn next(&self) -> &[u8] {
         self.pieces.front().and_then(|piece| piece.get(self.sent..)).unwrap_or_default()
     }
 
     /// Says that this many of [`Self::next`] have been sent.
-    pub(super) fn advance(&mut self, count: usize) {
+    pub(crate) fn advance(&mut self, count: usize) {
         self.sent += count;
         self.len = self.len.saturating_sub(count);
         while let Some(first) = self.pieces.front_mut().filter(|first| first.len() <= self.sent) {
@@ -72,7 +83,7 @@ mod tests {
     use super::*;
 
     /// Sends all, `step` bytes at a time.
-    fn drain(answers: &mut Answers, step: usize) -> Vec<u8> {
+    fn drain(answers: &mut Output, step: usize) -> Vec<u8> {
         let mut sent = Vec::new();
         while !answers.next().is_empty() {
             let count = answers.next().len().min(step);
@@ -86,7 +97,7 @@ mod tests {
     #[test]
     fn what_goes_in_comes_out_in_order() {
         for step in [1, 7, 100_000] {
-            let (mut out, mut ready) = (Answers::default(), Answers::default());
+            let (mut out, mut ready) = (Output::default(), Output::default());
             let (mut expected, mut sent) = (Vec::new(), Vec::new());
             for round in 0..50_u8 {
                 let bytes = vec![round; if round % 9 == 0 { PIECE } else { usize::from(round) }];
@@ -107,7 +118,7 @@ mod tests {
 
     #[test]
     fn small_answers_leave_together_and_a_large_one_is_not_kept() {
-        let mut answers = Answers::default();
+        let mut answers = Output::default();
         for _ in 0..100 {
             answers.write(|out| out.extend_from_slice(b"STORED\r\n"));
         }

@@ -1,0 +1,128 @@
+//! All that a role takes from the machine it runs on: time, chance, tasks, threads, and the network.
+//!
+//! A role is given an [`Env`] and asks nothing else of the outside world but its files. [`Env::real`] is the machine;
+//! a simulation has others, in which one thread runs a whole cluster and one seed decides everything that is left to
+//! chance. Timers are the runtime's: a simulation runs it with a clock of its own.
+
+mod dial;
+mod group;
+mod network;
+mod real;
+mod tasks;
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+pub(crate) use dial::{dial, dial_blocking, outgoing, refuse_itself};
+pub use group::Group;
+pub use network::{BoxFuture, ByteStream, Listener, Stream};
+pub(crate) use real::{bind, bind_ipv6_only, canonical, is_without_ipv6, set_silence_limit};
+pub use tasks::{Task, Tasks};
+
+use crate::time::Time;
+
+/// The work of a task.
+pub type Work = BoxFuture<'static, ()>;
+
+/// A machine, or a simulated one.
+pub trait Host: Send + Sync + 'static {
+    /// Sixty-four bits of chance.
+    fn random(&self) -> u64;
+
+    /// Runs a task.
+    fn spawn(&self, work: Work) -> Task;
+
+    /// Runs what may wait for a disk, where that keeps no task waiting.
+    fn run_blocking(&self, work: Box<dyn FnOnce() + Send>);
+
+    /// Connects to a port, for as long as that takes.
+    fn connect(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<Stream>>;
+
+    /// Listens on a port; zero: on one that is free.
+    fn listen(&self, address: SocketAddr) -> io::Result<Listener>;
+}
+
+/// A handle to a machine; cheap to clone.
+#[derive(Clone)]
+pub struct Env {
+    time: Time,
+    host: Arc<dyn Host>,
+}
+
+impl Env {
+    /// This machine. Must be called within a runtime, which all tasks then belong to.
+    pub fn real() -> Self {
+        Self { time: Time::real(), host: Arc::new(real::Machine::current()) }
+    }
+
+    /// Another machine, with its clocks.
+    pub fn new(time: Time, host: impl Host) -> Self {
+        Self { time, host: Arc::new(host) }
+    }
+
+    /// Its clocks.
+    pub fn time(&self) -> &Time {
+        &self.time
+    }
+
+    /// Sixty-four bits of chance.
+    pub fn random(&self) -> u64 {
+        self.host.random()
+    }
+
+    /// A share of `whole` that chance decides: at least nothing, less than all.
+    pub fn random_share(&self, whole: Duration) -> Duration {
+        let thousandths = u32::try_from(self.random() % 1024).unwrap_or_default();
+        whole / 1024 * thousandths
+    }
+
+    /// Runs a task until it ends or is stopped through what is returned; dropping that leaves it running.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> Task {
+        self.host.spawn(Box::pin(work))
+    }
+
+    /// Runs what may wait for a disk; it is run to its end even if nobody waits for the result. [`Gone`]: it panicked, or
+    /// the machine is being stopped.
+    pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Gone> {
+        let (sender, receiver) = oneshot::channel();
+        self.detach_blocking(move || {
+            // Nobody may wait any more.
+            let _ = sender.send(work());
+        });
+        receiver.await.map_err(|_| Gone)
+    }
+
+    /// Runs what may wait for a disk, and tells nobody.
+    pub fn detach_blocking(&self, work: impl FnOnce() + Send + 'static) {
+        self.host.run_blocking(Box::new(work));
+    }
+
+    /// Connects to a port within `timeout`.
+    pub async fn connect(&self, address: SocketAddr, timeout: Duration) -> io::Result<Stream> {
+        match tokio::time::timeout(timeout, self.host.connect(address)).await {
+            Ok(connected) => connected,
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {timeout:?}"))),
+        }
+    }
+
+    /// Listens on a port; zero: on one that is free. `[::]` stands for all addresses of the machine.
+    pub fn listen(&self, address: SocketAddr) -> io::Result<Listener> {
+        self.host.listen(address)
+    }
+}
+
+impl fmt::Debug for Env {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Env({:?})", self.time)
+    }
+}
+
+/// The work has not been done to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a thread has ended before its work was done")]
+pub struct Gone;
