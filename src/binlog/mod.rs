@@ -66,7 +66,7 @@ impl Binlog {
         let before = state.file.metadata().map(|file| file.len());
         match state.file.write_all(&bytes) {
             Ok(()) if state.lost > 0 => {
-                tracing::warn!(lost = state.lost, "binary log '{}' is written again", inner.path.display());
+                tracing::warn!(lost = state.lost, "binary log '{}' can be written again", inner.path.display());
                 state.lost = 0;
             }
             Ok(()) => {}
@@ -88,7 +88,7 @@ impl Binlog {
         let Some(inner) = &self.0 else { return };
         match append(&inner.path) {
             Ok(file) => inner.state.lock().file = file,
-            Err(error) => tracing::error!("{error}; going on with the old one"),
+            Err(error) => tracing::error!("{error}; continuing with the old one"),
         }
     }
 }

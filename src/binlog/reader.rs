@@ -32,7 +32,7 @@ pub struct Decoder {
     in_stretch: bool,
 }
 
-/// What stands at the decoder's place.
+/// The bytes at the decoder's place.
 enum Found {
     Record(Entry, usize),
     NotYet,
@@ -147,7 +147,7 @@ impl<R: Read> Entries<R> {
         Self { file, decoder: Decoder::default(), at_end: false }
     }
 
-    /// What has been found so far.
+    /// The counts so far.
     pub fn decoder(&self) -> &Decoder {
         &self.decoder
     }

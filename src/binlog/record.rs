@@ -1,4 +1,4 @@
-//! The records: what ours say, and their bytes.
+//! The records, as values and as bytes.
 
 use crate::wire::method::ErrorCode;
 use crate::wire::{NodeAddress, pack};
@@ -113,7 +113,7 @@ pub enum Value {
 /// A record as it was read, whoever wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// What it is: "SS", "ers", ...
+    /// Its type: "SS", "ers", ...
     pub name: String,
     /// Version of its layout.
     pub version: u32,

@@ -1,4 +1,4 @@
-//! Is a file what it should be? Reads everything, changes nothing.
+//! Checking a file: reads everything, changes nothing.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -6,42 +6,42 @@ use std::rc::Rc;
 
 use serde::Serialize;
 
-use super::sorter::Room;
-use super::source::{Findings, GLANCE, Kind, Source, plural};
+use super::sorter::SortSpace;
+use super::source::{Findings, Kind, PROGRESS_STEP, Source, plural};
 use super::stream::{Merge, Stream};
 use super::{Error, Watch};
 use crate::ring;
-use crate::store::rest::{AtRest, Claim};
+use crate::store::at_rest::{AtRest, Claim};
 use crate::wire::{RecordKey, RecordValue};
 
 /// Memory for sorting, in bytes.
 const MEMORY: usize = 128 << 20;
 
-/// What a check has found.
+/// The result of a check.
 #[derive(Debug, Serialize)]
 pub struct Checked {
     /// The file.
     pub path: PathBuf,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// Records that can be read, the redo log counted in, tombstones too.
     pub records: u64,
     /// Of those, tombstones.
     pub tombstones: u64,
-    /// What is wrong, a line each; nothing if all is well.
+    /// Problems, a line each; empty if the file is whole.
     pub problems: Vec<String>,
-    /// What is worth knowing and no problem.
+    /// Remarks that are no problem, a line each.
     pub notes: Vec<String>,
 }
 
-/// What is wrong with single records.
+/// Counts of records, and of those with a problem.
 #[derive(Debug, Default)]
 struct Records {
     all: u64,
     tombstones: u64,
     misplaced: u64,
     future: u64,
-    doubles: u64,
+    duplicates: u64,
 }
 
 /// Checks the file at `path`. A record of after the unix second `latest` is one from the future.
@@ -54,7 +54,7 @@ pub fn check(path: &Path, latest: u32, watch: &dyn Watch) -> Result<Checked, Err
         problems.extend(integrity(store, path)?);
     }
     let findings = Rc::new(RefCell::new(Findings::default()));
-    let room = Room { folder: std::env::temp_dir(), memory: MEMORY };
+    let room = SortSpace { folder: std::env::temp_dir(), memory: MEMORY };
     let (claimed, overrides) = (source.claimed(), source.overrides());
     let records = {
         let mut stream = Merge::new(source.streams(0, &room, watch, &findings)?)?;
@@ -88,7 +88,7 @@ fn integrity(store: &AtRest, path: &Path) -> Result<Vec<String>, Error> {
     let failed = |source| Error::Store { path: path.to_path_buf(), source };
     let mut found: Vec<_> = store.integrity().map_err(failed)?.iter().map(|line| format!("SQLite: {line}")).collect();
     // In a damaged file the question itself may fail, which says nothing new.
-    match store.doubles() {
+    match store.duplicate_keys() {
         Ok(0) => {}
         Ok(count) => found.push(format!("{} in both tables", plural(count, "key is", "keys are"))),
         Err(_) if !found.is_empty() => {}
@@ -103,12 +103,12 @@ fn each_record(stream: &mut Merge<'_>, overrides: bool, latest: u32, watch: &dyn
     let mut items = 0_u64;
     while let Some(current) = item {
         items += 1;
-        if items.is_multiple_of(GLANCE) {
-            watch.advance(GLANCE);
+        if items.is_multiple_of(PROGRESS_STEP) {
+            watch.advance(PROGRESS_STEP);
         }
         item = stream.next_item()?;
         if item.as_ref().is_some_and(|next| next.key == current.key) {
-            records.doubles += u64::from(!overrides);
+            records.duplicates += u64::from(!overrides);
             continue;
         }
         if let Some(value) = &current.value {
@@ -130,7 +130,7 @@ impl Records {
     fn problems(&self, latest: u32) -> Vec<String> {
         let ahead = format!("with a clocktime after unix second {latest}, in the future");
         [
-            (self.doubles, "whose key is there more than once"),
+            (self.duplicates, "whose key occurs more than once"),
             (self.misplaced, "whose hash is not that of their key"),
             (self.future, &*ahead),
         ]
@@ -145,7 +145,7 @@ impl Records {
 fn against_claim(findings: &Findings, claim: Claim) -> Vec<String> {
     [
         ("records", claim.records, findings.found),
-        ("further keys of a hash", claim.twins, findings.twins),
+        ("further keys of a hash", claim.collisions, findings.collisions),
         ("tombstones", claim.tombstones, findings.tombstones),
         ("bytes of tombstones", claim.tombstone_bytes, findings.tombstone_bytes),
     ]

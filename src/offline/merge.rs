@@ -8,16 +8,16 @@ use std::rc::Rc;
 
 use serde::Serialize;
 
-use super::contest::Contest;
 use super::output::{Format, Output, folder, refuse_existing};
-use super::sorter::Room;
-use super::source::{Findings, GLANCE, Kind, Source};
+use super::resolve::Resolver;
+use super::sorter::SortSpace;
+use super::source::{Findings, Kind, PROGRESS_STEP, Source};
 use super::stream::{Merge, Stream};
 use super::{Error, Watch};
 
 /// Memory for sorting, in bytes, all sources together.
 const MEMORY: usize = 256 << 20;
-/// What each source has at least.
+/// The least of it for one source.
 const LEAST_MEMORY: usize = 4 << 20;
 
 /// Most sources of one merge: each has its memory for sorting and its page cache.
@@ -34,7 +34,7 @@ pub enum Policy {
     AnyStore,
 }
 
-/// What a merge has made.
+/// The result of a merge.
 #[derive(Debug, Serialize)]
 pub struct Merged {
     /// The new store.
@@ -45,16 +45,16 @@ pub struct Merged {
     pub tombstones: u64,
     /// Whether nothing was lost.
     pub complete: bool,
-    /// What became of each source, in the order given.
+    /// A report on each source, in the order given.
     pub sources: Vec<SourceReport>,
 }
 
-/// What became of a source.
+/// A report on one source.
 #[derive(Debug, Serialize)]
 pub struct SourceReport {
     /// The file.
     pub path: PathBuf,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
     /// Records read, its redo log counted in.
     pub read: u64,
@@ -66,9 +66,9 @@ pub struct SourceReport {
     pub malformed: u64,
     /// Records that should be there and could not be read; null if that cannot be known.
     pub lost: Option<u64>,
-    /// What is damaged, a line each.
+    /// Damaged parts, a line each.
     pub damage: Vec<String>,
-    /// What is worth knowing otherwise.
+    /// Other remarks, a line each.
     pub notes: Vec<String>,
 }
 
@@ -99,7 +99,7 @@ pub fn merge(
     let findings: Vec<_> = sources.iter().map(|_| Rc::new(RefCell::new(Findings::default()))).collect();
     let total: Option<u64> = sources.iter().map(Source::claimed).sum();
     let memory = (MEMORY / (sources.len() + 1)).max(LEAST_MEMORY);
-    let room = Room { folder: folder(destination).to_path_buf(), memory };
+    let room = SortSpace { folder: folder(destination).to_path_buf(), memory };
     // Counts may be damaged; a record has sixteen bytes at least.
     let bytes: u64 = about.iter().filter_map(|(path, ..)| Some(std::fs::metadata(path).ok()?.len())).sum();
     let mut output = Output::create(destination, format, total.unwrap_or(0).min(bytes / 16), room.clone())?;
@@ -156,13 +156,13 @@ fn write(
     watch: &dyn Watch,
 ) -> Result<Vec<Tally>, Error> {
     let mut tallies = vec![Tally::default(); about.len()];
-    let mut contest = Contest::default();
+    let mut resolve = Resolver::default();
     let mut current: Option<Box<[u8]>> = None;
     let mut items = 0_u64;
     loop {
         let item = stream.next_item()?;
         if current.is_some() && item.as_ref().map(|item| &item.key) != current.as_ref() {
-            let kept = std::mem::take(&mut contest).end(|source| enter(&mut tallies, source));
+            let kept = std::mem::take(&mut resolve).end(|source| enter(&mut tallies, source));
             if let (Some(key), Some((source, value))) = (current.take(), kept) {
                 tallies.get_mut(source).into_iter().for_each(|tally| tally.taken += 1);
                 output.push(key, value)?;
@@ -170,11 +170,11 @@ fn write(
         }
         let Some(item) = item else { return Ok(tallies) };
         let overrides = about.get(item.source).is_some_and(|(_, _, overrides)| *overrides);
-        contest.offer(item.source, item.value, overrides, |source| enter(&mut tallies, source));
+        resolve.offer(item.source, item.value, overrides, |source| enter(&mut tallies, source));
         current = Some(item.key);
         items += 1;
-        if items.is_multiple_of(GLANCE) {
-            watch.advance(GLANCE);
+        if items.is_multiple_of(PROGRESS_STEP) {
+            watch.advance(PROGRESS_STEP);
             if watch.is_stopped() {
                 return Err(Error::Stopped);
             }

@@ -5,9 +5,9 @@
 //! progress goes to a [`Watch`].
 
 mod check;
-mod contest;
 mod merge;
 mod output;
+mod resolve;
 mod sorter;
 mod source;
 mod stream;
@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use crate::store::{Error as StoreError, OpenError};
 use crate::tokyo;
 
-/// Hears how far the work is, and may end it.
+/// Receives the progress of the work, and may end it.
 pub trait Watch {
     /// A part of the work begins; `total` steps of it if that is known.
     fn begin(&self, what: &str, total: Option<u64>);
@@ -39,7 +39,7 @@ pub enum Error {
     #[error("stopped")]
     Stopped,
     /// A file that must not be there, or what belongs to one.
-    #[error("{}: is there already; nothing is overwritten", .0.display())]
+    #[error("{}: already exists; not overwritten", .0.display())]
     Exists(PathBuf),
     /// A source is given more than once.
     #[error("{}: given twice", .0.display())]
@@ -79,15 +79,15 @@ pub enum Error {
         /// Its reason.
         source: io::Error,
     },
-    /// What was written is not what is read back.
-    #[error("{}: reading the result back gave something else; the disk or memory is not to be trusted", .0.display())]
+    /// Reading the new file back gave other bytes than were written.
+    #[error("{}: what was read back differs from what was written: do not trust this disk or memory", .0.display())]
     Unverified(PathBuf),
     /// A source is damaged, and only a whole one will do.
     #[error("{}: {damage}", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What was found.
+        /// The damage.
         damage: String,
     },
     /// A source is of a kind that will not do.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::Error;
 use super::stream::{Item, Merge, Stream};
-use crate::store::rest::tree_order;
+use crate::store::at_rest::tree_order;
 
 /// Runs of one size that are merged into one of the next.
 const FAN_IN: usize = 32;
@@ -20,7 +20,7 @@ const NONE: u32 = u32::MAX;
 
 /// Where sorting may put things, and how much memory it may take.
 #[derive(Debug, Clone)]
-pub(super) struct Room {
+pub(super) struct SortSpace {
     /// Folder of temporary files.
     pub(super) folder: PathBuf,
     /// Bytes of memory.
@@ -29,7 +29,7 @@ pub(super) struct Room {
 
 /// Takes records in any order.
 pub(super) struct Sorter {
-    room: Room,
+    room: SortSpace,
     source: usize,
     bytes: Vec<u8>,
     entries: Vec<Entry>,
@@ -57,7 +57,7 @@ impl Entry {
 }
 
 impl Sorter {
-    pub(super) fn new(room: Room, source: usize) -> Self {
+    pub(super) fn new(room: SortSpace, source: usize) -> Self {
         Self { room, source, bytes: Vec::new(), entries: Vec::new(), levels: Vec::new() }
     }
 
@@ -213,7 +213,7 @@ mod tests {
     fn all_come_out_in_order_however_little_memory_there_is() {
         let folder = tempfile::tempdir().unwrap();
         for memory in [300, 4000, 1 << 20] {
-            let mut sorter = Sorter::new(Room { folder: folder.path().to_path_buf(), memory }, 3);
+            let mut sorter = Sorter::new(SortSpace { folder: folder.path().to_path_buf(), memory }, 3);
             let mut expected = Vec::new();
             for order in 0..8000_u64 {
                 let hash = (order.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 5000) << 50;

@@ -8,17 +8,17 @@ use std::rc::Rc;
 
 use serde::Serialize;
 
-use super::sorter::{Room, Sorter};
+use super::sorter::{SortSpace, Sorter};
 use super::stream::{Item, Stream};
 use super::{Error, Watch};
-use crate::store::rest::{AtRest, Claim, Gaps, LogEnd, Rows};
+use crate::store::at_rest::{AtRest, Claim, Gaps, LogEnd, Rows};
 use crate::tokyo::{self, Scan};
 use crate::wire::{RecordKey, RecordValue};
 
 /// Records between two looks at whether the work is to end.
-pub(super) const GLANCE: u64 = 1024;
+pub(super) const PROGRESS_STEP: u64 = 1024;
 
-/// What kind of file it is.
+/// The kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
@@ -48,22 +48,22 @@ enum Inner {
     Tokyo(Box<Scan<File>>),
 }
 
-/// What reading a source has shown.
+/// Counts and problems found while reading a source.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     /// Records found in it, before its log and whatever their shape.
     pub(super) found: u64,
     /// Of a store: those in the table of further keys, tombstones, and the bytes of their keys.
-    pub(super) twins: u64,
+    pub(super) collisions: u64,
     pub(super) tombstones: u64,
     pub(super) tombstone_bytes: u64,
     /// Rows marked as a tombstone that are none, or the other way round, or of another second.
     pub(super) mismarked: u64,
     /// Records whose key or value is none of the protocol's.
     pub(super) malformed: u64,
-    /// What could not be read; a line each.
+    /// Damaged parts; a line each.
     pub(super) damage: Vec<String>,
-    /// What is worth knowing and no damage.
+    /// Remarks that are no damage; a line each.
     pub(super) notes: Vec<String>,
     /// The redo log, if there was one.
     pub(super) log: LogEnd,
@@ -156,7 +156,7 @@ impl Source {
     pub(super) fn streams(
         &mut self,
         index: usize,
-        room: &Room,
+        room: &SortSpace,
         watch: &dyn Watch,
         findings: &Rc<RefCell<Findings>>,
     ) -> Result<Vec<Box<dyn Stream + '_>>, Error> {
@@ -213,7 +213,7 @@ impl Source {
                 }
                 for (table, rows) in store.tables().into_iter().enumerate() {
                     let findings = findings.clone();
-                    streams.push(Box::new(Table { rows, path: path.clone(), index, twins: table > 0, findings }));
+                    streams.push(Box::new(Table { rows, path: path.clone(), index, collisions: table > 0, findings }));
                 }
                 Ok(streams)
             }
@@ -232,8 +232,8 @@ struct Feed<'a> {
 impl Feed<'_> {
     fn push(&mut self, key: &[u8], order: u64, value: Option<&[u8]>) -> Result<(), Error> {
         self.count += 1;
-        if self.count.is_multiple_of(GLANCE) {
-            self.watch.advance(GLANCE);
+        if self.count.is_multiple_of(PROGRESS_STEP) {
+            self.watch.advance(PROGRESS_STEP);
             if self.watch.is_stopped() {
                 return Err(Error::Stopped);
             }
@@ -257,7 +257,7 @@ struct Table<'c> {
     rows: Rows<'c>,
     path: PathBuf,
     index: usize,
-    twins: bool,
+    collisions: bool,
     findings: Rc<RefCell<Findings>>,
 }
 
@@ -267,7 +267,7 @@ impl Stream for Table<'_> {
         while let Some(row) = self.rows.next_row().map_err(failed)? {
             let mut findings = self.findings.borrow_mut();
             findings.found += 1;
-            findings.twins += u64::from(self.twins);
+            findings.collisions += u64::from(self.collisions);
             let Some(value) = RecordValue::new(&row.value).ok().filter(|_| well_formed(&row.key, None)) else {
                 findings.malformed += 1;
                 continue;

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use super::Error;
-use crate::store::rest::tree_order;
+use crate::store::at_rest::tree_order;
 
 /// A record on its way, or the mark that there is none.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Writes that are decided in memory and go to the log together.
 
-use super::cache::{Before, Change};
+use super::cache::{Before, Change, split_value};
 use super::core::{Core, SyncWaiter};
 use super::error::Error;
 use super::guard::AbortOnPanic;
@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 /// Bytes in the log's buffer at which a batch writes them out before its end.
 const WRITE_OUT_BYTES: u64 = 1 << 20;
 
-/// What [`Batch::apply`] made of a write.
+/// The result of [`Batch::apply`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Applied {
     /// Decided, and visible to all who read from now on. Durable when the batch's commit says so.
@@ -27,7 +27,7 @@ pub enum Applied {
     Failed(Error),
 }
 
-/// What the tree holds under a key, read when the cache's epoch was this.
+/// The record that the tree holds under a key, and the cache's epoch when it was read.
 pub(super) struct Base<'a> {
     pub(super) value: Option<&'a [u8]>,
     pub(super) generation: u32,
@@ -42,18 +42,18 @@ pub struct Batch<'s> {
     core: &'s Core,
     /// Greatest sequence number that an outcome rests on, ours and others'.
     need: u64,
-    /// Made by the store's own threads, which have waited for their turn.
-    patient: bool,
+    /// Made by the store's own threads, which have waited for the throttle themselves.
+    unthrottled: bool,
 }
 
 impl<'s> Batch<'s> {
     pub(super) fn new(core: &'s Core) -> Self {
-        Self { core, need: 0, patient: false }
+        Self { core, need: 0, unthrottled: false }
     }
 
     /// A batch that the throttle does not hold back.
-    pub(super) fn patient(core: &'s Core) -> Self {
-        Self { core, need: 0, patient: true }
+    pub(super) fn unthrottled(core: &'s Core) -> Self {
+        Self { core, need: 0, unthrottled: true }
     }
 
     /// Decides a write under its record's lock. Does not wait, and does not read from disk.
@@ -65,8 +65,8 @@ impl<'s> Batch<'s> {
     /// As [`Batch::apply`], knowing what the main tree holds.
     pub(super) fn apply_on(&mut self, write: &Write<'_>, base: Option<&Base<'_>>) -> Applied {
         let core = self.core;
-        if core.trouble.stands()
-            && let Some(error) = core.trouble.error()
+        if core.failures.any()
+            && let Some(error) = core.failures.error()
         {
             return Applied::Failed(error);
         }
@@ -76,7 +76,7 @@ impl<'s> Batch<'s> {
         if bytes > core.record_limit() {
             return Applied::Failed(Error::TooLarge { bytes, limit: core.record_limit() });
         }
-        if core.cache.dirty_bytes() + bytes > core.dirty_limit() || (!self.patient && !core.may_write(bytes)) {
+        if core.cache.dirty_bytes() + bytes > core.dirty_limit() || (!self.unthrottled && !core.may_write(bytes)) {
             return Applied::Later;
         }
         let _guard = AbortOnPanic::new("deciding a write");
@@ -99,7 +99,7 @@ impl<'s> Batch<'s> {
             Previous::Absent => Before::Known(false),
             Previous::Present(_) => Before::Known(true),
         };
-        // What a decision rests on must be in the log before the decision is acknowledged.
+        // The write that a decision rests on must be in the log before the decision is acknowledged.
         let rests_on = place.slot().map_or(0, super::cache::Slot::seq);
         let newest = place.newest();
         let decision = decide(write, previous, &core.clock, |time| core.cache.is_newest(newest, time));
@@ -129,7 +129,7 @@ impl<'s> Batch<'s> {
                     Previous::Present(value) => value.bytes().to_vec(),
                     Previous::Unknown | Previous::Absent => Vec::new(),
                 };
-                let (head, body) = touched.split_at(touched.len().min(8));
+                let (head, body) = split_value(&touched);
                 (Kind::Put, head, body, outcome)
             }
             Decision::Drop => (Kind::Remove, &[][..], &[][..], Outcome::Removed),
@@ -141,7 +141,7 @@ impl<'s> Batch<'s> {
         self.need = seq;
         core.cache.make_room();
         if core.redo.buffered() > WRITE_OUT_BYTES {
-            // A failure stands in `trouble` and meets the commit.
+            // A failure stands in `failures` and meets the commit.
             let _ = core.redo.write_out(seq);
         }
         Applied::Done(outcome)
@@ -149,7 +149,7 @@ impl<'s> Batch<'s> {
 
     /// Writes what was decided to the log, with one `write` for all that is waiting.
     ///
-    /// `done` hears when the outcomes may be told: with [`SyncMode::Always`] on the log's thread after a sync, otherwise
+    /// `done` is called when the outcomes may be acknowledged: with [`SyncMode::Always`] on the log's thread after a sync, otherwise
     /// before this returns. It must not block, nor panic. On an error nothing of the batch may be acknowledged, though
     /// some of it may turn out to have been stored, and is visible.
     pub fn commit(self, done: impl FnOnce(Result<(), Error>) + Send + 'static) {
@@ -159,7 +159,7 @@ impl<'s> Batch<'s> {
         }
         core.note_write();
         if core.wants_merge() {
-            core.kick();
+            core.wake();
         }
         if core.options.sync == SyncMode::Always {
             if core.redo.synced() >= self.need {
@@ -177,7 +177,7 @@ impl<'s> Batch<'s> {
         }
         let result = {
             let _guard = AbortOnPanic::new("writing the log");
-            core.redo.write_out(self.need).and_then(|()| core.trouble.error().map_or(Ok(()), Err))
+            core.redo.write_out(self.need).and_then(|()| core.failures.error().map_or(Ok(()), Err))
         };
         done(result);
     }

@@ -1,18 +1,19 @@
-//! What all threads of a store share: cache, redo log, clock and the signals between them.
+//! State that all threads of a store share: cache, redo log, clock and the signals between them.
 
 use super::cache::Cache;
 use super::disk::Disk;
 use super::error::Error;
+use super::failures::Failures;
 use super::lock::OpenedFile;
-use super::maintain::{Reply, Request};
 use super::options::Options;
 use super::redo::Redo;
+use super::request::{Reply, Request};
+use super::signal::Signal;
 use super::throttle::{self, Throttle};
 use super::tree::Tally;
-use super::trouble::Trouble;
 use crate::clock::Clock;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use rusqlite::Connection;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -29,30 +30,7 @@ const SPARE_CONNECTIONS: usize = 4;
 const ROOM_SLACK: u64 = 4096;
 
 /// How often a write that the throttle holds back asks again.
-const TURN: Duration = Duration::from_millis(1);
-
-/// Signal of the waiting: room in the log, waiters for a sync, the end.
-#[derive(Default)]
-pub(super) struct Signal {
-    lock: Mutex<()>,
-    condition: Condvar,
-}
-
-impl Signal {
-    /// Wakes all who wait.
-    pub(super) fn raise(&self) {
-        drop(self.lock.lock());
-        self.condition.notify_all();
-    }
-
-    /// Waits until `ready` or raised or timed out; `ready` is asked under the lock, so that no signal is missed.
-    pub(super) fn wait(&self, timeout: Duration, ready: impl FnOnce() -> bool) {
-        let mut guard = self.lock.lock();
-        if !ready() {
-            self.condition.wait_for(&mut guard, timeout);
-        }
-    }
-}
+const THROTTLE_RETRY: Duration = Duration::from_millis(1);
 
 /// A batch that waits for the disk.
 pub(super) struct SyncWaiter {
@@ -79,10 +57,10 @@ pub(super) struct Core {
     pub(super) cache: Cache,
     pub(super) redo: Redo,
     pub(super) clock: Arc<Clock>,
-    pub(super) trouble: Arc<Trouble>,
+    pub(super) failures: Arc<Failures>,
     pub(super) generation: AtomicU32,
     /// Rows of `twin`, raised before such a row can be seen.
-    pub(super) twins: AtomicU64,
+    pub(super) collisions: AtomicU64,
     pub(super) tombstones: AtomicU64,
     pub(super) tombstone_bytes: AtomicU64,
     /// Until when no tombstone is swept.
@@ -96,8 +74,8 @@ pub(super) struct Core {
     throttle: Throttle,
     pub(super) requests: Sender<Request>,
     pub(super) request_inbox: Receiver<Request>,
-    /// A kick is on its way.
-    pub(super) kicked: AtomicBool,
+    /// A request to wake up is on its way.
+    pub(super) wake_pending: AtomicBool,
     /// Milliseconds since `started` of the last write.
     last_write: AtomicU64,
     started: Instant,
@@ -117,7 +95,7 @@ pub(super) struct Core {
     spare: Mutex<Vec<Connection>>,
 }
 
-/// What [`Core::new`] puts together.
+/// The parts of [`Core::new`].
 pub(super) struct Parts {
     pub(super) options: Options,
     pub(super) opened: OpenedFile,
@@ -125,7 +103,7 @@ pub(super) struct Parts {
     pub(super) cache: Cache,
     pub(super) redo: Redo,
     pub(super) clock: Arc<Clock>,
-    pub(super) trouble: Arc<Trouble>,
+    pub(super) failures: Arc<Failures>,
     pub(super) generation: u32,
 }
 
@@ -139,9 +117,9 @@ impl Core {
             cache: parts.cache,
             redo: parts.redo,
             clock: parts.clock,
-            trouble: parts.trouble,
+            failures: parts.failures,
             generation: AtomicU32::new(parts.generation),
-            twins: AtomicU64::new(0),
+            collisions: AtomicU64::new(0),
             tombstones: AtomicU64::new(0),
             tombstone_bytes: AtomicU64::new(0),
             tombstones_held: Mutex::default(),
@@ -152,7 +130,7 @@ impl Core {
             throttle: Throttle::default(),
             requests,
             request_inbox,
-            kicked: AtomicBool::new(false),
+            wake_pending: AtomicBool::new(false),
             last_write: AtomicU64::new(0),
             started: Instant::now(),
             closing: AtomicBool::new(false),
@@ -256,18 +234,18 @@ impl Core {
     }
 
     /// Wakes the maintenance thread if it may be asleep.
-    pub(super) fn kick(&self) {
-        if !self.kicked.swap(true, Ordering::AcqRel) {
+    pub(super) fn wake(&self) {
+        if !self.wake_pending.swap(true, Ordering::AcqRel) {
             // A full inbox means that it has more than enough to wake up for.
-            if self.requests.try_send(Request::Kick).is_err() {
-                self.kick_heard();
+            if self.requests.try_send(Request::Wake).is_err() {
+                self.wake_noticed();
             }
         }
     }
 
-    /// The maintenance thread has heard the kick.
-    pub(super) fn kick_heard(&self) {
-        self.kicked.store(false, Ordering::Release);
+    /// The maintenance thread has noticed that it was woken.
+    pub(super) fn wake_noticed(&self) {
+        self.wake_pending.store(false, Ordering::Release);
     }
 
     /// Something was written.
@@ -288,33 +266,33 @@ impl Core {
     /// [`Error::Closed`] also for a store that is being closed, since the write would be refused afterwards.
     pub(super) fn wait_for_room(&self, bytes: u64) -> Result<(), Error> {
         self.room_waiters.fetch_add(1, Ordering::Relaxed);
-        self.kick();
+        self.wake();
         let fits = |used: u64, limit: u64| used <= limit / 4 * 3 && used + bytes + ROOM_SLACK <= limit;
         let free = || {
             (fits(self.redo.used(), self.options.redo_bytes) && fits(self.cache.dirty_bytes(), self.dirty_limit()))
-                || self.trouble.stands()
-                || self.is_going()
+                || self.failures.any()
+                || self.is_closing()
         };
         while !free() {
             self.room_signal.wait(Duration::from_millis(100), free);
         }
         self.room_waiters.fetch_sub(1, Ordering::Relaxed);
-        if self.is_going() {
+        if self.is_closing() {
             return Err(Error::Closed);
         }
-        self.trouble.error().map_or(Ok(()), Err)
+        self.failures.error().map_or(Ok(()), Err)
     }
 
     /// Waits until the throttle lets `bytes` through, or the write will be refused anyway.
-    pub(super) fn wait_for_turn(&self, bytes: u64) {
-        let over = || self.trouble.stands() || self.is_going();
+    pub(super) fn wait_for_throttle(&self, bytes: u64) {
+        let over = || self.failures.any() || self.is_closing();
         while !self.may_write(bytes) && !over() {
-            std::thread::sleep(TURN);
+            std::thread::sleep(THROTTLE_RETRY);
         }
     }
 
     /// Whether no write is decided any more.
-    fn is_going(&self) -> bool {
+    fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire) || self.crashed.load(Ordering::Relaxed)
     }
 
@@ -338,7 +316,7 @@ impl Core {
 
     /// Shows all threads what the tree holds.
     pub(super) fn publish(&self, tally: &Tally) {
-        self.twins.store(tally.twins, Ordering::Release);
+        self.collisions.store(tally.collisions, Ordering::Release);
         self.tombstones.store(tally.tombstones, Ordering::Relaxed);
         self.tombstone_bytes.store(tally.tombstone_bytes, Ordering::Relaxed);
     }

@@ -33,7 +33,7 @@ pub(super) enum Step {
     Sweep,
 }
 
-/// What the redo log asks of the file system.
+/// The operations of the file system that the redo log needs.
 pub(super) trait Disk: Send + Sync {
     /// Makes a new file; one of that name must not exist.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn LogFile>>;

@@ -26,7 +26,7 @@ pub enum OpenError {
     Foreign {
         /// The file.
         path: PathBuf,
-        /// What it was taken for.
+        /// The kind of file it seems to be.
         what: String,
     },
     /// Written by a later version of this program.
@@ -44,7 +44,7 @@ pub enum OpenError {
     RedoDamaged {
         /// The redo log file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         what: String,
     },
     /// A redo log file that belongs to another store.
@@ -93,7 +93,7 @@ pub enum Error {
     TooLarge {
         /// Size of the key and value.
         bytes: u64,
-        /// What would fit.
+        /// The largest record accepted, in bytes.
         limit: u64,
     },
     /// The destination of a backup cannot be used.
@@ -101,7 +101,7 @@ pub enum Error {
     Backup {
         /// The destination.
         path: PathBuf,
-        /// What went wrong.
+        /// The cause.
         reason: Arc<str>,
     },
     /// The store has been closed.

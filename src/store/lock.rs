@@ -7,7 +7,7 @@
 //! Knows files and nothing of what is in them.
 
 use super::error::OpenError;
-use super::tree::side_path;
+use super::paths::side_path;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};

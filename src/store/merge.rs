@@ -59,14 +59,14 @@ impl Chunk {
     }
 }
 
-/// What a merge moved.
+/// How much a merge moved.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Moved {
     /// Rows written.
     pub(super) rows: u64,
     /// Of those, the keys that had no row before.
     pub(super) new: u64,
-    /// It was told to stop before its end.
+    /// It was stopped before its end.
     pub(super) cut_short: bool,
 }
 
@@ -134,7 +134,7 @@ impl Merge<'_> {
             rows,
             |row_existed| existed.push(row_existed),
             |tally| {
-                before_commit(tally.twins, newest)?;
+                before_commit(tally.collisions, newest)?;
                 self.disk.reached(Step::MergeCommit)
             },
         );

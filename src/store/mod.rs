@@ -8,13 +8,13 @@
 //!
 //! A panic in here, or in a callback on one of its threads, ends the process: half a write must not live on.
 
-mod backup;
+pub mod at_rest;
 mod batch;
 mod cache;
 mod core;
 mod disk;
-mod ending;
 mod error;
+mod failures;
 mod guard;
 mod lock;
 mod maintain;
@@ -22,19 +22,20 @@ mod merge;
 mod newest;
 mod open;
 mod options;
+mod paths;
 mod pool;
 mod redo;
-pub mod rest;
+mod request;
 mod scan;
+mod shutdown;
+mod signal;
 mod status;
-mod sweep;
 mod syncer;
 pub(crate) mod temporary;
 #[cfg(test)]
 mod tests;
 mod throttle;
 mod tree;
-mod trouble;
 mod write;
 
 pub use batch::{Applied, Batch};
@@ -51,10 +52,10 @@ use self::core::Core;
 use crate::clock::Clock;
 use crate::wire::{RecordKey, RecordValue};
 use crossbeam_channel::{Sender, TrySendError};
-use ending::Ending;
-use maintain::Request;
 use parking_lot::Mutex;
 use pool::Job;
+use request::{Reply, Request};
+use shutdown::Shutdown;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -74,20 +75,20 @@ struct Inner {
     core: Arc<Core>,
     reads: Sender<Job<ReadJob>>,
     writes: Sender<Job<WriteJob>>,
-    /// What is left to be ended; taken by whoever closes.
-    ending: Mutex<Option<Ending>>,
+    /// Taken by whoever closes the store.
+    shutdown: Mutex<Option<Shutdown>>,
 }
 
 impl Store {
     /// Opens the store, or makes it. `clock` is given the first clock that is after all that were stored; the clock it
     /// returns is kept ahead of every clock stored from then on.
     pub fn open(options: Options, clock: impl FnOnce(u32) -> Arc<Clock>) -> Result<Self, OpenError> {
-        open::open(options, Arc::new(disk::RealDisk), clock)
+        open::open(options, Arc::new(disk::RealDisk), clock).map(Self::running)
     }
 
-    fn running(ending: Ending) -> Self {
-        let (core, reads, writes) = (ending.core.clone(), ending.reads.jobs.clone(), ending.writes.jobs.clone());
-        Self { inner: Arc::new(Inner { core, reads, writes, ending: Mutex::new(Some(ending)) }) }
+    fn running(shutdown: Shutdown) -> Self {
+        let (core, reads, writes) = (shutdown.core.clone(), shutdown.reads.jobs.clone(), shutdown.writes.jobs.clone());
+        Self { inner: Arc::new(Inner { core, reads, writes, shutdown: Mutex::new(Some(shutdown)) }) }
     }
 
     /// Shows the record to `see` if memory knows it: its value or tombstone, or that there is none.
@@ -209,7 +210,7 @@ impl Store {
     /// the last merge, as [`Status::items`] always is.
     pub fn count(&self) -> u64 {
         let core = &self.inner.core;
-        if core.cache.items().1 > 0 && core.cache.dirty_count() <= COUNT_MERGE && !core.trouble.stands() {
+        if core.cache.items().1 > 0 && core.cache.dirty_count() <= COUNT_MERGE && !core.failures.any() {
             // If it fails the estimate is what there is.
             let _ = self.flush();
         }
@@ -252,8 +253,8 @@ impl Store {
     /// redo log, synced, and the next start takes it from there. Later calls of anything get [`Error::Closed`], later
     /// calls of this do nothing. Must not be called from a callback.
     pub fn close(&self) -> Result<(), Error> {
-        let ending = self.inner.ending.lock().take();
-        ending.map_or(Ok(()), Ending::run)
+        let shutdown = self.inner.shutdown.lock().take();
+        shutdown.map_or(Ok(()), Shutdown::run)
     }
 
     /// Ends all threads and leaves the files as a kill would.
@@ -261,12 +262,12 @@ impl Store {
     fn crash(&self) {
         let core = &self.inner.core;
         core.crashed.store(true, Ordering::Release);
-        core.kick();
+        core.wake();
         let _ = self.close();
     }
 
     /// Asks the maintenance thread and waits for its answer.
-    fn ask<T>(&self, request: impl FnOnce(maintain::Reply<T>) -> Request) -> Result<T, Error> {
+    fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Error> {
         if self.inner.core.closing.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
@@ -276,8 +277,8 @@ impl Store {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if let Some(ending) = self.ending.get_mut().take() {
-            ending.run_anywhere();
+        if let Some(shutdown) = self.shutdown.get_mut().take() {
+            shutdown.run_anywhere();
         }
     }
 }

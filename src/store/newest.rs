@@ -1,4 +1,4 @@
-//! What clocktimes a group of keys may hold at most, so that a write known to be later needs no read.
+//! Upper bounds of the clocktimes in a group of keys, so that a write known to be later needs no read.
 //!
 //! The comparison of clocktimes is not an order, so a single greatest one would prove nothing; the bounds kept here do,
 //! by the definition of [`ClockTime::is_before`].

@@ -1,49 +1,38 @@
-//! Opening: whose file it is, what the log still holds, and the threads.
+//! Opening a store: checks and locks the file, replays the redo log, starts the threads.
 
-use super::Store;
-use super::cache::{Before, Cache, Change, Stored};
+use super::cache::{Before, Cache, Change, Stored, split_value};
 use super::core::{Core, Parts};
 use super::disk::Disk;
-use super::ending::Ending;
 use super::error::OpenError;
+use super::failures::Failures;
 use super::guard::AbortOnPanic;
 use super::lock::OwnerLock;
 use super::merge::Merge;
 use super::options::Options;
-use super::pool::{Job, run_reads, run_writes};
+use super::paths::{canonical, directory, side_path};
+use super::pool::{Job, Pool, run_reads, run_writes};
 use super::redo::{Kind, ReadEntry, Redo, RedoOptions, recover};
-use super::tree::{self, Reader, Writer, directory, side_path};
-use super::trouble::Trouble;
+use super::shutdown::Shutdown;
+use super::tree::{self, Reader, Writer};
 use super::{maintain, syncer, temporary};
 use crate::clock::{Clock, ClockTime};
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Receiver;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-/// A pool's queue, and how many threads it has.
-pub(super) struct Pool<T> {
-    pub(super) jobs: Sender<Job<T>>,
-    pub(super) threads: usize,
-}
-
-/// The file's own name: without symbolic links, whether it is there already or not.
-pub(super) fn one_name(path: &Path) -> PathBuf {
-    let by_folder = || Some(std::fs::canonicalize(directory(path)).ok()?.join(path.file_name()?));
-    std::fs::canonicalize(path).ok().or_else(by_folder).unwrap_or_else(|| path.to_path_buf())
-}
-
+/// Opens the store, or makes it, and starts its threads. Returns them with all that they share.
 pub(super) fn open(
     options: Options,
     disk: Arc<dyn Disk>,
     clock: impl FnOnce(u32) -> Arc<Clock>,
-) -> Result<Store, OpenError> {
+) -> Result<Shutdown, OpenError> {
     let mut options = options.checked();
     // First a look that leaves no trace, so that a foreign file does not even get a lock file beside it.
     tree::inspect(&options.path)?;
     // One store has one lock and one log, by whichever of its names it is opened.
-    options.path = one_name(&options.path);
+    options.path = canonical(&options.path);
     let mut lock = OwnerLock::take(&options.path)?;
     let (connection, store_id, tally) = tree::open(&options.path, options.wal_bytes)?;
     let opened = lock.lock_database(&options.path)?;
@@ -63,27 +52,27 @@ pub(super) fn open(
     let log = recover(&options.path, store_id, tally.redo_from, tally.clean, &*disk, |entry| replay.take(entry))?;
     let Replay { cache, generation, .. } = replay;
     if log.cut_bytes > 0 {
-        tracing::warn!(bytes = log.cut_bytes, "cut an unfinished write off the end of the redo log");
+        tracing::warn!(bytes = log.cut_bytes, "removed an incomplete write from the end of the redo log");
     }
     tracing::info!(records = tally.rows, replayed = log.entries, "store opened");
-    let trouble = Arc::new(Trouble::default());
+    let failures = Arc::new(Failures::default());
     let redo_options = RedoOptions {
         store: options.path.clone(),
         store_id,
         limit: options.redo_bytes,
         disk: disk.clone(),
-        trouble: trouble.clone(),
+        failures: failures.clone(),
     };
     let redo = Redo::start(redo_options, log.next_number, log.next_sequence, log.files)
-        .map_err(|source| OpenError::Io { path: super::redo::file_path(&options.path, log.next_number), source })?;
+        .map_err(|source| OpenError::Io { path: super::paths::redo_file(&options.path, log.next_number), source })?;
     tree.seal(|tally| {
         tally.clean = false;
         tally.generation = generation;
     })
     .map_err(|source| OpenError::Sqlite { path: options.path.clone(), source })?;
-    let core = Core::new(Parts { options, opened, disk, cache, redo, clock, trouble, generation });
+    let core = Core::new(Parts { options, opened, disk, cache, redo, clock, failures, generation });
     core.publish(&tree.tally());
-    start(core, tree, lock).map(Store::running)
+    start(core, tree, lock)
 }
 
 /// Puts the log's entries back into memory.
@@ -99,7 +88,7 @@ struct Replay<'a> {
 impl Replay<'_> {
     fn take(&mut self, entry: ReadEntry<'_>) -> Result<(), OpenError> {
         let value = if entry.kind == Kind::Remove { &[][..] } else { entry.value };
-        let (head, body) = value.split_at(value.len().min(8));
+        let (head, body) = split_value(value);
         if let Some(clocktime) = head.first_chunk() {
             self.clock.observe(ClockTime(u64::from_be_bytes(*clocktime)));
         }
@@ -120,7 +109,7 @@ impl Replay<'_> {
     }
 }
 
-fn start(core: Core, tree: Writer, lock: OwnerLock) -> Result<Ending, OpenError> {
+fn start(core: Core, tree: Writer, lock: OwnerLock) -> Result<Shutdown, OpenError> {
     let core = Arc::new(core);
     let options = &core.options;
     let (reads, read_jobs) = crossbeam_channel::bounded(options.queue_jobs);
@@ -134,7 +123,7 @@ fn start(core: Core, tree: Writer, lock: OwnerLock) -> Result<Ending, OpenError>
     }
     let log = thread(&core, "store-log".to_owned(), syncer::run)?;
     let maintenance = thread(&core, "store-merge".to_owned(), move |core| maintain::run(core, tree))?;
-    Ok(Ending {
+    Ok(Shutdown {
         reads: Pool { jobs: reads, threads: options.read_threads },
         writes: Pool { jobs: writes, threads: options.write_threads },
         core,
@@ -172,7 +161,7 @@ fn pool_thread<T: Send + 'static>(
     let refused = |source| OpenError::Sqlite { path: path.clone(), source };
     let sharing = core.options.read_threads + core.options.write_threads;
     let connection = tree::open_reader(path, sharing).map_err(refused)?;
-    // What it prepares later must not fail then.
+    // Prepared once here, so that a failure is reported now and not on the thread.
     Reader::new(&connection).map_err(refused)?;
     thread(core, name, move |core| {
         match Reader::new(&connection) {

@@ -1,4 +1,4 @@
-//! What the caller of the store decides: where it lies, how durable an answer is, and every bound.
+//! Settings of a store: its path, when an answer is durable, and every bound.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -8,7 +8,7 @@ use super::core::Core;
 use super::error::Error;
 use super::tree::Reader;
 use super::write::{Outcome, OwnedWrite, Write};
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, Sender};
 use std::sync::atomic::Ordering;
 
 /// Keys read in one transaction, about: a transaction that lasts keeps the checkpoint waiting.
@@ -62,7 +62,7 @@ pub struct WriteJob {
 }
 
 impl WriteJob {
-    /// `decided` hears the outcome of each write by its index, `committed` then whether they may be told: both on a
+    /// `decided` hears the outcome of each write by its index, `committed` then whether they may be acknowledged: both on a
     /// store thread. They must not block, nor panic.
     pub fn new(
         writes: Vec<OwnedWrite>,
@@ -79,6 +79,22 @@ pub(super) enum Job<T> {
     Do(T),
     /// End, after what was queued before.
     Stop,
+}
+
+/// A pool's queue, and how many threads it has.
+pub(super) struct Pool<T> {
+    pub(super) jobs: Sender<Job<T>>,
+    pub(super) threads: usize,
+}
+
+impl<T> Pool<T> {
+    /// Tells all threads to end after what is queued.
+    pub(super) fn stop(&self) {
+        for _ in 0..self.threads {
+            // If all are gone already nobody needs to be stopped.
+            let _ = self.jobs.send(Job::Stop);
+        }
+    }
 }
 
 /// A thread of the read pool.
@@ -142,8 +158,8 @@ fn read_all(core: &Core, reader: &mut Reader<'_>, keys: &[&[u8]]) -> Result<Valu
                         continue;
                     }
                     drop(place);
-                    let twins = core.twins.load(Ordering::Acquire) > 0;
-                    let value = reader.get(key, twins, |found| {
+                    let collisions = core.collisions.load(Ordering::Acquire) > 0;
+                    let value = reader.get(key, collisions, |found| {
                         core.cache.settle(key, found, epoch, |value| value.map(|value| value.bytes().to_vec()))
                     })?;
                     values.push(value);
@@ -158,7 +174,7 @@ fn read_all(core: &Core, reader: &mut Reader<'_>, keys: &[&[u8]]) -> Result<Valu
 /// A thread of the write pool.
 pub(super) fn run_writes(core: &Core, jobs: &Receiver<Job<WriteJob>>, reader: &mut Reader<'_>) {
     while let Ok(Job::Do(mut job)) = jobs.recv() {
-        let mut batch = Batch::patient(core);
+        let mut batch = Batch::unthrottled(core);
         let mut result = Ok(());
         for (some_index, some) in job.writes.chunks(READ_KEYS).enumerate() {
             result = write_some(core, reader, &mut batch, some, |index, outcome| {
@@ -174,7 +190,7 @@ pub(super) fn run_writes(core: &Core, jobs: &Receiver<Job<WriteJob>>, reader: &m
                 batch.commit(move |result| committed.give(result));
             }
             Err(error) => {
-                // What was decided before is written in any case, and answered as failed: better than half an answer.
+                // Writes decided before are written in any case, but the whole job is answered as failed.
                 batch.commit(|_| ());
                 job.committed.give(Err(error));
             }
@@ -196,7 +212,7 @@ fn write_some(
     let (mut epoch, mut bases) = read_bases(core, reader, &keys)?;
     for (index, owned) in writes.iter().enumerate() {
         let Some(write) = owned.borrow() else { return Err(Error::Read("a write with a malformed key".into())) };
-        core.wait_for_turn(write.key().bytes().len() as u64 + write.body().len() as u64);
+        core.wait_for_throttle(write.key().bytes().len() as u64 + write.body().len() as u64);
         loop {
             let base = bases.get(index).and_then(Option::as_ref).map(|read| Base {
                 value: read.as_ref().map(|(value, _)| &value[..]),
@@ -210,8 +226,8 @@ fn write_some(
                 }
                 Applied::Failed(error) => return Err(error),
                 Applied::Later => {
-                    make_way(core, &write)?;
-                    // What was read is out of date, or has left memory: read this one and some after it again. Not all: in
+                    wait_if_full(core, &write)?;
+                    // The record that was read is out of date, or has left memory: read this one and some after it again. Not all: in
                     // the midst of a merge they would be out of date again before the first of them is used.
                     let rest = keys.get(index..).unwrap_or_default();
                     let rest = rest.get(..READ_AGAIN).unwrap_or(rest);
@@ -227,7 +243,7 @@ fn write_some(
 }
 
 /// Waits for room if that is what is missing.
-fn make_way(core: &Core, write: &Write<'_>) -> Result<(), Error> {
+fn wait_if_full(core: &Core, write: &Write<'_>) -> Result<(), Error> {
     let bytes = (write.key().bytes().len() + write.body().len()) as u64;
     let lacks = |used: u64, limit: u64| used + bytes + 64 > limit;
     if lacks(core.redo.used(), core.options.redo_bytes) || lacks(core.cache.dirty_bytes(), core.dirty_limit()) {
@@ -247,8 +263,11 @@ fn read_bases(core: &Core, reader: &mut Reader<'_>, keys: &[&[u8]]) -> Result<(u
         let mut bases = Vec::with_capacity(keys.len());
         for (key, missing) in keys.iter().zip(missing) {
             bases.push(if missing {
-                let twins = core.twins.load(Ordering::Acquire) > 0;
-                Some(reader.get(key, twins, |found| found.map(|(value, generation)| (value.to_vec(), generation)))?)
+                let collisions = core.collisions.load(Ordering::Acquire) > 0;
+                Some(
+                    reader
+                        .get(key, collisions, |found| found.map(|(value, generation)| (value.to_vec(), generation)))?,
+                )
             } else {
                 None
             });

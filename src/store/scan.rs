@@ -14,7 +14,7 @@ enum Place {
     /// In the main table, at this row id.
     Record(i64),
     /// Among keys that share a hash with another, after this raw key.
-    Twin(Box<[u8]>),
+    Collision(Box<[u8]>),
     /// Behind the last.
     End,
 }
@@ -75,7 +75,7 @@ fn step(
     max_bytes: usize,
     wants: impl Fn(u64) -> bool,
 ) -> rusqlite::Result<(Vec<Row>, Place)> {
-    let first_twin = || Place::Twin(Box::default());
+    let first_collision = || Place::Collision(Box::default());
     match from {
         Place::End => Ok((Vec::new(), Place::End)),
         Place::Record(from) => {
@@ -83,15 +83,15 @@ fn step(
             let (rows, last) = reader.records_from(from, max_rows, max_bytes, wants)?;
             let next = match last.map(|last| last.checked_add(1)) {
                 Some(Some(next)) => Place::Record(next),
-                Some(None) => first_twin(),
-                None if core.twins.load(Ordering::Acquire) > 0 => first_twin(),
+                Some(None) => first_collision(),
+                None if core.collisions.load(Ordering::Acquire) > 0 => first_collision(),
                 None => Place::End,
             };
             Ok((rows, next))
         }
-        Place::Twin(after) => {
-            let rows = reader.twins_after(&after, max_rows, max_bytes)?;
-            let next = rows.last().map_or(Place::End, |row| Place::Twin(row.key.clone()));
+        Place::Collision(after) => {
+            let rows = reader.collisions_after(&after, max_rows, max_bytes)?;
+            let next = rows.last().map_or(Place::End, |row| Place::Collision(row.key.clone()));
             Ok((rows, next))
         }
     }

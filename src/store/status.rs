@@ -1,7 +1,7 @@
-//! What the store says of itself.
+//! The store's figures.
 
 use super::core::Core;
-use super::tree::side_path;
+use super::paths::side_path;
 use serde::Serialize;
 use std::sync::atomic::Ordering;
 
@@ -18,24 +18,25 @@ pub struct Status {
     pub dirty_bytes: u64,
     /// Bytes of memory all cached records take.
     pub cache_bytes: u64,
-    /// What `cache_bytes` may be.
+    /// Limit of `cache_bytes`.
     pub cache_limit: u64,
     /// Bytes of the redo log.
     pub redo_bytes: u64,
-    /// What `redo_bytes` may be.
+    /// Limit of `redo_bytes`.
     pub redo_limit: u64,
     /// Bytes of the main tree's file.
     pub tree_bytes: u64,
     /// Bytes of the main tree's write-ahead log.
     pub wal_bytes: u64,
-    /// What `wal_bytes` may be, one transaction aside.
+    /// Limit of `wal_bytes`; one transaction may exceed it.
     pub wal_limit: u64,
     /// Tombstones in the main tree.
     pub tombstones: u64,
     /// Bytes of their keys and eight for each.
     pub tombstone_bytes: u64,
     /// Rows of keys that share a hash with another key.
-    pub twins: u64,
+    #[serde(rename = "twins")]
+    pub collisions: u64,
     /// Merges since the store was opened.
     pub merges: u64,
     /// Records they moved.
@@ -70,11 +71,11 @@ pub(super) fn status(core: &Core) -> Status {
         wal_limit: core.options.wal_bytes,
         tombstones: core.tombstones.load(Ordering::Relaxed),
         tombstone_bytes: core.tombstone_bytes.load(Ordering::Relaxed),
-        twins: core.twins.load(Ordering::Relaxed),
+        collisions: core.collisions.load(Ordering::Relaxed),
         merges: core.figures.merges.load(Ordering::Relaxed),
         merged_records: core.figures.records.load(Ordering::Relaxed),
         merge_micros: core.figures.micros.load(Ordering::Relaxed),
         generation: core.generation.load(Ordering::Relaxed),
-        failed: core.trouble.reason().map(|reason| reason.to_string()),
+        failed: core.failures.reason().map(|reason| reason.to_string()),
     }
 }

@@ -2,8 +2,8 @@
 
 use super::core::Core;
 use super::error::Error;
+use super::failures::Operation;
 use super::options::SyncMode;
-use super::trouble::Part;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -27,17 +27,17 @@ pub(super) fn run(core: &Core) {
             let need = waiters.iter().map(|waiter| waiter.need).max().unwrap_or(0);
             let result = core.redo.write_out(need).and_then(|()| core.redo.sync());
             if core.redo.is_suspect() {
-                core.kick();
+                core.wake();
             }
             last_sync = Instant::now();
             for waiter in waiters {
                 (waiter.done)(result.clone());
             }
         }
-        if core.trouble.stands_for(Part::Append) {
+        if core.failures.includes(Operation::Append) {
             // The outcome is noted where it fails or works.
             let _ = core.redo.write_all();
-            if !core.trouble.stands() {
+            if !core.failures.any() {
                 core.room_signal.raise();
             }
         }
@@ -55,16 +55,16 @@ pub(super) fn run(core: &Core) {
     }
 }
 
-/// What happens each second.
+/// The work of each second.
 fn tick(core: &Core) {
-    if core.redo.buffered() > 0 && !core.trouble.stands() {
+    if core.redo.buffered() > 0 && !core.failures.any() {
         let _ = core.redo.write_all();
     }
     let lags = core.redo.synced() < core.redo.written();
     if core.options.sync != SyncMode::Os && lags && !core.redo.is_suspect() {
         let result: Result<(), Error> = core.redo.sync();
         if result.is_err() {
-            core.kick();
+            core.wake();
         }
     }
 }

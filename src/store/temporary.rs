@@ -3,7 +3,7 @@
 //!
 //! Knows names and locks, and nothing of what is in the files.
 
-use super::tree::side_path;
+use super::paths::side_path;
 use rustix::fs::{FlockOperation, flock};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -34,9 +34,13 @@ pub(crate) fn remove_unused(folder: &Path, is_temporary: impl Fn(&OsStr) -> bool
     for name in names.filter(|name| is_temporary(name)) {
         let path = folder.join(name);
         match remove_if_unused(&path) {
-            Ok(true) => tracing::info!(path = %path.display(), "removed a temporary file of interrupted work"),
+            Ok(true) => {
+                tracing::info!(path = %path.display(), "deleted what an interrupted run has left");
+            }
             Ok(false) => {}
-            Err(error) => tracing::warn!(path = %path.display(), %error, "cannot remove a temporary file"),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "cannot delete what an interrupted run has left");
+            }
         }
     }
 }

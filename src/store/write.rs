@@ -1,4 +1,4 @@
-//! Writes, what becomes of them, and the decision between the two. Knows no locks, no files and no threads.
+//! Writes, their outcomes, and the decision between the two. Knows no locks, no files and no threads.
 
 use crate::clock::{Clock, ClockTime};
 use crate::wire::{RecordKey, RecordValue};
@@ -19,7 +19,7 @@ pub enum Write<'a> {
         key: RecordKey<'a>,
         /// The raw value without its clocktime.
         body: &'a [u8],
-        /// What must be stored now.
+        /// The clocktime that must be stored now.
         expected: ClockTime,
     },
     /// Store a tombstone with a clocktime of ours, also if nothing is there.
@@ -31,7 +31,7 @@ pub enum Write<'a> {
     Update {
         /// The record.
         key: RecordKey<'a>,
-        /// What another node has.
+        /// The raw value or tombstone of another node.
         value: RecordValue<'a>,
         /// Even when ignored, record that the key was seen in the current generation.
         touch: bool,
@@ -40,7 +40,7 @@ pub enum Write<'a> {
     Remove {
         /// The record.
         key: RecordKey<'a>,
-        /// What must be stored now.
+        /// The clocktime that must be stored now.
         clocktime: ClockTime,
     },
 }
@@ -119,7 +119,7 @@ impl OwnedWrite {
     }
 }
 
-/// What became of a write.
+/// The outcome of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// A `Set`, matched `Cas` or newer `Update` was stored under this clocktime.
@@ -136,7 +136,7 @@ pub enum Outcome {
     },
     /// The condition of a `Cas` did not hold; nothing changed.
     Mismatch {
-        /// What is stored, a tombstone's clocktime included; `None` if nothing is.
+        /// The clocktime that is stored, also of a tombstone; `None` if there is no record.
         stored: Option<ClockTime>,
     },
     /// An `Update` was not newer than what is stored.
@@ -150,7 +150,7 @@ pub enum Outcome {
     Kept,
 }
 
-/// What is known of a record before a write to it.
+/// The state of a record before a write to it, as far as memory knows.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Previous<'a> {
     /// Not in memory; the tree may have one.
@@ -161,7 +161,7 @@ pub(super) enum Previous<'a> {
     Present(RecordValue<'a>),
 }
 
-/// What a write does to its record.
+/// The effect of a write on its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decision {
     /// Store the write's body under this clocktime.

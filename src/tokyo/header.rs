@@ -35,7 +35,7 @@ impl Layout {
     }
 }
 
-/// What a header says that does not bode well.
+/// A sign in the header that the file is not whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Problem {
     /// The file was not closed: its server was killed, or still runs.
@@ -66,7 +66,7 @@ pub struct Header {
     pub records: u64,
     /// Whether numbers are big-endian.
     pub big_endian: bool,
-    /// What it says that does not bode well.
+    /// Signs that the file is not whole.
     pub problems: Vec<Problem>,
     pub(super) layout: Layout,
     pub(super) file_size: u64,

@@ -27,7 +27,7 @@ const WORK_ALLOWED: u64 = 16 << 20;
 /// Longest value: the largest message that a server may be told to accept.
 const VALUE_LIMIT: u64 = 1 << 30;
 
-/// What of a file was no block.
+/// The parts of a file that were not recognised.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Damage {
     /// Bytes stepped over.
@@ -70,7 +70,7 @@ impl<B: Bytes> Scan<B> {
         Ok(scan)
     }
 
-    /// What the header says.
+    /// The header.
     pub fn header(&self) -> &Header {
         &self.header
     }

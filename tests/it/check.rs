@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use kumo_server::clock::{ClockTime, unix_seconds};
-use kumo_server::store::rest::Fresh;
+use kumo_server::store::at_rest::Builder;
 use kumo_server::wire::RecordValue;
 use kumo_server::wire::record::{raw_key, raw_value};
 use rusqlite::Connection;
@@ -89,7 +89,7 @@ fn keys_that_share_a_hash_are_no_flaw_but_a_foreign_hash_is() {
     let folder = Folder::new();
     let value = raw_value(ClockTime::new(9, 1), 0, b"x");
     let keys = [raw_key(7, b"a"), raw_key(7, b"b")];
-    let mut fresh = Fresh::create(&folder.join("store")).unwrap();
+    let mut fresh = Builder::create(&folder.join("store")).unwrap();
     fresh.append(keys.iter().map(|key| (&key[..], RecordValue::new(&value).unwrap()))).unwrap();
     fresh.finish().unwrap();
     let checked = report(&folder, 1, &["check", "store"]);

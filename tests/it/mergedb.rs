@@ -5,7 +5,7 @@ use std::path::Path;
 
 use kumo_server::clock::ClockTime;
 use kumo_server::ring;
-use kumo_server::store::rest::{Fresh, tree_order};
+use kumo_server::store::at_rest::{Builder, tree_order};
 use kumo_server::wire::RecordValue;
 use kumo_server::wire::record::{raw_value, tombstone};
 use rustix::process::Signal;
@@ -49,7 +49,7 @@ pub(crate) fn make(path: &Path, records: impl IntoIterator<Item = (String, Clock
         })
         .collect();
     records.sort_by(|a, b| tree_order(&a.0, &b.0));
-    let mut fresh = Fresh::create(path).unwrap();
+    let mut fresh = Builder::create(path).unwrap();
     fresh.append(records.iter().map(|(key, value)| (&key[..], RecordValue::new(value).unwrap()))).unwrap();
     fresh.finish().unwrap();
 }
@@ -171,8 +171,8 @@ fn nothing_is_overwritten_and_mistakes_are_one_line() {
     std::fs::write(folder.join("left.redo.3"), "").unwrap();
     let too_many = format!("mergedb new{}", " a".repeat(65));
     for (args, status, line) in [
-        ("mergedb a a", 1, "a: is there already; nothing is overwritten"),
-        ("mergedb left a", 1, "left.redo.3: is there already; nothing is overwritten"),
+        ("mergedb a a", 1, "a: already exists; not overwritten"),
+        ("mergedb left a", 1, "left.redo.3: already exists; not overwritten"),
         ("mergedb new a nowhere", 1, "nowhere: no such file"),
         ("mergedb new a empty", 1, "empty: an empty file"),
         ("mergedb new text", 1, "text: an unknown kind of file; neither a store, a backup, nor a Tokyo Cabinet file"),
@@ -182,7 +182,7 @@ fn nothing_is_overwritten_and_mistakes_are_one_line() {
         ("mergedb nowhere/new a", 1, "nowhere: No such file or directory (os error 2)"),
         ("check nowhere", 1, "nowhere: no such file"),
         ("restore nowhere new", 1, "nowhere: no such file"),
-        ("restore a a", 1, "a: is there already; nothing is overwritten"),
+        ("restore a a", 1, "a: already exists; not overwritten"),
         ("log nowhere", 1, "nowhere: No such file or directory (os error 2)"),
         (
             "mergedb new",

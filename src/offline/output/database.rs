@@ -5,7 +5,7 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use super::{Sum, step};
-use crate::offline::sorter::{Room, Sorter};
+use crate::offline::sorter::{SortSpace, Sorter};
 use crate::offline::stream::Stream;
 use crate::offline::{Error, Watch};
 use crate::tokyo::{self, Scan, Writer, file_order, key_of_order};
@@ -22,7 +22,7 @@ pub(super) struct Body {
 }
 
 impl Body {
-    pub(super) fn new(path: &Path, big_endian: bool, expected: u64, room: Room) -> Self {
+    pub(super) fn new(path: &Path, big_endian: bool, expected: u64, room: SortSpace) -> Self {
         let buckets = expected.saturating_mul(2).max(LEAST_BUCKETS) | 1;
         Self { path: path.to_path_buf(), big_endian, buckets, sorter: Sorter::new(room, 0) }
     }
@@ -52,7 +52,7 @@ impl Body {
     }
 }
 
-/// What the file holds, in its order.
+/// Reads the file back, in its order.
 pub(super) fn read_back(path: &Path, watch: &dyn Watch) -> Result<Sum, Error> {
     let failed = |source| Error::Tokyo { path: path.to_path_buf(), source };
     let mut scan = Scan::new(File::open(path).map_err(|error| failed(error.into()))?).map_err(failed)?;

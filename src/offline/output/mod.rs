@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use super::sorter::Room;
-use super::source::GLANCE;
+use super::sorter::SortSpace;
+use super::source::PROGRESS_STEP;
 use super::{Error, Watch};
-use crate::store::rest::side_files;
+use crate::store::at_rest::side_files;
 use crate::store::temporary;
 use crate::wire::RecordValue;
 
@@ -24,7 +24,7 @@ const RANDOM_LETTERS: usize = 6;
 /// How often making one is tried.
 const ATTEMPTS: usize = 10;
 
-/// What is made.
+/// The format of the new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// A store.
@@ -79,7 +79,7 @@ pub(super) fn folder(path: &Path) -> &Path {
 
 impl Output {
     /// Begins a file; nothing that exists may be in its way. About `expected` records will come.
-    pub(super) fn create(destination: &Path, format: Format, expected: u64, room: Room) -> Result<Self, Error> {
+    pub(super) fn create(destination: &Path, format: Format, expected: u64, room: SortSpace) -> Result<Self, Error> {
         refuse_existing(destination)?;
         let file =
             temporary_file(destination).map_err(|source| Error::Io { path: destination.to_path_buf(), source })?;
@@ -160,8 +160,8 @@ fn temporary_file(destination: &Path) -> io::Result<NamedTempFile> {
 
 /// Counts a step of long work, which ends here if it is to end.
 fn step(count: u64, watch: &dyn Watch) -> Result<(), Error> {
-    if count.is_multiple_of(GLANCE) {
-        watch.advance(GLANCE);
+    if count.is_multiple_of(PROGRESS_STEP) {
+        watch.advance(PROGRESS_STEP);
         if watch.is_stopped() {
             return Err(Error::Stopped);
         }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Sum, step};
 use crate::offline::{Error, Watch};
-use crate::store::rest::{AtRest, Fresh, tree_order};
+use crate::store::at_rest::{AtRest, Builder, tree_order};
 use crate::wire::RecordValue;
 
 /// Records in one transaction.
@@ -15,7 +15,7 @@ const CHUNK_BYTES: usize = 4 << 20;
 /// A store being written.
 pub(super) struct Body {
     path: PathBuf,
-    fresh: Fresh,
+    builder: Builder,
     chunk: Vec<(Box<[u8]>, Vec<u8>)>,
     chunk_bytes: usize,
     written: Sum,
@@ -23,8 +23,8 @@ pub(super) struct Body {
 
 impl Body {
     pub(super) fn create(path: &Path) -> Result<Self, Error> {
-        let fresh = Fresh::create(path)?;
-        Ok(Self { path: path.to_path_buf(), fresh, chunk: Vec::new(), chunk_bytes: 0, written: Sum::default() })
+        let builder = Builder::create(path)?;
+        Ok(Self { path: path.to_path_buf(), builder, chunk: Vec::new(), chunk_bytes: 0, written: Sum::default() })
     }
 
     pub(super) fn push(&mut self, key: Box<[u8]>, value: Vec<u8>) -> Result<(), Error> {
@@ -36,7 +36,7 @@ impl Body {
 
     fn flush(&mut self) -> Result<(), Error> {
         let records = self.chunk.iter().filter_map(|(key, value)| Some((&key[..], RecordValue::new(value).ok()?)));
-        self.fresh.append(records).map_err(|source| Error::Store { path: self.path.clone(), source })?;
+        self.builder.append(records).map_err(|source| Error::Store { path: self.path.clone(), source })?;
         self.chunk.clear();
         self.chunk_bytes = 0;
         Ok(())
@@ -44,7 +44,7 @@ impl Body {
 
     pub(super) fn finish(mut self) -> Result<Sum, Error> {
         self.flush()?;
-        self.fresh.finish().map_err(|source| Error::Store { path: self.path, source })?;
+        self.builder.finish().map_err(|source| Error::Store { path: self.path, source })?;
         Ok(self.written)
     }
 }
@@ -54,16 +54,16 @@ pub(super) fn read_back(path: &Path, watch: &dyn Watch) -> Result<Sum, Error> {
     let store = AtRest::open(path)?;
     let mut sum = Sum::default();
     // Keys that share a hash lie in two tables: in order they are one.
-    let [mut records, mut twins] = store.tables();
-    let (mut record, mut twin) = (records.next_row().map_err(failed)?, twins.next_row().map_err(failed)?);
+    let [mut records, mut collisions] = store.tables();
+    let (mut record, mut collision) = (records.next_row().map_err(failed)?, collisions.next_row().map_err(failed)?);
     loop {
-        let from_twins = match (&record, &twin) {
+        let from_collisions = match (&record, &collision) {
             (None, None) => return Ok(sum),
-            (Some(record), Some(twin)) => tree_order(&twin.key, &record.key).is_lt(),
+            (Some(record), Some(collision)) => tree_order(&collision.key, &record.key).is_lt(),
             (record, _) => record.is_none(),
         };
-        let row = if from_twins {
-            std::mem::replace(&mut twin, twins.next_row().map_err(failed)?)
+        let row = if from_collisions {
+            std::mem::replace(&mut collision, collisions.next_row().map_err(failed)?)
         } else {
             std::mem::replace(&mut record, records.next_row().map_err(failed)?)
         };

@@ -2,8 +2,7 @@
 //!
 //! Public only because a bench is a crate of its own; nothing else may use it.
 
-use super::{Before, Cache, Change, Stored};
-use crate::wire::record::TOMBSTONE_LEN;
+use super::{Before, Cache, Change, Stored, split_value};
 
 /// A cache with nothing behind it.
 #[doc(hidden)]
@@ -25,7 +24,7 @@ impl BareCache {
 
     /// Puts a raw value in as a Set does: it must stay until it is merged, which here is never.
     pub fn write(&self, key: &[u8], value: &[u8], seq: u64) {
-        let (head, body) = value.split_at_checked(TOMBSTONE_LEN).unwrap_or((value, &[]));
+        let (head, body) = split_value(value);
         let mut place = self.0.find(key);
         self.0.write(&mut place, &Change { key, head, body, generation: 0, seq }, Before::Unknown);
     }

@@ -12,7 +12,7 @@ mod slot;
 mod tests;
 
 pub use bare::BareCache;
-pub(super) use slot::{Change, Slot};
+pub(super) use slot::{Change, Slot, split_value};
 
 use super::newest::{Newest, is_low};
 use crate::clock::ClockTime;
@@ -53,7 +53,7 @@ impl Dirty {
     }
 }
 
-/// What is known when a record comes into memory that was not there.
+/// Whether a record existed before a write, when it is not in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Before {
     /// Whether the record existed is not known.
@@ -82,7 +82,7 @@ pub(super) struct Cache {
     low_seconds: AtomicU32,
 }
 
-/// What must be known at start of what is in the main tree.
+/// Facts about the records in the main tree that the cache needs at start.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Stored {
     /// Records, tombstones included.
@@ -130,6 +130,13 @@ fn group(table_hash: u64) -> usize {
 #[inline]
 fn shard_index(table_hash: u64) -> usize {
     (table_hash >> 40) as usize & (SHARDS - 1)
+}
+
+/// Takes from a sum what was added to it under the same shard's lock.
+#[inline]
+fn subtract(sum: &AtomicI64, part: u64) {
+    let before = sum.fetch_sub(part.cast_signed(), Ordering::Relaxed);
+    assert!(before >= part.cast_signed(), "a sum of the record cache is less than one of its parts");
 }
 
 impl Cache {
@@ -316,7 +323,7 @@ impl Cache {
                     let wanted = shard.table.len() * 2;
                     shard.table.shrink_to(wanted, |slot| self.hasher.hash_one(slot.key()));
                 }
-                self.used.fetch_sub(freed.cast_signed(), Ordering::Relaxed);
+                subtract(&self.used, freed);
             }
         }
     }
@@ -387,8 +394,6 @@ impl Cache {
     }
 
     /// The collected record is in the main tree now; `existed` says whether its key had a row there before.
-    ///
-    /// Returns whether the record had been counted only now.
     pub(super) fn merged(&self, dirty: &Dirty, key: &[u8], existed: bool) {
         let Some(shard) = self.shard(dirty.table_hash) else { return };
         let mut shard = shard.lock();
@@ -400,13 +405,14 @@ impl Cache {
                 self.items.fetch_add(1, Ordering::Relaxed);
             }
             // Last: whoever sees that nothing is unresolved sees all of it counted.
-            self.blind.fetch_sub(1, Ordering::Release);
+            let blind = self.blind.fetch_sub(1, Ordering::Release);
+            assert!(blind > 0, "more blind writes are merged than there were");
         }
         if slot.seq == dirty.seq {
             slot.seq = 0;
             shard.dirty_slots = shard.dirty_slots.saturating_sub(1);
-            self.dirty_bytes.fetch_sub(slot.cost().cast_signed(), Ordering::Relaxed);
-            self.dirty_count.fetch_sub(1, Ordering::Relaxed);
+            subtract(&self.dirty_bytes, slot.cost());
+            subtract(&self.dirty_count, 1);
         }
     }
 

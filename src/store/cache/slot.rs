@@ -2,6 +2,7 @@
 
 use crate::store::newest::Newest;
 use crate::wire::RecordValue;
+use crate::wire::record::TOMBSTONE_LEN;
 use hashbrown::HashTable;
 
 /// Memory that one allocation takes beside its bytes, and its slot's share of the table, about.
@@ -63,6 +64,11 @@ impl Slot {
     }
 }
 
+/// Splits a raw value into its clocktime and what follows that; both are empty for a removed record.
+pub(in crate::store) fn split_value(value: &[u8]) -> (&[u8], &[u8]) {
+    value.split_at(value.len().min(TOMBSTONE_LEN))
+}
+
 /// Memory taken by a record of `len` bytes; allocators waste up to an eighth on large ones.
 pub(super) fn cost(len: usize) -> u64 {
     let len = len as u64;
@@ -74,7 +80,7 @@ pub(in crate::store) struct Change<'a> {
     pub(in crate::store) key: &'a [u8],
     /// Clocktime; empty if the record is removed.
     pub(in crate::store) head: &'a [u8],
-    /// What follows it.
+    /// The bytes behind the clocktime.
     pub(in crate::store) body: &'a [u8],
     pub(in crate::store) generation: u32,
     pub(in crate::store) seq: u64,

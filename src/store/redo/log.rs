@@ -1,15 +1,16 @@
 //! The log being written: one shared buffer, one file, one writer at a time.
 //!
 //! Entries get their sequence number when they enter the buffer, so that the log's order is the order of decisions.
-//! Whoever commits writes out what all have buffered; who comes a moment later finds his already written.
+//! A commit writes everything that is buffered, by all threads; the next one then often finds its entries written.
 //! Lock order: `syncing`, then `writer`, then `buffer`.
 
 mod files;
 
-use super::{Entry, FILE_HEADER, FLAG_EARLIER_DURABLE, FRAME_HEADER, FileHeader, file_path, seal_frame};
+use super::{Entry, FILE_HEADER, FLAG_EARLIER_DURABLE, FRAME_HEADER, FileHeader, seal_frame};
 use crate::store::disk::{Disk, LogFile};
 use crate::store::error::Error;
-use crate::store::trouble::{Part, Trouble};
+use crate::store::failures::{Failures, Operation};
+use crate::store::paths::redo_file;
 use files::{create, marker};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -32,10 +33,10 @@ pub(in crate::store) struct RedoOptions {
     /// The file system.
     pub(in crate::store) disk: Arc<dyn Disk>,
     /// Where failures are noted.
-    pub(in crate::store) trouble: Arc<Trouble>,
+    pub(in crate::store) failures: Arc<Failures>,
 }
 
-/// What became of an append.
+/// The result of an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum Append {
     /// It is in the buffer under this sequence number.
@@ -106,9 +107,9 @@ impl Redo {
         let unsynced: Vec<_> = closed.iter().map(|(_, _, file)| file.clone()).collect();
         let suspect = marker(&options.store).exists();
         if suspect {
-            options.trouble.note(Part::Sync, &"a sync of the redo log had failed when the store was last open");
+            options.failures.note(Operation::Sync, &"a sync of the redo log had failed when the store was last open");
         }
-        // What was read back may never have been synced.
+        // Entries that were read back may never have been synced.
         let synced = if unsynced.is_empty() { first.wrapping_sub(1) } else { 0 };
         let closed = closed.into_iter().map(|(number, bytes, _)| (number, bytes)).collect();
         Ok(Self {
@@ -219,14 +220,19 @@ impl Redo {
     /// Writes the pending frame at the end of the last good one, so that a retry covers what a failure left behind.
     fn write_pending(&self, writer: &mut Writer) -> Result<(), Error> {
         let (first, count) = (writer.pending_first, writer.pending_count);
+        let written = self.written.load(Ordering::Acquire);
+        assert_eq!(first, written.wrapping_add(1), "a frame of the redo log does not continue the one before");
         if !seal_frame(&mut writer.pending, writer.number, first, count, 0) {
-            return Err(self.options.trouble.note(Part::Append, &"a frame of the redo log has outgrown its format"));
+            return Err(self
+                .options
+                .failures
+                .note(Operation::Append, &"a frame of the redo log has outgrown its format"));
         }
         if let Err(error) = writer.file.write_at(&writer.pending, writer.offset) {
             // Best effort: the space is wanted back, and the tail is recognised as torn in any case.
             let _ = writer.file.truncate(writer.offset);
-            let name = file_path(&self.options.store, writer.number);
-            return Err(self.options.trouble.note(Part::Append, &format!("{}: {error}", name.display())));
+            let name = redo_file(&self.options.store, writer.number);
+            return Err(self.options.failures.note(Operation::Append, &format!("{}: {error}", name.display())));
         }
         writer.offset += writer.pending.len() as u64;
         self.used.fetch_add(FRAME_HEADER as u64, Ordering::Relaxed);
@@ -235,13 +241,13 @@ impl Redo {
             writer.pending = Vec::new();
         }
         self.written.store(first.wrapping_add(u64::from(count)).wrapping_sub(1), Ordering::Release);
-        self.options.trouble.clear(Part::Append);
+        self.options.failures.clear(Operation::Append);
         Ok(())
     }
 
     /// Makes everything written before the call durable.
     ///
-    /// After one failure it fails until [`Redo::forgive`]: the kernel drops pages that it could not write, and a second
+    /// After one failure it fails until [`Redo::trust_again`]: the kernel drops pages that it could not write, and a second
     /// sync of the same file would call that good.
     pub(in crate::store) fn sync(&self) -> Result<(), Error> {
         self.sync_up_to(u64::MAX)
@@ -249,9 +255,9 @@ impl Redo {
 
     /// As [`Redo::sync`], unless everything up to `need` is durable already.
     pub(in crate::store) fn sync_up_to(&self, need: u64) -> Result<(), Error> {
-        let _turn = self.syncing.lock();
+        let _guard = self.syncing.lock();
         if self.suspect.load(Ordering::Acquire) {
-            return Err(self.options.trouble.error().unwrap_or_else(|| Error::failed("a sync has failed")));
+            return Err(self.options.failures.error().unwrap_or_else(|| Error::failed("a sync has failed")));
         }
         if self.synced() >= need {
             return Ok(());
@@ -266,7 +272,7 @@ impl Redo {
                 // For whoever opens the store after a kill: to him the kernel would call the next sync good. If the disk
                 // takes no file either there is nothing more to be done.
                 let _ = self.options.disk.create(&marker(&self.options.store));
-                return Err(self.options.trouble.note(Part::Sync, &format!("sync of the redo log: {error}")));
+                return Err(self.options.failures.note(Operation::Sync, &format!("sync of the redo log: {error}")));
             }
         }
         self.synced.fetch_max(target, Ordering::AcqRel);
@@ -295,8 +301,8 @@ impl Redo {
 
     /// Everything below sequence number `durable` is safe in the main tree and the current file is younger than any
     /// failed sync: syncing makes sense again.
-    pub(in crate::store) fn forgive(&self, durable: u64) {
-        let _turn = self.syncing.lock();
+    pub(in crate::store) fn trust_again(&self, durable: u64) {
+        let _guard = self.syncing.lock();
         if self.suspect.load(Ordering::Acquire) {
             self.writer.lock().unsynced.clear();
             self.synced.fetch_max(durable.wrapping_sub(1), Ordering::AcqRel);
@@ -304,10 +310,10 @@ impl Redo {
             if let Err(error) = self.options.disk.remove(&marker(&self.options.store))
                 && error.kind() != io::ErrorKind::NotFound
             {
-                tracing::warn!(%error, "cannot delete the note of a failed sync; the next start merges before it syncs");
+                tracing::warn!(%error, "cannot delete the marker of a failed sync; the next start merges before it trusts a sync");
             }
             // With the lock held: a sync that fails next must not find its own note taken away.
-            self.options.trouble.clear(Part::Sync);
+            self.options.failures.clear(Operation::Sync);
         }
     }
 

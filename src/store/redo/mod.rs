@@ -20,8 +20,6 @@ mod tests;
 pub(super) use log::{Append, Redo, RedoOptions};
 pub(super) use recover::{list, recover};
 
-use std::path::{Path, PathBuf};
-
 /// First bytes of a redo log file.
 const MAGIC: [u8; 8] = *b"kumoredo";
 /// Format of the files.
@@ -30,6 +28,8 @@ const VERSION: u32 = 1;
 pub(super) const FILE_HEADER: usize = 40;
 /// Bytes before a frame's entries.
 pub(super) const FRAME_HEADER: usize = 24;
+/// Bytes of a frame's length and checksum, which the checksum does not cover as such.
+const FRAME_SUMS: usize = 8;
 /// Bytes before an entry's key.
 pub(super) const ENTRY_HEADER: usize = 13;
 /// Flag of a frame: all files before this one are durable.
@@ -37,7 +37,7 @@ const FLAG_EARLIER_DURABLE: u32 = 1;
 /// Largest frame accepted when reading; writing stays far below.
 const FRAME_LIMIT: u64 = 1 << 30;
 
-/// What an entry says of its key.
+/// The change that an entry makes to its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// The record is this raw value now.
@@ -201,7 +201,7 @@ fn seal_frame(frame: &mut [u8], number: u64, first: u64, count: u32, flags: u32)
     let Some(length) = frame.len().checked_sub(FRAME_HEADER).and_then(|length| u32::try_from(length).ok()) else {
         return false;
     };
-    let Some((sums, rest)) = frame.split_first_chunk_mut::<8>() else { return false };
+    let Some((sums, rest)) = frame.split_first_chunk_mut::<FRAME_SUMS>() else { return false };
     let fields = first.to_le_bytes().into_iter().chain(count.to_le_bytes()).chain(flags.to_le_bytes());
     for (place, byte) in rest.iter_mut().zip(fields) {
         *place = byte;
@@ -234,9 +234,4 @@ fn take_entry<'a>(bytes: &mut &'a [u8], sequence: u64) -> Option<ReadEntry<'a>> 
     let (value, rest) = rest.split_at_checked(value_len)?;
     *bytes = rest;
     Some(ReadEntry { kind, generation, sequence, key, value })
-}
-
-/// Path of the log file `number` of the store at `store`.
-pub(super) fn file_path(store: &Path, number: u64) -> PathBuf {
-    super::tree::side_path(store, &format!(".redo.{number}"))
 }

@@ -1,6 +1,6 @@
 //! Reading the log back after a process or machine has stopped.
 //!
-//! What may be missing and what may not:
+//! Which parts may be missing:
 //!
 //! * Bytes after the last whole frame of the *last* file are a write that was under way: cut off.
 //! * If an *earlier* file does not reach up to where the next one begins, power was lost before it was synced, and
@@ -9,17 +9,18 @@
 //! * Files below the number in the main tree are merged; a loss of power may have brought them back.
 
 use super::{
-    FILE_HEADER, FLAG_EARLIER_DURABLE, FRAME_HEADER, FRAME_LIMIT, FileHeader, FrameHeader, ReadEntry, each_entry,
-    file_path, frame_crc,
+    FILE_HEADER, FLAG_EARLIER_DURABLE, FRAME_HEADER, FRAME_LIMIT, FRAME_SUMS, FileHeader, FrameHeader, ReadEntry,
+    each_entry, frame_crc,
 };
 use crate::store::disk::{Disk, LogFile};
 use crate::store::error::OpenError;
+use crate::store::paths::{directory, redo_file};
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What recovery has found.
+/// The result of recovery.
 pub(in crate::store) struct Recovered {
     /// Number for the next file.
     pub(in crate::store) next_number: u64,
@@ -47,8 +48,8 @@ pub(in crate::store) fn recover(
     let mut numbers = Vec::new();
     for number in list(store)? {
         if number < first_number {
-            let path = file_path(store, number);
-            tracing::info!(path = %path.display(), "deleting a redo log file that is merged");
+            let path = redo_file(store, number);
+            tracing::info!(path = %path.display(), "deleting a redo log file whose records are in the database");
             disk.remove(&path).map_err(|source| OpenError::Io { path, source })?;
         } else {
             numbers.push(number);
@@ -120,7 +121,7 @@ pub(in crate::store) fn recover(
 
 /// Numbers of the log files beside `store`, ascending.
 pub(in crate::store) fn list(store: &Path) -> Result<Vec<u64>, OpenError> {
-    let directory = store.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = directory(store);
     let failed = |source| OpenError::Io { path: directory.to_path_buf(), source };
     let mut prefix = store.file_name().unwrap_or_default().to_os_string();
     prefix.push(".redo.");
@@ -137,14 +138,14 @@ pub(in crate::store) fn list(store: &Path) -> Result<Vec<u64>, OpenError> {
 }
 
 fn missing(store: &Path, number: u64) -> OpenError {
-    OpenError::RedoDamaged { path: file_path(store, number), what: "this redo log file is missing".to_owned() }
+    OpenError::RedoDamaged { path: redo_file(store, number), what: "this redo log file is missing".to_owned() }
 }
 
 /// Deletes files, youngest first so that a crash leaves a prefix; returns the bytes they had.
 fn remove_all(store: &Path, numbers: &[u64], disk: &dyn Disk) -> Result<u64, OpenError> {
     let mut bytes = 0;
     for &number in numbers.iter().rev() {
-        let path = file_path(store, number);
+        let path = redo_file(store, number);
         bytes += std::fs::metadata(&path).map_or(0, |file| file.len());
         disk.remove(&path).map_err(|source| OpenError::Io { path, source })?;
     }
@@ -182,7 +183,7 @@ struct FileReader {
 
 impl FileReader {
     fn open(store: &Path, number: u64) -> Result<Self, OpenError> {
-        let path = file_path(store, number);
+        let path = redo_file(store, number);
         let failed = |source| OpenError::Io { path: path.clone(), source };
         let file = File::open(&path).map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
@@ -214,9 +215,9 @@ impl FileReader {
         if header.first != first || end > self.length || u64::from(header.length) > FRAME_LIMIT {
             return Ok(None);
         }
-        // The checksum covers the header behind the first eight bytes and the entries.
+        // The checksum covers the rest of the header and the entries.
         self.payload.clear();
-        self.payload.extend_from_slice(bytes.get(8..).unwrap_or_default());
+        self.payload.extend_from_slice(bytes.get(FRAME_SUMS..).unwrap_or_default());
         let covered = self.payload.len();
         self.payload.resize(covered + usize::try_from(header.length).unwrap_or(0), 0);
         let mut payload = std::mem::take(&mut self.payload);

@@ -3,8 +3,10 @@
 use super::*;
 use crate::store::disk::{Disk, LogFile, RealDisk};
 use crate::store::error::OpenError;
-use crate::store::trouble::Trouble;
+use crate::store::failures::Failures;
+use crate::store::paths::redo_file;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,8 +17,8 @@ fn start(store: &Path, number: u64, first: u64, limit: u64) -> Redo {
 }
 
 fn start_on(disk: Arc<dyn Disk>, store: &Path, number: u64, first: u64, limit: u64) -> Redo {
-    let trouble = Arc::new(Trouble::default());
-    let options = RedoOptions { store: store.to_path_buf(), store_id: STORE_ID, limit, disk, trouble };
+    let failures = Arc::new(Failures::default());
+    let options = RedoOptions { store: store.to_path_buf(), store_id: STORE_ID, limit, disk, failures };
     Redo::start(options, number, first, Vec::new()).unwrap()
 }
 
@@ -86,7 +88,7 @@ fn a_tail_torn_at_any_byte_is_cut_back_to_the_last_whole_frame() {
     let directory = tempfile::tempdir().unwrap();
     let store = directory.path().join("db");
     let redo = start(&store, 1, 1, 1 << 20);
-    let path = file_path(&store, 1);
+    let path = redo_file(&store, 1);
     let mut ends = vec![FILE_HEADER];
     for number in 0..6_u8 {
         for part in 0..=number % 3 {
@@ -132,7 +134,7 @@ fn a_flipped_bit_anywhere_ends_the_log_there() {
         append(&redo, &[number], &[number; 9]);
         redo.write_all().unwrap();
     }
-    let path = file_path(&store, 1);
+    let path = redo_file(&store, 1);
     let whole = std::fs::read(&path).unwrap();
     let frame = (whole.len() - FILE_HEADER) / 4;
     for at in FILE_HEADER..whole.len() {
@@ -150,7 +152,7 @@ fn damage_to_an_earlier_file_is_an_error_once_it_was_durable() {
     let store = directory.path().join("db");
     for synced in [false, true] {
         for number in 1..4 {
-            let _ = std::fs::remove_file(file_path(&store, number));
+            let _ = std::fs::remove_file(redo_file(&store, number));
         }
         let redo = start(&store, 1, 1, 1 << 20);
         append(&redo, b"one", &[1; 9]);
@@ -164,7 +166,7 @@ fn damage_to_an_earlier_file_is_an_error_once_it_was_durable() {
             redo.sync().unwrap();
         }
         assert_eq!(read_back(&store, 1).unwrap().0.len(), 3);
-        let path = file_path(&store, 1);
+        let path = redo_file(&store, 1);
         let mut bytes = std::fs::read(&path).unwrap();
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
@@ -172,10 +174,10 @@ fn damage_to_an_earlier_file_is_an_error_once_it_was_durable() {
         let result = read_back(&store, 1);
         if synced {
             assert!(matches!(result, Err(OpenError::RedoDamaged { .. })));
-            assert!(file_path(&store, 2).exists(), "left for whoever looks into it");
+            assert!(redo_file(&store, 2).exists(), "left for whoever looks into it");
         } else {
             assert_eq!(result.unwrap().0.len(), 1, "power was lost before the first file was synced");
-            assert!(!file_path(&store, 2).exists());
+            assert!(!redo_file(&store, 2).exists());
         }
     }
 }
@@ -191,13 +193,13 @@ fn files_that_are_merged_are_deleted_and_gaps_are_refused() {
         redo.rotate().unwrap();
     }
     redo.sync().unwrap();
-    let bytes = std::fs::read(file_path(&store, 2)).unwrap();
-    std::fs::remove_file(file_path(&store, 2)).unwrap();
+    let bytes = std::fs::read(redo_file(&store, 2)).unwrap();
+    std::fs::remove_file(redo_file(&store, 2)).unwrap();
     assert!(matches!(read_back(&store, 1), Err(OpenError::RedoDamaged { .. })));
     assert!(matches!(read_back(&store, 2), Err(OpenError::RedoDamaged { .. })));
-    std::fs::write(file_path(&store, 2), bytes).unwrap();
+    std::fs::write(redo_file(&store, 2), bytes).unwrap();
     assert_eq!(read_back(&store, 2).unwrap().0.len(), 2, "from the second file on");
-    assert!(!file_path(&store, 1).exists());
+    assert!(!redo_file(&store, 1).exists());
 }
 
 #[test]
@@ -229,7 +231,7 @@ fn a_file_that_was_being_made_leaves_no_gap_behind() {
     for round in 0..3_u8 {
         for unfinished in [&[][..], &[0; FILE_HEADER]] {
             let next = recover(&store, STORE_ID, 1, false, &RealDisk, |_| Ok(())).unwrap();
-            std::fs::write(file_path(&store, next.next_number), unfinished).unwrap();
+            std::fs::write(redo_file(&store, next.next_number), unfinished).unwrap();
         }
         let found = recover(&store, STORE_ID, 1, false, &RealDisk, |_| Ok(())).unwrap();
         assert_eq!(found.entries, 1 + u64::from(round));
@@ -255,7 +257,7 @@ fn a_failed_sync_is_remembered_until_it_is_forgiven_also_by_the_next_start() {
     drop(redo);
     let redo = start_on(Arc::new(disk.clone()), &store, 2, 2, 1 << 20);
     assert!(redo.is_suspect() && redo.sync().is_err(), "killed and started again");
-    redo.forgive(2);
+    redo.trust_again(2);
     redo.sync().unwrap();
     assert!(!start_on(Arc::new(disk), &store, 3, 2, 1 << 20).is_suspect());
 }

@@ -1,8 +1,8 @@
 //! Stores that nobody has open: read without a trace, around damage; and made from records in order.
 
-use super::bed::*;
+use super::fixture::*;
 use crate::clock::ClockTime;
-use crate::store::rest::{AtRest, Fresh, Row, side_files, tree_order};
+use crate::store::at_rest::{AtRest, Builder, Row, side_files, tree_order};
 use crate::store::{OpenError, Store};
 use crate::wire::record::{raw_value, tombstone};
 use crate::wire::{RecordKey, RecordValue};
@@ -50,8 +50,8 @@ fn scanned(store: &Store) -> BTreeMap<Vec<u8>, Vec<u8>> {
 
 #[test]
 fn after_a_kill_everything_is_read_and_nothing_changed() {
-    let bed = Bed::new();
-    let store = bed.open();
+    let fixture = Fixture::new();
+    let store = fixture.open();
     for number in 0..500 {
         set(&store, &key(number), "first");
     }
@@ -66,45 +66,45 @@ fn after_a_kill_everything_is_read_and_nothing_changed() {
     set(&store, &twin, "twin");
     store.crash();
     drop(store);
-    let image = bed.image("image");
+    let image = fixture.image("image");
     let before = files(image.parent().unwrap());
     assert!(before.keys().any(|path| path.to_string_lossy().ends_with("-wal")), "{:?}", before.keys());
     assert!(side_files(&image).unwrap().len() >= 2);
     let at_rest = AtRest::open(&image).unwrap();
     let seen = contents(&at_rest);
     assert_eq!(at_rest.integrity().unwrap(), Vec::<String>::new());
-    assert_eq!(at_rest.doubles().unwrap(), 0);
+    assert_eq!(at_rest.duplicate_keys().unwrap(), 0);
     drop(at_rest);
     assert_eq!(files(image.parent().unwrap()), before);
-    let store = bed.try_open_at(&image).unwrap();
+    let store = fixture.try_open_at(&image).unwrap();
     assert_eq!(seen, scanned(&store));
     assert_eq!(seen.len(), 601);
 }
 
 #[test]
 fn a_closed_store_and_a_backup_need_no_side_files() {
-    let bed = Bed::new();
-    let store = bed.open();
+    let fixture = Fixture::new();
+    let store = fixture.open();
     for number in 0..50 {
         set(&store, &key(number), "value");
     }
-    let backup = bed.path("a backup?#%");
+    let backup = fixture.path("a backup?#%");
     store.backup(&backup).unwrap();
     let expected = scanned(&store);
-    assert!(matches!(AtRest::open(&bed.options.path), Err(OpenError::Locked { owner: Some(_), .. })));
+    assert!(matches!(AtRest::open(&fixture.options.path), Err(OpenError::Locked { owner: Some(_), .. })));
     store.close().unwrap();
-    let before = files(bed.directory.path());
-    for path in [&bed.options.path, &backup] {
+    let before = files(fixture.directory.path());
+    for path in [&fixture.options.path, &backup] {
         let at_rest = AtRest::open(path).unwrap();
         assert_eq!(contents(&at_rest), expected);
         assert!(at_rest.claim().is_some_and(|claim| claim.records == 50 && claim.closed));
         // Two may read at once, but a server must wait.
         assert!(AtRest::open(path).is_ok());
-        if path == &bed.options.path {
-            assert!(matches!(bed.try_open(), Err(OpenError::Locked { .. })));
+        if path == &fixture.options.path {
+            assert!(matches!(fixture.try_open(), Err(OpenError::Locked { .. })));
         }
     }
-    assert_eq!(files(bed.directory.path()), before);
+    assert_eq!(files(fixture.directory.path()), before);
 }
 
 /// Records in the store's order, some of them deletions, every tenth with a hash that the one before has, too.
@@ -123,7 +123,7 @@ fn records(count: u64) -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 fn make(path: &Path, records: &[(Vec<u8>, Vec<u8>)]) {
-    let mut fresh = Fresh::create(path).unwrap();
+    let mut fresh = Builder::create(path).unwrap();
     for chunk in records.chunks(1000) {
         fresh.append(chunk.iter().map(|(key, value)| (&key[..], RecordValue::new(value).unwrap()))).unwrap();
     }
@@ -132,12 +132,12 @@ fn make(path: &Path, records: &[(Vec<u8>, Vec<u8>)]) {
 
 #[test]
 fn a_store_made_from_records_is_one_like_any_other() {
-    let bed = Bed::new();
+    let fixture = Fixture::new();
     let records = records(3000);
-    make(&bed.options.path, &records);
-    let claim = AtRest::open(&bed.options.path).unwrap().claim().unwrap();
-    assert_eq!((claim.records, claim.twins, claim.tombstones), (3000, 300, 273));
-    let store = bed.open();
+    make(&fixture.options.path, &records);
+    let claim = AtRest::open(&fixture.options.path).unwrap().claim().unwrap();
+    assert_eq!((claim.records, claim.collisions, claim.tombstones), (3000, 300, 273));
+    let store = fixture.open();
     assert_eq!(store.count(), 3000);
     assert_eq!(scanned(&store), records.iter().cloned().collect());
     // What is written now is after everything that came in, though its times are ahead.
@@ -152,8 +152,8 @@ fn a_store_made_from_records_is_one_like_any_other() {
 /// Pages are overwritten at random: reading ends, what comes is right, and a page costs what it held.
 #[test]
 fn damaged_pages_cost_the_rows_in_them() {
-    let bed = Bed::in_memory();
-    let path = bed.path("damaged");
+    let fixture = Fixture::in_memory();
+    let path = fixture.path("damaged");
     let records = records(10_000);
     make(&path, &records);
     let good = std::fs::read(&path).unwrap();
@@ -192,8 +192,8 @@ fn damaged_pages_cost_the_rows_in_them() {
 
 #[test]
 fn a_damaged_leaf_loses_its_rows_and_no_others() {
-    let bed = Bed::in_memory();
-    let path = bed.path("damaged");
+    let fixture = Fixture::in_memory();
+    let path = fixture.path("damaged");
     let records = records(10_000);
     make(&path, &records);
     let good = std::fs::read(&path).unwrap();

@@ -1,7 +1,7 @@
 //! What an interrupted backup leaves, and who removes it.
 
-use super::bed::*;
 use super::faulty::FaultyDisk;
+use super::fixture::*;
 use crate::store::disk::Step;
 use crate::store::temporary;
 use std::fs::File;
@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Names in the store's folder that end as temporary files do, or as what SQLite leaves beside them.
-fn left_over(bed: &Bed) -> Vec<String> {
-    let names = std::fs::read_dir(bed.directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+fn left_over(fixture: &Fixture) -> Vec<String> {
+    let names = std::fs::read_dir(fixture.directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
     let mut names: Vec<_> =
         names.map(|name| name.into_string().unwrap()).filter(|name| name.contains(".tmp")).collect();
     names.sort_unstable();
@@ -18,24 +18,24 @@ fn left_over(bed: &Bed) -> Vec<String> {
 }
 
 /// A store with so many records that a backup of it takes several steps.
-fn large() -> (Bed, FaultyDisk) {
-    let mut bed = Bed::in_memory();
-    let disk = FaultyDisk::new(&bed.options.path);
-    bed.disk = Arc::new(disk.clone());
-    let store = bed.open();
+fn large() -> (Fixture, FaultyDisk) {
+    let mut fixture = Fixture::in_memory();
+    let disk = FaultyDisk::new(&fixture.options.path);
+    fixture.disk = Arc::new(disk.clone());
+    let store = fixture.open();
     for number in 0..200 {
         set(&store, &key(number), &"x".repeat(30_000));
     }
     store.close().unwrap();
-    (bed, disk)
+    (fixture, disk)
 }
 
 #[test]
 fn what_a_killed_backup_leaves_goes_at_the_next_start_and_with_the_next_backup_of_any_name() {
-    let (bed, disk) = large();
-    let store = bed.open();
+    let (fixture, disk) = large();
+    let store = fixture.open();
     let image = Arc::new(parking_lot::Mutex::new(None));
-    let (directory, taken) = (bed.directory.path().to_path_buf(), image.clone());
+    let (directory, taken) = (fixture.directory.path().to_path_buf(), image.clone());
     disk.visit(move |step| {
         if step == Step::BackupCopied && taken.lock().is_none() {
             let target = tempfile::tempdir().unwrap();
@@ -45,11 +45,11 @@ fn what_a_killed_backup_leaves_goes_at_the_next_start_and_with_the_next_backup_o
             *taken.lock() = Some(target);
         }
     });
-    store.backup(&bed.path("db-one")).unwrap();
-    assert_eq!(left_over(&bed), [""; 0]);
+    store.backup(&fixture.path("db-one")).unwrap();
+    assert_eq!(left_over(&fixture), [""; 0]);
     store.close().unwrap();
 
-    let mut killed = Bed::new();
+    let mut killed = Fixture::new();
     killed.directory = image.lock().take().expect("a backup of several steps");
     killed.options.path = killed.path("db");
     let as_killed = left_over(&killed);
@@ -70,34 +70,34 @@ fn what_a_killed_backup_leaves_goes_at_the_next_start_and_with_the_next_backup_o
 
 #[test]
 fn what_is_in_use_or_a_backup_or_none_of_ours_stays() {
-    let bed = Bed::new();
-    let store = bed.open();
+    let fixture = Fixture::new();
+    let store = fixture.open();
     set(&store, &key(1), "x");
-    store.backup(&bed.path("db-before.tmp")).unwrap();
+    store.backup(&fixture.path("db-before.tmp")).unwrap();
     let kept = [".db.a1b2c3.tmp", "db-in-use.tmp", "db2-20261122.tmp", "db2.backup.tmp", "notes.tmp"];
     for name in kept {
-        std::fs::write(bed.path(name), b"").unwrap();
+        std::fs::write(fixture.path(name), b"").unwrap();
     }
-    std::fs::create_dir(bed.path("db-folder.tmp")).unwrap();
-    let in_use = File::open(bed.path("db-in-use.tmp")).unwrap();
-    assert!(temporary::hold(&in_use, &bed.path("db-in-use.tmp")).unwrap());
-    std::fs::write(bed.path("db-left.tmp"), b"").unwrap();
-    store.backup(&bed.path("db-after")).unwrap();
+    std::fs::create_dir(fixture.path("db-folder.tmp")).unwrap();
+    let in_use = File::open(fixture.path("db-in-use.tmp")).unwrap();
+    assert!(temporary::hold(&in_use, &fixture.path("db-in-use.tmp")).unwrap());
+    std::fs::write(fixture.path("db-left.tmp"), b"").unwrap();
+    store.backup(&fixture.path("db-after")).unwrap();
     let mut expected: Vec<_> = kept.into_iter().chain(["db-before.tmp", "db-folder.tmp"]).collect();
     expected.sort_unstable();
-    assert_eq!(left_over(&bed), expected);
+    assert_eq!(left_over(&fixture), expected);
     drop(in_use);
     store.close().unwrap();
-    bed.open();
+    fixture.open();
     expected.retain(|name| *name != "db-in-use.tmp");
-    assert_eq!(left_over(&bed), expected, "its process has ended");
+    assert_eq!(left_over(&fixture), expected, "its process has ended");
 }
 
 /// Two stores of one name that are backed up to one folder.
 #[test]
 fn a_backup_does_not_touch_the_file_that_another_is_writing() {
     let (one, disk) = large();
-    let other = Bed::new();
+    let other = Fixture::new();
     let (first, second) = (one.open(), other.open());
     set(&second, &key(1), "x");
     let target = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
 //! Each operation once, and what opening refuses.
 
-use super::bed::*;
+use super::fixture::*;
 use crate::clock::ClockTime;
 use crate::store::{Applied, Error, OpenError, Outcome, Position, Store, Write};
 use crate::wire::{RecordKey, RecordValue, record};
@@ -12,8 +12,8 @@ fn record_key(key: &[u8]) -> RecordKey<'_> {
 
 #[test]
 fn set_get_delete_and_all_again_after_reopening() {
-    let bed = Bed::new();
-    let store = bed.open();
+    let fixture = Fixture::new();
+    let store = fixture.open();
     let first = set(&store, &key(1), "one");
     assert_eq!(data(&store, &key(1)).as_deref(), Some("one"));
     let second = set(&store, &key(1), "two!");
@@ -26,7 +26,7 @@ fn set_get_delete_and_all_again_after_reopening() {
     assert_eq!(write(&store, &Write::Delete { key: record_key(&key(1)) }), Err(Error::Closed));
     assert_eq!(store.close(), Ok(()));
 
-    let store = bed.open();
+    let store = fixture.open();
     assert_eq!(store.count(), 2);
     assert_eq!(data(&store, &key(1)).as_deref(), Some("two!"));
     assert_eq!(get(&store, &key(2)), Some(record::tombstone(deletion).to_vec()));
@@ -37,8 +37,8 @@ fn set_get_delete_and_all_again_after_reopening() {
 
 #[test]
 fn cas_matches_only_the_clocktime_of_a_live_record() {
-    let bed = Bed::new();
-    let store = bed.open();
+    let fixture = Fixture::new();
+    let store = fixture.open();
     let key = key(1);
     let cas = |expected, data: &str| {
         write(&store, &Write::Cas { key: record_key(&key), body: &body(data), expected }).unwrap()
@@ -55,8 +55,8 @@ fn cas_matches_only_the_clocktime_of_a_live_record() {
 
 #[test]
 fn update_stores_what_is_newer_and_nothing_else() {
-    let bed = Bed::new();
-    let store = bed.open();
+    let fixture = Fixture::new();
+    let store = fixture.open();
     let key = key(1);
     let update = |time: ClockTime, touch| {
         let value = record::raw_value(time, 0, b"x");
@@ -84,8 +84,8 @@ fn update_stores_what_is_newer_and_nothing_else() {
 
 #[test]
 fn a_delete_tells_whether_something_was_there() {
-    let bed = Bed::new();
-    let store = bed.open();
+    let fixture = Fixture::new();
+    let store = fixture.open();
     set(&store, &key(1), "x");
     let delete = |key: &[u8]| match write(&store, &Write::Delete { key: record_key(key) }).unwrap() {
         Outcome::Deleted { live, .. } => live,
@@ -98,13 +98,13 @@ fn a_delete_tells_whether_something_was_there() {
 
 #[test]
 fn reads_come_from_the_tree_when_memory_has_nothing() {
-    let bed = Bed::new();
-    let store = bed.open();
+    let fixture = Fixture::new();
+    let store = fixture.open();
     for number in 0..1000 {
         set(&store, &key(number), &number.to_string());
     }
     store.close().unwrap();
-    let store = bed.open();
+    let store = fixture.open();
     assert_eq!(store.peek(record_key(&key(5)), |_| ()), None);
     let keys: Vec<Box<[u8]>> = (0..1001).map(|number| key(number).into()).collect();
     let values = answer(|sender| store.read(keys, move |values| sender.send(values).unwrap())).unwrap();
@@ -119,49 +119,49 @@ fn reads_come_from_the_tree_when_memory_has_nothing() {
 
 #[test]
 fn state_and_generation_are_there_after_a_crash() {
-    let bed = Bed::new();
-    let store = bed.open();
+    let fixture = Fixture::new();
+    let store = fixture.open();
     assert_eq!(store.state_get("space"), Ok(None));
     store.state_put("space", b"one").unwrap();
     store.state_put("space", b"two").unwrap();
     assert_eq!(store.bump_generation(), Ok(1));
     assert_eq!(store.bump_generation(), Ok(2));
     store.crash();
-    let store = bed.try_open_at(&bed.image("after")).unwrap();
+    let store = fixture.try_open_at(&fixture.image("after")).unwrap();
     assert_eq!(store.state_get("space"), Ok(Some(b"two".to_vec())));
     assert_eq!(store.generation(), 2);
 }
 
 #[test]
 fn a_second_owner_is_refused_by_name_and_pid() {
-    let bed = Bed::new();
-    let store = bed.open();
-    let error = bed.try_open().err().unwrap();
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    let error = fixture.try_open().err().unwrap();
     let OpenError::Locked { owner, .. } = &error else { panic!("{error}") };
     assert_eq!(*owner, Some(std::process::id()));
     assert!(error.to_string().contains("db: in use by another process (pid "), "{error}");
     drop(store);
-    bed.open();
+    fixture.open();
 }
 
 #[test]
 fn another_name_of_the_store_is_the_same_store() {
-    let bed = Bed::new();
-    let store = bed.open();
-    let link = bed.options.path.with_file_name("link");
-    std::os::unix::fs::symlink(&bed.options.path, &link).unwrap();
-    assert!(matches!(bed.try_open_at(&link), Err(OpenError::Locked { .. })));
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    let link = fixture.options.path.with_file_name("link");
+    std::os::unix::fs::symlink(&fixture.options.path, &link).unwrap();
+    assert!(matches!(fixture.try_open_at(&link), Err(OpenError::Locked { .. })));
     drop(store);
-    assert!(bed.try_open_at(&link).is_ok());
+    assert!(fixture.try_open_at(&link).is_ok());
     assert!(!link.with_file_name("link.lock").exists());
 }
 
 #[test]
 fn foreign_files_are_refused_and_left_alone() {
-    let bed = Bed::new();
-    let path = bed.options.path.clone();
+    let fixture = Fixture::new();
+    let path = fixture.options.path.clone();
     let refusal = |what: &str| {
-        let error = bed.try_open().err().unwrap().to_string();
+        let error = fixture.try_open().err().unwrap().to_string();
         assert!(error.contains("db: "), "names the file: {error}");
         assert!(error.contains(what), "{error}");
         assert!(!error.contains('\n'));
@@ -174,7 +174,7 @@ fn foreign_files_are_refused_and_left_alone() {
         std::fs::write(&path, bytes).unwrap();
         refusal(what);
         assert_eq!(std::fs::read(&path).unwrap(), bytes);
-        assert!(!bed.path("db.lock").exists());
+        assert!(!fixture.path("db.lock").exists());
     }
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir(&path).unwrap();
@@ -190,7 +190,7 @@ fn foreign_files_are_refused_and_left_alone() {
     foreign("PRAGMA application_id = 77");
     refusal("(application id 77)");
     std::fs::remove_file(&path).unwrap();
-    bed.open().close().unwrap();
+    fixture.open().close().unwrap();
     foreign("PRAGMA user_version = 9");
     refusal("store format 9, this program knows up to 1");
 }
@@ -205,27 +205,27 @@ fn sqlite_counts_no_memory() {
 
 #[test]
 fn an_empty_file_becomes_a_store() {
-    let bed = Bed::new();
-    std::fs::write(&bed.options.path, b"").unwrap();
-    set(&bed.open(), &key(1), "x");
-    assert_eq!(data(&bed.open(), &key(1)).as_deref(), Some("x"));
+    let fixture = Fixture::new();
+    std::fs::write(&fixture.options.path, b"").unwrap();
+    set(&fixture.open(), &key(1), "x");
+    assert_eq!(data(&fixture.open(), &key(1)).as_deref(), Some("x"));
 }
 
 #[test]
 fn a_missing_redo_file_is_an_error_and_so_is_one_of_another_store() {
-    let bed = Bed::new();
-    let store = bed.open();
+    let fixture = Fixture::new();
+    let store = fixture.open();
     set(&store, &key(1), "x");
     store.crash();
-    let image = bed.image("missing");
+    let image = fixture.image("missing");
     let log = image.with_file_name("db.redo.1");
     let bytes = std::fs::read(&log).unwrap();
     std::fs::remove_file(&log).unwrap();
-    assert!(matches!(bed.try_open_at(&image), Err(OpenError::RedoDamaged { .. })));
+    assert!(matches!(fixture.try_open_at(&image), Err(OpenError::RedoDamaged { .. })));
     std::fs::write(&log, &bytes).unwrap();
-    assert_eq!(data(&bed.try_open_at(&image).unwrap(), &key(1)).as_deref(), Some("x"));
+    assert_eq!(data(&fixture.try_open_at(&image).unwrap(), &key(1)).as_deref(), Some("x"));
 
-    let other = Bed::new();
+    let other = Fixture::new();
     other.open().close().unwrap();
     std::fs::write(other.path("db.redo.2"), bytes).unwrap();
     assert!(matches!(other.try_open(), Err(OpenError::RedoForeign { .. })), "{:?}", other.try_open().err());
@@ -236,8 +236,8 @@ fn a_missing_redo_file_is_an_error_and_so_is_one_of_another_store() {
 #[test]
 fn records_written_during_a_merge_are_merged_by_the_next() {
     const RECORDS: u64 = 40_000;
-    let bed = Bed::new();
-    let store = bed.open();
+    let fixture = Fixture::new();
+    let store = fixture.open();
     let written = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -264,15 +264,15 @@ fn records_written_during_a_merge_are_merged_by_the_next() {
 
 #[test]
 fn tombstones_that_are_held_are_not_swept() {
-    let beds = [Bed::new(), Bed::new()].map(|mut bed| {
-        bed.options.sweep.max_age = std::time::Duration::from_secs(10);
-        bed
+    let fixtures = [Fixture::new(), Fixture::new()].map(|mut fixture| {
+        fixture.options.sweep.max_age = std::time::Duration::from_secs(10);
+        fixture
     });
-    let [held, free] = beds.each_ref().map(Bed::open);
+    let [held, free] = fixtures.each_ref().map(Fixture::open);
     held.hold_tombstones(DEADLINE);
-    for (bed, store) in beds.iter().zip([&held, &free]) {
+    for (fixture, store) in fixtures.iter().zip([&held, &free]) {
         delete(store, &key(1));
-        bed.now.fetch_add(60, Ordering::Relaxed);
+        fixture.now.fetch_add(60, Ordering::Relaxed);
         store.flush().unwrap();
     }
     let swept = |store: &Store| get(store, &key(1)).is_none();
@@ -284,8 +284,8 @@ fn tombstones_that_are_held_are_not_swept() {
 
 #[test]
 fn a_scan_passes_over_what_is_not_wanted() {
-    let bed = Bed::new();
-    let store = bed.open();
+    let fixture = Fixture::new();
+    let store = fixture.open();
     for number in 0..500 {
         set(&store, &key(number), "x");
     }

@@ -1,9 +1,9 @@
 //! Closing while others are at work: what they were told before is kept, and all of them are told something.
 
-use super::bed::*;
 use super::faulty::{Fault, FaultyDisk};
+use super::fixture::*;
 use crate::store::disk::Step;
-use crate::store::maintain::Request;
+use crate::store::request::Request;
 use crate::store::{Applied, Error, OwnedWrite, SyncMode, Write};
 use crate::wire::RecordKey;
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use std::time::{Duration, Instant};
 #[test]
 fn a_commit_after_the_end_is_answered() {
     for sync in [SyncMode::Always, SyncMode::Everysec] {
-        let mut bed = Bed::new();
-        bed.options.sync = sync;
-        let store = bed.open();
+        let mut fixture = Fixture::new();
+        fixture.options.sync = sync;
+        let store = fixture.open();
         let raw = key(1);
         let mut batch = store.batch();
         let applied = batch.apply(&Write::Set { key: RecordKey::new(&raw).unwrap(), body: b"\0\0kept" });
         assert!(matches!(applied, Applied::Done(_)));
         store.close().unwrap();
         answer(|sender| batch.commit(move |result| sender.send(result).unwrap())).unwrap();
-        assert_eq!(data(&bed.open(), &raw).as_deref(), Some("kept"), "what was decided before is in the tree");
+        assert_eq!(data(&fixture.open(), &raw).as_deref(), Some("kept"), "what was decided before is in the tree");
     }
 }
 
@@ -31,9 +31,9 @@ fn what_is_acknowledged_while_the_store_closes_is_kept() {
     let mut round = 0;
     while Instant::now() < until {
         round += 1;
-        let mut bed = Bed::in_memory();
-        bed.options.sync = [SyncMode::Always, SyncMode::Everysec][round % 2];
-        let store = bed.open();
+        let mut fixture = Fixture::in_memory();
+        fixture.options.sync = [SyncMode::Always, SyncMode::Everysec][round % 2];
+        let store = fixture.open();
         let writers: Vec<_> = (0..4_u64)
             .map(|writer| {
                 let store = store.clone();
@@ -62,7 +62,7 @@ fn what_is_acknowledged_while_the_store_closes_is_kept() {
         store.close().unwrap();
         let acknowledged: Vec<_> = writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect();
         drop(store);
-        let store = bed.open();
+        let store = fixture.open();
         for raw in &acknowledged {
             assert_eq!(data(&store, raw).as_deref(), Some("x"), "round {round} of {}", acknowledged.len());
         }
@@ -71,8 +71,8 @@ fn what_is_acknowledged_while_the_store_closes_is_kept() {
 
 #[test]
 fn requests_that_nobody_takes_any_more_do_not_block_the_next() {
-    let bed = Bed::new();
-    let store = bed.open();
+    let fixture = Fixture::new();
+    let store = fixture.open();
     store.close().unwrap();
     // As if each had looked just before the end.
     let asking =
@@ -82,11 +82,11 @@ fn requests_that_nobody_takes_any_more_do_not_block_the_next() {
 }
 
 #[test]
-fn a_kick_that_finds_the_inbox_full_does_not_deafen_the_merge() {
-    let mut bed = Bed::new();
-    let disk = FaultyDisk::new(&bed.options.path);
-    bed.disk = Arc::new(disk.clone());
-    let store = bed.open();
+fn a_wake_up_that_finds_the_inbox_full_is_not_the_last_one() {
+    let mut fixture = Fixture::new();
+    let disk = FaultyDisk::new(&fixture.options.path);
+    fixture.disk = Arc::new(disk.clone());
+    let store = fixture.open();
     set(&store, &key(1), "x");
     let (release, held) = std::sync::mpsc::channel::<()>();
     disk.visit(move |_| assert!(held.recv().is_err()));
@@ -96,17 +96,17 @@ fn a_kick_that_finds_the_inbox_full_does_not_deafen_the_merge() {
             scope.spawn(|| store.flush().unwrap());
         }
         wait_until("the inbox is full", || core.request_inbox.is_full());
-        core.kick();
+        core.wake();
         drop(release);
     });
-    core.kick();
-    wait_until("a kick is heard", || !core.kicked.load(std::sync::atomic::Ordering::Acquire));
+    core.wake();
+    wait_until("it is noticed", || !core.wake_pending.load(std::sync::atomic::Ordering::Acquire));
 }
 
 #[test]
 fn after_the_end_everything_says_so() {
-    let bed = Bed::new();
-    let store = bed.open();
+    let fixture = Fixture::new();
+    let store = fixture.open();
     store.close().unwrap();
     assert_eq!(store.state_get("name"), Err(Error::Closed));
     assert_eq!(store.scan(crate::store::Position::default(), 1, 1).unwrap_err(), Error::Closed);
@@ -116,9 +116,9 @@ fn after_the_end_everything_says_so() {
 #[test]
 fn the_last_handle_may_go_in_a_callback() {
     for sync in [SyncMode::Always, SyncMode::Everysec] {
-        let mut bed = Bed::new();
-        bed.options.sync = sync;
-        let store = bed.open();
+        let mut fixture = Fixture::new();
+        fixture.options.sync = sync;
+        let store = fixture.open();
         set(&store, &key(1), "x");
         let (release, gate) = std::sync::mpsc::channel::<()>();
         let raw = key(2);
@@ -146,7 +146,7 @@ fn the_last_handle_may_go_in_a_callback() {
         }
         drop(store);
         drop(release);
-        wait_until("the store is closed", || match bed.try_open() {
+        wait_until("the store is closed", || match fixture.try_open() {
             Ok(store) => data(&store, &raw).as_deref() == Some("y"),
             Err(error) => {
                 assert!(matches!(error, crate::store::OpenError::Locked { .. }), "{error}");
@@ -158,15 +158,15 @@ fn the_last_handle_may_go_in_a_callback() {
 
 #[test]
 fn closing_takes_no_longer_than_it_may_and_loses_nothing() {
-    let mut bed = Bed::new();
-    bed.options.close_merge = Duration::ZERO;
-    let store = bed.open();
+    let mut fixture = Fixture::new();
+    fixture.options.close_merge = Duration::ZERO;
+    let store = fixture.open();
     for number in 0..5000 {
         set(&store, &key(number), "x");
     }
     store.close().unwrap();
-    assert!(bed.path("db.redo.1").exists(), "not merged");
-    let store = bed.open();
+    assert!(fixture.path("db.redo.1").exists(), "not merged");
+    let store = fixture.open();
     let left = store.status().dirty;
     assert!((1..=5000).contains(&left), "{left}");
     for number in 0..5000 {
@@ -178,11 +178,11 @@ fn closing_takes_no_longer_than_it_may_and_loses_nothing() {
 
 #[test]
 fn a_write_that_waits_for_room_does_not_keep_the_store_from_closing() {
-    let mut bed = Bed::new();
-    bed.options.redo_bytes = 1 << 20;
-    let disk = FaultyDisk::new(&bed.options.path);
-    bed.disk = Arc::new(disk.clone());
-    let store = bed.open();
+    let mut fixture = Fixture::new();
+    fixture.options.redo_bytes = 1 << 20;
+    let disk = FaultyDisk::new(&fixture.options.path);
+    fixture.disk = Arc::new(disk.clone());
+    let store = fixture.open();
     let (release, held) = std::sync::mpsc::channel::<()>();
     disk.visit(move |step| {
         if step == Step::MergeCollected {
@@ -205,10 +205,10 @@ fn a_write_that_waits_for_room_does_not_keep_the_store_from_closing() {
 
 #[test]
 fn a_failure_while_closing_leaves_the_write_ahead_log_alone() {
-    let mut bed = Bed::new();
-    let disk = FaultyDisk::new(&bed.options.path);
-    bed.disk = Arc::new(disk.clone());
-    let store = bed.open();
+    let mut fixture = Fixture::new();
+    let disk = FaultyDisk::new(&fixture.options.path);
+    fixture.disk = Arc::new(disk.clone());
+    let store = fixture.open();
     set(&store, &key(1), "x");
     // The merge's own checkpoint is over: what fails is all that comes after.
     let planned = disk.clone();
@@ -220,24 +220,24 @@ fn a_failure_while_closing_leaves_the_write_ahead_log_alone() {
     let core = store.inner.core.clone();
     assert!(store.close().is_err());
     assert!(disk.failed() > 0 && core.ended.load(std::sync::atomic::Ordering::Acquire));
-    assert!(std::fs::metadata(bed.path("db-wal")).unwrap().len() > 0, "not copied into the tree");
+    assert!(std::fs::metadata(fixture.path("db-wal")).unwrap().len() > 0, "not copied into the tree");
     disk.heal();
     disk.leave();
-    assert_eq!(data(&bed.open(), &key(1)).as_deref(), Some("x"));
+    assert_eq!(data(&fixture.open(), &key(1)).as_deref(), Some("x"));
 }
 
 #[test]
 fn a_start_that_fails_leaves_the_write_ahead_log_alone() {
-    let bed = Bed::new();
-    let store = bed.open();
+    let fixture = Fixture::new();
+    let store = fixture.open();
     set(&store, &key(1), "x");
-    let image = bed.image("killed");
+    let image = fixture.image("killed");
     store.close().unwrap();
-    let wal = crate::store::tree::side_path(&image, "-wal");
+    let wal = crate::store::paths::side_path(&image, "-wal");
     let before = std::fs::read(&wal).unwrap();
     assert!(!before.is_empty());
-    let log = |number| crate::store::redo::file_path(&image, number);
+    let log = |number| crate::store::paths::redo_file(&image, number);
     std::fs::rename(log(1), log(2)).unwrap();
-    assert!(bed.try_open_at(&image).is_err());
+    assert!(fixture.try_open_at(&image).is_err());
     assert_eq!(std::fs::read(&wal).unwrap(), before);
 }

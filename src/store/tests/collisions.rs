@@ -1,6 +1,6 @@
 //! Keys that share their 64-bit hash, thousands of them: nothing is ever taken for another's.
 
-use super::bed::*;
+use super::fixture::*;
 use crate::clock::ClockTime;
 use crate::store::{Outcome, OwnedWrite, Store, Write};
 use crate::wire::{RecordKey, RecordValue, record};
@@ -56,21 +56,21 @@ fn compare(what: &str, store: &Store, model: &Model) {
 
 #[test]
 fn thousands_of_keys_with_one_hash_are_told_apart_everywhere() {
-    let mut bed = Bed::in_memory();
-    bed.options.sweep.max_age = std::time::Duration::from_secs(100);
+    let mut fixture = Fixture::in_memory();
+    fixture.options.sweep.max_age = std::time::Duration::from_secs(100);
     let raw: Vec<_> = (0..KEYS).map(twin).collect();
     let bodies: Vec<_> = (0..KEYS).map(|number| body(&number.to_string())).collect();
-    let store = bed.open();
+    let store = fixture.open();
     let set = |number: u32, key| Write::Set { key, body: &bodies[number as usize] };
     let mut model: Model = (0..KEYS).map(|number| (number, number.to_string())).collect();
     write_all(&store, 0..KEYS, set, &raw);
     compare("written", &store, &model);
     store.flush().unwrap();
     compare("merged", &store, &model);
-    assert_eq!((store.count(), store.status().twins), (u64::from(KEYS), u64::from(KEYS) - 2));
+    assert_eq!((store.count(), store.status().collisions), (u64::from(KEYS), u64::from(KEYS) - 2));
 
     store.close().unwrap();
-    let store = bed.open();
+    let store = fixture.open();
     compare("opened", &store, &model);
     let deleted = || (0..KEYS).filter(|number| number % 4 == 1);
     let outcomes = write_all(&store, deleted(), |_, key| Write::Delete { key }, &raw);
@@ -78,9 +78,9 @@ fn thousands_of_keys_with_one_hash_are_told_apart_everywhere() {
     deleted().for_each(|number| drop(model.remove(&number)));
     compare("deleted", &store, &model);
     store.flush().unwrap();
-    let copy = bed.path("copy");
+    let copy = fixture.path("copy");
     store.backup(&copy).unwrap();
-    compare("backup", &bed.try_open_at(&copy).unwrap(), &model);
+    compare("backup", &fixture.try_open_at(&copy).unwrap(), &model);
 
     // Swaps match by the clocktime of their own key; what was deleted is added again by some.
     let times: Vec<_> = raw
@@ -100,7 +100,7 @@ fn thousands_of_keys_with_one_hash_are_told_apart_everywhere() {
     swapped().for_each(|number| drop(model.insert(number, "swapped".to_owned())));
     compare("swapped", &store, &model);
 
-    bed.now.fetch_add(1000, Ordering::Relaxed);
+    fixture.now.fetch_add(1000, Ordering::Relaxed);
     wait_until("the tombstones are swept", || {
         store.flush().unwrap();
         store.status().tombstones == 0
@@ -108,7 +108,7 @@ fn thousands_of_keys_with_one_hash_are_told_apart_everywhere() {
     compare("swept", &store, &model);
     assert_eq!(store.count(), model.len() as u64);
     store.crash();
-    let store = bed.try_open_at(&bed.image("after")).unwrap();
+    let store = fixture.try_open_at(&fixture.image("after")).unwrap();
     compare("killed", &store, &model);
     assert_eq!(store.count(), model.len() as u64);
 }

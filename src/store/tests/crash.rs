@@ -3,8 +3,8 @@
 //!
 //! `KUMO_CRASH_RUNS` sets the number of runs, `KUMO_CRASH_SEED` the first seed.
 
-use super::bed::*;
 use super::faulty::{Dice, Fault, FaultyDisk};
+use super::fixture::*;
 use crate::clock::ClockTime;
 use crate::store::disk::Step;
 use crate::store::{Applied, Error, Outcome, Store, SyncMode, Write};
@@ -119,7 +119,7 @@ fn random_write(store: &Store, history: &Shared, dice: &mut Dice, inline: bool) 
 }
 
 /// Random work until it is over or the disk says no. True if it came to its end.
-fn work(store: &Store, bed: &Bed, disk: &FaultyDisk, history: &Shared, dice: &mut Dice, steps: u64) -> bool {
+fn work(store: &Store, fixture: &Fixture, disk: &FaultyDisk, history: &Shared, dice: &mut Dice, steps: u64) -> bool {
     // One write at a time, from its entry in the history to its outcome: the history's order must be the store's. False
     // when the work is over.
     let writing = Arc::new(Mutex::new(true));
@@ -144,10 +144,10 @@ fn work(store: &Store, bed: &Bed, disk: &FaultyDisk, history: &Shared, dice: &mu
                 })
             }
             2 => {
-                bed.now.fetch_add(u32::try_from(dice.roll(4)).unwrap(), Ordering::Relaxed);
+                fixture.now.fetch_add(u32::try_from(dice.roll(4)).unwrap(), Ordering::Relaxed);
                 Ok(())
             }
-            3 if dice.roll(4) == 0 => store.backup(&bed.path("backup")),
+            3 if dice.roll(4) == 0 => store.backup(&fixture.path("backup")),
             _ => {
                 let _one_at_a_time = writing.lock();
                 random_write(store, history, dice, false)
@@ -169,20 +169,20 @@ fn runs() -> (u64, std::ops::Range<u64>) {
     (count, seed..seed + count)
 }
 
-fn bed(sync: SyncMode) -> (Bed, FaultyDisk) {
-    let mut bed = Bed::in_memory();
-    bed.options.sync = sync;
-    bed.options.sweep.max_age = std::time::Duration::from_secs(2);
-    let disk = FaultyDisk::new(&bed.options.path);
-    bed.disk = Arc::new(disk.clone());
-    (bed, disk)
+fn fixture(sync: SyncMode) -> (Fixture, FaultyDisk) {
+    let mut fixture = Fixture::in_memory();
+    fixture.options.sync = sync;
+    fixture.options.sweep.max_age = std::time::Duration::from_secs(2);
+    let disk = FaultyDisk::new(&fixture.options.path);
+    fixture.disk = Arc::new(disk.clone());
+    (fixture, disk)
 }
 
 /// The same place with a disk that works, and without the sweeper: what is there is counted.
-fn healthy(mut bed: Bed) -> Bed {
-    bed.disk = Arc::new(crate::store::disk::RealDisk);
-    bed.options.sweep = crate::store::SweepPolicy::default();
-    bed
+fn healthy(mut fixture: Fixture) -> Fixture {
+    fixture.disk = Arc::new(crate::store::disk::RealDisk);
+    fixture.options.sweep = crate::store::SweepPolicy::default();
+    fixture
 }
 
 fn mode(seed: u64) -> SyncMode {
@@ -195,16 +195,16 @@ fn killed_at_any_operation_nothing_acknowledged_is_lost() {
     let mut kills = 0;
     for seed in seeds {
         let mut dice = Dice(seed);
-        let (bed, disk) = bed(mode(seed));
-        let store = bed.open();
+        let (fixture, disk) = fixture(mode(seed));
+        let store = fixture.open();
         let history = Shared::default();
         disk.plan(1 + dice.roll(150), Fault::Kill(usize::try_from(dice.roll(1001)).unwrap()));
-        work(&store, &bed, &disk, &history, &mut dice, 100);
+        work(&store, &fixture, &disk, &history, &mut dice, 100);
         disk.kill();
         kills += 1;
         store.crash();
         let image = disk.image().unwrap();
-        let healthy = healthy(bed);
+        let healthy = healthy(fixture);
         for round in 0..2 {
             let store = healthy.try_open_at(&image).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
             let view = view(&store);
@@ -231,21 +231,21 @@ fn a_loss_of_power_leaves_a_prefix_and_with_always_everything_acknowledged() {
     let mut shortened = 0;
     for seed in seeds {
         let mut dice = Dice(seed);
-        let (bed, disk) = bed(mode(seed));
-        let store = bed.open();
+        let (fixture, disk) = fixture(mode(seed));
+        let store = fixture.open();
         disk.tree_is_durable();
         let history = Shared::default();
         disk.plan(1 + dice.roll(200), Fault::Kill(usize::try_from(dice.roll(1001)).unwrap()));
-        work(&store, &bed, &disk, &history, &mut dice, 100);
+        work(&store, &fixture, &disk, &history, &mut dice, 100);
         disk.kill();
         store.crash();
         for round in 0..3 {
-            let image = disk.power_loss(&bed.path(&format!("dark-{round}")), &mut dice);
-            let healthy = Bed { disk: Arc::new(crate::store::disk::RealDisk), ..Bed::in_memory() };
+            let image = disk.power_loss(&fixture.path(&format!("dark-{round}")), &mut dice);
+            let healthy = Fixture { disk: Arc::new(crate::store::disk::RealDisk), ..Fixture::in_memory() };
             let store = healthy.try_open_at(&image).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
             let found = view(&store);
             let history = history.lock();
-            let least = if bed.options.sync == SyncMode::Always {
+            let least = if fixture.options.sync == SyncMode::Always {
                 history.writes.iter().rposition(|(.., acknowledged)| *acknowledged).map_or(0, |last| last + 1)
             } else {
                 history.flushed
@@ -270,12 +270,12 @@ fn failures_are_sticky_and_pass_without_loss() {
     let mut failures = 0;
     for seed in seeds {
         let mut dice = Dice(seed);
-        let (bed, disk) = bed(mode(seed));
-        let store = bed.open();
+        let (fixture, disk) = fixture(mode(seed));
+        let store = fixture.open();
         let history = Shared::default();
         disk.plan(1 + dice.roll(100), Fault::Fail(dice.roll(6)));
         for _ in 0..4 {
-            work(&store, &bed, &disk, &history, &mut dice, 40);
+            work(&store, &fixture, &disk, &history, &mut dice, 40);
             if dice.roll(2) == 0 {
                 wait_until("the failure passes", || store.status().failed.is_none());
             }
@@ -286,7 +286,7 @@ fn failures_are_sticky_and_pass_without_loss() {
             store.status().failed.is_none()
         });
         failures += disk.failed();
-        assert!(work(&store, &bed, &disk, &history, &mut dice, 20), "seed {seed}: {:?}", store.status().failed);
+        assert!(work(&store, &fixture, &disk, &history, &mut dice, 20), "seed {seed}: {:?}", store.status().failed);
         let check = |store: &Store, when: &str| {
             let (view, history) = (view(store), history.lock());
             for number in 0..KEYS {
@@ -295,14 +295,14 @@ fn failures_are_sticky_and_pass_without_loss() {
             }
         };
         check(&store, "running");
-        if bed.options.sync != SyncMode::Always {
+        if fixture.options.sync != SyncMode::Always {
             store.flush().unwrap();
         }
-        let dark = disk.power_loss(&bed.path("dark"), &mut dice);
-        check(&bed.try_open_at(&dark).unwrap(), "after a loss of power");
+        let dark = disk.power_loss(&fixture.path("dark"), &mut dice);
+        check(&fixture.try_open_at(&dark).unwrap(), "after a loss of power");
         disk.kill();
         store.crash();
-        let healthy = healthy(bed);
+        let healthy = healthy(fixture);
         let store = healthy.try_open_at(&disk.image().unwrap()).unwrap();
         check(&store, "after a kill");
         store.flush().unwrap();
@@ -314,22 +314,22 @@ fn failures_are_sticky_and_pass_without_loss() {
 
 #[test]
 fn power_lost_before_the_first_sync_and_a_kill_after_it_do_not_keep_the_store_shut() {
-    let bed = Bed::new();
-    bed.open().crash();
+    let fixture = Fixture::new();
+    fixture.open().crash();
     // The name of the redo log's file had reached the disk, and nothing of what was in it.
-    let first = bed.image("dark");
-    std::fs::write(crate::store::tree::side_path(&first, ".redo.1"), []).unwrap();
-    let store = bed.try_open_at(&first).unwrap();
+    let first = fixture.image("dark");
+    std::fs::write(crate::store::paths::side_path(&first, ".redo.1"), []).unwrap();
+    let store = fixture.try_open_at(&first).unwrap();
     set(&store, &key(1), "kept");
     store.crash();
-    let store = bed.try_open_at(&first).unwrap();
+    let store = fixture.try_open_at(&first).unwrap();
     assert_eq!(data(&store, &key(1)).as_deref(), Some("kept"));
 }
 
 /// What is told of a record whose newest state another one has written, and not committed, while a merge takes it along.
-fn told_of_a_write_in_a_merge(sync: SyncMode) -> (Bed, FaultyDisk, bool) {
-    let (bed, disk) = bed(sync);
-    let store = bed.open();
+fn told_of_a_write_in_a_merge(sync: SyncMode) -> (Fixture, FaultyDisk, bool) {
+    let (fixture, disk) = fixture(sync);
+    let store = fixture.open();
     disk.tree_is_durable();
     let raw = crate::wire::record::raw_key(1 << 63, b"merged first");
     let first = set(&store, &raw, "first");
@@ -365,11 +365,11 @@ fn told_of_a_write_in_a_merge(sync: SyncMode) -> (Bed, FaultyDisk, bool) {
     let _ = store.flush();
     let told = told.lock().take() == Some(Ok(()));
     store.crash();
-    (bed, disk, told)
+    (fixture, disk, told)
 }
 
 fn data_at(path: &std::path::Path) -> Option<String> {
-    let store = Bed::in_memory().try_open_at(path).unwrap();
+    let store = Fixture::in_memory().try_open_at(path).unwrap();
     data(&store, &crate::wire::record::raw_key(1 << 63, b"merged first"))
 }
 
@@ -379,8 +379,8 @@ fn an_answer_that_rests_on_another_write_comes_after_that_is_safe() {
     assert!(told);
     assert_eq!(data_at(&disk.image().unwrap()).as_deref(), Some("second"), "after a kill");
     for seed in 0..8 {
-        let (bed, disk, told) = told_of_a_write_in_a_merge(SyncMode::Always);
-        let dark = disk.power_loss(&bed.path("dark"), &mut Dice(seed));
+        let (fixture, disk, told) = told_of_a_write_in_a_merge(SyncMode::Always);
+        let dark = disk.power_loss(&fixture.path("dark"), &mut Dice(seed));
         assert!(!told || data_at(&dark).as_deref() == Some("second"), "without power");
     }
 }
@@ -388,8 +388,8 @@ fn an_answer_that_rests_on_another_write_comes_after_that_is_safe() {
 #[test]
 fn a_merge_cut_short_by_a_loss_of_power_leaves_a_prefix() {
     for seed in 0..8 {
-        let (bed, disk) = bed(SyncMode::Os);
-        let store = bed.open();
+        let (fixture, disk) = fixture(SyncMode::Os);
+        let store = fixture.open();
         disk.tree_is_durable();
         let numbers: Vec<u64> = (0..1500).collect();
         for &number in &numbers {
@@ -408,8 +408,8 @@ fn a_merge_cut_short_by_a_loss_of_power_leaves_a_prefix() {
         });
         let _ = store.flush();
         store.crash();
-        let dark = disk.power_loss(&bed.path("dark"), &mut Dice(seed));
-        let store = Bed::in_memory().try_open_at(&dark).unwrap();
+        let dark = disk.power_loss(&fixture.path("dark"), &mut Dice(seed));
+        let store = Fixture::in_memory().try_open_at(&dark).unwrap();
         let there = |number: &&u64| get(&store, &crate::wire::record::raw_key(1500 - **number, b"k")).is_some();
         let (count, last) = (numbers.iter().filter(there).count(), numbers.iter().rposition(|number| there(&number)));
         assert_eq!(count, last.map_or(0, |last| last + 1), "seed {seed}: something is missing before the last one");
@@ -419,7 +419,7 @@ fn a_merge_cut_short_by_a_loss_of_power_leaves_a_prefix() {
 #[test]
 fn what_a_killed_process_had_not_synced_is_synced_before_an_answer_rests_on_it() {
     for seed in 0..8 {
-        let (bed, disk) = bed(SyncMode::Always);
+        let (fixture, disk) = fixture(SyncMode::Always);
         let raw = crate::wire::record::raw_key(1 << 63, b"merged first");
         let value = crate::wire::record::raw_value(ClockTime::new(1_700_000_000, 9000), 0, b"second");
         let write = Write::Update {
@@ -427,17 +427,17 @@ fn what_a_killed_process_had_not_synced_is_synced_before_an_answer_rests_on_it()
             value: RecordValue::new(&value).unwrap(),
             touch: false,
         };
-        let store = bed.open();
+        let store = fixture.open();
         disk.tree_is_durable();
         assert!(matches!(store.batch().apply(&write), Applied::Done(_)));
         store.inner.core.redo.write_all().unwrap();
         store.crash();
-        let store = bed.open();
-        let outcome = super::bed::write(&store, &write).unwrap();
+        let store = fixture.open();
+        let outcome = super::fixture::write(&store, &write).unwrap();
         assert!(matches!(outcome, Outcome::Ignored { .. }));
         disk.kill();
         store.crash();
-        let dark = disk.power_loss(&bed.path("dark"), &mut Dice(seed));
+        let dark = disk.power_loss(&fixture.path("dark"), &mut Dice(seed));
         assert_eq!(data_at(&dark).as_deref(), Some("second"), "seed {seed}");
     }
 }

@@ -183,7 +183,7 @@ impl FaultyDisk {
         let mut state = self.state.lock();
         state.tree = ["", "-wal"]
             .iter()
-            .map(|suffix| crate::store::tree::side_path(&state.store, suffix))
+            .map(|suffix| crate::store::paths::side_path(&state.store, suffix))
             .filter_map(|path| std::fs::read(&path).ok().map(|bytes| (path, bytes)))
             .collect();
     }

@@ -1,6 +1,6 @@
 //! Every bound is reached, holds, and lets go again.
 
-use super::bed::*;
+use super::fixture::*;
 use crate::store::{Error, OwnedWrite, ReadJob, SyncMode, Write};
 use crate::wire::RecordKey;
 
@@ -11,10 +11,10 @@ fn big_set(store: &crate::store::Store, number: u64, len: usize) -> Result<crate
 
 #[test]
 fn a_full_redo_log_makes_writers_wait_and_go_on() {
-    let mut bed = Bed::new();
-    bed.options.redo_bytes = 1 << 20;
-    bed.options.write_threads = 2;
-    let store = bed.open();
+    let mut fixture = Fixture::new();
+    fixture.options.redo_bytes = 1 << 20;
+    fixture.options.write_threads = 2;
+    let store = fixture.open();
     std::thread::scope(|scope| {
         for writer in 0..3 {
             let store = &store;
@@ -33,9 +33,9 @@ fn a_full_redo_log_makes_writers_wait_and_go_on() {
 #[test]
 fn the_cache_limit_holds_with_large_values_and_with_tiny_ones() {
     for (len, records) in [(1 << 20, 48), (200_000, 200), (10, 120_000), (0, 120_000)] {
-        let mut bed = Bed::new();
-        bed.options.cache_bytes = 8 << 20;
-        let store = bed.open();
+        let mut fixture = Fixture::new();
+        fixture.options.cache_bytes = 8 << 20;
+        let store = fixture.open();
         let mut most = 0;
         let mut later = Vec::new();
         for number in 0..records {
@@ -68,9 +68,9 @@ fn the_cache_limit_holds_with_large_values_and_with_tiny_ones() {
 
 #[test]
 fn a_record_that_could_never_fit_is_refused() {
-    let mut bed = Bed::new();
-    bed.options.cache_bytes = 4 << 20;
-    let store = bed.open();
+    let mut fixture = Fixture::new();
+    fixture.options.cache_bytes = 4 << 20;
+    let store = fixture.open();
     assert!(matches!(big_set(&store, 1, 3 << 20), Err(Error::TooLarge { .. })));
     assert_eq!(store.count(), 0);
     big_set(&store, 1, 1 << 20).unwrap();
@@ -78,9 +78,9 @@ fn a_record_that_could_never_fit_is_refused() {
 
 #[test]
 fn a_full_queue_gives_the_job_back() {
-    let mut bed = Bed::new();
-    bed.options.queue_jobs = 2;
-    let store = bed.open();
+    let mut fixture = Fixture::new();
+    fixture.options.queue_jobs = 2;
+    let store = fixture.open();
     let (release, gate) = crossbeam_channel::bounded::<()>(0);
     let (done, answers) = crossbeam_channel::unbounded();
     let job = |gate: crossbeam_channel::Receiver<()>| {
@@ -109,9 +109,9 @@ fn a_full_queue_gives_the_job_back() {
 
 #[test]
 fn always_answers_after_a_sync_and_for_many_at_once() {
-    let mut bed = Bed::new();
-    bed.options.sync = SyncMode::Always;
-    let store = bed.open();
+    let mut fixture = Fixture::new();
+    fixture.options.sync = SyncMode::Always;
+    let store = fixture.open();
     let (done, answers) = crossbeam_channel::unbounded();
     for number in 0..500 {
         let body = body("x");
@@ -127,21 +127,21 @@ fn always_answers_after_a_sync_and_for_many_at_once() {
         assert_eq!(thread.as_deref(), Some("store-log"));
     }
     store.crash();
-    assert_eq!(bed.try_open_at(&bed.image("after")).unwrap().count(), 500);
+    assert_eq!(fixture.try_open_at(&fixture.image("after")).unwrap().count(), 500);
 }
 
 #[test]
 fn many_and_few_threads_both_work() {
     for (reads, writes) in [(1, 1), (32, 16)] {
-        let mut bed = Bed::new();
-        bed.options.read_threads = reads;
-        bed.options.write_threads = writes;
-        let store = bed.open();
+        let mut fixture = Fixture::new();
+        fixture.options.read_threads = reads;
+        fixture.options.write_threads = writes;
+        let store = fixture.open();
         for number in 0..200 {
             delete(&store, &key(number));
         }
         store.close().unwrap();
-        let store = bed.open();
+        let store = fixture.open();
         let keys = (0..200).map(|number| key(number).into()).collect();
         let values = answer(|sender| store.read(keys, move |values| sender.send(values).unwrap())).unwrap();
         assert!(values.iter().all(|value| value.as_ref().is_some_and(|value| value.len() == 8)));
@@ -150,14 +150,14 @@ fn many_and_few_threads_both_work() {
 
 #[test]
 fn a_long_job_goes_on_while_merges_make_its_reads_stale() {
-    let bed = Bed::new();
-    let store = bed.open();
+    let fixture = Fixture::new();
+    let store = fixture.open();
     let keys: Vec<_> = (0..512).map(key).collect();
     for number in 0..512 {
         big_set(&store, number, 60_000).unwrap();
     }
     store.close().unwrap();
-    let store = bed.open();
+    let store = fixture.open();
     let writes = keys
         .iter()
         .map(|raw| OwnedWrite::from(&Write::Delete { key: RecordKey::new(raw).unwrap() }))

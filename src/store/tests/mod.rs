@@ -3,11 +3,11 @@
 mod at_rest;
 mod backups;
 mod basic;
-mod bed;
 mod closing;
 mod collisions;
 mod crash;
 mod faulty;
+mod fixture;
 mod limits;
 mod model;
 mod owner;

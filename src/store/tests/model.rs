@@ -1,6 +1,6 @@
 //! Random work against a plain map, with reopening, crashes, merges and time in between.
 
-use super::bed::*;
+use super::fixture::*;
 use crate::clock::ClockTime;
 use crate::store::{Outcome, Store, Write};
 use crate::wire::{RecordKey, RecordValue, record};
@@ -53,7 +53,7 @@ fn model_key(number: u8) -> Vec<u8> {
 type Model = BTreeMap<Vec<u8>, (Vec<u8>, u32)>;
 
 struct Run {
-    bed: Bed,
+    fixture: Fixture,
     store: Store,
     model: Model,
     on_pool: bool,
@@ -120,7 +120,7 @@ impl Run {
             }
             Op::Update(number, seconds, clock, touch) => {
                 let key = model_key(number);
-                let now = self.bed.now.load(Ordering::Relaxed);
+                let now = self.fixture.now.load(Ordering::Relaxed);
                 let time = ClockTime::new(now.wrapping_add_signed(i32::from(seconds)), u32::from(clock));
                 let value =
                     if clock % 5 == 0 { record::tombstone(time).to_vec() } else { record::raw_value(time, 7, &key) };
@@ -155,16 +155,16 @@ impl Run {
             Op::Flush => self.store.flush().unwrap(),
             Op::Reopen => {
                 self.store.close().unwrap();
-                self.store = self.bed.open();
+                self.store = self.fixture.open();
                 assert_eq!(self.store.status().unresolved, 0);
             }
             Op::Crash => {
                 self.store.crash();
                 self.images += 1;
-                self.bed.options.path = self.bed.image(&format!("image-{}", self.images));
-                self.store = self.bed.open();
+                self.fixture.options.path = self.fixture.image(&format!("image-{}", self.images));
+                self.store = self.fixture.open();
             }
-            Op::Pass(seconds) => drop(self.bed.now.fetch_add(u32::from(seconds), Ordering::Relaxed)),
+            Op::Pass(seconds) => drop(self.fixture.now.fetch_add(u32::from(seconds), Ordering::Relaxed)),
             Op::Generation => self.generation = self.store.bump_generation().unwrap(),
             Op::Count => assert_eq!(self.store.count(), self.model.len() as u64),
         }
@@ -189,15 +189,15 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 300, ..ProptestConfig::default() })]
     #[test]
     fn behaves_as_a_map(ops in proptest::collection::vec(op(), 1..150)) {
-        let bed = Bed::new();
-        let store = bed.open();
-        let mut run = Run { bed, store, model: Model::new(), on_pool: false, images: 0, generation: 0 };
+        let fixture = Fixture::new();
+        let store = fixture.open();
+        let mut run = Run { fixture, store, model: Model::new(), on_pool: false, images: 0, generation: 0 };
         for op in &ops {
             run.apply(op);
         }
         run.compare();
         run.store.close().unwrap();
-        run.store = run.bed.open();
+        run.store = run.fixture.open();
         run.compare();
     }
 }

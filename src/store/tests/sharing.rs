@@ -1,6 +1,6 @@
 //! Merges, the sweeper, a backup and a scan, all at once and under writes that never pause: each comes to its end.
 
-use super::bed::*;
+use super::fixture::*;
 use crate::store::{OwnedWrite, Position, Store, Write};
 use crate::wire::RecordKey;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,13 +27,13 @@ fn write_on(store: &Store, number: u64, stop: &AtomicBool, done: &AtomicU64) {
 
 #[test]
 fn everything_at_once_under_writes_comes_to_an_end() {
-    let mut bed = Bed::in_memory();
-    bed.options.cache_bytes = 8 << 20;
-    bed.options.redo_bytes = 2 << 20;
-    bed.options.wal_bytes = 4 << 20;
-    (bed.options.read_threads, bed.options.write_threads) = (2, 2);
-    bed.options.sweep.max_age = std::time::Duration::from_secs(100);
-    let store = bed.open();
+    let mut fixture = Fixture::in_memory();
+    fixture.options.cache_bytes = 8 << 20;
+    fixture.options.redo_bytes = 2 << 20;
+    fixture.options.wal_bytes = 4 << 20;
+    (fixture.options.read_threads, fixture.options.write_threads) = (2, 2);
+    fixture.options.sweep.max_age = std::time::Duration::from_secs(100);
+    let store = fixture.open();
     for first in (0..RECORDS).step_by(500) {
         let keys: Vec<_> = (first..first + 500).map(key).collect();
         let body = body(&"r".repeat(400));
@@ -50,7 +50,7 @@ fn everything_at_once_under_writes_comes_to_an_end() {
     assert!(tombstones > RECORDS / 4, "{tombstones}");
 
     let (stop, written, scanned) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
-    let copy = bed.path("copy");
+    let copy = fixture.path("copy");
     std::thread::scope(|scope| {
         for number in 0..2 {
             let (store, stop, written) = (&store, &stop, &written);
@@ -67,7 +67,7 @@ fn everything_at_once_under_writes_comes_to_an_end() {
         });
         wait_until("writes have begun", || written.load(Ordering::Relaxed) > 100);
         let figures = || (store.status().merges, written.load(Ordering::Relaxed), scanned.load(Ordering::Relaxed));
-        bed.now.fetch_add(1000, Ordering::Relaxed);
+        fixture.now.fetch_add(1000, Ordering::Relaxed);
         let before = figures();
         store.backup(&copy).unwrap();
         let after = figures();
@@ -78,7 +78,7 @@ fn everything_at_once_under_writes_comes_to_an_end() {
         // Of the merge's work the sweeper has its share, however many merges follow each other.
         assert!(merges < tombstones / 256 * 2 / 3, "{merges} merges for {tombstones} tombstones");
     });
-    let backup = bed.try_open_at(&copy).unwrap();
+    let backup = fixture.try_open_at(&copy).unwrap();
     for number in (0..RECORDS).step_by(101) {
         let live = number % 500 % 3 != 0;
         assert_eq!(data(&backup, &key(number)).is_some(), live, "{number} in the backup");

@@ -4,8 +4,8 @@
 //!
 //! `KUMO_STRESS_SECONDS` sets how long, `KUMO_STRESS_SEED` the first round's seed.
 
-use super::bed::*;
 use super::faulty::Dice;
+use super::fixture::*;
 use crate::clock::ClockTime;
 use crate::store::{Applied, Outcome, OwnedWrite, Store, SyncMode, Write};
 use crate::wire::{RecordKey, RecordValue, record};
@@ -217,17 +217,17 @@ fn compare(what: &str, store: &Store, model: &Model) {
     }
 }
 
-fn round(bed: &mut Bed, model: &Model, seed: u64) {
+fn round(fixture: &mut Fixture, model: &Model, seed: u64) {
     let mut dice = Dice(seed);
-    bed.options.sync = [SyncMode::Everysec, SyncMode::Always, SyncMode::Os][usize::try_from(dice.roll(3)).unwrap()];
-    bed.options.redo_bytes = 1 << (20 + dice.roll(3));
-    bed.options.write_threads = 1 + usize::try_from(dice.roll(3)).unwrap();
-    bed.now.fetch_add(u32::try_from(dice.roll(4)).unwrap(), Ordering::Relaxed);
-    let store = bed.open();
+    fixture.options.sync = [SyncMode::Everysec, SyncMode::Always, SyncMode::Os][usize::try_from(dice.roll(3)).unwrap()];
+    fixture.options.redo_bytes = 1 << (20 + dice.roll(3));
+    fixture.options.write_threads = 1 + usize::try_from(dice.roll(3)).unwrap();
+    fixture.now.fetch_add(u32::try_from(dice.roll(4)).unwrap(), Ordering::Relaxed);
+    let store = fixture.open();
     compare("opened", &store, model);
     let until = Instant::now() + ROUND;
     let stop = AtomicBool::new(false);
-    let copy = bed.path(&format!("copy-{seed}"));
+    let copy = fixture.path(&format!("copy-{seed}"));
     std::thread::scope(|scope| {
         let (store, stop, copy) = (&store, &stop, &copy);
         let mut workers: Vec<_> = (0..WRITERS)
@@ -247,7 +247,7 @@ fn round(bed: &mut Bed, model: &Model, seed: u64) {
         if dice.roll(2) == 0 {
             let floor = floor(model);
             store.backup(copy).unwrap();
-            let copy = Bed { now: bed.now.clone(), ..Bed::in_memory() }.try_open_at(copy).unwrap();
+            let copy = Fixture { now: fixture.now.clone(), ..Fixture::in_memory() }.try_open_at(copy).unwrap();
             holds("backup", &floor, |raw| get(&copy, raw).map(|value| time_of(&value)), false);
             copy.close().unwrap();
         }
@@ -269,9 +269,9 @@ fn round(bed: &mut Bed, model: &Model, seed: u64) {
     }
     if end < 2 {
         store.crash();
-        let image = bed.image(&format!("image-{seed}"));
-        let old = std::mem::replace(&mut bed.options.path, image);
-        if let Some(directory) = old.parent().filter(|directory| *directory != bed.directory.path()) {
+        let image = fixture.image(&format!("image-{seed}"));
+        let old = std::mem::replace(&mut fixture.options.path, image);
+        if let Some(directory) = old.parent().filter(|directory| *directory != fixture.directory.path()) {
             std::fs::remove_dir_all(directory).unwrap();
         }
     } else {
@@ -285,16 +285,16 @@ fn what_is_acknowledged_is_kept_while_everything_goes_on_at_once() {
     let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
     let until = Instant::now() + Duration::from_secs(number("KUMO_STRESS_SECONDS", 6));
     let mut seed = number("KUMO_STRESS_SEED", 1);
-    let mut bed = Bed::in_memory();
-    bed.options.cache_bytes = 4 << 20;
-    bed.options.wal_bytes = 1 << 20;
-    bed.options.read_threads = 2;
-    bed.options.sweep.min_age = Duration::from_secs(1);
-    bed.options.sweep.max_age = Duration::from_secs(3);
+    let mut fixture = Fixture::in_memory();
+    fixture.options.cache_bytes = 4 << 20;
+    fixture.options.wal_bytes = 1 << 20;
+    fixture.options.read_threads = 2;
+    fixture.options.sweep.min_age = Duration::from_secs(1);
+    fixture.options.sweep.max_age = Duration::from_secs(3);
     let model: Model = (0..KEYS).map(|_| Mutex::default()).collect();
     while Instant::now() < until {
         eprintln!("round with KUMO_STRESS_SEED={seed}");
-        round(&mut bed, &model, seed);
+        round(&mut fixture, &model, seed);
         seed += 1;
     }
 }

@@ -1,19 +1,19 @@
 //! Tombstones go when they should, also after a restart, and never with something written since.
 
-use super::bed::*;
+use super::fixture::*;
 use crate::store::{Store, SweepPolicy};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-fn bed(min: u64, max: u64, memory: u64) -> Bed {
-    let mut bed = Bed::new();
-    bed.options.sweep =
+fn fixture(min: u64, max: u64, memory: u64) -> Fixture {
+    let mut fixture = Fixture::new();
+    fixture.options.sweep =
         SweepPolicy { min_age: Duration::from_secs(min), max_age: Duration::from_secs(max), memory_limit: memory };
-    bed
+    fixture
 }
 
-fn pass(bed: &Bed, seconds: u32) {
-    bed.now.fetch_add(seconds, Ordering::Relaxed);
+fn pass(fixture: &Fixture, seconds: u32) {
+    fixture.now.fetch_add(seconds, Ordering::Relaxed);
 }
 
 fn swept_to(store: &Store, left: u64) {
@@ -25,23 +25,23 @@ fn swept_to(store: &Store, left: u64) {
 
 #[test]
 fn by_age_and_not_before() {
-    let bed = bed(10, 100, 1 << 20);
-    let store = bed.open();
+    let fixture = fixture(10, 100, 1 << 20);
+    let store = fixture.open();
     for number in 0..1000 {
         delete(&store, &key(number));
     }
-    pass(&bed, 50);
+    pass(&fixture, 50);
     for number in 1000..1100 {
         delete(&store, &key(number));
     }
     set(&store, &key(2000), "stays");
     store.flush().unwrap();
-    pass(&bed, 49);
+    pass(&fixture, 49);
     store.flush().unwrap();
     std::thread::sleep(Duration::from_millis(300));
     swept_to(&store, 1100);
     set(&store, &key(5), "written since");
-    pass(&bed, 3);
+    pass(&fixture, 3);
     swept_to(&store, 100);
     assert_eq!(store.count(), 102);
     assert_eq!(get(&store, &key(6)), None);
@@ -49,8 +49,8 @@ fn by_age_and_not_before() {
     assert!(get(&store, &key(1000)).is_some(), "too young");
     store.close().unwrap();
 
-    pass(&bed, 60);
-    let store = bed.open();
+    pass(&fixture, 60);
+    let store = fixture.open();
     swept_to(&store, 0);
     assert_eq!(store.count(), 2);
     assert_eq!(data(&store, &key(2000)).as_deref(), Some("stays"));
@@ -59,13 +59,13 @@ fn by_age_and_not_before() {
 #[test]
 fn by_memory_the_oldest_first_and_never_the_youngest() {
     // A key of 5 to 7 bytes and 8 for each: about 14.
-    let bed = bed(10, 1_000_000, 2000);
-    let store = bed.open();
+    let fixture = fixture(10, 1_000_000, 2000);
+    let store = fixture.open();
     for age in 0..20 {
         for number in 0..100 {
             delete(&store, &key(age * 100 + number));
         }
-        pass(&bed, 1);
+        pass(&fixture, 1);
     }
     wait_until("memory is under its limit, or all that is left is young", || {
         store.flush().unwrap();
@@ -77,7 +77,7 @@ fn by_memory_the_oldest_first_and_never_the_youngest() {
     assert!(left.tombstones >= 900, "those under the least age stay: {left:?}");
     assert!(get(&store, &key(1999)).is_some());
     assert!(get(&store, &key(0)).is_none());
-    pass(&bed, 1000);
+    pass(&fixture, 1000);
     wait_until("the limit holds", || {
         store.flush().unwrap();
         store.status().tombstone_bytes <= 2000
@@ -88,9 +88,9 @@ fn by_memory_the_oldest_first_and_never_the_youngest() {
 
 #[test]
 fn a_minimum_above_the_maximum_is_lowered() {
-    let bed = bed(1000, 5, 1 << 20);
-    let store = bed.open();
+    let fixture = fixture(1000, 5, 1 << 20);
+    let store = fixture.open();
     delete(&store, &key(1));
-    pass(&bed, 7);
+    pass(&fixture, 7);
     swept_to(&store, 0);
 }

@@ -1,6 +1,6 @@
 //! Writers, readers, merges, scans, backups and the sweeper at once.
 
-use super::bed::*;
+use super::fixture::*;
 use crate::store::{OwnedWrite, Store, Write};
 use crate::wire::{RecordKey, RecordValue};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,14 +38,14 @@ fn version_of(value: Option<Vec<u8>>) -> Option<u64> {
 
 #[test]
 fn nobody_reads_an_old_value_while_records_come_and_go() {
-    let mut bed = Bed::new();
+    let mut fixture = Fixture::new();
     // Small enough that records leave memory all the time and come back from the tree.
-    bed.options.cache_bytes = 4 << 20;
-    bed.options.redo_bytes = 2 << 20;
-    bed.options.wal_bytes = 1 << 20;
-    bed.options.read_threads = 2;
-    bed.options.write_threads = 2;
-    let store = bed.open();
+    fixture.options.cache_bytes = 4 << 20;
+    fixture.options.redo_bytes = 2 << 20;
+    fixture.options.wal_bytes = 1 << 20;
+    fixture.options.read_threads = 2;
+    fixture.options.write_threads = 2;
+    let store = fixture.open();
     let (begun, stop) = (Instant::now(), AtomicBool::new(false));
     let mut most_wal = 0;
     let expected: Vec<_> = std::thread::scope(|scope| {
@@ -68,7 +68,7 @@ fn nobody_reads_an_old_value_while_records_come_and_go() {
         assert_eq!(version_of(get(&store, raw)), Some(*version));
     }
     store.close().unwrap();
-    let store = bed.open();
+    let store = fixture.open();
     assert_eq!(store.count(), expected.len() as u64);
     for (raw, version) in &expected {
         assert_eq!(version_of(get(&store, raw)), Some(*version));
@@ -77,8 +77,8 @@ fn nobody_reads_an_old_value_while_records_come_and_go() {
 
 #[test]
 fn a_scan_sees_each_record_once_with_its_value_of_now() {
-    let bed = Bed::new();
-    let store = bed.open();
+    let fixture = Fixture::new();
+    let store = fixture.open();
     for number in 0..3000 {
         set(&store, &key(number), "0:");
     }
@@ -110,14 +110,14 @@ fn a_scan_sees_each_record_once_with_its_value_of_now() {
 
 #[test]
 fn a_backup_during_writes_is_complete_and_opens_as_a_store() {
-    let bed = Bed::new();
-    let store = bed.open();
+    let fixture = Fixture::new();
+    let store = fixture.open();
     for number in 0..20_000 {
         set(&store, &key(number), "before");
     }
     delete(&store, &key(7));
     let stop = AtomicBool::new(false);
-    let destination = bed.path("copy");
+    let destination = fixture.path("copy");
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut number = 0;
@@ -133,7 +133,7 @@ fn a_backup_during_writes_is_complete_and_opens_as_a_store() {
         store.backup(&destination).unwrap();
         stop.store(true, Ordering::Relaxed);
     });
-    let copy = bed.try_open_at(&destination).unwrap();
+    let copy = fixture.try_open_at(&destination).unwrap();
     assert!(copy.count() >= 20_000);
     for number in (0..20_000).step_by(11) {
         let expected = if number == 7 { None } else { Some("before") };
@@ -142,20 +142,20 @@ fn a_backup_during_writes_is_complete_and_opens_as_a_store() {
     let later = set(&copy, &key(1), "after");
     let stored = RecordValue::new(&get(&store, &key(1)).unwrap()).unwrap().clocktime();
     assert!(stored.is_before(later), "the copy's clock goes on from the original's");
-    assert!(!bed.path("copy.tmp").exists());
-    let nowhere = store.backup(&bed.path("no/such/directory")).unwrap_err().to_string();
+    assert!(!fixture.path("copy.tmp").exists());
+    let nowhere = store.backup(&fixture.path("no/such/directory")).unwrap_err().to_string();
     assert!(nowhere.contains("no/such/directory"), "{nowhere}");
 }
 
 #[test]
 fn blind_writes_are_counted_exactly_once_merged() {
-    let bed = Bed::new();
-    let store = bed.open();
+    let fixture = Fixture::new();
+    let store = fixture.open();
     for number in 0..5000 {
         set(&store, &key(number), "x");
     }
     store.close().unwrap();
-    let store = bed.open();
+    let store = fixture.open();
     for number in 2500..7500 {
         set(&store, &key(number), "y");
     }
@@ -163,27 +163,27 @@ fn blind_writes_are_counted_exactly_once_merged() {
     assert_eq!(store.count(), 7500);
     assert_eq!(store.status().unresolved, 0);
     store.crash();
-    let store = bed.try_open_at(&bed.image("after")).unwrap();
+    let store = fixture.try_open_at(&fixture.image("after")).unwrap();
     assert_eq!(store.count(), 7500);
 }
 
 #[test]
 fn a_backup_does_not_replace_a_store_that_is_open_or_was_killed() {
-    let bed = Bed::new();
-    let store = bed.open();
+    let fixture = Fixture::new();
+    let store = fixture.open();
     set(&store, &key(1), "one");
-    let destination = bed.path("copy");
+    let destination = fixture.path("copy");
     store.backup(&destination).unwrap();
-    bed.try_open_at(&destination).unwrap().close().unwrap();
+    fixture.try_open_at(&destination).unwrap().close().unwrap();
     store.backup(&destination).unwrap();
-    let copy = bed.try_open_at(&destination).unwrap();
+    let copy = fixture.try_open_at(&destination).unwrap();
     set(&copy, &key(2), "of the copy");
     for when in ["open", "killed"] {
         let error = store.backup(&destination).unwrap_err().to_string();
         assert!(error.contains("copy-wal"), "{when}: {error}");
         copy.crash();
     }
-    assert!(store.backup(&bed.options.path).is_err(), "least of all itself");
-    let copy = bed.try_open_at(&destination).unwrap();
+    assert!(store.backup(&fixture.options.path).is_err(), "least of all itself");
+    let copy = fixture.try_open_at(&destination).unwrap();
     assert_eq!(data(&copy, &key(2)).as_deref(), Some("of the copy"));
 }

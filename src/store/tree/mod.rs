@@ -18,21 +18,23 @@ mod wal;
 mod writer;
 
 pub(super) use reader::{Reader, Row, get_state};
-pub(super) use schema::{directory, identity, inspect, make, open, open_at_rest, open_reader, random_id, side_path};
-pub(super) use writer::{MergeRow, Writer};
+pub(super) use schema::{identity, inspect, make, open, open_at_rest, open_reader, random_id};
+pub(super) use writer::{MergeRow, Writer, tombstone_bytes};
 
 use super::newest::Newest;
+use crate::wire::record::KEY_HEADER;
 use rusqlite::Connection;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use serde::{Deserialize, Serialize};
 
-/// What the tree knows of itself; written in the same transaction as the rows it is about.
+/// The tree's counts and bounds; written in the same transaction as the rows they are about.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(super) struct Tally {
     /// Rows of both tables, tombstones included.
     pub(super) rows: u64,
     /// Rows of `twin`.
-    pub(super) twins: u64,
+    #[serde(rename = "twins")]
+    pub(super) collisions: u64,
     /// Rows that are tombstones.
     pub(super) tombstones: u64,
     /// Bytes of their keys (without the hash) and eight for each.
@@ -53,7 +55,7 @@ pub(super) struct Tally {
 
 /// Splits a raw key into its row id and the rest.
 pub(super) fn split_key(raw: &[u8]) -> (i64, &[u8]) {
-    match raw.split_first_chunk::<8>() {
+    match raw.split_first_chunk::<KEY_HEADER>() {
         Some((hash, key)) => (i64::from_be_bytes(*hash), key),
         None => (0, raw),
     }
@@ -61,7 +63,7 @@ pub(super) fn split_key(raw: &[u8]) -> (i64, &[u8]) {
 
 /// Puts a raw key together again.
 pub(super) fn join_key(rowid: i64, key: &[u8]) -> Box<[u8]> {
-    let mut raw = Vec::with_capacity(8 + key.len());
+    let mut raw = Vec::with_capacity(KEY_HEADER + key.len());
     raw.extend_from_slice(&rowid.to_be_bytes());
     raw.extend_from_slice(key);
     raw.into_boxed_slice()

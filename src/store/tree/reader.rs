@@ -20,9 +20,9 @@ pub(in crate::store) struct Reader<'c> {
     begin: Statement<'c>,
     end: Statement<'c>,
     record: Statement<'c>,
-    twin: Statement<'c>,
+    collision: Statement<'c>,
     records: Statement<'c>,
-    twins: Statement<'c>,
+    collisions: Statement<'c>,
 }
 
 impl<'c> Reader<'c> {
@@ -32,10 +32,10 @@ impl<'c> Reader<'c> {
             begin: connection.prepare("BEGIN")?,
             end: connection.prepare("COMMIT")?,
             record: connection.prepare("SELECT key, value, generation FROM record WHERE hash = ?1")?,
-            twin: connection.prepare("SELECT value, generation FROM twin WHERE hash = ?1 AND key = ?2")?,
+            collision: connection.prepare("SELECT value, generation FROM twin WHERE hash = ?1 AND key = ?2")?,
             records: connection
                 .prepare("SELECT hash, key, value, generation FROM record WHERE hash >= ?1 ORDER BY hash")?,
-            twins: connection.prepare(
+            collisions: connection.prepare(
                 "SELECT hash, key, value, generation FROM twin WHERE (hash, key) > (?1, ?2) ORDER BY hash, key",
             )?,
         })
@@ -56,11 +56,11 @@ impl<'c> Reader<'c> {
         result
     }
 
-    /// The record of a raw key, as raw value and generation. `twins` says whether there are any.
+    /// The record of a raw key, as raw value and generation. `collisions` says whether there are any.
     pub(in crate::store) fn get<R>(
         &mut self,
         raw_key: &[u8],
-        twins: bool,
+        collisions: bool,
         see: impl FnOnce(Option<(&[u8], u32)>) -> R,
     ) -> rusqlite::Result<R> {
         let (rowid, key) = split_key(raw_key);
@@ -71,8 +71,8 @@ impl<'c> Reader<'c> {
             return Ok(see(Some((row.get_ref(1)?.as_blob()?, row.get(2)?))));
         }
         drop(rows);
-        if twins {
-            let mut rows = self.twin.query((rowid, key))?;
+        if collisions {
+            let mut rows = self.collision.query((rowid, key))?;
             if let Some(row) = rows.next()? {
                 return Ok(see(Some((row.get_ref(0)?.as_blob()?, row.get(1)?))));
             }
@@ -93,13 +93,13 @@ impl<'c> Reader<'c> {
     }
 
     /// As [`Reader::records_from`] with all rows wanted, for `twin` and after the given raw key; an empty one is before all.
-    pub(in crate::store) fn twins_after(
+    pub(in crate::store) fn collisions_after(
         &mut self,
         raw_key: &[u8],
         max_rows: usize,
         max_bytes: usize,
     ) -> rusqlite::Result<Vec<Row>> {
-        Ok(gather(self.twins.query(key_bound(raw_key))?, max_rows, max_bytes, |_| true)?.0)
+        Ok(gather(self.collisions.query(key_bound(raw_key))?, max_rows, max_bytes, |_| true)?.0)
     }
 }
 

@@ -1,13 +1,14 @@
-//! What kind of file lies at a path, making a new tree, and opening connections with the settings they need.
+//! Recognising the file at a path, making a new tree, and opening connections with the settings they need.
 
 use super::Tally;
 use crate::store::error::OpenError;
+use crate::store::paths::{directory, side_path};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use std::fmt::Write;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 /// `kumo` in ASCII: the file belongs to this program.
@@ -33,13 +34,6 @@ const TABLES: &str = "
     CREATE INDEX twin_tombstone ON twin(deleted) WHERE deleted IS NOT NULL;
     CREATE TABLE meta(name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 ";
-
-/// The path of a store's side file.
-pub(in crate::store) fn side_path(store: &Path, suffix: &str) -> PathBuf {
-    let mut name = store.as_os_str().to_os_string();
-    name.push(suffix);
-    PathBuf::from(name)
-}
 
 /// Looks at the file at `path` without changing anything. `false`: there is none, or an empty one.
 ///
@@ -96,7 +90,7 @@ fn create(path: &Path, store_id: u64) -> Result<(), OpenError> {
     for suffix in ["-wal", "-shm", "-journal"] {
         let stale = side_path(path, suffix);
         if stale.exists() {
-            let what = format!("{} is there without its database", stale.display());
+            let what = format!("{} exists without its database", stale.display());
             return Err(OpenError::Foreign { path: stale, what });
         }
     }
@@ -124,11 +118,6 @@ pub(in crate::store) fn make(path: &Path, store_id: u64) -> Result<Connection, O
         Ok(connection)
     };
     tables().map_err(|source| OpenError::Sqlite { path: path.to_path_buf(), source })
-}
-
-/// The directory a path is in.
-pub(in crate::store) fn directory(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Writes which store this is and what it holds.

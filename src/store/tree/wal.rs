@@ -46,7 +46,7 @@ fn number(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_be_bytes(*bytes))
 }
 
-/// What the header says: the size of a page, the salt that each frame repeats, and the checksum that they continue.
+/// From the header: the size of a page, the salt that each frame repeats, and the checksum that they continue.
 struct Header {
     page: usize,
     salt: [u32; 2],

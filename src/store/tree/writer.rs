@@ -2,6 +2,7 @@
 
 use super::{Tally, end_transaction, join_key, key_bound, schema, split_key, wal};
 use crate::wire::RecordValue;
+use crate::wire::record::TOMBSTONE_LEN;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 use std::cell::Cell;
@@ -50,7 +51,7 @@ impl Writer {
         Ok(this)
     }
 
-    /// What the tree knows of itself, as committed.
+    /// The tally as it is committed.
     pub(in crate::store) fn tally(&self) -> Tally {
         self.tally.get()
     }
@@ -156,7 +157,7 @@ impl Writer {
              WHERE deleted IS NOT NULL AND (deleted, hash) > (?1, ?2) AND deleted < ?3 ORDER BY deleted, hash LIMIT ?4",
         )?;
         gather(statement.query((after.0, rowid, before, rows))?, &mut found)?;
-        if self.tally.get().twins > 0 {
+        if self.tally.get().collisions > 0 {
             let mut statement = self.connection.prepare_cached(
                 "SELECT hash, key, value, generation, deleted FROM twin
                  WHERE deleted IS NOT NULL AND (deleted, hash, key) > (?1, ?2, ?5) AND deleted < ?3
@@ -164,7 +165,7 @@ impl Writer {
             )?;
             gather(statement.query((after.0, rowid, before, rows, key))?, &mut found)?;
         }
-        // What lies beyond the limit comes with a later call.
+        // Rows beyond the limit come with a later call.
         found.sort_by(|a, b| (a.deleted, split_key(&a.key)).cmp(&(b.deleted, split_key(&b.key))));
         found.truncate(limit);
         Ok(found)
@@ -317,9 +318,9 @@ fn deleted_at(value: &[u8]) -> Option<u32> {
     Some(tombstone.clocktime().seconds())
 }
 
-/// What a tombstone counts with.
-fn tombstone_bytes(key: &[u8]) -> u64 {
-    key.len() as u64 + 8
+/// Bytes that the tombstone of a key (without the hash) counts with.
+pub(in crate::store) fn tombstone_bytes(key: &[u8]) -> u64 {
+    (key.len() + TOMBSTONE_LEN) as u64
 }
 
 /// Counts a tombstone.
@@ -356,7 +357,7 @@ fn update(
     {
         return Ok(Some(true));
     }
-    if tally.twins > 0 {
+    if tally.collisions > 0 {
         let was: Option<bool> = connection
             .prepare_cached("SELECT deleted IS NOT NULL FROM twin WHERE hash = ?1 AND key = ?2")?
             .query_row((rowid, key), |row| row.get(0))
@@ -392,7 +393,7 @@ fn insert(
         connection
             .prepare_cached("INSERT INTO twin(hash, key, value, generation, deleted) VALUES(?1, ?2, ?3, ?4, ?5)")?
             .execute(parameters)?;
-        tally.twins += 1;
+        tally.collisions += 1;
     }
     Ok(())
 }
@@ -403,7 +404,7 @@ fn remove(connection: &Connection, tally: &mut Tally, rowid: i64, key: &[u8]) ->
         .prepare_cached("DELETE FROM record WHERE hash = ?1 AND key = ?2 RETURNING deleted IS NOT NULL")?
         .query_row((rowid, key), |row| row.get(0))
         .optional()?;
-    if removed.is_some() || tally.twins == 0 {
+    if removed.is_some() || tally.collisions == 0 {
         return Ok(removed);
     }
     let removed = connection
@@ -411,7 +412,7 @@ fn remove(connection: &Connection, tally: &mut Tally, rowid: i64, key: &[u8]) ->
         .query_row((rowid, key), |row| row.get(0))
         .optional()?;
     if removed.is_some() {
-        tally.twins -= 1;
+        tally.collisions -= 1;
     }
     Ok(removed)
 }

@@ -3,8 +3,8 @@
 use super::{Redo, RedoOptions};
 use crate::store::disk::LogFile;
 use crate::store::error::Error;
-use crate::store::redo::{FILE_HEADER, FRAME_HEADER, FileHeader, file_path};
-use crate::store::tree::{directory, side_path};
+use crate::store::paths::{directory, redo_file, side_path};
+use crate::store::redo::{FILE_HEADER, FRAME_HEADER, FileHeader};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ impl Redo {
             writer.number + 1
         };
         let refused = |error: io::Error| {
-            let name = file_path(&self.options.store, number);
+            let name = redo_file(&self.options.store, number);
             Error::failed(format!("{}: {error}", name.display()))
         };
         let file = create(&self.options, number).map_err(refused)?;
@@ -34,7 +34,7 @@ impl Redo {
         let header = FileHeader { store_id: self.options.store_id, number, first };
         if let Err(error) = file.write_at(&header.encode(), 0) {
             drop(writer);
-            let _ = self.options.disk.remove(&file_path(&self.options.store, number));
+            let _ = self.options.disk.remove(&redo_file(&self.options.store, number));
             return Err(refused(error));
         }
         let old = std::mem::replace(&mut writer.file, file);
@@ -57,17 +57,17 @@ impl Redo {
     /// A file that cannot be deleted is kept for the next time, and so are those after it.
     pub(in crate::store) fn delete_before(&self, number: u64) {
         // A sync under way may hold files that go; it must not report on them afterwards.
-        let _turn = self.syncing.lock();
+        let _guard = self.syncing.lock();
         let mut deleted = false;
         loop {
             let oldest = self.writer.lock().closed.front().copied();
             let Some((oldest, bytes)) = oldest.filter(|(oldest, _)| *oldest < number) else { break };
-            let path = file_path(&self.options.store, oldest);
+            let path = redo_file(&self.options.store, oldest);
             match self.options.disk.remove(&path) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "cannot delete a redo log file that is merged");
+                    tracing::warn!(path = %path.display(), %error, "cannot delete a redo log file whose records are in the database");
                     return;
                 }
             }
@@ -87,7 +87,7 @@ impl Redo {
         let number = self.number();
         self.delete_before(number);
         if self.writer.lock().closed.is_empty() {
-            let path = file_path(&self.options.store, number);
+            let path = redo_file(&self.options.store, number);
             if let Err(error) = self.options.disk.remove(&path) {
                 tracing::warn!(path = %path.display(), %error, "cannot delete an empty redo log file");
             }
@@ -104,7 +104,7 @@ pub(super) fn marker(store: &Path) -> PathBuf {
 /// Makes the file `number`, durable by name. One left over from an attempt that failed is emptied and used: without its
 /// name, recovery would miss it.
 pub(super) fn create(options: &RedoOptions, number: u64) -> io::Result<Arc<dyn LogFile>> {
-    let path = file_path(&options.store, number);
+    let path = redo_file(&options.store, number);
     let (file, is_new) = match options.disk.create(&path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let file = options.disk.open(&path)?;

@@ -1,12 +1,13 @@
 //! Copying the store while it is in use.
 //!
-//! The copy is made on the connection that merges: SQLite starts a backup anew when any other one writes.
+//! The copy is made on the connection that merges: SQLite starts a backup anew when any other one writes. So the thread
+//! that merges makes it, and goes on with its other work between the steps. Knows that thread as a [`Host`] only.
 
-use super::disk::Step;
-use super::error::Error;
-use super::maintain::Maintenance;
-use super::temporary;
-use super::tree::{Writer, directory, side_path};
+use crate::store::disk::Step;
+use crate::store::error::Error;
+use crate::store::paths::{directory, side_path};
+use crate::store::temporary;
+use crate::store::tree::{Tally, Writer};
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 use std::fs::File;
@@ -17,28 +18,49 @@ use std::time::{Duration, Instant};
 const STEP_PAGES: i32 = 256;
 /// Pause after some steps, in parts of what they took.
 const PAUSE_SHARE: u32 = 2;
-/// What the rest of the work took, in so many parts, is what the steps after it may take ...
+/// Between two pauses, copying may take the time of the thread's other work divided by this ...
 const STEPS_SHARE: u32 = 4;
 /// ... but no longer than this.
 const STEPS_LIMIT: Duration = Duration::from_millis(100);
 
+/// The store that is copied, and the work of its thread.
+pub(super) trait Host {
+    /// The database's path.
+    fn path(&self) -> &Path;
+    /// The connection that merges.
+    fn connection(&self) -> &Connection;
+    /// Merges everything written so far.
+    fn flush(&self) -> Result<(), Error>;
+    /// Whether nobody waits for the thread.
+    fn may_pause(&self) -> bool;
+    /// Does the rest of the thread's work; false if the store is to be closed.
+    fn work_between(&self) -> bool;
+    /// The tally to store in the copy.
+    fn tally(&self) -> Tally;
+    /// Called at each [`Step`].
+    fn reached(&self, step: Step) -> Result<(), Error>;
+}
+
 /// Copies everything written before the call to `destination`: under another name, synced, then renamed.
-pub(super) fn run(maintenance: &Maintenance<'_>, destination: &Path) -> Result<(), Error> {
+pub(super) fn run(host: &impl Host, destination: &Path) -> Result<(), Error> {
     let failed = |reason: String| Error::Backup { path: destination.to_path_buf(), reason: reason.into() };
     // A write-ahead log there would be applied to the copy, and whoever has that store open would go on without a name.
     let in_use =
         ["-wal", "-journal"].map(|suffix| side_path(destination, suffix)).into_iter().find(|path| path.exists());
     if let Some(path) = in_use {
-        return Err(failed(format!("{} is there: a store in use, or not closed properly", path.display())));
+        return Err(failed(format!(
+            "{} exists: the store there is in use, or was not closed properly",
+            path.display()
+        )));
     }
-    maintenance.flush()?;
-    let store = maintenance.core.opened.path();
+    host.flush()?;
+    let store = host.path();
     temporary::remove_unfinished_backups(store, directory(destination));
     let unfinished = temporary::unfinished_backup(store, directory(destination));
     // Its handle says that it is in use.
     let file = create(&unfinished).map_err(failed)?;
-    let result = copy(maintenance, &unfinished).and_then(|()| {
-        maintenance.reached(Step::BackupRename).map_err(|error| error.to_string())?;
+    let result = copy(host, &unfinished).and_then(|()| {
+        host.reached(Step::BackupRename).map_err(|error| error.to_string())?;
         let rename = || {
             file.sync_all()?;
             std::fs::rename(&unfinished, destination)?;
@@ -59,13 +81,13 @@ fn create(path: &Path) -> Result<File, String> {
     if temporary::hold(&file, path).map_err(text)? { Ok(file) } else { Err(format!("{} is in use", path.display())) }
 }
 
-fn copy(maintenance: &Maintenance<'_>, temporary: &Path) -> Result<(), String> {
+fn copy(host: &impl Host, temporary: &Path) -> Result<(), String> {
     let text = |error: rusqlite::Error| error.to_string();
     let mut copy = Connection::open(temporary).map_err(text)?;
     // The file is synced as a whole at its end, and is nothing before that.
     copy.execute_batch("PRAGMA synchronous = OFF").map_err(text)?;
     {
-        let backup = Backup::new(maintenance.tree.connection(), &mut copy).map_err(text)?;
+        let backup = Backup::new(host.connection(), &mut copy).map_err(text)?;
         let (mut begun, mut share) = (Instant::now(), Duration::ZERO);
         loop {
             match backup.step(STEP_PAGES).map_err(text)? {
@@ -73,16 +95,16 @@ fn copy(maintenance: &Maintenance<'_>, temporary: &Path) -> Result<(), String> {
                 StepResult::Busy | StepResult::Locked => std::thread::sleep(Duration::from_millis(5)),
                 _ => {}
             }
-            maintenance.reached(Step::BackupCopied).map_err(|error| error.to_string())?;
+            host.reached(Step::BackupCopied).map_err(|error| error.to_string())?;
             if begun.elapsed() < share {
                 continue;
             }
-            if !maintenance.core.in_a_hurry() {
+            if host.may_pause() {
                 std::thread::sleep(begun.elapsed() / PAUSE_SHARE);
             }
             // When one merge follows the other, a step after each would never come to an end.
             let paused = Instant::now();
-            if !maintenance.pause() {
+            if !host.work_between() {
                 return Err("the store is being closed".to_owned());
             }
             begun = Instant::now();
@@ -90,9 +112,6 @@ fn copy(maintenance: &Maintenance<'_>, temporary: &Path) -> Result<(), String> {
         }
     }
     copy.query_row("PRAGMA journal_mode = DELETE", (), |_| Ok(())).map_err(text)?;
-    // A merge may have failed since the last seal, and some of its rows be in the copy.
-    let mut tally = maintenance.tree.tally();
-    maintenance.describe(&mut tally);
-    Writer::adopt_copy(&copy, &tally).map_err(text)?;
+    Writer::adopt_copy(&copy, &host.tally()).map_err(text)?;
     copy.close().map_err(|(_, error)| error.to_string())
 }

@@ -19,13 +19,13 @@ const CHUNK_BYTES: usize = 4 << 20;
 pub struct Row {
     /// Raw key.
     pub key: Box<[u8]>,
-    /// What stands where the raw value or tombstone should.
+    /// The column of the raw value or tombstone, unchecked.
     pub value: Vec<u8>,
     /// Unix seconds of the deletion, if the row is marked as a tombstone.
     pub deleted: Option<i64>,
 }
 
-/// What could not be read.
+/// The parts of a table that could not be read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Gaps {
     /// Ranges of hashes that were stepped over.
@@ -82,7 +82,7 @@ impl<'c> Rows<'c> {
         Self { connection, sql, from, reached: i64::MIN, read, gaps }
     }
 
-    /// What could not be read since the last time this was asked.
+    /// The parts that could not be read since the last call.
     pub fn take_gaps(&mut self) -> Gaps {
         std::mem::take(&mut self.gaps)
     }
@@ -99,9 +99,9 @@ impl<'c> Rows<'c> {
                 Err(error) if is_damage(&error) => error,
                 Err(error) => return Err(Error::read(error)),
             };
-            tracing::debug!(%damage, "looking for what can be read again");
+            tracing::debug!(%damage, "skipping a damaged range");
             self.gaps.stretches += 1;
-            // What the chunk brought before it failed is good.
+            // Rows that the chunk brought before it failed are good.
             self.from = self.beyond(self.reached)?.map(Bound::From);
         }
         Ok(self.read.pop_front())

@@ -1,21 +1,25 @@
 //! The maintenance thread, sole owner of the connection that changes the main tree: merges, checkpoints, the sweeper,
 //! backups, named state.
 
-use super::backup;
+mod backup;
+mod sweep;
+
 use super::core::Core;
 use super::disk::Step;
 use super::error::Error;
+use super::failures::Operation;
 use super::merge::Merge;
 use super::options::SyncMode;
-use super::sweep::Sweep;
+use super::request::{Reply, Request};
 use super::tree::{Tally, Writer};
-use super::trouble::Part;
-use crossbeam_channel::{RecvTimeoutError, Sender};
+use crossbeam_channel::RecvTimeoutError;
+use rusqlite::Connection;
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use sweep::Sweep;
 
 /// How often the thread looks around when nobody calls.
 const TICK: Duration = Duration::from_millis(100);
@@ -34,29 +38,10 @@ const FINISH: Duration = Duration::from_millis(100);
 /// Bytes of a page in the write-ahead log.
 const WAL_PAGE: u64 = 4096 + 24;
 
-/// Where an answer goes.
-pub(super) type Reply<T> = Sender<Result<T, Error>>;
-
-/// What the thread is asked for.
-pub(super) enum Request {
-    /// Look whether a merge is due.
-    Kick,
-    /// Merge all that was written before.
-    Flush(Reply<()>),
-    /// Store a named blob durably.
-    PutState { name: String, value: Vec<u8>, reply: Reply<()> },
-    /// Count the generation up, durably.
-    Generation(Reply<u32>),
-    /// Copy the store.
-    Backup { destination: PathBuf, reply: Reply<()> },
-    /// Merge all, close the tree, end.
-    Close(Reply<()>),
-}
-
 /// The thread's state. Methods take `&self`, since a backup borrows the connection while merges go on.
-pub(super) struct Maintenance<'a> {
-    pub(super) core: &'a Core,
-    pub(super) tree: Writer,
+struct Maintenance<'a> {
+    core: &'a Core,
+    tree: Writer,
     last_merge: Cell<Instant>,
     failed_at: Cell<Option<Instant>>,
     sweep: RefCell<Sweep>,
@@ -103,7 +88,7 @@ impl Maintenance<'_> {
     fn serve(&self, request: Request, may_back_up: bool) {
         // A client that has gone away does not want the answer.
         match request {
-            Request::Kick => self.core.kick_heard(),
+            Request::Wake => self.core.wake_noticed(),
             Request::Flush(reply) => drop(reply.send(self.flush())),
             Request::PutState { name, value, reply } => {
                 let result =
@@ -123,17 +108,7 @@ impl Maintenance<'_> {
         }
     }
 
-    /// Gives the rest of the work its turn; false if the store is to be closed.
-    pub(super) fn pause(&self) -> bool {
-        while let Ok(request) = self.core.request_inbox.try_recv() {
-            self.serve(request, false);
-        }
-        self.merge_if_due();
-        self.sweep();
-        !self.core.crashed.load(Ordering::Acquire) && !self.core.closing.load(Ordering::Acquire)
-    }
-
-    /// What is stored as state must not be on disk before the writes it was told after.
+    /// Makes all writes so far durable: state must not be on disk before the writes that precede it.
     fn order_before(&self) -> Result<(), Error> {
         self.refuse_if_replaced()?;
         self.core.redo.write_all()?;
@@ -178,7 +153,7 @@ impl Maintenance<'_> {
 
     /// Merges everything written so far and lets go of the log that held it. [`Error::Closed`]: there was no time left for
     /// all of it, and the log is synced.
-    pub(super) fn flush(&self) -> Result<(), Error> {
+    fn flush(&self) -> Result<(), Error> {
         let core = self.core;
         let begun = Instant::now();
         let result = self.merge();
@@ -186,7 +161,7 @@ impl Maintenance<'_> {
         match &result {
             Ok(rows) => {
                 self.failed_at.set(None);
-                core.trouble.clear(Part::Merge);
+                core.failures.clear(Operation::Merge);
                 let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
                 core.figures.merges.fetch_add(1, Ordering::Relaxed);
                 core.figures.records.fetch_add(*rows, Ordering::Relaxed);
@@ -197,7 +172,7 @@ impl Maintenance<'_> {
             Err(error) => {
                 self.failed_at.set(Some(Instant::now()));
                 let cause = if let Error::Failed(cause) = error { cause.to_string() } else { error.to_string() };
-                core.trouble.note(Part::Merge, &cause);
+                core.failures.note(Operation::Merge, &cause);
             }
         }
         core.room_signal.raise();
@@ -225,8 +200,8 @@ impl Maintenance<'_> {
         let moved = merge
             .run(
                 || core.redo.next(),
-                |twins, newest| {
-                    core.twins.store(twins.max(core.twins.load(Ordering::Acquire)), Ordering::Release);
+                |collisions, newest| {
+                    core.collisions.store(collisions.max(core.collisions.load(Ordering::Acquire)), Ordering::Release);
                     self.log_up_to(newest)
                 },
                 |done, left| {
@@ -254,7 +229,7 @@ impl Maintenance<'_> {
         if suspect {
             // The old files may have holes: nothing may rest on the new one while a start would read them before it.
             self.seal(|tally| tally.redo_from = number)?;
-            core.redo.forgive(first);
+            core.redo.trust_again(first);
         }
         // What the merge left out because it was written again is only in the current file: it must be durable
         // before the older ones go.
@@ -305,7 +280,7 @@ impl Maintenance<'_> {
     }
 
     /// Fills in what is true of all that the tree may hold by now.
-    pub(super) fn describe(&self, tally: &mut Tally) {
+    fn describe(&self, tally: &mut Tally) {
         (tally.newest, tally.low_seconds) = self.core.cache.newest();
         tally.clock = self.core.clock.peek();
         tally.generation = self.core.generation.load(Ordering::Relaxed);
@@ -327,18 +302,18 @@ impl Maintenance<'_> {
         self.reached(Step::Checkpointed)
     }
 
-    pub(super) fn reached(&self, step: Step) -> Result<(), Error> {
+    fn reached(&self, step: Step) -> Result<(), Error> {
         self.core.disk.reached(step).map_err(Error::failed)
     }
 
     fn sweep(&self) -> bool {
-        if self.core.trouble.stands() {
+        if self.core.failures.any() {
             return false;
         }
         match self.sweep.borrow_mut().step(self.core, &self.tree) {
             Ok(more) => more,
             Err(error) => {
-                tracing::warn!(%error, "sweeping tombstones failed; trying again later");
+                tracing::warn!(%error, "removing old tombstones failed; it is tried again later");
                 false
             }
         }
@@ -369,5 +344,43 @@ impl Maintenance<'_> {
         })?;
         self.core.redo.finish();
         self.checkpoint(true)
+    }
+}
+
+impl backup::Host for Maintenance<'_> {
+    fn path(&self) -> &Path {
+        self.core.opened.path()
+    }
+
+    fn connection(&self) -> &Connection {
+        self.tree.connection()
+    }
+
+    fn flush(&self) -> Result<(), Error> {
+        Maintenance::flush(self)
+    }
+
+    fn may_pause(&self) -> bool {
+        !self.core.in_a_hurry()
+    }
+
+    fn work_between(&self) -> bool {
+        while let Ok(request) = self.core.request_inbox.try_recv() {
+            self.serve(request, false);
+        }
+        self.merge_if_due();
+        self.sweep();
+        !self.core.crashed.load(Ordering::Acquire) && !self.core.closing.load(Ordering::Acquire)
+    }
+
+    fn tally(&self) -> Tally {
+        let mut tally = self.tree.tally();
+        // A merge may have failed since the last seal, and some of its rows be in the copy.
+        self.describe(&mut tally);
+        tally
+    }
+
+    fn reached(&self, step: Step) -> Result<(), Error> {
+        Maintenance::reached(self, step)
     }
 }

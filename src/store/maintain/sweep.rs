@@ -3,13 +3,13 @@
 //! It goes by what is in the tree, so it also finds those from before a restart. Each is removed by an ordinary
 //! conditional write; if the key was written again in the meantime, that one is kept.
 
-use super::batch::{Applied, Base, Batch};
-use super::core::Core;
-use super::disk::Step;
-use super::options::SweepPolicy;
-use super::tree::Writer;
-use super::write::Write;
 use crate::clock::ClockTime;
+use crate::store::batch::{Applied, Base, Batch};
+use crate::store::core::Core;
+use crate::store::disk::Step;
+use crate::store::options::SweepPolicy;
+use crate::store::tree::{Writer, tombstone_bytes};
+use crate::store::write::Write;
 use crate::wire::{RecordKey, RecordValue};
 use std::sync::atomic::Ordering;
 
@@ -61,7 +61,7 @@ impl Sweep {
             return Ok(false);
         }
         let epoch = core.cache.epoch();
-        let mut batch = Batch::patient(core);
+        let mut batch = Batch::unthrottled(core);
         let mut full = false;
         for tombstone in &found {
             let left = tally.tombstone_bytes.saturating_sub(self.removed_bytes);
@@ -75,7 +75,7 @@ impl Sweep {
             let clocktime: ClockTime = value.clocktime();
             let base = Base { value: Some(&tombstone.value), generation: tombstone.generation, epoch };
             match batch.apply_on(&Write::Remove { key, clocktime }, Some(&base)) {
-                Applied::Done(_) => self.removed_bytes += key.key().len() as u64 + 8,
+                Applied::Done(_) => self.removed_bytes += tombstone_bytes(key.key()),
                 Applied::Later | Applied::Failed(_) => {
                     full = true;
                     break;

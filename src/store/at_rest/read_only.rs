@@ -6,18 +6,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Pretends to do what does not add anything.
-pub(super) struct QuietDisk;
+pub(super) struct ReadOnlyDisk;
 
 /// A file that stays as it is.
-struct QuietFile;
+struct ReadOnlyFile;
 
-impl Disk for QuietDisk {
+impl Disk for ReadOnlyDisk {
     fn create(&self, _path: &Path) -> io::Result<Arc<dyn LogFile>> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
     fn open(&self, _path: &Path) -> io::Result<Arc<dyn LogFile>> {
-        Ok(Arc::new(QuietFile))
+        Ok(Arc::new(ReadOnlyFile))
     }
 
     fn remove(&self, _path: &Path) -> io::Result<()> {
@@ -29,7 +29,7 @@ impl Disk for QuietDisk {
     }
 }
 
-impl LogFile for QuietFile {
+impl LogFile for ReadOnlyFile {
     fn write_at(&self, _bytes: &[u8], _offset: u64) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }

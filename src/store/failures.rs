@@ -1,4 +1,4 @@
-//! What has failed and not worked since. While anything is noted here no write is acknowledged.
+//! Operations that have failed and not succeeded since. While there are any, no write is acknowledged.
 
 use super::error::Error;
 use parking_lot::Mutex;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The operations whose failure is remembered until the same one has succeeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum Operation {
     /// Appending to the redo log.
     Append,
     /// Syncing the redo log.
@@ -16,28 +16,28 @@ pub(super) enum Part {
     Merge,
 }
 
-/// The failures that stand.
+/// The failures that have not been made good.
 #[derive(Debug, Default)]
-pub(super) struct Trouble {
+pub(super) struct Failures {
     any: AtomicBool,
     reasons: Mutex<[Option<Arc<str>>; 3]>,
 }
 
-impl Trouble {
+impl Failures {
     /// Whether writes are refused.
     #[inline]
-    pub(super) fn stands(&self) -> bool {
+    pub(super) fn any(&self) -> bool {
         self.any.load(Ordering::Acquire)
     }
 
-    /// Whether this part has failed.
-    pub(super) fn stands_for(&self, part: Part) -> bool {
-        self.stands() && self.reasons.lock().get(part as usize).is_some_and(Option::is_some)
+    /// Whether this operation has failed.
+    pub(super) fn includes(&self, operation: Operation) -> bool {
+        self.any() && self.reasons.lock().get(operation as usize).is_some_and(Option::is_some)
     }
 
-    /// The first reason that stands.
+    /// The reason of the first one.
     pub(super) fn reason(&self) -> Option<Arc<str>> {
-        if !self.stands() {
+        if !self.any() {
             return None;
         }
         self.reasons.lock().iter().flatten().next().cloned()
@@ -49,12 +49,12 @@ impl Trouble {
     }
 
     /// Notes a failure; the first of a row is logged.
-    pub(super) fn note(&self, part: Part, cause: &dyn ToString) -> Error {
+    pub(super) fn note(&self, operation: Operation, cause: &dyn ToString) -> Error {
         let cause: Arc<str> = cause.to_string().into();
         let mut reasons = self.reasons.lock();
-        if let Some(reason) = reasons.get_mut(part as usize) {
+        if let Some(reason) = reasons.get_mut(operation as usize) {
             if reason.is_none() {
-                tracing::error!(?part, %cause, "the store cannot write: refusing writes until one succeeds");
+                tracing::error!(?operation, %cause, "the store cannot write: refusing writes until one succeeds");
             }
             *reason = Some(cause.clone());
         }
@@ -62,16 +62,16 @@ impl Trouble {
         Error::Failed(cause)
     }
 
-    /// This part has worked.
-    pub(super) fn clear(&self, part: Part) {
-        if !self.stands() {
+    /// This operation has succeeded.
+    pub(super) fn clear(&self, operation: Operation) {
+        if !self.any() {
             return;
         }
         let mut reasons = self.reasons.lock();
-        if let Some(reason) = reasons.get_mut(part as usize)
+        if let Some(reason) = reasons.get_mut(operation as usize)
             && reason.take().is_some()
         {
-            tracing::warn!(?part, "the store can write again");
+            tracing::warn!(?operation, "the store can write again");
         }
         self.any.store(reasons.iter().any(Option::is_some), Ordering::Release);
     }

@@ -9,13 +9,13 @@ use crate::wire::RecordValue;
 /// clocktimes the first stays. "Before" can go in a circle, when clocks were far apart; then the order of the sources
 /// decides, and nothing is better about any other outcome.
 #[derive(Debug, Default)]
-pub(super) struct Contest {
+pub(super) struct Resolver {
     kept: Option<(usize, Vec<u8>)>,
     /// A record whose source may still say otherwise.
     open: Option<(usize, Option<Vec<u8>>)>,
 }
 
-impl Contest {
+impl Resolver {
     /// Offers what a source says. If `overrides`, it takes back what the same source has said before.
     pub(super) fn offer(&mut self, source: usize, value: Option<Vec<u8>>, overrides: bool, enters: impl FnMut(usize)) {
         if !(overrides && self.open.as_ref().is_some_and(|(open, _)| *open == source)) {
@@ -53,12 +53,12 @@ mod tests {
 
     fn kept(offers: &[Offer]) -> (Option<usize>, Vec<usize>) {
         let mut entered = Vec::new();
-        let mut contest = Contest::default();
+        let mut resolve = Resolver::default();
         for (source, time, overrides) in offers {
             let value = time.map(|(seconds, clock)| raw_value(ClockTime::new(seconds, clock), 0, b"x"));
-            contest.offer(*source, value, *overrides, |source| entered.push(source));
+            resolve.offer(*source, value, *overrides, |source| entered.push(source));
         }
-        let kept = contest.end(|source| entered.push(source));
+        let kept = resolve.end(|source| entered.push(source));
         (kept.map(|(source, _)| source), entered)
     }
 

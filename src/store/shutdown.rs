@@ -1,17 +1,16 @@
-//! Ending a store: its threads in the order in which they need each other.
+//! Shutdown a store: its threads in the order in which they need each other.
 
 use super::core::Core;
 use super::error::Error;
 use super::lock::OwnerLock;
-use super::maintain::Request;
-use super::open::Pool;
-use super::pool::{Job, ReadJob, WriteJob};
+use super::pool::{Pool, ReadJob, WriteJob};
+use super::request::Request;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 
-/// All that is left to be ended.
-pub(super) struct Ending {
+/// The threads to end when a store is closed, in their order, and the lock to release.
+pub(super) struct Shutdown {
     pub(super) core: Arc<Core>,
     pub(super) reads: Pool<ReadJob>,
     pub(super) writes: Pool<WriteJob>,
@@ -21,7 +20,7 @@ pub(super) struct Ending {
     pub(super) lock: OwnerLock,
 }
 
-impl Ending {
+impl Shutdown {
     /// Finishes what is queued, merges, closes. Must not be called on one of the store's threads, which it waits for.
     pub(super) fn run(self) -> Result<(), Error> {
         let core = self.core;
@@ -42,7 +41,7 @@ impl Ending {
         result
     }
 
-    /// As [`Ending::run`] for whoever has let go of the last handle, in a callback perhaps; failures are logged.
+    /// As [`Shutdown::run`] for whoever has let go of the last handle, in a callback perhaps; failures are logged.
     pub(super) fn run_anywhere(self) {
         let this = thread::current().id();
         if self.pools.iter().chain([&self.log, &self.maintenance]).all(|thread| thread.thread().id() != this) {
@@ -56,16 +55,6 @@ impl Ending {
     fn run_and_log(self) {
         if let Err(error) = self.run() {
             tracing::error!(%error, "closing the store failed; the redo log keeps what is not merged");
-        }
-    }
-}
-
-impl<T> Pool<T> {
-    /// Tells all threads to end after what is queued.
-    fn stop(&self) {
-        for _ in 0..self.threads {
-            // If all are gone already nobody needs to be told.
-            let _ = self.jobs.send(Job::Stop);
         }
     }
 }

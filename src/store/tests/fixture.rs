@@ -15,19 +15,19 @@ use std::time::{Duration, Instant};
 pub(super) const DEADLINE: Duration = Duration::from_mins(1);
 
 /// A place for a store.
-pub(super) struct Bed {
+pub(super) struct Fixture {
     pub(super) directory: tempfile::TempDir,
     pub(super) now: Arc<AtomicU32>,
     pub(super) options: Options,
     pub(super) disk: Arc<dyn Disk>,
 }
 
-impl Bed {
+impl Fixture {
     pub(super) fn new() -> Self {
         Self::within(tempfile::tempdir().unwrap())
     }
 
-    /// A bed whose disk is memory where the system has that: for thousands of runs.
+    /// A fixture whose disk is memory where the system has that: for thousands of runs.
     pub(super) fn in_memory() -> Self {
         Self::within(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap())
     }
@@ -51,6 +51,7 @@ impl Bed {
         crate::store::open::open(options, self.disk.clone(), |first| {
             Arc::new(Clock::with_time(first, move || now.load(Ordering::Relaxed)))
         })
+        .map(Store::running)
     }
 
     pub(super) fn open(&self) -> Store {

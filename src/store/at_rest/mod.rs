@@ -3,18 +3,18 @@
 //!
 //! Knows the tree's tables and the redo log, not what is done with the records, nor any other kind of file.
 
-mod fresh;
-mod quiet;
+mod builder;
+mod read_only;
 mod rows;
 
-pub use fresh::Fresh;
+pub use builder::Builder;
 pub use rows::{Gaps, Row, Rows};
 
 use super::error::{Error, OpenError};
 use super::lock::OwnerLock;
-use super::open::one_name;
+use super::paths::{canonical, redo_file, side_path};
 use super::redo::{Kind, recover};
-use super::tree::{self, Tally, side_path, split_key};
+use super::tree::{self, Tally, split_key};
 use rusqlite::Connection;
 use std::cmp::Ordering;
 use std::io;
@@ -30,8 +30,8 @@ pub fn tree_order(a: &[u8], b: &[u8]) -> Ordering {
 
 /// Files beside `store` that belong to it, or would be taken for its own if it were made now; the lock is none of them.
 pub fn side_files(store: &Path) -> Result<Vec<PathBuf>, OpenError> {
-    let numbers = super::redo::list(&one_name(store))?;
-    let log = numbers.into_iter().map(|number| super::redo::file_path(store, number));
+    let numbers = super::redo::list(&canonical(store))?;
+    let log = numbers.into_iter().map(|number| redo_file(store, number));
     let sqlite = ["-wal", "-shm", "-journal"].map(|suffix| side_path(store, suffix));
     Ok(sqlite.into_iter().filter(|path| path.exists()).chain(log).collect())
 }
@@ -44,13 +44,13 @@ pub struct AtRest {
     _lock: OwnerLock,
 }
 
-/// What a store says that it holds.
+/// A store's own counts of its records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
     /// Records of both tables.
     pub records: u64,
     /// Of those, the ones whose hash another key has too.
-    pub twins: u64,
+    pub collisions: u64,
     /// Of those, tombstones.
     pub tombstones: u64,
     /// Bytes of their keys, and eight for each.
@@ -86,7 +86,7 @@ impl AtRest {
             let missing = if path.exists() { "an empty file" } else { "no such file" };
             return Err(OpenError::Foreign { path: path.to_path_buf(), what: missing.to_owned() });
         }
-        let path = one_name(path);
+        let path = canonical(path);
         let lock = OwnerLock::share(&path)?;
         let connection =
             tree::open_at_rest(&path).map_err(|source| OpenError::Sqlite { path: path.clone(), source })?;
@@ -94,11 +94,11 @@ impl AtRest {
         Ok(Self { path, connection, identity, _lock: lock })
     }
 
-    /// What it says that it holds, the redo log not counted; `None` if that is damaged.
+    /// The store's own counts, without the redo log; `None` if they are damaged.
     pub fn claim(&self) -> Option<Claim> {
         self.identity.map(|(_, tally)| Claim {
             records: tally.rows,
-            twins: tally.twins,
+            collisions: tally.collisions,
             tombstones: tally.tombstones,
             tombstone_bytes: tally.tombstone_bytes,
             closed: tally.clean,
@@ -116,7 +116,7 @@ impl AtRest {
             let what = "which files of it belong to the store cannot be read".to_owned();
             return Err(OpenError::RedoDamaged { path: side_path(&self.path, ".redo.*"), what });
         };
-        let found = recover(&self.path, store_id, tally.redo_from, tally.clean, &quiet::QuietDisk, |entry| {
+        let found = recover(&self.path, store_id, tally.redo_from, tally.clean, &read_only::ReadOnlyDisk, |entry| {
             let value = (entry.kind == Kind::Put).then_some(entry.value);
             see(LogEntry { sequence: entry.sequence, key: entry.key, value })
                 .map_err(|source| OpenError::Io { path: self.path.clone(), source })
@@ -124,7 +124,7 @@ impl AtRest {
         Ok(LogEnd { entries: found.entries, unfinished_bytes: found.cut_bytes })
     }
 
-    /// What SQLite finds wrong with its file; nothing if all is well.
+    /// The problems that SQLite finds in its file; empty if it is whole.
     pub fn integrity(&self) -> Result<Vec<String>, Error> {
         let mut found = Vec::new();
         let mut read = || {
@@ -145,7 +145,7 @@ impl AtRest {
     }
 
     /// Keys that both tables have.
-    pub fn doubles(&self) -> Result<u64, Error> {
+    pub fn duplicate_keys(&self) -> Result<u64, Error> {
         let sql = "SELECT count(*) FROM twin JOIN record USING(hash) WHERE twin.key = record.key";
         let count: i64 = self.connection.query_row(sql, (), |row| row.get(0)).map_err(Error::read)?;
         Ok(count.unsigned_abs())

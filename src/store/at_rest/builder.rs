@@ -3,13 +3,14 @@
 use crate::clock::{Clock, ClockTime};
 use crate::store::error::{Error, OpenError};
 use crate::store::newest::{Newest, is_low};
-use crate::store::tree::{self, MergeRow, Tally, Writer, side_path};
+use crate::store::paths::side_path;
+use crate::store::tree::{self, MergeRow, Tally, Writer};
 use crate::wire::RecordValue;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// A store being made. It is none before [`Fresh::finish`].
-pub struct Fresh {
+/// A store being made. It is none before [`Builder::finish`].
+pub struct Builder {
     path: PathBuf,
     writer: Writer,
     clock: Clock,
@@ -17,7 +18,7 @@ pub struct Fresh {
     low_seconds: u32,
 }
 
-impl Fresh {
+impl Builder {
     /// Begins a store in the file at `path`, which is empty or not there.
     pub fn create(path: &Path) -> Result<Self, OpenError> {
         let connection = tree::make(path, tree::random_id())?;

@@ -1,0 +1,24 @@
+//! Requests to the maintenance thread, and where their answers go.
+
+use super::error::Error;
+use crossbeam_channel::Sender;
+use std::path::PathBuf;
+
+/// Where an answer goes.
+pub(super) type Reply<T> = Sender<Result<T, Error>>;
+
+/// A request to the maintenance thread.
+pub(super) enum Request {
+    /// Look whether a merge is due.
+    Wake,
+    /// Merge all that was written before.
+    Flush(Reply<()>),
+    /// Store a named blob durably.
+    PutState { name: String, value: Vec<u8>, reply: Reply<()> },
+    /// Count the generation up, durably.
+    Generation(Reply<u32>),
+    /// Copy the store.
+    Backup { destination: PathBuf, reply: Reply<()> },
+    /// Merge all, close the tree, end.
+    Close(Reply<()>),
+}
