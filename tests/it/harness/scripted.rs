@@ -104,6 +104,7 @@ impl Line {
             match self.stream.read(&mut chunk) {
                 Ok(0) => return Look::Closed,
                 Ok(len) => self.arrived.extend_from_slice(&chunk[..len]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe].contains(&error.kind()) => {
                     return Look::Closed;
                 }
