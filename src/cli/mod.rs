@@ -48,6 +48,9 @@ const SERVER: &str = "kumo-server";
 /// Exit status after a mistake in the arguments.
 const USAGE: u8 = 2;
 
+/// Exit status when a condition that the arguments set was not met.
+const UNMET: u8 = 3;
+
 /// A tool of the binary.
 struct Tool {
     /// First argument that selects it.
@@ -245,6 +248,10 @@ fn report(program: &str, stop: Stop) -> ExitCode {
         Stop::Failed(line) => {
             print(std::io::stderr(), &format!("{program}: {line}\n"));
             ExitCode::FAILURE
+        }
+        Stop::Unmet(line) => {
+            print(std::io::stderr(), &format!("{program}: {line}\n"));
+            ExitCode::from(UNMET)
         }
     }
 }

@@ -16,6 +16,8 @@ pub enum Stop {
     Usage(String),
     /// What could not be done, in one line: to stderr, status 1.
     Failed(String),
+    /// A condition that the arguments set was not met, in one line: to stderr, status 3.
+    Unmet(String),
 }
 
 /// How a tool was called.

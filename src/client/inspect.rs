@@ -1,4 +1,4 @@
-//! What nodes tell of themselves: the numbers of `GetStatus` (protocol, section 7), and whom a manager knows.
+//! What nodes tell of themselves: the numbers of `GetStatus` (protocol, section 7), and hash spaces.
 //!
 //! Asks nothing that an original node could not answer, but for [`Caller::figures`]. An answer of a wrong shape is the
 //! error [`ErrorCode::Unknown`].
@@ -88,18 +88,12 @@ impl Caller {
         understood(params::hash_spaces(&answer))
     }
 
-    /// The hash space for writing that a manager has, and the servers that are not attached to it.
-    pub async fn nodes(&self, manager: NodeAddress) -> Result<(Seed, Vec<NodeAddress>), ErrorCode> {
-        let answer = self.ask(manager, Method::GetNodesInfo, params::write_empty).await?;
-        understood(params::nodes_info(&answer))
-    }
-
     async fn answer(&self, node: NodeAddress, number: u32) -> Result<Vec<u8>, ErrorCode> {
         self.ask(node, Method::GetStatus, |out| params::write_status(out, number)).await
     }
 }
 
 /// An answer of a shape that nobody expects.
-fn understood<T, E>(read: Result<T, E>) -> Result<T, ErrorCode> {
+pub(super) fn understood<T, E>(read: Result<T, E>) -> Result<T, ErrorCode> {
     read.map_err(|_| ErrorCode::Unknown)
 }

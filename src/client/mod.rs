@@ -4,6 +4,7 @@
 //! [`Cluster`] and a gateway stand on: it follows the hash spaces and carries one operation through to its end.
 //! Everything ends within the time that [`Options`] give.
 
+mod admin;
 mod caller;
 mod cluster;
 mod inspect;
@@ -17,6 +18,7 @@ pub mod verdict;
 
 use std::time::Duration;
 
+pub use admin::Overview;
 pub use caller::{Caller, steps};
 pub use cluster::{Cluster, Value};
 pub use inspect::Status;

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use tokio::task::JoinSet;
+
 use super::replace::Phase;
 use super::shell::{Inner, Shell};
-use super::state::{Action, Impossible, Outcome, State};
+use super::state::{Action, Impossible, State};
 use crate::binlog::Record;
 use crate::clock::Clock;
 use crate::net::{Link, Reply, Service, Session};
+use crate::wire::extension::{self, Ask, BackupEnd, Changed, Choice, ManagerState};
 use crate::wire::method::{ErrorCode, Method, Role, STATUS_FLAGS, STATUS_RHS, STATUS_WHS};
 use crate::wire::{self, NodeAddress, Request, pack, params};
 
@@ -139,7 +142,10 @@ impl Shell {
             }
             Method::GetNodesInfo => {
                 let inner = self.lock();
-                Ok(now(|out| params::write_nodes_info(out, &inner.state.spaces().whs, &inner.state.detached())))
+                let state = extension::read::<Ask>(bytes, 0)?
+                    .map(|_| ManagerState { flags: inner.state.flags(), replaces: inner.state.finished() });
+                let (whs, detached) = (&inner.state.spaces().whs, inner.state.detached());
+                Ok(now(|out| params::write_nodes_info(out, whs, &detached, state)))
             }
             // Not in the original, which answers error 5.
             Method::GetStatus => {
@@ -155,15 +161,25 @@ impl Shell {
             }
             Method::AttachNewServers => {
                 let replace = params::switch(bytes, None)?;
-                self.change(link, request, move |state, clock| state.attach(replace, clock))
+                match extension::read::<Choice>(bytes, 1)? {
+                    None => self.change(link, request, move |state, clock| state.attach(replace, clock).map(silent)),
+                    Some(choice) => self.change(link, request, move |state, clock| {
+                        state.attach_chosen(&choice, replace, clock).map(telling)
+                    }),
+                }
             }
             Method::DetachFaultServers => {
                 let replace = params::switch(bytes, None)?;
-                self.change(link, request, move |state, clock| state.detach(replace, clock))
+                match extension::read::<Choice>(bytes, 1)? {
+                    None => self.change(link, request, move |state, clock| state.detach(replace, clock).map(silent)),
+                    Some(choice) => self.change(link, request, move |state, clock| {
+                        state.detach_chosen(&choice, replace, clock).map(telling)
+                    }),
+                }
             }
             Method::StartReplace => {
                 let full = params::switch(bytes, Some(false))?;
-                self.change(link, request, move |state, clock| state.start_replace(full, clock))
+                self.change(link, request, move |state, clock| state.start_replace(full, clock).map(silent))
             }
             Method::SetAutoReplace => {
                 let enabled = params::switch(bytes, None)?;
@@ -177,8 +193,8 @@ impl Shell {
                     tracing::warn!(peer = %link.peer(), suffix = %suffix.escape_ascii(), "backup suffix refused");
                     return Err(Refused::NotAllowed);
                 }
-                self.back_up(&self.lock(), suffix);
-                Ok(now(pack::nil))
+                let ask = extension::read::<Ask>(bytes, 1)?;
+                self.back_up(suffix, ask.map(|_| Reply::new(link, request.msgid)))
             }
             _ => Err(Refused::Unknown),
         }
@@ -189,10 +205,10 @@ impl Shell {
         let inner = &mut *self.lock();
         self.recall(inner);
         if inner.is_settled(Instant::now()) {
-            let actions = change(&mut inner.state, &self.clock)?;
+            let (result, actions) = change(&mut inner.state, &self.clock)?;
             // Clients hear of the hash space before the one that asked gets its answer.
             self.perform(inner, actions);
-            return Ok(now(pack::nil));
+            return Ok(Answered::Now(result));
         }
         let (reply, method) = (Reply::new(link, request.msgid), request.method);
         self.spawn(async move |shell| {
@@ -200,9 +216,9 @@ impl Shell {
             let inner = &mut *shell.lock();
             shell.recall(inner);
             match change(&mut inner.state, &shell.clock) {
-                Ok(actions) => {
+                Ok((result, actions)) => {
                     shell.perform(inner, actions);
-                    reply.ok(pack::nil);
+                    reply.ok(|out| out.extend_from_slice(&result));
                 }
                 Err(impossible) => {
                     let refused = Refused::from(impossible);
@@ -242,18 +258,41 @@ impl Shell {
             && (!inner.state.has_work() || self.rearrange(inner))
     }
 
-    /// Has every attached server write a backup; how that ends is in the log.
-    fn back_up(&self, inner: &Inner, suffix: &[u8]) {
-        let attached = inner.state.servers().iter().filter(|server| inner.state.spaces().is_attached(**server));
-        for server in attached.copied() {
+    /// Has every active server write a backup. How that ends is in the log, and in `reply` if there is one.
+    fn back_up(&self, suffix: &[u8], reply: Option<Reply>) -> Result<Answered, Refused> {
+        let servers: Vec<_> = self.lock().state.spaces().whs.active().collect();
+        if servers.is_empty() {
+            return Err(Impossible::NoServer.into());
+        }
+        let answered = if reply.is_some() { Answered::Later } else { now(pack::nil) };
+        let mut backups = JoinSet::new();
+        for server in servers {
             let session = self.peers.session(server);
             let answer =
                 session.ask(Method::CreateBackup, BACKUP_STEPS, |out| params::write_backup_suffix(out, suffix));
-            self.spawn(async move |_| match answer.await {
-                Ok(_) => tracing::info!(peer = %server, "backup complete"),
-                Err(error) => tracing::error!(peer = %server, "backup failed: {error}"),
+            backups.spawn(async move {
+                let answer = answer.await;
+                match &answer {
+                    Ok(_) => tracing::info!(peer = %server, "backup complete"),
+                    Err(error) => tracing::error!(peer = %server, "backup failed: {error}"),
+                }
+                (server, answer.is_ok())
             });
         }
+        self.spawn(async move |_| {
+            let mut end = BackupEnd::default();
+            while let Some(backup) = backups.join_next().await {
+                match backup {
+                    Ok((server, true)) => end.complete.push(server),
+                    Ok((server, false)) => end.failed.push(server),
+                    Err(error) => tracing::error!("backup task ended: {error}"),
+                }
+            }
+            if let Some(reply) = reply {
+                reply.ok(|out| extension::write(out, &end));
+            }
+        });
+        Ok(answered)
     }
 
     fn check_partner(&self, node: NodeAddress) -> Result<(), Refused> {
@@ -261,10 +300,24 @@ impl Shell {
     }
 }
 
-/// A change of the cluster that may be refused.
-trait Change: FnOnce(&mut State, &Clock) -> Outcome + Send + 'static {}
+/// A change of the cluster that may be refused: the result object, and what there is to do.
+trait Change: FnOnce(&mut State, &Clock) -> Result<(Vec<u8>, Vec<Action>), Impossible> + Send + 'static {}
 
-impl<F: FnOnce(&mut State, &Clock) -> Outcome + Send + 'static> Change for F {}
+impl<F> Change for F where F: FnOnce(&mut State, &Clock) -> Result<(Vec<u8>, Vec<Action>), Impossible> + Send + 'static {}
+
+/// A change whose result is nil.
+fn silent(actions: Vec<Action>) -> (Vec<u8>, Vec<Action>) {
+    let mut result = Vec::new();
+    pack::nil(&mut result);
+    (result, actions)
+}
+
+/// A change whose result says what was done.
+fn telling((changed, actions): (Changed, Vec<Action>)) -> (Vec<u8>, Vec<Action>) {
+    let mut result = Vec::new();
+    extension::write(&mut result, &changed);
+    (result, actions)
+}
 
 /// How a request was dealt with.
 enum Answered {

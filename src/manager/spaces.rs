@@ -70,9 +70,19 @@ impl Spaces {
 
     /// Removes the faulty servers for writing, unless no active one would be left. Says whether any was removed.
     pub(super) fn detach(&mut self, clock: &Clock) -> bool {
+        self.remove(&self.faulty(), clock)
+    }
+
+    /// The servers that are faulty for writing, in ring order.
+    pub(super) fn faulty(&self) -> Vec<NodeAddress> {
+        self.whs.nodes.iter().filter(|(_, active)| !*active).map(|(node, _)| *node).collect()
+    }
+
+    /// Removes those of `servers` that are faulty for writing, unless no active one would be left. Says whether any was.
+    pub(super) fn remove(&mut self, servers: &[NodeAddress], clock: &Clock) -> bool {
         let before = self.whs.nodes.len();
         if self.whs.has_active() {
-            self.whs.nodes.retain(|(_, active)| *active);
+            self.whs.nodes.retain(|(node, active)| *active || !servers.contains(node));
         }
         let changed = self.whs.nodes.len() < before;
         if changed {

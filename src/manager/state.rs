@@ -58,6 +58,8 @@ pub(super) struct State {
     replace: Option<Replace>,
     /// The clocktime of the last replace that was started here, until it has ended well.
     unfinished: Option<ClockTime>,
+    /// Replaces that have ended well.
+    finished: u64,
 }
 
 impl State {
@@ -237,8 +239,14 @@ impl State {
     ///
     /// After the end of all servers this is the word of the operator that those who are missing will not come back.
     pub(super) fn attach(&mut self, replace: bool, clock: &Clock) -> Outcome {
+        self.attach_servers(None, replace, clock)
+    }
+
+    /// The same for `chosen` alone, who must be connected.
+    fn attach_servers(&mut self, chosen: Option<Vec<NodeAddress>>, replace: bool, clock: &Clock) -> Outcome {
         let mut actions = if self.servers.is_empty() { Vec::new() } else { self.take_up(clock) };
-        let changed = self.spaces.attach(self.detached(), clock);
+        let servers = chosen.unwrap_or_else(|| self.detached());
+        let changed = self.spaces.attach(servers, clock);
         actions.extend(self.after_change(changed, replace, clock)?);
         Ok(actions)
     }
@@ -320,6 +328,7 @@ impl State {
                 } else {
                     tracing::info!(%clocktime, "replace: finished");
                     self.unfinished = None;
+                    self.finished = self.finished.saturating_add(1);
                 }
                 self.replace = None;
                 Vec::new()
@@ -332,6 +341,11 @@ impl State {
         if let Some(replace) = self.replace.take_if(|replace| replace.phase() == Phase::Copy) {
             tracing::warn!(clocktime = %replace.seed().clocktime, "replace: given up: {reason}");
         }
+    }
+
+    /// Replaces that this process has brought to a good end.
+    pub(super) fn finished(&self) -> u64 {
+        self.finished
     }
 
     /// What is under way, as the flags of `GetStatus`.
@@ -355,8 +369,7 @@ impl State {
 
     /// Whether there are faulty servers that nobody needs any more.
     fn may_detach(&self) -> bool {
-        let faulty = self.spaces.whs.nodes.iter().any(|(_, active)| !*active);
-        faulty && self.spaces.are_ready() && self.spaces.are_covered()
+        !self.spaces.faulty().is_empty() && self.spaces.are_ready() && self.spaces.are_covered()
     }
 
     /// Attaches, detaches and replaces at once: what an automatic replace does. Nobody is given up by that whose records
@@ -374,5 +387,6 @@ impl State {
     }
 }
 
+mod members;
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@
 //! ```
 
 pub mod address;
+pub mod extension;
 pub mod frame;
 pub mod method;
 pub mod pack;

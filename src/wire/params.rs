@@ -5,7 +5,7 @@
 
 use super::record::{RecordKey, RecordValue};
 use super::unpack::Reader;
-use super::{Error, NodeAddress, pack};
+use super::{Error, NodeAddress, extension, pack};
 use crate::clock::ClockTime;
 
 /// A hash space as it travels: nodes in ring order with their state, and when it was made.
@@ -56,6 +56,11 @@ impl Seed {
             out.extend_from_slice(&bytes);
         }
         pack::uint(out, self.clocktime.0);
+    }
+
+    /// The active nodes, in ring order.
+    pub fn active(&self) -> impl Iterator<Item = NodeAddress> {
+        self.nodes.iter().filter(|(_, active)| *active).map(|(node, _)| *node)
     }
 
     /// Whether any node is active; without one a hash space cannot be used.
@@ -391,13 +396,21 @@ pub fn nodes_info(result: &[u8]) -> Result<(Seed, Vec<NodeAddress>), Error> {
     Ok((whs, detached))
 }
 
-/// Appends the result of `GetNodesInfo`.
-pub fn write_nodes_info(out: &mut Vec<u8>, whs: &Seed, detached: &[NodeAddress]) {
-    pack::array(out, 2);
+/// Appends the result of `GetNodesInfo`; with `state` for those who asked for it.
+pub fn write_nodes_info(
+    out: &mut Vec<u8>,
+    whs: &Seed,
+    detached: &[NodeAddress],
+    state: Option<extension::ManagerState>,
+) {
+    pack::array(out, if state.is_some() { 3 } else { 2 });
     whs.write(out);
     pack::array(out, detached.len());
     for address in detached {
         pack::raw(out, &address.bytes());
+    }
+    if let Some(state) = state {
+        extension::write(out, &state);
     }
 }
 

@@ -65,7 +65,8 @@ fn every_command_does_what_it_says() {
         )
     );
 
-    assert_eq!(fine(&ctl(&manager.address, "attach --wait")), "");
+    let both = format!("attached {}\nattached {}\n", address(0), address(1));
+    assert_eq!(fine(&ctl(&manager.address, "attach --wait")), both);
     let (whs, rhs) = manager.spaces();
     assert_eq!(whs, rhs, "the replace has finished");
     let active = format!("  {}  (active)\n  {}  (active)\n", address(0), address(1));
@@ -86,13 +87,13 @@ fn every_command_does_what_it_says() {
     let dead = NodeAddress::new(dead_port.address());
     manager.wait_attached(&[(servers[0].address(), true), (dead, false)]);
     assert!(status(&manager).contains(&format!("  {dead}  (fault)\n")));
-    fine(&ctl(&manager.address, "detach-noreplace"));
+    assert_eq!(fine(&ctl(&manager.address, "detach-noreplace")), format!("detached {dead}\n"));
     assert!(!status(&manager).contains(&dead.to_string()));
     servers.push(FakeServer::start(&[manager.address]));
     manager.wait_detached(&[servers[1].address()]);
     fine(&ctl(&manager.address, "attach-noreplace"));
     manager.wait_attached(&[(servers[0].address(), true), (servers[1].address(), true)]);
-    fine(&ctl(&manager.address, "detach --wait"));
+    fine(&ctl(&manager.address, "replace --wait"));
     manager.wait_settled();
 
     fine(&ctl(&manager.address, "enable-auto-replace"));
@@ -156,7 +157,8 @@ fn failures_are_one_line_and_soon() {
         (vec!["ctl", &manager, "explode"], "invalid value 'explode' for '<COMMAND>'"),
         (vec!["ctl", &manager], "the following required arguments were not provided: <COMMAND>"),
         (vec!["ctl", &manager, "backup", "../x"], "suffix '../x'"),
-        (vec!["ctl", &manager, "backup", "--wait"], "--wait: backup starts no replace"),
+        (vec!["ctl", &manager, "detach-noreplace", "--wait"], "--wait: detach-noreplace starts no replace"),
+        (vec!["ctl", &manager, "attach", "a:x"], "invalid server 'a:x': 'x' is not a port (0 to 65535)"),
         (vec!["get", "key"], "the following required arguments were not provided: --manager1"),
         (vec!["get", "-m", &manager], "the following required arguments were not provided: <KEY>"),
         (vec!["cluster", "--servers", "0"], "invalid value '0' for '--servers <N>'"),
@@ -181,7 +183,7 @@ fn a_manager_without_servers_refuses_in_words() {
     let manager = Manager::start(&folder, "manager", &port, "");
     let line =
         format!("kumo-server ctl: manager {} refuses: no server is active (its log says more)\n", manager.address);
-    for command in ["attach", "detach", "replace", "full-replace --wait"] {
+    for command in ["attach", "detach", "replace", "full-replace --wait", "backup", "backup --wait"] {
         refused(&ctl(&manager.address, command), 1, &line);
     }
     let set = run(&["set", "-m", &manager.address.to_string(), "key", "value"]);
@@ -235,9 +237,18 @@ fn ctl_drives_real_servers() {
     for index in 0..100 {
         assert!(client.set(format!("key{index}").as_bytes(), b"value").is_acknowledged());
     }
-    fine(&ctl(&manager, "backup test"));
-    let backup = cluster.folder().join("server0.tch-test");
-    wait_until("a backup", || backup.exists());
+    fine(&ctl(&manager, "backup test --wait"));
+    for index in 0..3 {
+        assert!(cluster.folder().join(&format!("server{index}.tch-test")).exists(), "{index}");
+    }
+    std::fs::create_dir(cluster.folder().join("server1.tch-again")).unwrap();
+    let failed = cluster.servers[1].address();
+    refused(
+        &ctl(&manager, "backup again --wait"),
+        1,
+        &format!("kumo-server ctl: backup failed on {failed} (the log of each says why)\n"),
+    );
+    assert!(cluster.folder().join("server2.tch-again").exists());
 
     cluster.kill(2);
     cluster.wait_faulty(2);

@@ -15,6 +15,7 @@ mod client;
 mod cluster_command;
 mod crash_points;
 mod ctl;
+mod ctl_members;
 mod daemon;
 mod disk;
 mod faults;

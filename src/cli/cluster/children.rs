@@ -177,7 +177,7 @@ impl<'a> Children<'a> {
                         show(&format!("{name} is started again, pid {}{hint}", child.id()));
                         member.state = State::Running { child, since: Instant::now() };
                     }
-                    Err(Stop::Failed(line) | Stop::Usage(line) | Stop::Show(line)) => {
+                    Err(Stop::Failed(line) | Stop::Unmet(line) | Stop::Usage(line) | Stop::Show(line)) => {
                         show(&line);
                         member.pause = next_pause(first, member.pause, Duration::ZERO);
                         member.state = State::Ended { at: Instant::now() };

@@ -4,11 +4,11 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use super::{Stop, failed};
-use crate::client::Caller;
+use crate::client::{Caller, Overview};
 use crate::wire::NodeAddress;
-use crate::wire::method::{
-    ErrorCode, FLAG_COPYING, FLAG_DELETING, FLAG_DIFFERENT, FLAG_UNFINISHED, STATUS_FLAGS, STATUS_ITEMS,
-};
+use crate::wire::extension::ManagerState;
+use crate::wire::method::{FLAG_COPYING, FLAG_DELETING, FLAG_DIFFERENT, FLAG_UNFINISHED, STATUS_FLAGS, STATUS_ITEMS};
+use crate::wire::params::Seed;
 
 /// Pause between two looks.
 const GLANCE: Duration = Duration::from_millis(200);
@@ -23,15 +23,30 @@ const QUIET: Duration = Duration::from_secs(2);
 
 /// Returns when the replace that `manager` has under way is over: well, or with the reason.
 pub(in crate::cli) async fn wait(caller: &Caller, manager: NodeAddress) -> Result<(), Stop> {
+    watch(caller, manager, None).await
+}
+
+/// The same for a replace that was started after `before` was seen.
+pub(super) async fn wait_for(caller: &Caller, manager: NodeAddress, before: &Overview) -> Result<(), Stop> {
+    watch(caller, manager, Some(before)).await
+}
+
+async fn watch(caller: &Caller, manager: NodeAddress, before: Option<&Overview>) -> Result<(), Stop> {
     let mut line = Line { shown: false };
     let mut heard = Instant::now();
     let mut busy = Instant::now();
+    // An original manager says nothing of a replace: it is found out once that it is one, then the servers are asked.
+    let first = caller.overview(manager).await.map_err(|error| failed(manager, error))?;
+    let replaces = before.and_then(|overview| overview.state).map(|state| state.replaces);
     loop {
-        let servers = match stage(caller, manager).await {
+        let stage = if first.state.is_some() {
+            caller.overview(manager).await.map(|now| stage(now.state, replaces))
+        } else {
+            caller.spaces(manager).await.map(|(whs, _)| untold(&first, &whs))
+        };
+        let servers = match stage {
             Ok(Stage::Finished) => return Ok(()),
-            Ok(Stage::GivenUp) => {
-                return Err(Stop::Failed("the replace was given up, see the manager's log; run it again".to_owned()));
-            }
+            Ok(Stage::GivenUp(why)) => return Err(Stop::Failed(format!("{why}; run it again"))),
             Ok(Stage::Running(doing)) => {
                 heard = Instant::now();
                 let servers = servers(caller, manager).await;
@@ -59,30 +74,42 @@ pub(in crate::cli) async fn wait(caller: &Caller, manager: NodeAddress) -> Resul
     }
 }
 
+#[derive(Debug, PartialEq, Eq)]
 enum Stage {
     /// What the servers are doing.
     Running(&'static str),
     Finished,
-    GivenUp,
-    /// The manager is one of 2010, which cannot be asked.
+    /// Why it has not finished and will not.
+    GivenUp(String),
+    /// The manager is one of 2010, which does not tell.
     Untold,
 }
 
-async fn stage(caller: &Caller, manager: NodeAddress) -> Result<Stage, ErrorCode> {
-    let flags = match caller.number(manager, STATUS_FLAGS).await {
-        Err(ErrorCode::Protocol) => return Ok(Stage::Untold),
-        flags => flags?,
+/// Where a replace is, by what the manager tells now, and by how many replaces it had finished when this one was started.
+fn stage(now: Option<ManagerState>, before: Option<u64>) -> Stage {
+    let Some(now) = now else {
+        return Stage::GivenUp("an original manager has taken the place of the one that was asked".to_owned());
     };
-    let has = |flag: u32| flags & u64::from(flag) != 0;
-    Ok(if has(FLAG_COPYING) {
+    let has = |flag: u32| now.flags & flag != 0;
+    if has(FLAG_COPYING) {
         Stage::Running("copying")
     } else if has(FLAG_DELETING) {
         Stage::Running("deleting")
     } else if has(FLAG_UNFINISHED) || has(FLAG_DIFFERENT) {
-        Stage::GivenUp
+        Stage::GivenUp("the replace was given up, see the manager's log".to_owned())
+    } else if before.is_some_and(|before| now.replaces <= before) {
+        Stage::GivenUp("the manager does not know of the replace any more, see its log".to_owned())
     } else {
         Stage::Finished
-    })
+    }
+}
+
+/// Where a replace is when the manager does not tell: it is given up when a server is lost.
+fn untold(before: &Overview, now: &Seed) -> Stage {
+    match before.whs.active().find(|server| !now.nodes.contains(&(*server, true))) {
+        Some(lost) => Stage::GivenUp(format!("{lost} was lost, so the replace may have been given up")),
+        None => Stage::Untold,
+    }
 }
 
 /// What the active servers say of themselves.
@@ -102,9 +129,9 @@ async fn servers(caller: &Caller, manager: NodeAddress) -> Servers {
         return Servers { differ: true, ..servers };
     };
     servers.differ = whs.clocktime != rhs.clocktime;
-    for (server, _) in whs.nodes.iter().filter(|(_, active)| *active) {
+    for server in whs.active() {
         servers.all += 1;
-        let ask = async { (caller.number(*server, STATUS_FLAGS).await, caller.number(*server, STATUS_ITEMS).await) };
+        let ask = async { (caller.number(server, STATUS_FLAGS).await, caller.number(server, STATUS_ITEMS).await) };
         if let Ok((Ok(flags), Ok(items))) = tokio::time::timeout(SERVER_PATIENCE, ask).await {
             servers.busy += usize::from(flags & u64::from(FLAG_COPYING | FLAG_DELETING) != 0);
             servers.items = servers.items.saturating_add(items);
@@ -134,5 +161,36 @@ impl Drop for Line {
         if self.shown {
             let _ = write!(std::io::stderr(), "\r\x1b[K");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replace_has_finished_only_if_the_manager_has_finished_one_since() {
+        let told = |flags, replaces| Some(ManagerState { flags, replaces });
+        assert_eq!(stage(told(FLAG_COPYING | FLAG_DIFFERENT, 3), Some(3)), Stage::Running("copying"));
+        assert_eq!(stage(told(FLAG_DELETING, 3), Some(3)), Stage::Running("deleting"));
+        assert_eq!(stage(told(0, 4), Some(3)), Stage::Finished);
+        assert_eq!(stage(told(0, 0), None), Stage::Finished, "nothing is under way");
+        for (flags, replaces) in [(FLAG_UNFINISHED, 4), (FLAG_DIFFERENT, 4), (0, 3), (0, 0)] {
+            let given_up = stage(told(flags, replaces), Some(3));
+            assert!(matches!(given_up, Stage::GivenUp(_)), "{flags} {replaces}: {given_up:?}");
+        }
+        assert!(matches!(stage(None, Some(0)), Stage::GivenUp(_)));
+    }
+
+    #[test]
+    fn a_server_that_is_lost_ends_the_waiting_at_an_original_manager() {
+        let node = |port| NodeAddress::new(([127, 0, 0, 1], port).into());
+        let seed = |states: &[(u16, bool)]| Seed {
+            nodes: states.iter().map(|(port, active)| (node(*port), *active)).collect(),
+            ..Seed::default()
+        };
+        let before = Overview { whs: seed(&[(1, true), (2, false)]), ..Overview::default() };
+        assert_eq!(untold(&before, &seed(&[(1, true), (3, true)])), Stage::Untold);
+        assert!(matches!(untold(&before, &seed(&[(1, false), (3, true)])), Stage::GivenUp(_)));
     }
 }

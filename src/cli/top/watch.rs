@@ -10,10 +10,10 @@ use tokio::task::JoinHandle;
 
 use super::model::Nodes;
 use super::row::{Figures, Reading};
-use crate::client::Caller;
+use crate::client::{Caller, Overview};
 use crate::clock::unix_seconds;
 use crate::wire::NodeAddress;
-use crate::wire::method::{ErrorCode, STATUS_FLAGS};
+use crate::wire::method::ErrorCode;
 
 /// Looks that may wait to be taken.
 const NEWS: usize = 1024;
@@ -60,10 +60,8 @@ impl Asking {
         let mut failures = Vec::new();
         for manager in &self.managers {
             let ask = async {
-                let (whs, detached) = self.caller.nodes(*manager).await?;
-                let flags = self.caller.number(*manager, STATUS_FLAGS).await.ok();
-                let flags = flags.and_then(|flags| u32::try_from(flags).ok());
-                Ok(Nodes { manager: *manager, attached: whs.nodes, detached, flags })
+                let Overview { whs, detached, state } = self.caller.overview(*manager).await?;
+                Ok(Nodes { manager: *manager, attached: whs.nodes, detached, flags: state.map(|state| state.flags) })
             };
             match tokio::time::timeout(self.timeout, ask).await.unwrap_or(Err(ErrorCode::TimedOut)) {
                 Ok(nodes) => return Ok(nodes),

@@ -6,16 +6,16 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn node(number: u8) -> NodeAddress {
+pub(super) fn node(number: u8) -> NodeAddress {
     NodeAddress::new(([127, 0, 0, number], 19800).into())
 }
 
-fn clock() -> Clock {
+pub(super) fn clock() -> Clock {
     Clock::with_time(0, || 1000)
 }
 
 /// A manager with these servers attached, replaced and settled.
-fn settled(numbers: &[u8], clock: &Clock) -> State {
+pub(super) fn settled(numbers: &[u8], clock: &Clock) -> State {
     let mut state = State::default();
     for number in numbers {
         assert!(state.server_bound(node(*number)));

@@ -1,0 +1,200 @@
+//! Which servers an attach or detach is for, given what the manager knows. Pure.
+
+use std::collections::BTreeSet;
+
+use crate::client::Overview;
+use crate::wire::NodeAddress;
+
+/// Attach or detach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Attach,
+    Detach,
+}
+
+/// What the operator has asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wish {
+    pub(super) kind: Kind,
+    /// The servers that were named; none: all that there are.
+    pub(super) servers: BTreeSet<NodeAddress>,
+    /// How many there should be.
+    pub(super) expect: Option<usize>,
+}
+
+/// Why a wish cannot be met as things are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Unmet {
+    /// It may be met when more servers are listed.
+    Yet(String),
+    /// More servers are listed than were expected: waiting will not help.
+    TooMany(String),
+}
+
+impl Wish {
+    /// The servers to change; `None`: all that there are, however many.
+    pub(super) fn choose(&self, overview: &Overview) -> Result<Option<Vec<NodeAddress>>, Unmet> {
+        if !self.servers.is_empty() {
+            let reasons: Vec<_> = self.servers.iter().filter_map(|server| self.objection(*server, overview)).collect();
+            return if reasons.is_empty() {
+                Ok(Some(self.servers.iter().copied().collect()))
+            } else {
+                Err(Unmet::Yet(reasons.join(", ")))
+            };
+        }
+        let Some(expected) = self.expect else { return Ok(None) };
+        let listed = self.listed(overview);
+        let text = || {
+            let names = if listed.is_empty() { String::new() } else { format!(" ({})", names(&listed)) };
+            format!("{} to {}{names}, {expected} expected", count(listed.len()), self.verb())
+        };
+        match listed.len() {
+            len if len > expected => Err(Unmet::TooMany(text())),
+            len if len < expected => Err(Unmet::Yet(text())),
+            _ => Ok(Some(listed)),
+        }
+    }
+
+    /// The servers that can be attached, or detached.
+    pub(super) fn listed(&self, overview: &Overview) -> Vec<NodeAddress> {
+        match self.kind {
+            Kind::Attach => overview.detached.clone(),
+            Kind::Detach => {
+                overview.whs.nodes.iter().filter(|(_, active)| !*active).map(|(server, _)| *server).collect()
+            }
+        }
+    }
+
+    /// Those of `servers` for which nothing needs to be done.
+    pub(super) fn done_before(&self, changed: &[NodeAddress]) -> Vec<NodeAddress> {
+        self.servers.iter().copied().filter(|server| !changed.contains(server)).collect()
+    }
+
+    /// How the manager's view of the servers has changed as wished: for managers that do not say what they have done.
+    pub(super) fn difference(&self, before: &Overview, after: &Overview) -> Vec<NodeAddress> {
+        let known = |overview: &Overview| match self.kind {
+            Kind::Attach => overview.whs.active().collect::<Vec<_>>(),
+            Kind::Detach => overview.whs.nodes.iter().map(|(server, _)| *server).collect(),
+        };
+        let (before, after) = (known(before), known(after));
+        let (more, fewer) = match self.kind {
+            Kind::Attach => (after, before),
+            Kind::Detach => (before, after),
+        };
+        more.into_iter().filter(|server| !fewer.contains(server)).collect()
+    }
+
+    /// Those of the named servers that are not as wished.
+    pub(super) fn left(&self, after: &Overview) -> Vec<NodeAddress> {
+        let is_left = |server: &NodeAddress| match self.kind {
+            Kind::Attach => !after.whs.nodes.contains(&(*server, true)),
+            Kind::Detach => after.whs.nodes.iter().any(|(known, _)| known == server),
+        };
+        self.servers.iter().copied().filter(is_left).collect()
+    }
+
+    /// Why `server` can be changed neither as wished nor is so already.
+    fn objection(&self, server: NodeAddress, overview: &Overview) -> Option<String> {
+        let state = overview.whs.nodes.iter().find(|(known, _)| *known == server).map(|(_, active)| *active);
+        let why = match (self.kind, state) {
+            (Kind::Attach, Some(true)) | (Kind::Detach, Some(false)) => return None,
+            (Kind::Attach, _) if overview.detached.contains(&server) => return None,
+            (Kind::Attach, _) => "is not connected to the manager",
+            (Kind::Detach, Some(true)) => "is active",
+            (Kind::Detach, None) => "is not in the hash space",
+        };
+        Some(format!("{server} {why}"))
+    }
+
+    /// The word for messages.
+    pub(super) fn verb(&self) -> &'static str {
+        match self.kind {
+            Kind::Attach => "attach",
+            Kind::Detach => "detach",
+        }
+    }
+}
+
+/// Addresses for a message.
+pub(super) fn names(servers: &[NodeAddress]) -> String {
+    servers.iter().map(NodeAddress::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn count(servers: usize) -> String {
+    match servers {
+        0 => "no server".to_owned(),
+        1 => "1 server".to_owned(),
+        more => format!("{more} servers"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::params::Seed;
+
+    fn node(port: u16) -> NodeAddress {
+        NodeAddress::new(([127, 0, 0, 1], port).into())
+    }
+
+    /// 1 and 2 are active, 3 and 4 in fault, 4 is connected again, 5 is new.
+    fn overview() -> Overview {
+        let whs = Seed {
+            nodes: vec![(node(1), true), (node(2), true), (node(3), false), (node(4), false)],
+            ..Seed::default()
+        };
+        Overview { whs, detached: vec![node(4), node(5)], state: None }
+    }
+
+    fn choose(kind: Kind, servers: &[u16], expect: Option<usize>) -> Result<Option<Vec<NodeAddress>>, Unmet> {
+        Wish { kind, servers: servers.iter().map(|port| node(*port)).collect(), expect }.choose(&overview())
+    }
+
+    fn yet(text: &str) -> Result<Option<Vec<NodeAddress>>, Unmet> {
+        Err(Unmet::Yet(text.to_owned()))
+    }
+
+    #[test]
+    fn all_that_there_are_unless_told_otherwise() {
+        assert_eq!(choose(Kind::Attach, &[], None), Ok(None));
+        assert_eq!(choose(Kind::Detach, &[], None), Ok(None));
+    }
+
+    #[test]
+    fn named_servers_must_be_listed_or_be_so_already() {
+        assert_eq!(choose(Kind::Attach, &[5, 4, 1], None), Ok(Some(vec![node(1), node(4), node(5)])));
+        assert_eq!(choose(Kind::Detach, &[3], None), Ok(Some(vec![node(3)])));
+        assert_eq!(
+            choose(Kind::Attach, &[5, 3, 9], None),
+            yet("127.0.0.1:3 is not connected to the manager, 127.0.0.1:9 is not connected to the manager")
+        );
+        assert_eq!(
+            choose(Kind::Detach, &[3, 1, 5], None),
+            yet("127.0.0.1:1 is active, 127.0.0.1:5 is not in the hash space")
+        );
+    }
+
+    #[test]
+    fn as_many_as_expected_and_no_more() {
+        assert_eq!(choose(Kind::Attach, &[], Some(2)), Ok(Some(vec![node(4), node(5)])));
+        assert_eq!(
+            choose(Kind::Attach, &[], Some(3)),
+            yet("2 servers to attach (127.0.0.1:4, 127.0.0.1:5), 3 expected")
+        );
+        assert_eq!(
+            choose(Kind::Detach, &[], Some(1)),
+            Err(Unmet::TooMany("2 servers to detach (127.0.0.1:3, 127.0.0.1:4), 1 expected".to_owned()))
+        );
+        let nobody = Wish { kind: Kind::Detach, servers: BTreeSet::new(), expect: Some(1) };
+        assert_eq!(nobody.choose(&Overview::default()), yet("no server to detach, 1 expected"));
+    }
+
+    #[test]
+    fn what_a_manager_of_2010_has_done_is_seen_in_its_hash_space() {
+        let mut after = overview();
+        after.whs.nodes = vec![(node(1), true), (node(2), false), (node(4), true), (node(5), true)];
+        let wish = |kind| Wish { kind, servers: BTreeSet::new(), expect: None };
+        assert_eq!(wish(Kind::Attach).difference(&overview(), &after), [node(4), node(5)]);
+        assert_eq!(wish(Kind::Detach).difference(&overview(), &after), [node(3)]);
+    }
+}

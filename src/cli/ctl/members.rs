@@ -1,0 +1,114 @@
+//! Attaching and detaching: waiting for the servers that are meant, changing them, and saying what was done.
+
+use std::time::{Duration, Instant};
+
+use super::choice::{Kind, Unmet, Wish, names};
+use super::{Stop, failed, nodes};
+use crate::client::{Caller, Overview};
+use crate::wire::NodeAddress;
+use crate::wire::extension::{Changed, Choice};
+use crate::wire::method::Method;
+
+/// Pause between two looks at what the manager lists.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// What was changed, and whether a replace was started.
+#[derive(Debug)]
+pub(super) struct Done {
+    /// Lines for stdout.
+    pub(super) text: String,
+    pub(super) replace: bool,
+}
+
+/// Attaches or detaches the servers of `wish`; waits until they are listed, at most for `patience`.
+pub(super) async fn change(
+    caller: &Caller,
+    manager: NodeAddress,
+    wish: &Wish,
+    replace: bool,
+    patience: Duration,
+) -> Result<Done, Stop> {
+    let started = Instant::now();
+    loop {
+        let overview = nodes(caller, manager).await?;
+        let unmet = match wish.choose(&overview) {
+            Ok(servers) => {
+                let changed = if overview.state.is_some() {
+                    let choice = Choice { servers };
+                    let answer = caller.change_chosen(manager, method(wish.kind), replace, &choice).await;
+                    answer.map_err(|error| failed(manager, error))?
+                } else {
+                    change_at_original(caller, manager, wish, replace, &overview, servers).await?
+                };
+                if changed.missing.is_empty() {
+                    return Ok(Done { text: report(wish, &changed, replace), replace: changed.replace });
+                }
+                // They have gone, or come back, since the manager was asked for its list.
+                format!("{} cannot be {}ed now", names(&changed.missing), wish.verb())
+            }
+            Err(Unmet::TooMany(text)) => return Err(Stop::Unmet(format!("{text}; nothing was changed"))),
+            Err(Unmet::Yet(text)) => text,
+        };
+        if started.elapsed() >= patience {
+            let seconds = patience.as_secs_f64();
+            return Err(Stop::Unmet(format!("{unmet} (after {seconds} s); nothing was changed")));
+        }
+        tokio::time::sleep(GLANCE).await;
+    }
+}
+
+fn method(kind: Kind) -> Method {
+    match kind {
+        Kind::Attach => Method::AttachNewServers,
+        Kind::Detach => Method::DetachFaultServers,
+    }
+}
+
+/// An original manager takes every server that it lists and says nothing: if that is not what is wished, it is not asked.
+async fn change_at_original(
+    caller: &Caller,
+    manager: NodeAddress,
+    wish: &Wish,
+    replace: bool,
+    before: &Overview,
+    servers: Option<Vec<NodeAddress>>,
+) -> Result<Changed, Stop> {
+    if let Some(servers) = &servers {
+        let mut others = wish.listed(before);
+        others.retain(|server| !servers.contains(server));
+        if !others.is_empty() {
+            return Err(Stop::Unmet(format!(
+                "an original manager {}es every server that it lists, also {}; nothing was changed",
+                wish.verb(),
+                names(&others)
+            )));
+        }
+    }
+    caller.switch(manager, method(wish.kind), replace).await.map_err(|error| failed(manager, error))?;
+    let after = nodes(caller, manager).await?;
+    let left = servers.map(|servers| Wish { servers: servers.into_iter().collect(), ..wish.clone() }.left(&after));
+    if let Some(left) = left.filter(|left| !left.is_empty()) {
+        return Err(Stop::Unmet(format!("{}: the manager did not {} it", names(&left), wish.verb())));
+    }
+    Ok(Changed { servers: wish.difference(before, &after), missing: Vec::new(), replace })
+}
+
+/// What there is to say: a line for each server, and why nothing was done if so.
+fn report(wish: &Wish, changed: &Changed, replace: bool) -> String {
+    let (done, so_before) = match wish.kind {
+        Kind::Attach => ("attached", "already attached"),
+        Kind::Detach => ("detached", "already detached"),
+    };
+    let lines = |word: &str, servers: &[NodeAddress]| -> String {
+        servers.iter().fold(String::new(), |text, server| text + &format!("{word} {server}\n"))
+    };
+    if changed.servers.is_empty() && wish.servers.is_empty() {
+        let besides = match (replace, changed.replace) {
+            (false, _) => "",
+            (true, true) => "; a replace was started",
+            (true, false) => "; no replace was started",
+        };
+        return format!("nothing to {}{besides}\n", wish.verb());
+    }
+    lines(done, &changed.servers) + &lines(so_before, &wish.done_before(&changed.servers))
+}
