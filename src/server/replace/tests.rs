@@ -122,6 +122,21 @@ impl Node {
         self.late_writes.note(RecordKey::new(key).unwrap());
     }
 
+    /// Stores many records with one commit.
+    fn update_all(&self, records: &[(Vec<u8>, Vec<u8>)]) {
+        let write = |(key, value): &(Vec<u8>, Vec<u8>)| {
+            let (key, value) = (RecordKey::new(key).unwrap(), RecordValue::new(value).unwrap());
+            OwnedWrite::from(&Write::Update { key, value, touch: false })
+        };
+        let (done, committed) = std::sync::mpsc::channel();
+        let writes = records.iter().map(write).collect();
+        self.store().write(writes, |_, _| (), move |result| done.send(result).unwrap());
+        committed.recv().unwrap().unwrap();
+        for (key, _) in records {
+            self.late_writes.note(RecordKey::new(key).unwrap());
+        }
+    }
+
     fn has(&self, key: &[u8]) -> Option<Vec<u8>> {
         let (done, found) = std::sync::mpsc::channel();
         self.store().read(vec![key.into()], move |values| done.send(values).unwrap());
@@ -234,8 +249,16 @@ impl Cluster {
 
     /// Stores all keys where the hash space of `seed` has them.
     fn fill(&self, seed: &Seed) {
-        for number in KEYS {
-            self.store(seed, &key(number), &value(number, 10));
+        self.fill_with(seed, KEYS);
+    }
+
+    /// Stores these keys where the hash space of `seed` has them.
+    fn fill_with(&self, seed: &Seed, keys: std::ops::Range<u32>) {
+        let space = HashSpace::new(seed.clone());
+        for node in &self.nodes {
+            let owns = |number: &u32| space.owners(ring::hash(&key(*number))).is_active_owner(node.address);
+            let record = |number| (ring::raw_key(&key(number)), value(number, 10));
+            node.update_all(&keys.clone().filter(owns).map(record).collect::<Vec<_>>());
         }
     }
 
@@ -363,9 +386,7 @@ async fn what_is_written_while_not_all_know_moves_too() {
     cluster.copy_start(&new);
     // By a coordinator that does not know the new hash space yet.
     let begun = Instant::now();
-    for number in KEYS.skip(1) {
-        cluster.store(&old, &key(number), &value(number, 10));
-    }
+    cluster.fill_with(&old, 1..KEYS.end);
     assert!(begun.elapsed() < cluster.settings.settle);
     cluster.ended(Method::ReplaceCopyEnd, &new, 4).await;
     cluster.delete_start(&new);
