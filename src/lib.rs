@@ -1,14 +1,19 @@
 //! kumo-server: the replicated, rebalancing key-value store of kumofs in one binary.
 //!
-//! The modules form layers; each uses those above it in this list, never those below:
+//! The modules form layers; each uses modules of the layers above it in this list, never its own layer or those below:
 //!
-//! 1. [`time`]: where time comes from; [`clock`]: which of two writes is later; [`env`]: the machine that a role runs on.
-//! 2. [`wire`]: messages, records and addresses as bytes; [`ring`]: who owns a key.
-//! 3. [`store`]: records on disk and in memory; [`binlog`]: the binary log; [`tokyo`]: the files of 2010.
-//! 4. [`net`]: connections, sessions and listeners.
-//! 5. [`server`], [`manager`], [`client`], [`gateway`]: the roles; [`mod@bench`]: the load generator.
-//! 6. [`logging`], [`life`]: where log lines go; detaching, signals, the end of a process. They know no role.
-//! 7. [`cli`]: flags and the tools.
+//! 1. [`time`]: where time comes from.
+//! 2. [`clock`]: which of two writes is later.
+//! 3. [`wire`]: messages, records and addresses as bytes.
+//! 4. [`ring`]: who owns a key.
+//! 5. [`store`], [`binlog`], [`tokyo`]: records on disk and in memory; the binary log; the files of 2010.
+//! 6. [`env`]: the machine that a role runs on: time, chance, tasks, the network.
+//! 7. [`net`]: connections, sessions and listeners.
+//! 8. [`client`]: requests as a client of the cluster, routed to the servers.
+//! 9. [`server`], [`manager`], [`gateway`], [`mod@bench`], [`offline`]: the roles; the load generator; stores at rest.
+//! 10. [`logging`]: where log lines go.
+//! 11. [`life`]: detaching, signals, the end of a process.
+//! 12. [`cli`]: flags and the tools.
 //!
 //! `docs/architecture.md` says how they work together.
 
