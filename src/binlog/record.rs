@@ -13,7 +13,7 @@ pub enum Record<'a> {
         /// Path of the store.
         store: &'a [u8],
         /// The first manager.
-        manager1: NodeAddress,
+        manager1: Option<NodeAddress>,
         /// The second one, if there are two.
         manager2: Option<NodeAddress>,
         /// Address of the replace stream.
@@ -70,7 +70,7 @@ pub enum Record<'a> {
     /// A gateway has started ("SW").
     GatewayStarted {
         /// The first manager.
-        manager1: NodeAddress,
+        manager1: Option<NodeAddress>,
         /// The second one, if there are two.
         manager2: Option<NodeAddress>,
     },
@@ -155,7 +155,7 @@ impl Record<'_> {
                 head(out, "SS", 2, 8, time);
                 node(out, "addr", Some(address));
                 raw(out, "db", store);
-                node(out, "mgr1", Some(manager1));
+                node(out, "mgr1", manager1);
                 node(out, "mgr2", manager2);
                 node(out, "sadd", Some(stream));
                 raw(out, "tmpd", offer_dir);
@@ -185,7 +185,7 @@ impl Record<'_> {
             Self::PartnerLost { address } => event(out, "eP", address, time),
             Self::GatewayStarted { manager1, manager2 } => {
                 head(out, "SW", 2, 3, time);
-                node(out, "mgr1", Some(manager1));
+                node(out, "mgr1", manager1);
                 node(out, "mgr2", manager2);
             }
             Self::GetFailed { key, error } => {

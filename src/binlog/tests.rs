@@ -20,7 +20,7 @@ fn recorded() -> Vec<(u64, Record<'static>)> {
     let start = Record::ServerStarted {
         address: node("127.0.0.1:29801"),
         store: b"kumodb.tch",
-        manager1: node("127.0.0.1:29700"),
+        manager1: Some(node("127.0.0.1:29700")),
         manager2: None,
         stream: node("127.0.0.1:29901"),
         offer_dir: b"/tmp",

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 
-use super::hosts::{HostPort, Resolver, names_one_host};
+use super::hosts::{HostPort, Resolver};
 use super::parse::Stop;
 use super::values::{mebibytes, positive_seconds, seconds};
 use crate::life;
 use crate::logging;
-use crate::net::{DialPolicy, Limits};
+use crate::net::{DialPolicy, Limits, NamedNode, names_one_host};
 use crate::wire::NodeAddress;
 
 /// Default port of a manager.
@@ -168,11 +168,29 @@ pub(super) fn own_address(flag: &str, host: &HostPort, port: u16, resolver: Reso
 
 /// The address given with `flag` of another node.
 pub(super) fn peer_address(flag: &str, host: &HostPort, port: u16, resolver: Resolver) -> Result<NodeAddress, Stop> {
-    let address = resolve(flag, host, port, resolver)?;
+    dialable(flag, host, resolve(flag, host, port, resolver)?)
+}
+
+/// The node that `flag` names. One whose name does not resolve yet is looked up again by whoever needs it.
+pub(super) fn peer_node(flag: &str, host: &HostPort, port: u16, resolver: Resolver) -> Result<NamedNode, Stop> {
+    let address = match host.resolve(port, resolver) {
+        Ok(address) => Some(dialable(flag, host, address)?),
+        Err(_) if host.port(port) == 0 => return Err(no_node(flag, host)),
+        Err(_) => None,
+    };
+    Ok(host.node(port, address))
+}
+
+/// `address`, which `host` was resolved to, if it can be a node's.
+fn dialable(flag: &str, host: &HostPort, address: SocketAddr) -> Result<NodeAddress, Stop> {
     if address.port() == 0 || !names_one_host(address.ip()) {
-        return Err(Stop::Usage(format!("{flag} {host}: not the address of a node")));
+        return Err(no_node(flag, host));
     }
     Ok(NodeAddress::new(address))
+}
+
+fn no_node(flag: &str, host: &HostPort) -> Stop {
+    Stop::Usage(format!("{flag} {host}: not the address of a node"))
 }
 
 /// The address given with `flag`, whatever it is for.

@@ -11,7 +11,7 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Command, CommandFactory, Parser};
 use tokio::time::Instant;
 
-use super::common::{Bounds, Common, MANAGER_PORT, fit_connections, peer_address, resolve};
+use super::common::{Bounds, Common, MANAGER_PORT, fit_connections, peer_node, resolve};
 use super::hosts::{HostPort, Resolver, system_resolver};
 use super::layout::LayoutArgs;
 use super::parse::{Call, Stop, parse};
@@ -217,9 +217,9 @@ fn adjusted(command: Command) -> Command {
 
 impl Args {
     fn config(&self, resolver: Resolver) -> Result<Config, Stop> {
-        let mut managers = vec![peer_address("-m", &self.manager1, MANAGER_PORT, resolver)?];
+        let mut managers = vec![peer_node("-m", &self.manager1, MANAGER_PORT, resolver)?];
         if let Some(second) = &self.manager2 {
-            managers.push(peer_address("-p", second, MANAGER_PORT, resolver)?);
+            managers.push(peer_node("-p", second, MANAGER_PORT, resolver)?);
         }
         let (mut text, mut binary) = (self.memproto_text.clone(), self.memproto_binary.clone());
         if text.is_none() && binary.is_none() && self.unix.is_none() {

@@ -2,8 +2,11 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
+
+use crate::net::{NamedNode, cause};
+use crate::wire::NodeAddress;
 
 /// `host`, `host:port`, `[v6]`, `[v6]:port` or a bare IPv6 address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,19 +24,23 @@ pub(super) fn system_resolver(host: &str, port: u16) -> io::Result<Vec<SocketAdd
 }
 
 impl HostPort {
+    /// Its port, or the one that is meant when none is written.
+    pub(super) fn port(&self, default_port: u16) -> u16 {
+        self.port.unwrap_or(default_port)
+    }
+
+    /// The node that it names, with the address that it has been resolved to, if it has been.
+    pub(super) fn node(&self, default_port: u16, address: Option<NodeAddress>) -> NamedNode {
+        NamedNode::new(&self.host, self.port(default_port), address)
+    }
+
     /// The address to use: the first IPv4 one, since original nodes know no other, else the first.
     pub(super) fn resolve(&self, default_port: u16, resolver: Resolver) -> Result<SocketAddr, String> {
-        let found = resolver(&self.host, self.port.unwrap_or(default_port))
+        let found = resolver(&self.host, self.port(default_port))
             .map_err(|error| format!("cannot resolve host '{}': {}", self.host, cause(&error)))?;
         let preferred = found.iter().find(|address| address.is_ipv4()).or_else(|| found.first());
         preferred.copied().ok_or_else(|| format!("host '{}' has no address", self.host))
     }
-}
-
-/// The system's words without the ones that only name the call.
-fn cause(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.strip_prefix("failed to lookup address information: ").map_or(text.clone(), str::to_owned)
 }
 
 impl FromStr for HostPort {
@@ -71,11 +78,6 @@ impl fmt::Display for HostPort {
             None => f.write_str(&self.host),
         }
     }
-}
-
-/// Whether other hosts can dial `ip` to reach one certain node.
-pub(super) fn names_one_host(ip: IpAddr) -> bool {
-    !ip.is_unspecified() && !ip.is_multicast() && ip != IpAddr::from([255; 4])
 }
 
 #[cfg(test)]

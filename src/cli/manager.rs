@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Command, CommandFactory, Parser};
 use tokio::time::Instant;
 
-use super::common::{Bounds, Common, MANAGER_PORT, fit_connections, own_address, peer_address};
+use super::common::{Bounds, Common, MANAGER_PORT, fit_connections, own_address, peer_node};
 use super::hosts::{HostPort, Resolver, system_resolver};
 use super::parse::{Call, Stop, parse};
 use super::values::seconds;
@@ -85,10 +85,10 @@ impl Args {
     fn config(&self, resolver: Resolver) -> Result<Config, Stop> {
         let address = own_address("-l", &self.listen, MANAGER_PORT, resolver)?;
         let partner = match &self.partner {
-            Some(host) => Some(peer_address("-p", host, MANAGER_PORT, resolver)?),
+            Some(host) => Some(peer_node("-p", host, MANAGER_PORT, resolver)?),
             None => None,
         };
-        if partner == Some(address.into()) {
+        if partner.as_ref().is_some_and(|partner| partner.is(address.into())) {
             return Err(Stop::Usage("-p names this manager itself (-l)".to_owned()));
         }
         Ok(Config {
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn defaults_are_the_originals() {
         let config = config("-l 127.0.0.1").unwrap();
-        assert_eq!((config.address.to_string(), config.partner), ("127.0.0.1:19700".to_owned(), None));
+        assert_eq!((config.address.to_string().as_str(), config.partner.is_none()), ("127.0.0.1:19700", true));
         assert_eq!((config.auto_replace, config.replace_delay), (false, Duration::from_secs(4)));
         assert_eq!(
             (config.keepalive_interval, config.clock_interval),

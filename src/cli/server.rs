@@ -8,7 +8,7 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Command, CommandFactory, Parser, ValueEnum};
 use tokio::time::Instant;
 
-use super::common::{Bounds, Common, MANAGER_PORT, SERVER_PORT, fit_connections, own_address, peer_address};
+use super::common::{Bounds, Common, MANAGER_PORT, SERVER_PORT, fit_connections, own_address, peer_node};
 use super::hosts::{HostPort, Resolver, system_resolver};
 use super::parse::{Call, Stop, parse};
 use super::values::{kibibytes, mebibytes, seconds};
@@ -145,15 +145,15 @@ fn adjusted(command: Command) -> Command {
 impl Args {
     fn config(&self, resolver: Resolver) -> Result<Config, Stop> {
         let address = own_address("-l", &self.listen, SERVER_PORT, resolver)?;
-        let mut managers = vec![peer_address("-m", &self.manager1, MANAGER_PORT, resolver)?];
+        let mut managers = vec![peer_node("-m", &self.manager1, MANAGER_PORT, resolver)?];
         if let Some(host) = &self.manager2 {
-            let second = peer_address("-p", host, MANAGER_PORT, resolver)?;
-            if managers.contains(&second) {
+            let second = peer_node("-p", host, MANAGER_PORT, resolver)?;
+            if managers.iter().any(|first| first.to_string() == second.to_string()) {
                 return Err(Stop::Usage(format!("-p {host}: the same manager as -m {}", self.manager1)));
             }
             managers.push(second);
         }
-        if managers.contains(&address.into()) {
+        if managers.iter().any(|manager| manager.is(address.into())) {
             return Err(Stop::Usage(format!("-l {}: the address of a manager", self.listen)));
         }
         if !self.offer_tmp.is_dir() {

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::common::{MANAGER_PORT, SERVER_PORT, peer_address};
+use super::common::{MANAGER_PORT, SERVER_PORT, peer_address, peer_node};
 use super::hosts::{HostPort, system_resolver};
 use super::parse::Stop;
 use super::values::positive_seconds;
 use crate::client::{self, Caller, Error, Options};
 use crate::env::Env;
+use crate::net::NamedNode;
 use crate::wire::NodeAddress;
 use crate::wire::method::ErrorCode;
 use crate::wire::params::Seed;
@@ -33,10 +34,7 @@ pub(super) struct Managers {
 impl Managers {
     /// A client of the cluster.
     pub(super) async fn connect(&self) -> Result<client::Cluster, Stop> {
-        let mut managers = vec![manager("-m", &self.manager1)?];
-        if let Some(second) = &self.manager2 {
-            managers.push(manager("-p", second)?);
-        }
+        let managers = named_managers([("-m", Some(&self.manager1)), ("-p", self.manager2.as_ref())])?;
         client::Cluster::connect(managers, Options::default()).await.map_err(failed)
     }
 }
@@ -64,6 +62,11 @@ impl Cluster {
             .into_iter()
             .filter_map(|(flag, host)| host.as_ref().map(|host| manager(flag, host)))
             .collect()
+    }
+
+    /// The same for a tool that goes on for a while: it looks up again those that cannot be reached.
+    pub(super) fn named_managers(&self) -> Result<Vec<NamedNode>, Stop> {
+        named_managers([("-m", self.manager1.as_ref()), ("-p", self.manager2.as_ref())])
     }
 
     /// A client of nodes. Must be called within a runtime.
@@ -101,11 +104,28 @@ pub(super) fn manager(what: &str, host: &HostPort) -> Result<NodeAddress, Stop> 
     peer_address(what, host, MANAGER_PORT, &system_resolver)
 }
 
+/// The managers that these flags name. One of two may have a name that does not resolve now.
+fn named_managers(flags: [(&str, Option<&HostPort>); 2]) -> Result<Vec<NamedNode>, Stop> {
+    let given = || flags.into_iter().filter_map(|(flag, host)| Some((flag, host?)));
+    let named = given().map(|(flag, host)| peer_node(flag, host, MANAGER_PORT, &system_resolver));
+    let named = named.collect::<Result<Vec<_>, _>>()?;
+    match given().next() {
+        // The reason is that of the first.
+        Some((flag, host)) if named.iter().all(|manager| manager.address().is_none()) => {
+            manager(flag, host).map(|address| vec![address.into()])
+        }
+        _ => Ok(named),
+    }
+}
+
 /// Runs a tool's work on this thread.
 pub(super) fn block_on<T>(work: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Stop::Failed(format!("cannot start: {error}")))?;
-    runtime.block_on(work)
+    let done = runtime.block_on(work);
+    // The look-up of a name may take long, and cannot be cut short.
+    runtime.shutdown_background();
+    done
 }
 
 /// The one line for an operation that failed.

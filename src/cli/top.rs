@@ -72,7 +72,7 @@ pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
     }
     let servers: Result<Vec<_>, _> = args.servers.iter().map(|host| server("server", host)).collect();
     let mut model = Model::named(&servers?);
-    let managers = args.cluster.managers()?;
+    let managers = args.cluster.named_managers()?;
     block_on(async {
         let asking = Asking { caller: args.cluster.caller(), managers, timeout: args.cluster.timeout };
         if !asking.managers.is_empty() {

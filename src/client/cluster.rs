@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Error, Options, RawKey, Router, Swapped};
 use crate::clock::ClockTime;
 use crate::env::Env;
+use crate::net::NamedNode;
 use crate::wire::NodeAddress;
 use crate::wire::params::SetOp;
 
@@ -27,12 +28,12 @@ pub struct Cluster {
 
 impl Cluster {
     /// Asks the managers for the hash spaces; the first that answers counts.
-    pub async fn connect(managers: Vec<NodeAddress>, options: Options) -> Result<Self, Error> {
+    pub async fn connect(managers: Vec<impl Into<NamedNode>>, options: Options) -> Result<Self, Error> {
         Self::connect_from(&Env::real(), managers, options).await
     }
 
     /// The same from a machine that may be simulated.
-    pub async fn connect_from(env: &Env, managers: Vec<NodeAddress>, options: Options) -> Result<Self, Error> {
+    pub async fn connect_from(env: &Env, managers: Vec<impl Into<NamedNode>>, options: Options) -> Result<Self, Error> {
         let router = Router::new(env, managers, options);
         router.refresh().await?;
         Ok(Self { router })

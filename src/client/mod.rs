@@ -65,6 +65,9 @@ pub enum Error {
     /// None of the managers has answered; the last one's error.
     #[error("manager {0}: {1}")]
     Manager(NodeAddress, ErrorCode),
+    /// The name of the manager stands for no address, as far as this machine can find out.
+    #[error("manager {0}: its name cannot be resolved")]
+    Name(String),
     /// No server is attached, or none of those that own the key is active.
     #[error("no active server for this key")]
     NoServer,
@@ -87,6 +90,7 @@ impl Error {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::Manager(_, code) | Self::Server(_, code) | Self::Doubtful(_, code) => *code,
+            Self::Name(_) => ErrorCode::NodeLost,
             Self::NoServer => ErrorCode::Server,
             Self::Partial(_) | Self::Answer(_) => ErrorCode::Unknown,
         }

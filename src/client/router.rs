@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 use super::routes::{Node, Routes};
 use super::{Caller, Error, Options};
 use crate::env::{Env, Group, Tasks};
+use crate::net::NamedNode;
 use crate::wire::NodeAddress;
 use crate::wire::method::{ErrorCode, Method};
 use crate::wire::params::{self, Seed};
@@ -29,7 +30,7 @@ const PROBE: u32 = 0;
 
 /// A client's view of a cluster, kept up to date.
 pub struct Router {
-    managers: Vec<NodeAddress>,
+    managers: Vec<NamedNode>,
     caller: Caller,
     options: Options,
     routes: watch::Sender<Arc<Routes>>,
@@ -49,8 +50,9 @@ impl std::fmt::Debug for Router {
 }
 
 impl Router {
-    /// Follows these managers from now on; nothing is known yet.
-    pub fn new(env: &Env, managers: Vec<NodeAddress>, options: Options) -> Arc<Self> {
+    /// Follows these managers from now on; nothing is known yet. One that cannot be reached is looked up again by its name.
+    pub fn new(env: &Env, managers: Vec<impl Into<NamedNode>>, options: Options) -> Arc<Self> {
+        let managers = managers.into_iter().map(Into::into).collect();
         let router = Arc::new_cyclic(|router: &Weak<Self>| {
             let pushed = router.clone();
             let caller = Caller::with_push(
@@ -107,7 +109,7 @@ impl Router {
     pub async fn refresh(self: &Arc<Self>) -> Result<(), Error> {
         let mut asking = Group::new(&self.env);
         for manager in &self.managers {
-            asking.add(self.clone().ask_manager(*manager));
+            asking.add(self.clone().ask_named(manager.clone()));
         }
         let mut failed = None;
         let mut answered = false;
@@ -128,8 +130,26 @@ impl Router {
         if answered { Ok(()) } else { Err(failed.unwrap_or(Error::NoServer)) }
     }
 
+    /// Asks the manager that has this name. If it does not answer, the name is looked up again, and the managers are asked
+    /// once more when that has found another address.
+    async fn ask_named(self: Arc<Self>, manager: NamedNode) -> Result<bool, Error> {
+        let asked = match manager.address() {
+            Some(address) => self.ask_manager(address).await,
+            None => Err(Error::Name(manager.name())),
+        };
+        if let Err(Error::Name(_) | Error::Manager(..)) = asked {
+            let (env, ask) = (self.env.clone(), self.ask.clone());
+            self.env.spawn(async move {
+                if manager.look_up(&env, None).await.is_some() {
+                    ask.notify_one();
+                }
+            });
+        }
+        asked
+    }
+
     /// Asks a manager; says whether its hash spaces can be used.
-    async fn ask_manager(self: Arc<Self>, manager: NodeAddress) -> Result<bool, Error> {
+    async fn ask_manager(&self, manager: NodeAddress) -> Result<bool, Error> {
         let result = self.caller.ask(manager, Method::HashSpaceRequest, params::write_empty).await;
         let result = result.map_err(|error| Error::Manager(manager, error))?;
         let (whs, rhs) = params::hash_spaces(&result).map_err(|_| Error::Answer(manager))?;

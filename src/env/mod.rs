@@ -45,6 +45,13 @@ pub trait Host: Send + Sync + 'static {
 
     /// Listens on a port; zero: on one that is free.
     fn listen(&self, address: SocketAddr) -> io::Result<Listener>;
+
+    /// The addresses that a name stands for, each with `port`, for as long as finding them takes. A machine without names
+    /// need not know this.
+    fn resolve(&self, name: &str, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
+        let error = io::Error::new(io::ErrorKind::Unsupported, format!("'{name}:{port}' is not an address"));
+        Box::pin(std::future::ready(Err(error)))
+    }
 }
 
 /// A handle to a machine; cheap to clone.
@@ -108,6 +115,11 @@ impl Env {
             Ok(connected) => connected,
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {timeout:?}"))),
         }
+    }
+
+    /// The addresses that a name stands for, each with `port`. Takes as long as the machine does.
+    pub async fn resolve(&self, name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        self.host.resolve(name, port).await
     }
 
     /// Listens on a port; zero: on one that is free. `[::]` stands for all addresses of the machine.

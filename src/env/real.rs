@@ -52,6 +52,11 @@ impl Host for Machine {
         let _runtime = self.runtime.enter();
         TcpListener::from_std(bind(address)?).map(Listener::Tcp)
     }
+
+    fn resolve(&self, name: &str, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
+        let name = name.to_owned();
+        Box::pin(async move { tokio::net::lookup_host((name, port)).await.map(Iterator::collect) })
+    }
 }
 
 /// Binds a listening socket. `[::]` stands for all addresses of this machine, IPv4 ones included.

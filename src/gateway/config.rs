@@ -8,13 +8,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::item::Rules;
-use crate::wire::NodeAddress;
+use crate::net::NamedNode;
 
 /// Settings of one gateway.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// One or two managers of the cluster.
-    pub managers: Vec<NodeAddress>,
+    pub managers: Vec<NamedNode>,
     /// Where it listens; each port takes both protocols.
     pub listen: Vec<Listen>,
     /// A Unix socket to listen on as well.

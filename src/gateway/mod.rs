@@ -39,6 +39,7 @@ pub use config::{Config, Limits, Listen};
 use crate::binlog::{self, Binlog, Record};
 use crate::client::{Options, Router};
 use crate::env::Env;
+use crate::net::NamedNode;
 use budget::Budget;
 use changes::Changes;
 use connection::Closed;
@@ -98,9 +99,8 @@ impl Gateway {
             listeners.push(listener.map_err(|error| StartError::Listen(path.display().to_string(), error))?);
         }
         let binary_log = Binlog::open(config.binary_log.as_deref())?;
-        if let Some(manager1) = config.managers.first().copied() {
-            binary_log.write(&Record::GatewayStarted { manager1, manager2: config.managers.get(1).copied() });
-        }
+        let manager = |place: usize| config.managers.get(place).and_then(NamedNode::address);
+        binary_log.write(&Record::GatewayStarted { manager1: manager(0), manager2: manager(1) });
         let options = Options {
             connect_timeout: config.connect_timeout,
             call_timeout: config.call_timeout,

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::net::{DialPolicy, Limits};
+use crate::net::{DialPolicy, Limits, NamedNode};
 use crate::wire::NodeAddress;
 
 /// Settings of one manager.
@@ -17,7 +17,7 @@ pub struct Config {
     /// Where it listens; the same as `address` unless told otherwise. Its port is that of `address`.
     pub bind: SocketAddr,
     /// The other manager, if there are two; differs from `address`.
-    pub partner: Option<NodeAddress>,
+    pub partner: Option<NamedNode>,
     /// Attach, detach and replace without being asked.
     pub auto_replace: bool,
     /// How long the set of servers must be unchanged before an automatic replace starts.

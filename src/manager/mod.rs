@@ -23,7 +23,7 @@ pub use config::Config;
 
 use crate::binlog::{self, Binlog, Record};
 use crate::env::{Env, Tasks};
-use crate::net::{self, Service};
+use crate::net::{self, NamedNode, Service};
 use crate::wire::NodeAddress;
 use shell::Shell;
 
@@ -65,7 +65,8 @@ impl Manager {
         let address = NodeAddress::new(SocketAddr::new(config.address.socket().ip(), bound.port()));
         let settle_until = tokio::time::Instant::now() + config.keepalive_interval.min(SETTLE_MAX) + REDIAL;
         let binlog = Binlog::open(config.binary_log.as_deref())?;
-        binlog.write(&Record::ManagerStarted { address, partner: config.partner });
+        binlog
+            .write(&Record::ManagerStarted { address, partner: config.partner.as_ref().and_then(NamedNode::address) });
         let shell = Shell::new(env, config, address, binlog, settle_until);
         let service: Arc<dyn Service> = shell.clone();
         shell.peers.serve(&service);

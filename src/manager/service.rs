@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use tokio::task::JoinSet;
-
 use super::replace::Phase;
 use super::shell::{Inner, Shell};
 use super::state::{Action, Impossible, State};
 use crate::binlog::Record;
 use crate::clock::Clock;
-use crate::net::{Link, Reply, Service, Session};
+use crate::env::Group;
+use crate::net::{Link, Moved, Reply, Service, Session};
 use crate::wire::extension::{self, Ask, BackupEnd, Changed, Choice, ManagerState};
 use crate::wire::method::{ErrorCode, Method, Role, STATUS_FLAGS, STATUS_RHS, STATUS_WHS};
 use crate::wire::{self, NodeAddress, Request, pack, params};
@@ -44,11 +43,13 @@ impl Service for Shell {
         let node = session.address();
         let inner = &mut *self.lock();
         match role {
-            Some(Role::Manager) if self.config.partner == Some(node) => self.partner_bound(inner, node),
-            Some(Role::Server) if self.config.partner != Some(node) && node != self.address => {
+            Some(Role::Manager) if self.is_partner(node) => self.partner_bound(inner, node),
+            // The partner, if it has moved.
+            Some(Role::Manager) if self.config.partner.is_some() => self.look_up_partner(Some(node)),
+            Some(Role::Server) if !self.is_partner(node) && node != self.address => {
                 self.server_bound(inner, node);
             }
-            _ => tracing::warn!(peer = %node, ?role, "a node that does not belong here has connected"),
+            _ => stranger(node, role),
         }
     }
 
@@ -58,8 +59,9 @@ impl Service for Shell {
         if self.peers.known_session(address).is_some_and(|session| session.is_connected()) {
             return;
         }
-        if self.config.partner == Some(address) {
-            self.lose_partner(inner, "cannot be reached");
+        if self.is_partner(address) {
+            self.lose_partner(inner, address, "cannot be reached");
+            self.look_up_partner(None);
         } else if inner.state.was_seen(address) {
             self.lose_server(inner, address, "cannot be reached");
         }
@@ -84,6 +86,32 @@ impl Shell {
             // It may have been restarted, and then knows nothing of what it was doing.
             self.start_phase_of(server, replace.phase(), replace.seed(), replace.is_full());
         }
+    }
+
+    /// Looks up the name of the partner, which cannot be reached, or may be the manager `come` that has connected from an
+    /// address which is not the partner's, as far as is known.
+    pub(super) fn look_up_partner(&self, come: Option<NodeAddress>) {
+        let Some(partner) = self.config.partner.clone() else { return };
+        self.spawn(async move |shell| {
+            let moved = partner.look_up(&shell.env, Some(shell.address)).await;
+            let inner = &mut *shell.lock();
+            if let Some(from) = moved.and_then(|moved| moved.from) {
+                shell.lose_partner(inner, from, "its name stands for another address");
+                if let Some(session) = shell.peers.known_session(from) {
+                    session.close();
+                }
+            }
+            // It has found this manager before this one knew its address. Else it is dialled at the next keep-alive.
+            if let Some(Moved { to, .. }) = moved
+                && shell.peers.known_session(to).is_some_and(|session| session.is_connected())
+            {
+                shell.partner_bound(inner, to);
+            }
+            // While another look-up is under way, that one will tell.
+            if let Some(node) = come.filter(|node| !shell.is_partner(*node) && !partner.is_looked_up()) {
+                stranger(node, Some(Role::Manager));
+            }
+        });
     }
 
     fn partner_bound(&self, inner: &mut Inner, partner: NodeAddress) {
@@ -265,12 +293,12 @@ impl Shell {
             return Err(Impossible::NoServer.into());
         }
         let answered = if reply.is_some() { Answered::Later } else { now(pack::nil) };
-        let mut backups = JoinSet::new();
+        let mut backups = Group::new(&self.env);
         for server in servers {
             let session = self.peers.session(server);
             let answer =
                 session.ask(Method::CreateBackup, BACKUP_STEPS, |out| params::write_backup_suffix(out, suffix));
-            backups.spawn(async move {
+            backups.add(async move {
                 let answer = answer.await;
                 match &answer {
                     Ok(_) => tracing::info!(peer = %server, "backup complete"),
@@ -281,7 +309,7 @@ impl Shell {
         }
         self.spawn(async move |_| {
             let mut end = BackupEnd::default();
-            while let Some(backup) = backups.join_next().await {
+            while let Some(backup) = backups.next().await {
                 match backup {
                     Ok((server, true)) => end.complete.push(server),
                     Ok((server, false)) => end.failed.push(server),
@@ -296,8 +324,13 @@ impl Shell {
     }
 
     fn check_partner(&self, node: NodeAddress) -> Result<(), Refused> {
-        if self.config.partner == Some(node) { Ok(()) } else { Err(Refused::NotAllowed) }
+        if self.is_partner(node) { Ok(()) } else { Err(Refused::NotAllowed) }
     }
+}
+
+/// Says that `node` is neither a server nor the other manager.
+fn stranger(node: NodeAddress, role: Option<Role>) {
+    tracing::warn!(peer = %node, ?role, "a node that does not belong here has connected");
 }
 
 /// A change of the cluster that may be refused: the result object, and what there is to do.

@@ -18,7 +18,7 @@ use super::state::{Action, State};
 use crate::binlog::Binlog;
 use crate::clock::Clock;
 use crate::env::Env;
-use crate::net::{Answer, LinkKind, Peers, STEPS};
+use crate::net::{Answer, LinkKind, NamedNode, Peers, STEPS};
 use crate::wire::method::{ErrorCode, Method, Role};
 use crate::wire::params::{self, Seed};
 use crate::wire::unpack::Reader;
@@ -103,6 +103,16 @@ impl Shell {
         self.inner.lock()
     }
 
+    /// The address of the other manager, if there are two and its name has been resolved.
+    pub(super) fn partner(&self) -> Option<NodeAddress> {
+        self.config.partner.as_ref().and_then(NamedNode::address)
+    }
+
+    /// Whether `node` is the other manager.
+    pub(super) fn is_partner(&self, node: NodeAddress) -> bool {
+        self.partner() == Some(node)
+    }
+
     /// Runs `task` with this shell unless it is being dropped.
     pub(super) fn spawn<F>(&self, task: impl FnOnce(Arc<Self>) -> F)
     where
@@ -123,7 +133,7 @@ impl Shell {
                     }
                 }
                 Action::SyncPartner => {
-                    if let Some(partner) = self.config.partner.filter(|_| inner.partner_connected) {
+                    if let Some(partner) = self.partner().filter(|_| inner.partner_connected) {
                         self.sync(inner, partner);
                     }
                 }
@@ -161,7 +171,7 @@ impl Shell {
     /// Sends the hash spaces to those whom they did not reach, as far as they are there.
     pub(super) fn sync_again(&self, inner: &mut Inner) {
         for node in std::mem::take(&mut inner.unsynced) {
-            let partner = self.config.partner == Some(node) && inner.partner_connected;
+            let partner = self.is_partner(node) && inner.partner_connected;
             if partner || inner.state.servers().contains(&node) {
                 self.sync(inner, node);
             }

@@ -45,7 +45,10 @@ impl Shell {
     pub(super) fn keep_alive(&self) {
         let inner = &mut *self.lock();
         let mut watched = inner.state.watched();
-        watched.extend(self.config.partner);
+        match self.partner() {
+            Some(partner) => _ = watched.insert(partner),
+            None => self.look_up_partner(None),
+        }
         inner.pulses.retain(|node, _| watched.contains(node));
         for node in watched {
             if inner.pulses.entry(node).or_default().beat() {
@@ -73,8 +76,9 @@ impl Shell {
 
     /// A node has missed too many keep-alives: it is lost, whether or not connections to it stand.
     fn silent(&self, inner: &mut Inner, node: NodeAddress) {
-        if self.config.partner == Some(node) {
-            self.lose_partner(inner, "does not answer");
+        if self.is_partner(node) {
+            self.lose_partner(inner, node, "does not answer");
+            self.look_up_partner(None);
         } else {
             self.lose_server(inner, node, "does not answer");
         }
@@ -103,10 +107,8 @@ impl Shell {
         }
     }
 
-    pub(super) fn lose_partner(&self, inner: &mut Inner, why: &str) {
-        if let Some(partner) = self.config.partner
-            && std::mem::replace(&mut inner.partner_connected, false)
-        {
+    pub(super) fn lose_partner(&self, inner: &mut Inner, partner: NodeAddress, why: &str) {
+        if std::mem::replace(&mut inner.partner_connected, false) {
             tracing::warn!(peer = %partner, "the other manager is lost: {why}");
             self.binlog.write(&Record::PartnerLost { address: partner });
             inner.state.partner_lost();
@@ -122,7 +124,7 @@ impl Shell {
         if !inner.auto.poll(now, work) {
             return;
         }
-        match self.config.partner {
+        match self.partner() {
             // Of two managers, the one with the smaller address.
             Some(partner) if inner.partner_connected && partner < self.address => {
                 self.elect(inner, &self.peers.session(partner));

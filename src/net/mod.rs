@@ -9,6 +9,7 @@ pub(crate) mod control;
 pub(crate) mod driver;
 mod link;
 mod listener;
+mod named;
 pub(crate) mod output;
 mod peers;
 pub(crate) mod registry;
@@ -19,6 +20,8 @@ use std::time::Duration;
 
 pub use link::{InFlight, Link, LinkKind, Reply};
 pub use listener::accept;
+pub use named::{Moved, NamedNode};
+pub(crate) use named::{cause, names_one_host};
 pub use peers::Peers;
 pub use session::{Answer, Call, OFFER_STEPS, OnReply, STEPS, Session};
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::net::{DialPolicy, Limits};
+use crate::net::{DialPolicy, Limits, NamedNode};
 use crate::store;
 use crate::wire::NodeAddress;
 
@@ -20,7 +20,7 @@ pub struct Config {
     /// Port of the replace stream, on the host of `bind`; 0, or one that is taken, means any free one.
     pub stream_port: u16,
     /// One or two managers, the first being manager 1; they differ.
-    pub managers: Vec<NodeAddress>,
+    pub managers: Vec<NamedNode>,
     /// The store and what belongs to it.
     pub store: store::Options,
     /// Directory of the temporary files of offers.

@@ -18,10 +18,12 @@ impl Service for Dispatch {
         handle(&self.0, link, requests, out);
     }
 
-    fn bound(&self, session: &Arc<Session>, _role: Option<Role>) {
+    fn bound(&self, session: &Arc<Session>, role: Option<Role>) {
         self.0.note_reachable(session.address());
         if self.0.is_manager(session.address()) {
             membership::greet_manager(&self.0, session);
+        } else if role == Some(Role::Manager) {
+            membership::look_up_all(&self.0);
         }
     }
 
@@ -31,6 +33,9 @@ impl Service for Dispatch {
 
     fn lost(&self, address: NodeAddress) {
         self.0.note_unreachable(address);
+        for manager in self.0.config.managers.iter().filter(|manager| manager.is(address)) {
+            membership::look_up(&self.0, manager);
+        }
     }
 }
 

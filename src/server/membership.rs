@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::clocks;
 use super::shared::Shared;
-use crate::net::{STEPS, Session};
+use crate::net::{Moved, NamedNode, STEPS, Session};
 use crate::ring::HashSpace;
 use crate::wire::NodeAddress;
 use crate::wire::method::{ErrorCode, Method};
@@ -17,19 +17,51 @@ const SPACE_REQUESTS: [Method; 2] = [Method::RhsRequest, Method::WhsRequest];
 pub(super) async fn keep_alive(server: Arc<Shared>) {
     let mut ticks = tokio::time::interval(server.config.keepalive_interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let managers: Vec<_> = server.config.managers.iter().map(|manager| server.peers.session(*manager)).collect();
     loop {
         ticks.tick().await;
         store_spaces_if_changed(&server);
-        for manager in &managers {
-            if manager.is_connected() {
-                send_keep_alive(&server, manager);
-                request_spaces(&server, manager);
+        for manager in &server.config.managers {
+            let Some(address) = manager.address() else {
+                look_up(&server, manager);
+                continue;
+            };
+            let session = server.peers.session(address);
+            if session.is_connected() {
+                send_keep_alive(&server, &session);
+                request_spaces(&server, &session);
             } else {
-                server.peers.connect(manager.address());
+                server.peers.connect(address);
             }
         }
     }
+}
+
+/// Looks up the name of a manager that cannot be reached, and turns to the address that it stands for now.
+pub(super) fn look_up(server: &Arc<Shared>, manager: &NamedNode) {
+    let (server, manager) = (server.clone(), manager.clone());
+    server.env.clone().spawn(async move {
+        let Some(Moved { from, to }) = manager.look_up(&server.env, Some(server.address)).await else { return };
+        if let Some(from) = from.filter(|from| !server.is_manager(*from)) {
+            server.forget_manager(from);
+            if let Some(session) = server.peers.known_session(from)
+                && !server.spaces().contains(from)
+            {
+                session.close();
+            }
+        }
+        let session = server.peers.session(to);
+        if session.is_connected() {
+            // It has found this server before this server knew its address.
+            greet_manager(&server, &session);
+        } else {
+            server.peers.connect(to);
+        }
+    });
+}
+
+/// A manager at an address that none of ours has, as far as is known, has connected: it may be one that has moved.
+pub(super) fn look_up_all(server: &Arc<Shared>) {
+    server.config.managers.iter().for_each(|manager| look_up(server, manager));
 }
 
 fn send_keep_alive(server: &Arc<Shared>, manager: &Arc<Session>) {

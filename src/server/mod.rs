@@ -34,7 +34,7 @@ pub use control::PROTOCOL_VERSION;
 use crate::binlog::{self, Binlog, Record};
 use crate::clock::Clock;
 use crate::env::{Env, Tasks};
-use crate::net::{self, Service};
+use crate::net::{self, NamedNode, Service};
 use crate::store::{self, Store};
 use crate::wire::NodeAddress;
 use dispatch::Dispatch;
@@ -146,13 +146,13 @@ impl Server {
 /// Writes the binary log's record of a start.
 fn log_start(shared: &Shared, stream: NodeAddress) {
     let config = &shared.config;
-    let Some(manager1) = config.managers.first().copied() else { return };
+    let manager = |place: usize| config.managers.get(place).and_then(NamedNode::address);
     let store = config.store.path.as_os_str().as_encoded_bytes();
     shared.binary_log.write(&Record::ServerStarted {
         address: shared.address,
         store,
-        manager1,
-        manager2: config.managers.get(1).copied(),
+        manager1: manager(0),
+        manager2: manager(1),
         stream,
         offer_dir: config.offer_dir.as_os_str().as_encoded_bytes(),
         backup_prefix: &[store, b"-"].concat(),

@@ -37,6 +37,10 @@ impl Host for Access {
         &self.0.clock
     }
 
+    fn is_manager(&self, node: NodeAddress) -> bool {
+        self.0.is_manager(node)
+    }
+
     fn address(&self) -> NodeAddress {
         self.0.address
     }

@@ -194,8 +194,15 @@ impl Shared {
         }
     }
 
-    /// Whether `node` is one of our managers.
+    /// Whether `node` is one of our managers: the address that the name of one stands for now. One that was a manager's
+    /// until its name was given to another machine is none any more.
     pub(super) fn is_manager(&self, node: NodeAddress) -> bool {
-        self.config.managers.contains(&node)
+        self.config.managers.iter().any(|manager| manager.is(node))
+    }
+
+    /// Forgets what was noted of a manager that is none any more.
+    pub(super) fn forget_manager(&self, node: NodeAddress) {
+        self.not_received.lock().retain(|(manager, _)| *manager != node);
+        self.unreachable.lock().remove(&node);
     }
 }

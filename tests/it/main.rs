@@ -39,6 +39,7 @@ mod log;
 mod manager;
 mod manager_vectors;
 mod mergedb;
+mod names;
 mod outage;
 mod own_port;
 mod replace;

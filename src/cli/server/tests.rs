@@ -158,7 +158,8 @@ fn mistakes_are_one_line_that_names_flag_and_value() {
         ("--redo-limit 100", usage("--redo-limit 100: must be at least 128 MiB, twice --max-message")),
         ("--wal-limit 3", usage("--wal-limit 3: must be at least 4 MiB")),
         ("extra", usage("unexpected argument 'extra' found")),
-        ("-p nowhere", Stop::Failed("-p nowhere: cannot resolve host 'nowhere': no such name".to_owned())),
+        ("-p nowhere:0", usage("-p nowhere:0: not the address of a node")),
+        ("-l nowhere", Stop::Failed("-l nowhere: cannot resolve host 'nowhere': no such name".to_owned())),
         ("-f /nowhere", Stop::Failed("-f /nowhere: not a directory".to_owned())),
     ] {
         assert_eq!(config(&format!("{LEAST} {more}")).unwrap_err(), stop, "{more}");
@@ -166,4 +167,12 @@ fn mistakes_are_one_line_that_names_flag_and_value() {
     let missing = "the following required arguments were not provided: --listen <ADDR[:PORT]>, --store <PATH>, \
                    --manager1 <ADDR[:PORT]>";
     assert_eq!(config("-v").unwrap_err(), usage(missing));
+}
+
+#[test]
+fn a_manager_whose_name_does_not_resolve_yet_is_named_all_the_same() {
+    let config = config("-m nowhere -p mgr1 -l svr1 -s /var/kumodb.tch").unwrap();
+    let [one, two] = &config.managers[..] else { panic!("two managers") };
+    assert_eq!((one.address(), one.name().as_str()), (None, "nowhere:19700"));
+    assert_eq!(two.address().map(|address| address.to_string()).as_deref(), Some("10.0.1.1:19700"));
 }

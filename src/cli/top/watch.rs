@@ -12,6 +12,8 @@ use super::model::Nodes;
 use super::row::{Figures, Reading};
 use crate::client::{Caller, Overview};
 use crate::clock::unix_seconds;
+use crate::env::Env;
+use crate::net::NamedNode;
 use crate::wire::NodeAddress;
 use crate::wire::method::ErrorCode;
 
@@ -31,7 +33,7 @@ pub(super) enum News {
 #[derive(Clone)]
 pub(super) struct Asking {
     pub(super) caller: Arc<Caller>,
-    pub(super) managers: Vec<NodeAddress>,
+    pub(super) managers: Vec<NamedNode>,
     /// How long one look may take.
     pub(super) timeout: Duration,
 }
@@ -58,17 +60,26 @@ impl Asking {
     /// Asks the managers in turn whom they know.
     pub(super) async fn nodes(&self) -> Result<Nodes, Vec<(NodeAddress, ErrorCode)>> {
         let mut failures = Vec::new();
-        for manager in &self.managers {
-            let ask = async {
-                let Overview { whs, detached, state } = self.caller.overview(*manager).await?;
-                Ok(Nodes { manager: *manager, attached: whs.nodes, detached, flags: state.map(|state| state.flags) })
-            };
-            match tokio::time::timeout(self.timeout, ask).await.unwrap_or(Err(ErrorCode::TimedOut)) {
-                Ok(nodes) => return Ok(nodes),
-                Err(error) => failures.push((*manager, error)),
+        for named in &self.managers {
+            if let Some(manager) = named.address() {
+                match self.nodes_of(manager).await {
+                    Ok(nodes) => return Ok(nodes),
+                    Err(error) => failures.push((manager, error)),
+                }
             }
+            // Its new address is asked the next time.
+            let named = named.clone();
+            tokio::spawn(async move { named.look_up(&Env::real(), None).await });
         }
         Err(failures)
+    }
+
+    async fn nodes_of(&self, manager: NodeAddress) -> Result<Nodes, ErrorCode> {
+        let ask = async {
+            let Overview { whs, detached, state } = self.caller.overview(manager).await?;
+            Ok(Nodes { manager, attached: whs.nodes, detached, flags: state.map(|state| state.flags) })
+        };
+        tokio::time::timeout(self.timeout, ask).await.unwrap_or(Err(ErrorCode::TimedOut))
     }
 }
 

@@ -33,6 +33,8 @@ pub trait Host: Send + Sync + 'static {
     fn env(&self) -> &Env;
     /// The server's clock.
     fn clock(&self) -> &Clock;
+    /// Whether `node` is a manager of this server now.
+    fn is_manager(&self, node: NodeAddress) -> bool;
     /// Who this server is.
     fn address(&self) -> NodeAddress;
     /// Where the server notes the keys that are written.

@@ -261,11 +261,11 @@ impl Replace {
         Ok(())
     }
 
-    /// Tells the manager that a phase has ended, until it answers.
+    /// Tells the manager that a phase has ended, until it answers, or is no manager of this server any more.
     async fn report(&self, method: Method, manager: NodeAddress, clocktime: ClockTime) {
         let host = &self.context.host;
         let mut pause = REPORT_PAUSE_MIN;
-        loop {
+        while host.is_manager(manager) {
             let clock = host.clock().take();
             let write = |out: &mut Vec<u8>| params::write_replace_end(out, clocktime, clock);
             match host.peers().session(manager).ask(method, STEPS, write).await {

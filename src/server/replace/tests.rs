@@ -49,6 +49,10 @@ impl Host for Node {
         &self.clock
     }
 
+    fn is_manager(&self, _: NodeAddress) -> bool {
+        true
+    }
+
     fn address(&self) -> NodeAddress {
         self.address
     }
