@@ -12,7 +12,7 @@ use super::values::{mebibytes, positive_seconds, seconds};
 use crate::life;
 use crate::logging;
 use crate::net::{DialPolicy, Limits, NamedNode, names_one_host};
-use crate::wire::NodeAddress;
+use crate::wire::{MESSAGE_LIMIT_MIN, NodeAddress};
 
 /// Default port of a manager.
 pub(super) const MANAGER_PORT: u16 = 19700;
@@ -135,7 +135,8 @@ impl Bounds {
     /// What connections may take.
     pub(super) fn limits(&self) -> Result<Limits, Stop> {
         // Lengths on the wire have 32 bits, and a record is copied more than once.
-        let message = usize::try_from(self.max_message).ok().filter(|bytes| (1 << 20..=1 << 30).contains(bytes));
+        let message =
+            usize::try_from(self.max_message).ok().filter(|bytes| (MESSAGE_LIMIT_MIN..=1 << 30).contains(bytes));
         let message = message.ok_or_else(|| {
             Stop::Usage(format!("--max-message {}: must be from 1 to 1024 MiB", self.max_message >> 20))
         })?;

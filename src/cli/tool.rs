@@ -145,6 +145,7 @@ pub(super) fn trouble(error: ErrorCode) -> &'static str {
         ErrorCode::TransportLost => "has closed the connection",
         ErrorCode::Protocol => "does not know the question",
         ErrorCode::Server => "refuses",
+        ErrorCode::TooLarge => "does not take a message of this length",
         ErrorCode::Unknown => "gives an answer that is not understood",
     }
 }

@@ -10,7 +10,7 @@ use crate::env::{Env, Tasks};
 use crate::net::{DialPolicy, Limits, Link, Peers, Service, Session};
 use crate::wire::method::{ErrorCode, Method};
 use crate::wire::params::{self, Seed};
-use crate::wire::{NodeAddress, Request, frame, pack};
+use crate::wire::{Extension, NodeAddress, Request, frame, pack};
 
 /// How often calls grow older: no time-out of a call is more exact than this.
 const STEP: Duration = Duration::from_millis(50);
@@ -20,8 +20,9 @@ pub fn steps(timeout: Duration) -> u16 {
     u16::try_from(timeout.as_millis() / STEP.as_millis()).unwrap_or(u16::MAX).max(2)
 }
 
-/// Gets the hash spaces that a manager pushes: for writing, and for reading. Runs on a network thread.
-pub(super) type OnPush = Box<dyn Fn(Seed, Seed) + Send + Sync>;
+/// Gets the hash spaces that a manager pushes, for writing and for reading, and what it says besides. Runs on a network
+/// thread.
+pub(super) type OnPush = Box<dyn Fn(Seed, Seed, Option<Extension>) + Send + Sync>;
 
 /// Calls nodes as their client.
 pub struct Caller {
@@ -36,7 +37,7 @@ pub struct Caller {
 impl Caller {
     /// Connects to nobody yet.
     pub fn new(env: &Env, options: &Options) -> Self {
-        Self::with_push(env, options, Box::new(|_, _| ()))
+        Self::with_push(env, options, Box::new(|_, _, _| ()))
     }
 
     /// The same; hash spaces that managers push go to `on_push`.
@@ -107,7 +108,7 @@ impl Service for Pushes {
             };
             match spaces {
                 Some((whs, rhs)) => {
-                    (self.0)(whs, rhs);
+                    (self.0)(whs, rhs, Extension::behind(request.params, 2));
                     frame::response_head(out, request.msgid);
                     pack::nil(out);
                 }

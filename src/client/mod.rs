@@ -22,7 +22,7 @@ pub use admin::Overview;
 pub use caller::{Caller, steps};
 pub use cluster::{Cluster, Value};
 pub use inspect::Status;
-pub use operations::{Found, RawKey, Swapped, Tried, write_delete, write_set};
+pub use operations::{Found, RawKey, Swapped, Tried, set_length, write_delete, write_set};
 pub use router::Router;
 pub use routes::{Node, Routes};
 
@@ -80,6 +80,9 @@ pub enum Error {
     /// A write was sent, but whether it was done cannot be known.
     #[error("server {0}: {1}; whether it was done is not known")]
     Doubtful(NodeAddress, ErrorCode),
+    /// A value is larger than a server that must store it takes: its limit, in bytes of a message.
+    #[error("too large for server {0}: its limit is {1}")]
+    TooLarge(NodeAddress, usize),
     /// A node has answered what the protocol does not allow.
     #[error("{0}: answer not understood")]
     Answer(NodeAddress),
@@ -93,6 +96,8 @@ impl Error {
             Self::Name(_) => ErrorCode::NodeLost,
             Self::NoServer => ErrorCode::Server,
             Self::Partial(_) | Self::Answer(_) => ErrorCode::Unknown,
+            // As a server answers what it does not take.
+            Self::TooLarge(..) => ErrorCode::Protocol,
         }
     }
 }

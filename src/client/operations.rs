@@ -16,7 +16,7 @@ use crate::ring;
 use crate::wire::RecordKey;
 use crate::wire::RecordValue;
 use crate::wire::method::{DELETE_ASYNC, ErrorCode, Method};
-use crate::wire::params::{self, SetOp};
+use crate::wire::params::{self, SET_OVERHEAD, SetOp};
 use crate::wire::record::KEY_HEADER;
 
 /// A key with its place in the hash space, as servers know it.
@@ -147,6 +147,7 @@ impl Router {
         let mut rounds = self.tries(limit);
         let mut known = Known::default();
         loop {
+            self.check_size(key, body.1).map_err(|error| known.with(error))?;
             let write = |out: &mut Vec<u8>| write_set(out, op, key, ClockTime(0), body);
             let failed = match self.write(key, Method::Set, write, &mut first).await {
                 None => Error::NoServer,
@@ -211,6 +212,7 @@ impl Router {
         // A try was done, and is what is expected now.
         let mut certain = false;
         loop {
+            self.check_size(key, body.1).map_err(|error| known.with(error))?;
             let write = |out: &mut Vec<u8>| write_set(out, SetOp::Cas, key, expected, body);
             let Some(tried) = self.write(key, Method::Set, write, &mut first).await else {
                 self.pause(&mut rounds, known.with(Error::NoServer)).await?;
@@ -244,6 +246,14 @@ impl Router {
                     (false, _) => return Err(failed),
                 }
             }
+        }
+    }
+
+    /// Refuses what one of the servers that must store it would not take.
+    fn check_size(&self, key: &RawKey, data: &[u8]) -> Result<(), Error> {
+        match self.routes().too_large(key.hash(), set_length(key, data)) {
+            Some((server, limit)) => Err(Error::TooLarge(server, limit)),
+            None => Ok(()),
         }
     }
 
@@ -301,6 +311,11 @@ impl Router {
 /// Appends the parameters of a Set of meta and data.
 pub fn write_set(out: &mut Vec<u8>, op: SetOp, key: &RawKey, clocktime: ClockTime, (meta, data): (u16, &[u8])) {
     params::write_set_parts(out, op, key.bytes(), clocktime, meta, data);
+}
+
+/// Bytes of a Set, at most. A server that takes it takes the copy from another server, too.
+pub fn set_length(key: &RawKey, data: &[u8]) -> usize {
+    key.bytes().len().saturating_add(data.len()).saturating_add(SET_OVERHEAD)
 }
 
 /// Appends the parameters of a Delete.

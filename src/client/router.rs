@@ -15,9 +15,9 @@ use super::routes::{Node, Routes};
 use super::{Caller, Error, Options};
 use crate::env::{Env, Group, Tasks};
 use crate::net::NamedNode;
-use crate::wire::NodeAddress;
 use crate::wire::method::{ErrorCode, Method};
 use crate::wire::params::{self, Seed};
+use crate::wire::{Extension, NodeAddress};
 
 /// The managers are asked at most once in this time, however much fails.
 const ASK_PAUSE: Duration = Duration::from_millis(20);
@@ -58,9 +58,9 @@ impl Router {
             let caller = Caller::with_push(
                 env,
                 &options,
-                Box::new(move |whs, rhs| {
+                Box::new(move |whs, rhs, told| {
                     if let Some(router) = pushed.upgrade() {
-                        router.take(whs, rhs);
+                        router.take(whs, rhs, told.as_ref());
                     }
                 }),
             );
@@ -150,11 +150,13 @@ impl Router {
 
     /// Asks a manager; says whether its hash spaces can be used.
     async fn ask_manager(&self, manager: NodeAddress) -> Result<bool, Error> {
-        let result = self.caller.ask(manager, Method::HashSpaceRequest, params::write_empty).await;
+        // An original passes over the element.
+        let write = |out: &mut Vec<u8>| Extension::default().append_to(out, params::write_empty);
+        let result = self.caller.ask(manager, Method::HashSpaceRequest, write).await;
         let result = result.map_err(|error| Error::Manager(manager, error))?;
         let (whs, rhs) = params::hash_spaces(&result).map_err(|_| Error::Answer(manager))?;
         let usable = rhs.has_active();
-        self.take(whs, rhs);
+        self.take(whs, rhs, Extension::behind(&result, 2).as_ref());
         Ok(usable)
     }
 
@@ -163,8 +165,14 @@ impl Router {
         self.ask.notify_one();
     }
 
-    /// Takes each hash space that is newer than the one known, and gives up calls to servers that are in none.
-    fn take(&self, whs: Seed, rhs: Seed) {
+    /// Takes each hash space that is newer than the one known, and gives up calls to servers that are in none. `told`: how
+    /// long a message servers take.
+    fn take(&self, whs: Seed, rhs: Seed, told: Option<&Extension>) {
+        for (server, limit) in told.iter().flat_map(|told| &told.message_limits) {
+            // One that is not in a hash space yet may be soon.
+            let session = self.caller.session(*server);
+            session.set_message_limit(usize::try_from(*limit).unwrap_or(usize::MAX));
+        }
         let mut left = Vec::new();
         self.routes.send_if_modified(|routes| {
             let Some((whs, rhs)) = routes.newer(whs, rhs) else { return false };

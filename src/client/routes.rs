@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::net::Session;
 use crate::ring::{HashSpace, OWNERS};
-use crate::wire::NodeAddress;
 use crate::wire::params::Seed;
+use crate::wire::{MESSAGE_LIMIT_MIN, NodeAddress};
 
 /// A server as this client sees it.
 #[derive(Debug)]
@@ -115,6 +115,17 @@ impl Routes {
         let owners = || self.rhs.owners(hash).active_indexes().filter_map(|index| self.rhs_nodes.get(index));
         let coordinator = self.coordinator(hash)?;
         owners().find(|node| node.address == coordinator.address).or_else(|| owners().next())
+    }
+
+    /// A server that must store a record of `hash` and does not take a message of `length` bytes, with its limit.
+    pub fn too_large(&self, hash: u64, length: usize) -> Option<(NodeAddress, usize)> {
+        if length <= MESSAGE_LIMIT_MIN {
+            return None;
+        }
+        let writers = self.whs.owners(hash).active_indexes().filter_map(|index| self.whs_nodes.get(index));
+        let readers = self.rhs.owners(hash).active_indexes().filter_map(|index| self.rhs_nodes.get(index));
+        let limits = writers.chain(readers).map(|node| (node.address, node.session.message_limit()));
+        limits.filter(|(_, limit)| length > *limit).min_by_key(|(_, limit)| *limit)
     }
 
     /// Whether a server is active in one of the hash spaces.

@@ -33,7 +33,7 @@ fn is_refusal(error: ErrorCode) -> bool {
 fn failed<T>(server: NodeAddress, error: ErrorCode) -> Verdict<T> {
     match error {
         // The same bytes will not be understood the next time.
-        ErrorCode::Protocol => Verdict::Failed(Error::Server(server, error)),
+        ErrorCode::Protocol | ErrorCode::TooLarge => Verdict::Failed(Error::Server(server, error)),
         error if is_refusal(error) => Verdict::Again(Error::Server(server, error)),
         error => Verdict::Doubtful(Error::Server(server, error)),
     }

@@ -1,6 +1,9 @@
 //! What became of a request, independent of the protocol it came in. Knows neither bytes on the wire nor the cluster.
 
+use std::borrow::Cow;
+
 use crate::clock::ClockTime;
+use crate::wire::NodeAddress;
 
 use super::item::Item;
 
@@ -51,6 +54,8 @@ pub enum Failure {
     Arguments,
     /// The value, or what an append would make of it, is longer than `--max-item-size`.
     TooLarge,
+    /// The value is larger than this server, which must store it, takes: its limit, in bytes of a message.
+    TooLargeFor(NodeAddress, usize),
     /// Flags are given, but without `-F` they are not stored.
     FlagsNotKept,
     /// Flags over 65,535 without `--flag-bytes 4`: the layout has two bytes for them.
@@ -75,8 +80,12 @@ pub enum Failure {
 
 impl Failure {
     /// The answer in the text protocol, without its end of line.
-    pub fn line(self) -> &'static str {
-        match self {
+    pub fn line(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::TooLargeFor(server, limit) => {
+                let text = format!("SERVER_ERROR object too large for server {server}: its limit is {limit} bytes");
+                return text.into();
+            }
             Self::Syntax(line) => line,
             Self::UnknownCommand => "ERROR",
             Self::Arguments => "CLIENT_ERROR bad command line format",
@@ -93,7 +102,7 @@ impl Failure {
             Self::Unknown => "SERVER_ERROR connection lost, whether this was done is not known",
             Self::Contended => "SERVER_ERROR changed by others all the time, try again",
             Self::Overloaded => "SERVER_ERROR out of memory, try again",
-        }
+        })
     }
 
     /// The status in the binary protocol.
@@ -101,7 +110,7 @@ impl Failure {
         match self {
             Self::Syntax(_) | Self::Arguments => 0x04,
             Self::UnknownCommand => 0x81,
-            Self::TooLarge => 0x03,
+            Self::TooLarge | Self::TooLargeFor(..) => 0x03,
             Self::FlagsNotKept | Self::FlagsTooLarge | Self::ExpiryNotKept | Self::FlushNotAllowed => 0x83,
             Self::NotNumeric => 0x06,
             Self::Overloaded => 0x82,
@@ -111,16 +120,17 @@ impl Failure {
     }
 
     /// The text of an answer in the binary protocol.
-    pub fn text(self) -> &'static str {
-        match self {
+    pub fn text(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
             Self::UnknownCommand => "Unknown command",
             Self::Arguments => "Invalid arguments",
             Self::TooLarge => "Too large.",
             Self::NotNumeric => "Non-numeric server-side value for incr or decr",
             other => {
                 let line = other.line();
-                line.split_once("_ERROR ").map_or(line, |(_, text)| text)
+                let text = line.split_once("_ERROR ").map(|(_, text)| text.to_owned());
+                return text.map_or(line, Cow::Owned);
             }
-        }
+        })
     }
 }

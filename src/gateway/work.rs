@@ -15,7 +15,7 @@ use super::swap::swap;
 use super::{Shared, stats};
 use crate::binlog::Record;
 use crate::client::verdict::{self, Verdict};
-use crate::client::{Error, Node, RawKey, Swapped, Tried, steps, write_delete, write_set};
+use crate::client::{Error, Node, RawKey, Routes, Swapped, Tried, set_length, steps, write_delete, write_set};
 use crate::clock::{ClockTime, unix_seconds};
 use crate::net::{Call, OnReply};
 use crate::wire::RecordValue;
@@ -107,6 +107,28 @@ impl Job {
     pub(super) fn new(ticket: Ticket, work: Work) -> Self {
         Self { ticket, work }
     }
+
+    /// Refuses what is too large for a server that must store it; a set removes what it was to replace, as one that is
+    /// too large for the gateway does.
+    fn checked(self, routes: &Routes) -> Option<Self> {
+        let Self { ticket, work } = self;
+        let too_large = |data: &[u8]| {
+            let found = routes.too_large(ticket.key.hash(), set_length(&ticket.key, data));
+            found.map(|(server, limit)| Failure::TooLargeFor(server, limit))
+        };
+        let refused = match &work {
+            Work::Set { data, .. } | Work::Swap { data, .. } => too_large(data),
+            Work::Get | Work::Delete { .. } | Work::Change(_) => None,
+        };
+        match (refused, work) {
+            (None, work) => Some(Self { ticket, work }),
+            (Some(refused), Work::Set { .. }) => Some(Self { ticket, work: Work::Delete { refused: Some(refused) } }),
+            (Some(refused), _) => {
+                ticket.answer(&Outcome::Failed(refused));
+                None
+            }
+        }
+    }
 }
 
 impl Ticket {
@@ -158,6 +180,7 @@ impl Ticket {
             tracing::warn!(key = %key.escape_ascii(), "given up: {error} (one line a second; see stats for how many)");
         }
         self.answer(&Outcome::Failed(match error {
+            Error::TooLarge(server, limit) => Failure::TooLargeFor(*server, *limit),
             Error::Partial(_) => Failure::Partial,
             Error::Doubtful(..) => Failure::Unknown,
             _ => Failure::Unavailable,
@@ -218,6 +241,7 @@ fn start_now(shared: &Arc<Shared>, jobs: Vec<Job>) {
     let routes = shared.router.routes();
     let mut batches: Vec<(Arc<Node>, Vec<Sent>)> = Vec::new();
     for job in jobs {
+        let Some(job) = job.checked(&routes) else { continue };
         let hash = job.ticket.key.hash();
         let node = match job.work {
             Work::Change(_) => None,

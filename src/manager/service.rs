@@ -13,7 +13,7 @@ use crate::env::Group;
 use crate::net::{Link, Moved, Reply, Service, Session};
 use crate::wire::extension::{self, Ask, BackupEnd, Changed, Choice, ManagerState};
 use crate::wire::method::{ErrorCode, Method, Role, STATUS_FLAGS, STATUS_RHS, STATUS_WHS};
-use crate::wire::{self, NodeAddress, Request, pack, params};
+use crate::wire::{self, Extension, NodeAddress, Request, pack, params};
 
 /// Steps that a backup may take: it takes as long as it takes, or until the connection is lost.
 const BACKUP_STEPS: u16 = u16::MAX;
@@ -114,6 +114,23 @@ impl Shell {
         });
     }
 
+    /// A server has said how long a message it takes. If that is news, servers and clients of this program are told at
+    /// once: before the server is attached, or as soon as can be if it is.
+    fn note_message_limit(&self, inner: &mut Inner, server: NodeAddress, limit: Option<u64>) {
+        let Some(limit) = limit.filter(|_| inner.state.servers().contains(&server)) else { return };
+        let before = inner.message_limits.insert(server, limit);
+        if before == Some(limit) {
+            return;
+        }
+        let spaces = inner.state.spaces();
+        let servers = inner.state.servers();
+        inner.message_limits.retain(|node, _| servers.contains(node) || spaces.is_attached(*node));
+        for node in inner.message_limits.keys().filter(|node| servers.contains(*node)) {
+            self.keep_alive_of(inner, *node);
+        }
+        self.push(inner, Link::reads_extensions);
+    }
+
     fn partner_bound(&self, inner: &mut Inner, partner: NodeAddress) {
         if !std::mem::replace(&mut inner.partner_connected, true) {
             tracing::info!(peer = %partner, "the other manager connected");
@@ -132,6 +149,9 @@ impl Shell {
         match method {
             Method::KeepAlive => {
                 self.clock.adjust(params::keep_alive(bytes)?);
+                if let Some(told) = Extension::behind(bytes, 1) {
+                    self.note_message_limit(inner, node, told.message_limit);
+                }
                 Ok(now(pack::nil))
             }
             Method::WhsRequest => Ok(now(|out| inner.state.spaces().whs.write(out))),
@@ -165,8 +185,14 @@ impl Shell {
         let bytes = request.params;
         match method {
             Method::HashSpaceRequest => {
-                let spaces = self.lock().state.spaces().clone();
-                Ok(now(|out| params::write_hash_spaces(out, &spaces.whs, &spaces.rhs)))
+                let inner = self.lock();
+                let spaces = inner.state.spaces();
+                let write = |out: &mut Vec<u8>| params::write_hash_spaces(out, &spaces.whs, &spaces.rhs);
+                if Extension::behind(bytes, 0).is_none() {
+                    return Ok(now(write));
+                }
+                link.note_extension();
+                Ok(now(|out| inner.message_limits().append_to(out, write)))
             }
             Method::GetNodesInfo => {
                 let inner = self.lock();

@@ -3,7 +3,7 @@
 //! One lock guards the decisions; messages are handed to the connections under it, so that every peer is told in the
 //! order in which things were decided. Answers are awaited outside.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -18,11 +18,11 @@ use super::state::{Action, State};
 use crate::binlog::Binlog;
 use crate::clock::Clock;
 use crate::env::Env;
-use crate::net::{Answer, LinkKind, NamedNode, Peers, STEPS};
+use crate::net::{Answer, Link, LinkKind, NamedNode, Peers, STEPS};
 use crate::wire::method::{ErrorCode, Method, Role};
 use crate::wire::params::{self, Seed};
 use crate::wire::unpack::Reader;
-use crate::wire::{Init, NodeAddress, frame};
+use crate::wire::{Extension, Init, NodeAddress, frame};
 
 /// A manager at work.
 pub(super) struct Shell {
@@ -52,6 +52,8 @@ pub(super) struct Inner {
     unsynced: BTreeSet<NodeAddress>,
     /// Number of the last push on each client connection.
     pushed: HashMap<u64, u32>,
+    /// The longest message from a client that a server takes, in bytes, of those that have told.
+    pub(super) message_limits: BTreeMap<NodeAddress, u64>,
 }
 
 impl Inner {
@@ -59,6 +61,12 @@ impl Inner {
     /// all connected, or not all answered.
     pub(super) fn is_learning(&self, now: Instant) -> bool {
         self.asking > 0 || now < self.settle_until
+    }
+
+    /// What servers and clients of this program are told beside the hash spaces.
+    pub(super) fn message_limits(&self) -> Extension {
+        let message_limits = self.message_limits.iter().map(|(node, limit)| (*node, *limit)).collect();
+        Extension { message_limits, ..Extension::default() }
     }
 
     /// Whether it is known what there is to change: the newest hash space, and of each active server whether it lives.
@@ -85,6 +93,7 @@ impl Shell {
             settle_until,
             unsynced: BTreeSet::new(),
             pushed: HashMap::new(),
+            message_limits: BTreeMap::new(),
         };
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
@@ -137,7 +146,7 @@ impl Shell {
                         self.sync(inner, partner);
                     }
                 }
-                Action::PushClients => self.push(inner),
+                Action::PushClients => self.push(inner, |_| true),
                 Action::StartCopy | Action::StartDelete => self.start_phase(inner),
             }
         }
@@ -178,18 +187,29 @@ impl Shell {
         }
     }
 
-    /// Sends both hash spaces to every client connection, which may or may not answer.
-    fn push(&self, inner: &mut Inner) {
+    /// Sends both hash spaces to the client connections that `which` picks; they may or may not answer.
+    pub(super) fn push(&self, inner: &mut Inner, which: impl Fn(&Link) -> bool) {
         let spaces = inner.state.spaces();
+        let limits = inner.message_limits();
         let mut pushed = HashMap::new();
         for link in self.peers.links() {
             if link.kind() != LinkKind::Client {
                 continue;
             }
-            let msgid = inner.pushed.get(&link.id()).map_or(1, |last| last.wrapping_add(1));
+            let last = inner.pushed.get(&link.id()).copied();
+            if !which(&link) {
+                pushed.extend(last.map(|last| (link.id(), last)));
+                continue;
+            }
+            let msgid = last.map_or(1, |last| last.wrapping_add(1));
+            let write = |out: &mut Vec<u8>| params::write_hash_spaces(out, &spaces.whs, &spaces.rhs);
             let taken = link.push(|out| {
                 frame::request_head(out, msgid, Method::HashSpacePush);
-                params::write_hash_spaces(out, &spaces.whs, &spaces.rhs);
+                if link.reads_extensions() {
+                    limits.append_to(out, write);
+                } else {
+                    write(out);
+                }
             });
             if taken {
                 pushed.insert(link.id(), msgid);

@@ -55,16 +55,24 @@ impl Shell {
                 inner.pulses.remove(&node);
                 self.silent(inner, node);
             } else {
-                self.keep_alive_of(node);
+                self.keep_alive_of(inner, node);
             }
         }
         self.sync_again(inner);
     }
 
-    fn keep_alive_of(&self, node: NodeAddress) {
+    /// Sends a keep-alive to a node; to a server of this program with what is known of all servers.
+    pub(super) fn keep_alive_of(&self, inner: &Inner, node: NodeAddress) {
         let clock = self.clock.take();
         let session = self.peers.session(node);
-        let answer = session.ask(Method::KeepAlive, STEPS, |out| params::write_keep_alive(out, clock));
+        let write = |out: &mut Vec<u8>| params::write_keep_alive(out, clock);
+        let answer = session.ask(Method::KeepAlive, STEPS, |out| {
+            if inner.message_limits.contains_key(&node) {
+                inner.message_limits().append_to(out, write);
+            } else {
+                write(out);
+            }
+        });
         self.spawn(async move |shell| {
             if answer.await.is_ok()
                 && let Some(pulse) = shell.lock().pulses.get_mut(&node)

@@ -10,14 +10,20 @@ use super::output::Output;
 use super::registry::Connected;
 use super::{Link, LinkKind, Peers, Service};
 use crate::env::Stream;
-use crate::wire::{self, Message, Request, Scanner};
+use crate::wire::{self, Message, NODE_ROOM, Request, Scanner};
 
 /// Serves `stream` until it closes; `link` is how others reach it.
 pub(super) async fn serve(mut stream: Stream, link: &Arc<Link>, peers: &Arc<Peers>, service: &dyn Service) -> Closed {
     let limits = peers.limits();
-    let mut connection = Connection { link, peers, service, scanner: Scanner::new(limits.message) };
+    let mut connection = Connection { link, peers, service, scanner: Scanner::new(message_limit(link, peers)) };
     let bounds = Bounds { input: peers.partial(), backlog: limits.backlog };
     driver::drive(&mut stream, &mut connection, link.control(), bounds, || peers.uptime_seconds()).await
+}
+
+/// The largest message that the peer may send, in bytes.
+fn message_limit(link: &Link, peers: &Peers) -> usize {
+    let room = if link.kind() == LinkKind::Cluster { NODE_ROOM } else { 0 };
+    peers.limits().message.saturating_add(room)
 }
 
 struct Connection<'a> {
@@ -112,6 +118,7 @@ impl<'a> Incoming<'a> {
                     if !self.peers.accept_init(self.link, init, self.service, &mut self.own_init) {
                         self.broken = Some(wire::Error::Malformed.into());
                     }
+                    self.scanner.set_limit(message_limit(self.link, self.peers));
                 }
             }
         }

@@ -60,6 +60,8 @@ pub struct Link {
     control: Control,
     /// The answers to what one read has brought take much room already.
     enough: AtomicBool,
+    /// See [`Link::reads_extensions`].
+    extensions: AtomicBool,
 }
 
 impl Link {
@@ -78,6 +80,7 @@ impl Link {
             outbox_limit: limits.backlog,
             control: Control::default(),
             enough: AtomicBool::new(false),
+            extensions: AtomicBool::new(false),
         }
     }
 
@@ -210,6 +213,16 @@ impl Link {
     /// Asks for `TCP_NODELAY` to be switched.
     pub fn set_nodelay(&self, on: bool) {
         self.control.set_nodelay(on);
+    }
+
+    /// Whether the peer has sent an additional element ([`crate::wire::Extension`]), and may be sent some.
+    pub fn reads_extensions(&self) -> bool {
+        self.extensions.load(Ordering::Relaxed)
+    }
+
+    /// The peer has sent an additional element.
+    pub fn note_extension(&self) {
+        self.extensions.store(true, Ordering::Relaxed);
     }
 }
 

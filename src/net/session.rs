@@ -1,10 +1,12 @@
 //! A session: calls to one node, whichever of its connections carry them (protocol, section 4).
 //!
 //! Pending calls belong to the node's address: a response may arrive on any of its connections. A call fails with
-//! error 1 when the connection that carried it drops, 2 when the node cannot be reached, 3 when its time is up.
+//! error 1 when the connection that carried it drops, 2 when the node cannot be reached, 3 when its time is up, 7 when it
+//! is larger than the node takes.
 
 use std::collections::HashMap;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
@@ -39,6 +41,8 @@ pub trait Call {
 pub struct Session {
     address: NodeAddress,
     peers: Weak<Peers>,
+    /// See [`Session::message_limit`].
+    message_limit: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -81,7 +85,33 @@ impl std::fmt::Debug for Session {
 
 impl Session {
     pub(super) fn new(address: NodeAddress, peers: &Arc<Peers>) -> Self {
-        Self { address, peers: Arc::downgrade(peers), state: Mutex::default() }
+        let message_limit = AtomicUsize::new(peers.limits().message);
+        Self { address, peers: Arc::downgrade(peers), message_limit, state: Mutex::default() }
+    }
+
+    /// The largest message that is sent to the node, in bytes; as long as it is not known what the node takes, as much as
+    /// this side takes itself. Longer calls fail with [`ErrorCode::TooLarge`], at once: the node would close the
+    /// connection, and with it fail the calls of others.
+    pub fn message_limit(&self) -> usize {
+        self.message_limit.load(Ordering::Relaxed)
+    }
+
+    /// Says what the node takes.
+    pub fn set_message_limit(&self, bytes: usize) {
+        self.message_limit.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Appends a request, unless it is too large; says whether it did.
+    fn write(&self, out: &mut Vec<u8>, msgid: u32, method: Method, params: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let start = out.len();
+        frame::request_head(out, msgid, method);
+        params(out);
+        let (length, limit) = (out.len().saturating_sub(start), self.message_limit());
+        if length > limit {
+            out.truncate(start);
+            tracing::warn!(peer = %self.address, "not sent: {method:?} of {length} bytes is too large, its limit is {limit}");
+        }
+        length <= limit
     }
 
     /// The node.
@@ -102,28 +132,29 @@ impl Session {
             return on_reply(Err(ErrorCode::Server));
         }
         let msgid = state.next_msgid();
-        let write = |out: &mut Vec<u8>| {
-            frame::request_head(out, msgid, method);
-            params(out);
-        };
+        let mut fits = true;
+        let write = |out: &mut Vec<u8>| fits = self.write(out, msgid, method, params);
         let carrier = state.carrier(msgid);
         let link = carrier.as_ref().map(|link| link.id());
-        state.pending.insert(msgid, Pending { steps, link, on_reply });
         match carrier {
             // A push fails only when the connection is closing: the call then fails with it.
             Some(link) => {
                 link.push(write);
             }
-            None => {
-                write(&mut state.unsent);
-                if !std::mem::replace(&mut state.dialing, true) {
-                    peers.dial(self.clone());
-                }
-            }
+            None => write(&mut state.unsent),
+        }
+        if !fits {
+            drop(state);
+            return on_reply(Err(ErrorCode::TooLarge));
+        }
+        state.pending.insert(msgid, Pending { steps, link, on_reply });
+        if link.is_none() && !std::mem::replace(&mut state.dialing, true) {
+            peers.dial(self.clone());
         }
     }
 
-    /// Makes many calls, which leave in one write. Those beyond the limit of pending calls are answered error 6, at once.
+    /// Makes many calls, which leave in one write. Those beyond the limit of pending calls are answered error 6, at once;
+    /// likewise those that are too large, as by [`Self::call`].
     pub fn call_all<C: Call>(self: &Arc<Self>, calls: impl IntoIterator<Item = C>) {
         let mut calls = calls.into_iter();
         let Some(peers) = self.peers.upgrade() else {
@@ -135,11 +166,14 @@ impl Session {
         let carrier = state.carrier(next);
         let link = carrier.as_ref().map(|link| link.id());
         let mut accepted = calls.by_ref().take(room);
+        let mut too_large = Vec::new();
         let mut write = |state: &mut State, out: &mut Vec<u8>| {
             for call in accepted.by_ref() {
                 let msgid = state.next_msgid();
-                frame::request_head(out, msgid, call.method());
-                call.params(out);
+                if !self.write(out, msgid, call.method(), |out| call.params(out)) {
+                    too_large.push(call.on_reply());
+                    continue;
+                }
                 let pending = Pending { steps: call.steps(), link, on_reply: call.on_reply() };
                 state.pending.insert(msgid, pending);
             }
@@ -162,6 +196,9 @@ impl Session {
             }
         }
         drop(state);
+        for on_reply in too_large {
+            on_reply(Err(ErrorCode::TooLarge));
+        }
         calls.for_each(|call| call.on_reply()(Err(ErrorCode::Server)));
     }
 

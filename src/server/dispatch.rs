@@ -8,7 +8,7 @@ use super::shared::Shared;
 use super::{control, membership, replace_host};
 use crate::net::{Link, LinkKind, Reply, Service, Session};
 use crate::wire::method::{ErrorCode, Method, Role};
-use crate::wire::{NodeAddress, Request, pack, params};
+use crate::wire::{Extension, NodeAddress, Request, pack, params};
 
 /// A server's face towards its connections.
 pub(super) struct Dispatch(pub(super) Arc<Shared>);
@@ -93,6 +93,11 @@ fn from_node<'r>(call: &Call<'_>, handler: &mut Handler<'_, 'r>, request: Reques
         Method::ReplicateDelete => return handler.replicate_delete(request),
         Method::KeepAlive => {
             server.clock.adjust(params::keep_alive(params)?);
+            if let Some(told) = Extension::behind(params, 1)
+                && link.session().is_some_and(|session| server.is_manager(session.address()))
+            {
+                server.note_message_limits(&told);
+            }
             handler.answer(msgid, pack::nil);
         }
         Method::HashSpaceSync => {

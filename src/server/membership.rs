@@ -6,9 +6,9 @@ use super::clocks;
 use super::shared::Shared;
 use crate::net::{Moved, NamedNode, STEPS, Session};
 use crate::ring::HashSpace;
-use crate::wire::NodeAddress;
 use crate::wire::method::{ErrorCode, Method};
 use crate::wire::params::{self, Seed};
+use crate::wire::{Extension, NodeAddress};
 
 /// How a manager is asked for its hash spaces, in the original's order.
 const SPACE_REQUESTS: [Method; 2] = [Method::RhsRequest, Method::WhsRequest];
@@ -64,18 +64,24 @@ pub(super) fn look_up_all(server: &Arc<Shared>) {
     server.config.managers.iter().for_each(|manager| look_up(server, manager));
 }
 
+/// Tells a manager that this server is there, and how long a message it takes; an original passes over that.
 fn send_keep_alive(server: &Arc<Shared>, manager: &Arc<Session>) {
     let clock = server.clock.take();
-    manager.call(Method::KeepAlive, STEPS, |out| params::write_keep_alive(out, clock), Box::new(|_| ()));
+    let extension = Extension { message_limit: Some(server.config.limits.message as u64), ..Extension::default() };
+    let params = |out: &mut Vec<u8>| extension.append_to(out, |out| params::write_keep_alive(out, clock));
+    manager.call(Method::KeepAlive, STEPS, params, Box::new(|_| ()));
 }
 
 /// A manager has been (re)connected: greets it and asks for both hash spaces.
 pub(super) fn greet_manager(server: &Arc<Shared>, manager: &Arc<Session>) {
     tracing::info!(peer = %manager.address(), "connected to manager");
-    send_keep_alive(server, manager);
+    // First what an original server sends.
+    let clock = server.clock.take();
+    manager.call(Method::KeepAlive, STEPS, |out| params::write_keep_alive(out, clock), Box::new(|_| ()));
     let both = SPACE_REQUESTS.map(|method| (manager.address(), method));
     server.not_received.lock().extend(both);
     request_spaces(server, manager);
+    send_keep_alive(server, manager);
 }
 
 /// Asks for the hash spaces that this manager has not sent since it was connected, and for those that nobody has sent.

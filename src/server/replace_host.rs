@@ -13,9 +13,9 @@ use crate::env::Env;
 use crate::net::{Peers, Reply};
 use crate::ring::HashSpace;
 use crate::store::Store;
-use crate::wire::NodeAddress;
 use crate::wire::method::ErrorCode;
 use crate::wire::params::Seed;
+use crate::wire::{NODE_ROOM, NodeAddress};
 
 /// What a replace sees of its server.
 struct Access(Arc<Shared>);
@@ -74,7 +74,8 @@ pub(super) fn start(server: &Arc<Shared>) -> io::Result<Arc<Replace>> {
     let config = &server.config;
     let listener = stream::listen(&server.env, SocketAddr::new(config.bind.ip(), config.stream_port))?;
     let limit = config.offer_limit.unwrap_or(0);
-    let settings = Settings::new(config.offer_dir.clone(), limit, config.limits.message, config.dial.timeout);
+    let record_limit = config.limits.message.saturating_add(NODE_ROOM);
+    let settings = Settings::new(config.offer_dir.clone(), limit, record_limit, config.dial.timeout);
     let replace = Replace::start(Arc::new(Access(server.clone())), settings, listener)?;
     // Set once: a server starts once.
     let _ = server.replace.set(Arc::downgrade(&replace));

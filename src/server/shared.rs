@@ -3,7 +3,7 @@
 //! Knows no message layouts. Guards of its locks never leave a method, so that no lock is held while another part
 //! runs.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -24,7 +24,7 @@ use crate::store::Store;
 use crate::time::Moment;
 use crate::wire::method::{Method, Role};
 use crate::wire::params::{NODE_LIMIT, Seed};
-use crate::wire::{Init, NodeAddress};
+use crate::wire::{Extension, Init, NODE_ROOM, NodeAddress};
 
 /// Writes that may wait while a newly attached server learns the clocks of the others.
 const HELD_LIMIT: usize = 16_384;
@@ -48,6 +48,8 @@ pub(super) struct Shared {
     pub(super) last_spaces: LastSpaces,
     /// Bytes that a value read from the disk is expected to take.
     pub(super) miss_weight: AtomicUsize,
+    /// The longest message from a node that other servers take, in bytes, as managers have told.
+    message_limits: Mutex<HashMap<NodeAddress, usize>>,
     /// Cluster connections, and all that are accepted.
     pub(super) peers: Arc<Peers>,
     /// Connections as a client of other servers: to read their clocks and records.
@@ -103,6 +105,7 @@ impl Shared {
             last_spaces: LastSpaces::open(&store),
             store,
             miss_weight: AtomicUsize::new(0),
+            message_limits: Mutex::default(),
             peers,
             clients,
             counters: Counters::default(),
@@ -135,6 +138,7 @@ impl Shared {
             return SpacesChange { taken: false, joined: false };
         }
         let after = Arc::new(spaces.changed(whs, rhs, self.address, &self.peers));
+        after.set_message_limits(&self.message_limits.lock());
         let joined = after.whs.is_active(self.address) && !spaces.whs.is_active(self.address);
         if joined {
             // Under the lock: no write sees the new whs without seeing this.
@@ -144,6 +148,21 @@ impl Shared {
         drop(spaces);
         before.fail_calls_to_lost(&after);
         SpacesChange { taken: true, joined }
+    }
+
+    /// A manager has told how long a message each server takes.
+    pub(super) fn note_message_limits(&self, told: &Extension) {
+        let from_nodes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(NODE_ROOM);
+        // Under the lock of the spaces: sessions of those that come next have the new limits, too.
+        let spaces = self.spaces.read();
+        let mut limits = self.message_limits.lock();
+        // Another manager may have told of others.
+        if limits.len() > NODE_LIMIT {
+            limits.clear();
+        }
+        let told = told.message_limits.iter().take(NODE_LIMIT);
+        limits.extend(told.map(|(server, limit)| (*server, from_nodes(*limit))));
+        spaces.set_message_limits(&limits);
     }
 
     /// Whether writes must wait for the clocks of the other servers.

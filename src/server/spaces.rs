@@ -63,6 +63,15 @@ impl Spaces {
         Self::new(take(&self.whs, whs), take(&self.rhs, rhs), own, peers)
     }
 
+    /// Says of the nodes whose limit is known how long a message they take, in bytes.
+    pub(super) fn set_message_limits(&self, limits: &HashMap<NodeAddress, usize>) {
+        for (node, session) in &self.sessions {
+            if let Some(limit) = limits.get(node) {
+                session.set_message_limit(*limit);
+            }
+        }
+    }
+
     /// Calls to nodes that are active here and no more in `after` fail at once, instead of at their time-out.
     pub(super) fn fail_calls_to_lost(&self, after: &Self) {
         for (node, session) in &self.sessions {

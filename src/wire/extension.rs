@@ -1,4 +1,4 @@
-//! Additional elements: what tools and managers of this program say to each other at the end of arrays of 2010.
+//! Additional elements: what nodes and tools of this program say to each other at the end of arrays of 2010.
 //!
 //! An element is one raw whose content is a MessagePack map of today, so that it can grow: names that the reader does
 //! not know are ignored, and those that are missing have their defaults. Addresses in it are texts. Which messages may
@@ -55,6 +55,34 @@ pub struct BackupEnd {
     pub failed: Vec<NodeAddress>,
 }
 
+/// Element behind the parameters of `KeepAlive` and `HashSpaceRequest` and behind the hash spaces that a manager pushes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Extension {
+    /// Of a server: the longest message that it takes from a client, in bytes; see [`super::NODE_ROOM`] for nodes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_limit: Option<u64>,
+    /// Of a manager: the same of the servers that it knows it of.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub message_limits: Vec<(NodeAddress, u64)>,
+}
+
+impl Extension {
+    /// Appends this element to an array of at most 14 elements that `params` appends to `out`.
+    pub fn append_to(&self, out: &mut Vec<u8>, params: impl FnOnce(&mut Vec<u8>)) {
+        let start = out.len();
+        params(out);
+        let Some(head @ 0x90..=0x9e) = out.get_mut(start) else { return };
+        *head += 1;
+        write(out, self);
+    }
+
+    /// The element behind the first `expected` ones of an array; `None` if there is none that is one of ours.
+    pub fn behind(array: &[u8], expected: usize) -> Option<Self> {
+        read(array, expected).ok().flatten()
+    }
+}
+
 /// Appends `value` as one raw.
 ///
 /// # Panics
@@ -94,6 +122,7 @@ fn parse<T: DeserializeOwned>(content: &[u8]) -> Result<T, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::params;
 
     fn element(value: &impl Serialize) -> Vec<u8> {
         let mut out = Vec::new();
@@ -133,5 +162,38 @@ mod tests {
             assert_eq!(read::<Choice>(&out, 1), Err(Error::Malformed), "{content:?}");
         }
         assert_eq!(read::<Choice>(&[0xc3], 1), Err(Error::Malformed));
+    }
+
+    #[test]
+    fn an_element_stands_behind_those_of_2010_and_reads_back() {
+        let extension = Extension {
+            message_limit: Some(1 << 20),
+            message_limits: ["10.0.0.1:19800", "[::1]:2"]
+                .map(|text| (NodeAddress::new(text.parse().unwrap()), 1 << 30))
+                .to_vec(),
+        };
+        let mut out = vec![0x07];
+        extension.append_to(&mut out, |out| params::write_keep_alive(out, 5));
+        assert_eq!(&out[..4], [0x07, 0x92, 0x05, 0xda], "a raw of the old dialect");
+        let params = &out[1..];
+        assert_eq!(params::keep_alive(params), Ok(5));
+        assert_eq!(Extension::behind(params, 1), Some(extension));
+        assert_eq!(Extension::behind(params, 2), None);
+    }
+
+    #[test]
+    fn what_is_not_known_is_passed_over() {
+        let mut content = Vec::new();
+        pack::map(&mut content, 2);
+        for (name, value) in [("message_limit", 9), ("later", 7)] {
+            pack::raw(&mut content, name.as_bytes());
+            pack::uint(&mut content, value);
+        }
+        let mut out = vec![0x91];
+        pack::raw(&mut out, &content);
+        assert_eq!(Extension::behind(&out, 0), Some(Extension { message_limit: Some(9), ..Extension::default() }));
+        for other in [&[0xc0][..], &[0xa0], &[0x05], &[0xa1, 0xc1], &[0xa3, 1, 2, 3], &[]] {
+            assert_eq!(Extension::behind(&[&[0x91], other].concat(), 0), None, "{other:?}");
+        }
     }
 }

@@ -111,6 +111,8 @@ numbered! {
         Protocol = 5,
         /// Not ready, obsolete hash space, storage failure, not allowed.
         Server = 6,
+        /// The message was not sent: it is longer than the node takes. Never an answer.
+        TooLarge = 7,
     }
 }
 
@@ -123,6 +125,7 @@ impl std::fmt::Display for ErrorCode {
             Self::Unknown => "unknown error",
             Self::Protocol => "protocol error",
             Self::Server => "server error",
+            Self::TooLarge => "message larger than the node takes",
         })
     }
 }

@@ -184,6 +184,11 @@ pub fn write_set_parts(out: &mut Vec<u8>, op: SetOp, key: &[u8], clocktime: Cloc
     out.extend_from_slice(data);
 }
 
+/// Bytes that a Set of a raw key and an application's data takes besides those, at most.
+pub const SET_OVERHEAD: usize = 32;
+/// Bytes that a `ReplicateSet` of a raw key and a value's body takes besides those, at most.
+pub const COPY_OVERHEAD: usize = 40;
+
 /// Parameters of `ReplicateSet` and `ReplicateDelete`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Replicate<'a, V> {

@@ -24,6 +24,11 @@ impl Scanner {
         Self { limit, at: 0, open: [0; DEPTH_LIMIT], depth: 0, started: false }
     }
 
+    /// From the next message on, takes messages of at most `limit` bytes.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     /// Bytes that the message is known to need, at least.
     pub fn needed(&self) -> usize {
         self.at

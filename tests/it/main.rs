@@ -47,6 +47,7 @@ mod replicas;
 mod restore;
 mod server_life;
 mod signals;
+mod sizes;
 mod stat;
 mod store_bounds;
 mod tools;

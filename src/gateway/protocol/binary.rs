@@ -253,7 +253,7 @@ impl Form {
         let with_key = opcode.is_some_and(|opcode| opcode.with_key);
         let error = |status, text: &'static str| Response { status, value: text.as_bytes(), ..Response::default() };
         let done = |clocktime: ClockTime| Response { clocktime: clocktime.0, ..Response::default() };
-        let (flags, number);
+        let (flags, number, text);
         let response = match outcome {
             Outcome::Found(item) | Outcome::Touched(item) => {
                 flags = item.flags.to_be_bytes();
@@ -289,7 +289,10 @@ impl Form {
                 }
                 Response::default()
             }
-            Outcome::Failed(failure) => error(failure.status(), failure.text()),
+            Outcome::Failed(failure) => {
+                text = failure.text();
+                Response { status: failure.status(), value: text.as_bytes(), ..Response::default() }
+            }
         };
         let silent = match silence {
             Silence::None => false,

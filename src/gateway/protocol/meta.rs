@@ -270,7 +270,7 @@ impl Form {
         let code = match outcome {
             Outcome::Found(item) if self.command == Command::Debug => return self.write_debug(key, item, now, out),
             Outcome::Found(item) | Outcome::Number(_, item) => return self.write_item(key, item, now, out),
-            Outcome::Failed(failure) => return write_line(out, failure.line()),
+            Outcome::Failed(failure) => return write_line(out, &failure.line()),
             Outcome::Stored(_) | Outcome::Deleted | Outcome::Touched(_) => "HD",
             Outcome::NotStored => "NS",
             Outcome::Exists => "EX",

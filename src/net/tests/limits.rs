@@ -3,6 +3,7 @@
 use super::*;
 use crate::net::peers::NODE_CONNECTIONS;
 use crate::net::registry::Connected;
+use crate::wire;
 
 #[tokio::test]
 async fn no_more_is_read_while_too_much_is_in_flight() {
@@ -21,6 +22,53 @@ async fn no_more_is_read_while_too_much_is_in_flight() {
     }
     let answers: Vec<u8> = (0..30).flat_map(|msgid| [0x94, 1, msgid, 0xc0, 0xc0]).collect();
     expect(&mut stream, &answers).await;
+}
+
+#[tokio::test]
+async fn a_call_that_is_larger_than_the_node_takes_fails_alone_and_at_once() {
+    let (a, b) = (node(), node_with(Limits { message: 1000, ..Limits::default() }));
+    let session = a.peers.session(b.address);
+    session.set_message_limit(1000);
+    let ask = |length: usize| session.ask(Method::GetStatus, STEPS, move |out| pack::raw(out, &vec![7; length]));
+    // Not even dialled for.
+    assert_eq!(ask(1000).await, Err(ErrorCode::TooLarge));
+    assert!(!session.is_connected());
+    assert_eq!(session.pending_calls(), 0);
+    // The head takes 4 bytes, the header of the raw 3.
+    let (fits, too_large, after) = (ask(993), ask(994), ask(5));
+    assert_eq!(too_large.await, Err(ErrorCode::TooLarge));
+    assert_eq!(fits.await.map(|result| result.len()), Ok(996));
+    assert_eq!(after.await.map(|result| result.len()), Ok(6));
+    assert_eq!(a.peers.link_count(), 1);
+}
+
+#[tokio::test]
+async fn a_node_may_send_a_little_more_than_a_client() {
+    let node = node_with(Limits { message: 1000, ..Limits::default() });
+    let long = vec![7; 1000 + wire::NODE_ROOM - 7];
+    let peer = Init { address: NodeAddress::new("127.0.0.1:9".parse().unwrap()), role: Role::Server };
+    let mut init = Vec::new();
+    peer.write(&mut init);
+    // With the init in one read, and later.
+    for split in [false, true] {
+        let mut stream = client(&node).await;
+        let ask = request(1, Method::GetStatus, &long);
+        if split {
+            stream.write_all(&init).await.unwrap();
+            tokio::task::yield_now().await;
+            stream.write_all(&ask).await.unwrap();
+        } else {
+            stream.write_all(&[&init[..], &ask].concat()).await.unwrap();
+        }
+        let mut own = Vec::new();
+        Init { address: node.address, role: Role::Server }.write(&mut own);
+        expect(&mut stream, &[own, echo_of(1, &long)].concat()).await;
+        let _ = stream.write_all(&request(2, Method::GetStatus, &[&long[..], b"x"].concat())).await;
+        expect_close(&mut stream).await;
+    }
+    let mut stream = client(&node).await;
+    let _ = stream.write_all(&request(1, Method::GetStatus, &long)).await;
+    expect_close(&mut stream).await;
 }
 
 #[tokio::test]

@@ -41,6 +41,11 @@ const STAMP_TRIES: u8 = 4;
 /// Decides writes anew, under later clocktimes.
 pub(super) type Again = fn(&Arc<Shared>, Vec<Submission>);
 
+/// Whether a copy that has failed so is not to be tried again.
+fn is_final(error: ErrorCode) -> bool {
+    matches!(error, ErrorCode::NodeLost | ErrorCode::TooLarge)
+}
+
 /// A decided write on its way to the other owners.
 pub(in crate::server) struct Operation {
     server: Arc<Shared>,
@@ -140,7 +145,8 @@ impl Operation {
         let address = target.session.address();
         // On a task of its own: this may run while the caller holds a lock.
         self.server.env.clone().spawn(async move {
-            if tries > 0 && error != ErrorCode::NodeLost {
+            let tries = if is_final(error) { 0 } else { tries };
+            if tries > 0 {
                 tokio::time::sleep(pause).await;
             }
             let spaces = self.server.spaces();
@@ -148,7 +154,7 @@ impl Operation {
                 return self.ended(0);
             }
             // Once this server is given up no replica takes anything from it.
-            if tries > 0 && error != ErrorCode::NodeLost && spaces.is_active(self.server.address) {
+            if tries > 0 && spaces.is_active(self.server.address) {
                 return self.send(target, tries - 1, (pause * 2).min(RETRY_PAUSE_MAX));
             }
             tracing::warn!(peer = %address, key = %self.key.escape_ascii(), "replica not written: {error}");

@@ -76,6 +76,8 @@ impl Settings {
 pub(crate) enum Failure {
     #[error("{0} streams or batches of deletions were not taken by their targets")]
     Undelivered(usize),
+    #[error("a record is too large for server {0}: its limit is {1}")]
+    TooLarge(NodeAddress, usize),
     #[error("the hash space has changed meanwhile")]
     Void,
     #[error("cancelled")]

@@ -20,7 +20,9 @@ use super::plan::Plan;
 use crate::clock::ClockTime;
 use crate::server::stream::{Chunk, Encoder};
 use crate::store::{Position, Store};
-use crate::wire::{RecordKey, RecordValue};
+use crate::wire::params::COPY_OVERHEAD;
+use crate::wire::record::KEY_HEADER;
+use crate::wire::{MESSAGE_LIMIT_MIN, RecordKey, RecordValue};
 
 /// Rows and bytes that one step of a scan takes out of the store.
 pub(super) const SCAN_ROWS: usize = 1000;
@@ -72,6 +74,8 @@ pub(super) struct Gatherer {
     tombstone_turns: Arc<Semaphore>,
     parcels: mpsc::Sender<Parcel>,
     runtime: Handle,
+    /// The first record that a target does not take.
+    too_large: Option<Failure>,
 }
 
 impl Gatherer {
@@ -96,6 +100,7 @@ impl Gatherer {
             tombstone_turns: Arc::new(Semaphore::new(TOMBSTONE_BATCHES)),
             parcels,
             runtime: Handle::current(),
+            too_large: None,
         }
     }
 
@@ -111,7 +116,8 @@ impl Gatherer {
                 self.scan(Some(generation))?;
             }
         }
-        self.finish()
+        self.finish()?;
+        self.too_large.map_or(Ok(()), Err)
     }
 
     /// Sends all records, or those of this generation and later ones.
@@ -161,6 +167,9 @@ impl Gatherer {
                 }
                 continue;
             }
+            if self.is_too_large(target, key, value) {
+                continue;
+            }
             let size = Encoder::<File>::size_of(key, value);
             if self.is_full(target, size) {
                 self.hand_over(target)?;
@@ -180,6 +189,23 @@ impl Gatherer {
             encoder.push(key, value).map_err(|error| self.context.file_failure(error))?;
         }
         Ok(())
+    }
+
+    /// Whether a target would give the stream up at this record. Others of it are sent, but the copy will not have ended
+    /// well.
+    fn is_too_large(&mut self, target: usize, key: RecordKey<'_>, value: RecordValue<'_>) -> bool {
+        let length = key.bytes().len().saturating_add(value.bytes().len()).saturating_add(COPY_OVERHEAD);
+        if length <= MESSAGE_LIMIT_MIN {
+            return false;
+        }
+        let Some(server) = self.plan.all_targets().get(target).copied() else { return false };
+        let limit = self.context.host.peers().session(server).message_limit();
+        if length > limit {
+            let (key, size) = (key.bytes().get(KEY_HEADER..).unwrap_or_default(), value.bytes().len());
+            tracing::error!(key = %key.escape_ascii(), size, "not copied: too large for server {server}: its limit is {limit}");
+            self.too_large.get_or_insert(Failure::TooLarge(server, limit));
+        }
+        length > limit
     }
 
     /// Whether a stream that is being filled has no room for a record of `size` bytes.

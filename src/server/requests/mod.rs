@@ -21,8 +21,8 @@ use crate::clock::ClockTime;
 use crate::net::{InFlight, Link, Reply};
 use crate::store::{Applied, Batch, Outcome, OwnedWrite, Write};
 use crate::wire::method::{DELETE_ASYNC, ErrorCode, REPLICATE_BY_RHS};
-use crate::wire::params::SetOp;
-use crate::wire::{RecordKey, RecordValue, Request, frame, params, record};
+use crate::wire::params::{COPY_OVERHEAD, SetOp};
+use crate::wire::{MESSAGE_LIMIT_MIN, RecordKey, RecordValue, Request, frame, params, record};
 
 /// Handles the requests of one read.
 pub(super) struct Handler<'a, 'r> {
@@ -155,6 +155,7 @@ impl<'a, 'r> Handler<'a, 'r> {
         if self.spaces.whs.owners(key.hash()).coordinator() != Some(self.server.address) {
             return Err(OBSOLETE);
         }
+        self.check_size(key, body)?;
         match change {
             Change::Delete => self.deletes += 1,
             Change::Set | Change::Cas(_) => self.sets += 1,
@@ -183,6 +184,25 @@ impl<'a, 'r> Handler<'a, 'r> {
             Applied::Failed(_) => return Err(Refusal(ErrorCode::Server)),
         }
         Ok(())
+    }
+
+    /// Refuses, before anything is stored, what one of the other owners would not take.
+    fn check_size(&self, key: RecordKey<'_>, body: &[u8]) -> Result<(), Refusal> {
+        let length = key.bytes().len().saturating_add(body.len()).saturating_add(COPY_OVERHEAD);
+        if length <= MESSAGE_LIMIT_MIN {
+            return Ok(());
+        }
+        let mut refused = Ok(());
+        self.spaces.targets(self.server.address, key.hash(), |target| {
+            let limit = target.session.message_limit();
+            if length > limit {
+                let (key, server) = (key.bytes().get(record::KEY_HEADER..).unwrap_or_default(), target.session.address());
+                let size = body.len();
+                tracing::warn!(key = %key.escape_ascii(), size, "set refused: too large for server {server}: its limit is {limit}");
+                refused = Err(Refusal(ErrorCode::Protocol));
+            }
+        });
+        refused
     }
 
     /// Whether an earlier write to this hash waits for the disk.

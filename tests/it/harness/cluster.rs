@@ -56,6 +56,11 @@ impl Server {
         self.stream.address()
     }
 
+    /// More flags for its next start.
+    pub(crate) fn add_flags(&mut self, flags: &[&str]) {
+        self.flags.extend(flags.iter().map(ToString::to_string));
+    }
+
     pub(crate) fn process(&mut self) -> &mut Process {
         self.process.as_mut().expect("a running server")
     }
@@ -134,6 +139,11 @@ impl Cluster {
 
     /// Starts one more server and waits until the managers know it; it is not attached yet.
     pub(crate) fn add_server(&mut self) -> usize {
+        self.add_server_with(&[])
+    }
+
+    /// The same with more flags.
+    pub(crate) fn add_server_with(&mut self, flags: &[&str]) -> usize {
         let index = self.servers.len();
         self.servers.push(Server {
             port: Port::reserve(),
@@ -142,6 +152,7 @@ impl Cluster {
             flags: self.flags.clone(),
             process: None,
         });
+        self.servers[index].add_flags(flags);
         self.start_server(index);
         self.wait_known(index);
         index

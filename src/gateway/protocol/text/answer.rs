@@ -52,7 +52,7 @@ impl Value {
                     out.extend_from_slice(b"\r\n");
                 }
                 Outcome::Failed(failure) => {
-                    line::write_line(out, failure.line());
+                    line::write_line(out, &failure.line());
                     *broken = true;
                 }
                 _ => {}
@@ -79,7 +79,7 @@ pub(in crate::gateway::protocol) fn write_line(outcome: &Outcome<'_>, out: &mut 
             out.extend_from_slice(b"VERSION ");
             VERSION
         }
-        Outcome::Failed(failure) => failure.line(),
+        Outcome::Failed(failure) => return line::write_line(out, &failure.line()),
         Outcome::Number(number, _) => {
             write_number(out, *number);
             ""
