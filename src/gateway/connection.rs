@@ -16,6 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Shared;
 use super::desk::{Desk, REQUEST_WEIGHT, Standing};
+use super::flush::{self, Moment};
+use super::flushes;
 use super::outcome::{Failure, Outcome};
 use super::protocol::{Codec, Form, Next, Request, Task};
 use super::stats::Stats;
@@ -24,8 +26,6 @@ use crate::client::RawKey;
 use crate::clock::unix_seconds;
 use crate::net::output::Output;
 
-/// Pause between two looks at the clock while a flush is under way.
-const FLUSH_GLANCE: std::time::Duration = std::time::Duration::from_millis(20);
 /// Bytes taken from a socket at a time.
 const READ_SIZE: usize = 64 << 10;
 
@@ -305,16 +305,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             return self.answer(&[], &form, &Outcome::Failed(Failure::FlushNotAllowed));
         }
         Stats::add(&self.shared.stats.flushes);
-        let Some(second) = self.shared.flush.order(delay, unix_seconds()) else {
-            return self.answer(&[], &form, &Outcome::Done);
-        };
-        self.flushing = true;
-        let (desk, number) = (self.desk.clone(), self.desk.open(0));
-        tokio::spawn(async move {
-            while unix_seconds() <= second {
-                tokio::time::sleep(FLUSH_GLANCE).await;
+        match flush::moment(delay, unix_seconds()) {
+            Moment::Now => {}
+            Moment::Later(seconds) => {
+                flushes::schedule(self.shared, seconds);
+                return self.answer(&[], &form, &Outcome::Done);
             }
-            desk.answer(number, 0, &form, &[], &Outcome::Done);
+            Moment::Past(second) => {
+                self.shared.flushes.hide_before(second);
+                return self.answer(&[], &form, &Outcome::Done);
+            }
+        }
+        self.flushing = true;
+        let under_way = flushes::begin(self.shared);
+        let (desk, number) = (self.desk.clone(), self.desk.open(0));
+        self.shared.router.env().spawn(async move {
+            let flushed = flushes::finish(under_way).await;
+            desk.answer(number, 0, &form, &[], &flushed.map_or_else(Outcome::Failed, |()| Outcome::Done));
         });
         0
     }

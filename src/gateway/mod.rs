@@ -3,7 +3,7 @@
 //! [`protocol`] turns bytes into tasks and outcomes into bytes; [`change`] decides what a task does to a record;
 //! [`item`] is what clients see of a record, [`layout`] how it lies in there. These know neither sockets nor the cluster. `connection` owns a
 //! client's socket, `desk` keeps its answers in order, `work` carries a request to its server and back; whom to ask,
-//! and whom next, is the affair of [`crate::client`].
+//! and whom next, is the affair of [`crate::client`]. `flush` says what a `flush_all` hides, `flushes` carries it out.
 
 #[cfg(test)]
 mod bed;
@@ -14,6 +14,7 @@ pub mod config;
 mod connection;
 mod desk;
 mod flush;
+mod flushes;
 pub mod item;
 pub mod layout;
 mod listener;
@@ -38,13 +39,14 @@ pub use config::{Config, Limits, Listen};
 
 use crate::binlog::{self, Binlog, Record};
 use crate::client::{Options, Router};
+use crate::clock::ClockTime;
 use crate::env::Env;
 use crate::net::NamedNode;
 use budget::Budget;
 use changes::Changes;
 use connection::Closed;
 use desk::Desk;
-use flush::Flush;
+use flushes::Flushes;
 use listener::Listener;
 use stats::Stats;
 
@@ -70,7 +72,7 @@ struct Shared {
     config: Config,
     router: Arc<Router>,
     budget: Arc<Budget>,
-    flush: Flush,
+    flushes: Flushes,
     changes: Changes,
     stats: Stats,
     binary_log: Binlog,
@@ -111,7 +113,7 @@ impl Gateway {
         let shared = Arc::new(Shared {
             router: Router::new(env, config.managers.clone(), options),
             budget: Arc::new(Budget::new(config.limits.memory)),
-            flush: Flush::default(),
+            flushes: Flushes::default(),
             changes: Changes::default(),
             stats: Stats::new(),
             binary_log,
@@ -177,6 +179,11 @@ impl Shared {
             }
         });
         Ok(())
+    }
+
+    /// Whether a flush hides a record of this hash that was written then.
+    fn is_hidden(&self, hash: u64, written: ClockTime) -> bool {
+        self.flushes.is_used() && self.flushes.hides(hash, written, &self.router.routes())
     }
 
     fn open_connections(&self) -> usize {

@@ -72,6 +72,8 @@ pub enum Failure {
     Partial,
     /// A write was sent, but whether it was done is not known.
     Unknown,
+    /// Written, but a flush hides it: the clock of the server that wrote it lags behind those of the others.
+    Hidden,
     /// Others kept changing the item; the bounded number of tries is used up.
     Contended,
     /// The gateway holds as much as it may.
@@ -100,6 +102,7 @@ impl Failure {
             Self::Unavailable => "SERVER_ERROR no server of this key can be reached",
             Self::Partial => "SERVER_ERROR not written to every replica",
             Self::Unknown => "SERVER_ERROR connection lost, whether this was done is not known",
+            Self::Hidden => "SERVER_ERROR stored, but hidden by flush_all: the clock of its server lags",
             Self::Contended => "SERVER_ERROR changed by others all the time, try again",
             Self::Overloaded => "SERVER_ERROR out of memory, try again",
         })
@@ -114,7 +117,7 @@ impl Failure {
             Self::FlagsNotKept | Self::FlagsTooLarge | Self::ExpiryNotKept | Self::FlushNotAllowed => 0x83,
             Self::NotNumeric => 0x06,
             Self::Overloaded => 0x82,
-            Self::Unavailable | Self::Partial | Self::Unknown => 0x84,
+            Self::Unavailable | Self::Partial | Self::Unknown | Self::Hidden => 0x84,
             Self::Contended => 0x86,
         }
     }

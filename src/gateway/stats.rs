@@ -59,7 +59,9 @@ impl Stats {
         Self::add(if writes { &self.writes } else { &self.gets });
         match outcome {
             Outcome::Found(_) if !writes => Self::add(&self.hits),
-            Outcome::Failed(Failure::Unavailable | Failure::Partial | Failure::Unknown | Failure::Contended) => {
+            Outcome::Failed(
+                Failure::Unavailable | Failure::Partial | Failure::Unknown | Failure::Hidden | Failure::Contended,
+            ) => {
                 Self::add(&self.failed);
             }
             Outcome::Failed(Failure::Overloaded) => Self::add(&self.refused),

@@ -26,6 +26,12 @@ use crate::wire::params::{self, SetOp};
 const CONTENTION_LIMIT: u32 = 200;
 /// The longest that a change waits for those to the same item from other connections.
 const TURN_LIMIT: Duration = Duration::from_secs(1);
+/// The CAS unique of what somebody else has overwritten already: nothing has it.
+const OVERWRITTEN: ClockTime = ClockTime(0);
+/// The first pause before what a flush hides is written again; doubled each time.
+const REWRITE_PAUSE: Duration = Duration::from_millis(1);
+/// The longest such pause.
+const REWRITE_PAUSE_MAX: Duration = Duration::from_millis(250);
 /// The longest pause between two of them, in microseconds; they grow up to it.
 const CONTENTION_PAUSE_MAX: u32 = 20_000;
 
@@ -66,7 +72,7 @@ impl Work {
             direct,
             Some(Decision::Store { expected: None, .. } | Decision::Delete { refused: Some(_) } | Decision::Answer(_))
         );
-        Ok(match direct.filter(|_| blind || !shared.flush.is_ordered()) {
+        Ok(match direct.filter(|_| blind || !shared.flushes.is_used()) {
             None => Self::Change(change.into_owned()),
             Some(Decision::Store { expected: None, data, reward }) => Self::Set { data, reward },
             Some(Decision::Store { expected: Some(expected), data, reward }) => {
@@ -143,6 +149,11 @@ impl Ticket {
         weight: usize,
     ) -> Self {
         Self { shared: shared.clone(), desk: desk.clone(), number, key, form, writes, weight, answered: false }
+    }
+
+    /// Whether a flush hides the request's record, which was written then.
+    fn is_hidden(&self, written: ClockTime) -> bool {
+        self.shared.is_hidden(self.key.hash(), written)
     }
 
     /// Answers, and starts what has waited for it.
@@ -318,12 +329,18 @@ impl Sent {
         match &work {
             Work::Get => {
                 if let Verdict::Done(value) = verdict::get(server, result) {
-                    let outcome = found(value, &ticket.shared);
+                    let outcome = found(value, ticket.key.hash(), &ticket.shared);
                     return ticket.answer(&outcome);
                 }
             }
             Work::Set { data, reward } | Work::Swap { data, reward, .. } => {
                 if let Verdict::Done(Some(clocktime)) = verdict::set(server, result) {
+                    if ticket.shared.flushes.is_under_way() || ticket.is_hidden(clocktime) {
+                        let (reward, env) = (*reward, ticket.shared.router.env().clone());
+                        let (Work::Set { data, .. } | Work::Swap { data, .. }) = work else { return };
+                        env.spawn(async move { written(ticket, clocktime, &data, reward, Instant::now()).await });
+                        return;
+                    }
                     let outcome = reward.outcome(clocktime, data, rules);
                     return ticket.answer(&outcome);
                 }
@@ -354,7 +371,7 @@ async fn carry_through(job: Job, first: Option<Tried>) {
         Work::Get => match router.get(&ticket.key, config.get_limit, first).await {
             Ok(read) => {
                 let outcome = match &read {
-                    Some((clocktime, meta, data)) => seen(*clocktime, *meta, data, &shared),
+                    Some((clocktime, meta, data)) => seen(ticket.key.hash(), *clocktime, *meta, data, &shared),
                     None => Outcome::Missing,
                 };
                 ticket.answer(&outcome);
@@ -364,7 +381,7 @@ async fn carry_through(job: Job, first: Option<Tried>) {
         Work::Set { data, reward } => {
             let op = set_op(config.async_set);
             match router.set(&ticket.key, op, (config.rules.layout.meta(), &data), config.set_limit, first).await {
-                Ok(clocktime) => ticket.answer(&reward.outcome(clocktime, &data, &config.rules)),
+                Ok(clocktime) => written(ticket, clocktime, &data, reward, started).await,
                 Err(error) => ticket.fail(&error, Some(&data)),
             }
         }
@@ -378,7 +395,8 @@ async fn carry_through(job: Job, first: Option<Tried>) {
             match router.swap(&ticket.key, expected, (config.rules.layout.meta(), &data), config.set_limit, first).await
             {
                 Ok(Swapped::Mismatch) => carry_change(ticket, &change, started).await,
-                Ok(swapped) => ticket.answer(&reward.outcome(clocktime_of(swapped), &data, &config.rules)),
+                Ok(Swapped::At(clocktime)) => written(ticket, clocktime, &data, reward, started).await,
+                Ok(Swapped::Overwritten) => ticket.answer(&reward.outcome(OVERWRITTEN, &data, &config.rules)),
                 Err(error) => ticket.fail(&error, Some(&data)),
             }
         }
@@ -405,7 +423,7 @@ async fn carry_change(ticket: Ticket, change: &Change<'_>, started: Instant) {
             compare_layouts(meta, &shared);
         }
         let now = unix_seconds();
-        let hidden = current.map(|(clocktime, ..)| clocktime).filter(|clocktime| shared.flush.hides(*clocktime, now));
+        let hidden = current.map(|(clocktime, ..)| clocktime).filter(|clocktime| ticket.is_hidden(*clocktime));
         let mut decision = change.decide(current.filter(|_| hidden.is_none()), now, &config.rules);
         // What is hidden counts as absent, but is there.
         if let (Some(hidden), Decision::Store { expected: Some(expected), .. }) = (hidden, &mut decision) {
@@ -422,15 +440,16 @@ async fn carry_change(ticket: Ticket, change: &Change<'_>, started: Instant) {
             Decision::Store { expected: None, data, reward } => {
                 let op = set_op(config.async_set);
                 return match router.set(&ticket.key, op, (config.rules.layout.meta(), &data), left(), None).await {
-                    Ok(clocktime) => ticket.answer(&reward.outcome(clocktime, &data, &config.rules)),
+                    Ok(clocktime) => written(ticket, clocktime, &data, reward, started).await,
                     Err(error) => ticket.fail(&error, Some(&data)),
                 };
             }
             Decision::Store { expected: Some(expected), data, reward } => {
                 match swap(&shared, &ticket.key, expected, &data, left()).await {
                     Ok(Swapped::Mismatch) => {}
-                    Ok(swapped) => {
-                        return ticket.answer(&reward.outcome(clocktime_of(swapped), &data, &config.rules));
+                    Ok(Swapped::At(clocktime)) => return written(ticket, clocktime, &data, reward, started).await,
+                    Ok(Swapped::Overwritten) => {
+                        return ticket.answer(&reward.outcome(OVERWRITTEN, &data, &config.rules));
                     }
                     Err(error) => return ticket.fail(&error, Some(&data)),
                 }
@@ -446,12 +465,34 @@ async fn carry_change(ticket: Ticket, change: &Change<'_>, started: Instant) {
     ticket.answer(&Outcome::Failed(Failure::Contended));
 }
 
-/// The CAS unique of what was swapped; 0, which nothing has, if it is gone again.
-fn clocktime_of(swapped: Swapped) -> ClockTime {
-    match swapped {
-        Swapped::At(clocktime) => clocktime,
-        Swapped::Overwritten | Swapped::Mismatch => ClockTime(0),
+/// Answers a write that is done at `clocktime`, when no flush can hide it any more.
+///
+/// A flush that was under way meanwhile may have come after it on its server, but its client learns of both in the other
+/// order, and must find what it has written. So it is written again, behind the flush, unless somebody else has already
+/// overwritten it.
+async fn written(ticket: Ticket, mut clocktime: ClockTime, data: &[u8], reward: Reward, started: Instant) {
+    let shared = ticket.shared.clone();
+    let (config, mut pause) = (&shared.config, REWRITE_PAUSE);
+    shared.flushes.settled().await;
+    while ticket.is_hidden(clocktime) {
+        let left = config.set_limit.saturating_sub(started.elapsed());
+        if left.is_zero() {
+            return ticket.answer(&Outcome::Failed(Failure::Hidden));
+        }
+        let body = (config.rules.layout.meta(), data);
+        match shared.router.swap(&ticket.key, clocktime, body, left, None).await {
+            Ok(Swapped::At(later)) => clocktime = later,
+            Ok(Swapped::Overwritten | Swapped::Mismatch) => break,
+            Err(error) => return ticket.fail(&error, Some(data)),
+        }
+        shared.flushes.settled().await;
+        if ticket.is_hidden(clocktime) {
+            // Another flush came, or the server's clock lags: it learns those of others in a while.
+            tokio::time::sleep(pause).await;
+            pause = pause.saturating_mul(2).min(REWRITE_PAUSE_MAX);
+        }
     }
+    ticket.answer(&reward.outcome(clocktime, data, &config.rules));
 }
 
 fn deleted(found: bool, refused: Option<Failure>) -> Outcome<'static> {
@@ -459,19 +500,16 @@ fn deleted(found: bool, refused: Option<Failure>) -> Outcome<'static> {
 }
 
 /// What a client sees of a record.
-fn found<'v>(value: Option<RecordValue<'v>>, shared: &Shared) -> Outcome<'v> {
-    value.map_or(Outcome::Missing, |value| seen(value.clocktime(), value.meta(), value.data(), shared))
+fn found<'v>(value: Option<RecordValue<'v>>, hash: u64, shared: &Shared) -> Outcome<'v> {
+    value.map_or(Outcome::Missing, |value| seen(hash, value.clocktime(), value.meta(), value.data(), shared))
 }
 
-fn seen<'v>(clocktime: ClockTime, meta: u16, data: &'v [u8], shared: &Shared) -> Outcome<'v> {
+fn seen<'v>(hash: u64, clocktime: ClockTime, meta: u16, data: &'v [u8], shared: &Shared) -> Outcome<'v> {
     compare_layouts(meta, shared);
     let item = Item::decode(clocktime, meta, data, &shared.config.rules);
     // Most need not ask for the time.
-    let timeless = item.expires == 0 && !shared.flush.is_ordered();
-    let gone = !timeless && {
-        let now = unix_seconds();
-        item.is_expired(now) || shared.flush.hides(clocktime, now)
-    };
+    let expired = item.expires != 0 && item.is_expired(unix_seconds());
+    let gone = expired || shared.is_hidden(hash, clocktime);
     if gone { Outcome::Missing } else { Outcome::Found(item) }
 }
 

@@ -24,11 +24,11 @@ fn run(cluster: &Cluster, program: &Path, args: &[&str]) -> String {
 }
 
 /// A script of `tests/clients`. Its Python is `KUMO_PYTHON`, or the first one on the path.
-fn script(name: &str, module: &str) {
+fn script(name: &str, module: &str, flags: &[&str]) {
     let python = std::env::var("KUMO_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let Some(python) = program(&[&python], &["-c", &format!("import {module}")]) else { return };
     let cluster = Cluster::start(3);
-    let gateway = Gateway::of(&cluster, &[]);
+    let gateway = Gateway::of(&cluster, flags);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name);
     let (script, port) = (script.to_str().expect("a path"), gateway.port.number().to_string());
     assert_eq!(run(&cluster, &python, &[script, "127.0.0.1", &port]), "all as expected\n");
@@ -36,12 +36,17 @@ fn script(name: &str, module: &str) {
 
 #[test]
 fn pymemcache_finds_everything_as_it_expects() {
-    script("text.py", "pymemcache");
+    script("text.py", "pymemcache", &[]);
 }
 
 #[test]
 fn python_binary_memcached_finds_everything_as_it_expects() {
-    script("binary.py", "bmemcached");
+    script("binary.py", "bmemcached", &[]);
+}
+
+#[test]
+fn a_client_that_waits_for_half_a_second_may_flush() {
+    script("flush.py", "pymemcache", &["--allow-flush"]);
 }
 
 /// All tests of memcapable in one protocol.

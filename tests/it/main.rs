@@ -22,6 +22,7 @@ mod faults;
 mod gateway;
 mod gateway_clients;
 mod gateway_faults;
+mod gateway_flush;
 mod gateway_layout;
 mod gateway_limits;
 mod gateway_originals;

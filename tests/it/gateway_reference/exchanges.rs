@@ -46,6 +46,26 @@ fn requests_of_other_protocols_end_the_connection() {
     compare(&exchanges);
 }
 
+/// Memcached's seconds do not matter either, since it compares CAS uniques.
+#[test]
+fn a_flush_hides_what_was_there_and_nothing_else() {
+    let after = "get k\r\nadd k 0 0 3\r\nnew\r\nget k\r\nincr n 1\r\nreplace m 0 0 1\r\nx\r\ndelete m\r\nmg n v\r\n";
+    let before = "set k 0 0 3\r\nold\r\nset n 0 0 1\r\n5\r\nset m 0 0 1\r\nx\r\n";
+    let flushes = [
+        "flush_all",
+        "flush_all noreply",
+        "flush_all 0",
+        "flush_all 0 noreply",
+        "flush_all -1",
+        "flush_all 4294967295",
+        "flush_all x",
+        "flush_all 1000",
+        "flush_all 1000 noreply",
+        "flush_all",
+    ];
+    compare(&flushes.map(|flush| format!("{before}{flush}\r\n{after}").into_bytes()));
+}
+
 #[test]
 fn a_set_that_is_too_large_deletes_what_was_there() {
     let value = "x".repeat(1_100_000);
