@@ -3,7 +3,7 @@
 //! A manager pushes every change; it is also asked now and then, and whenever calls fail. What becomes of an operation
 //! is decided in `operations`.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -35,7 +35,7 @@ pub struct Router {
     options: Options,
     routes: watch::Sender<Arc<Routes>>,
     /// All servers of the routes, with what is known of them.
-    nodes: Mutex<HashMap<NodeAddress, Arc<Node>>>,
+    nodes: Mutex<BTreeMap<NodeAddress, Arc<Node>>>,
     ask: Arc<Notify>,
     /// Failed calls since the managers were asked for them.
     errors: AtomicU32,

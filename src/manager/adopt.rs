@@ -128,6 +128,7 @@ impl Shell {
             // Later than that only an answer or a connection is missing, or the loss of a server: each is news.
             let until = if until > now { until } else { now + PATIENCE };
             tokio::select! {
+                biased;
                 () = news => {}
                 () = tokio::time::sleep_until(until) => {}
             }

@@ -3,7 +3,7 @@
 //! One lock guards the decisions; messages are handed to the connections under it, so that every peer is told in the
 //! order in which things were decided. Answers are awaited outside.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -42,7 +42,7 @@ pub(super) struct Shell {
 pub(super) struct Inner {
     pub(super) state: State,
     pub(super) auto: Auto,
-    pub(super) pulses: HashMap<NodeAddress, Pulse>,
+    pub(super) pulses: BTreeMap<NodeAddress, Pulse>,
     pub(super) partner_connected: bool,
     /// Questions for hash spaces from before this process that are still out.
     pub(super) asking: usize,
@@ -51,7 +51,7 @@ pub(super) struct Inner {
     /// Nodes that a hash space did not reach.
     unsynced: BTreeSet<NodeAddress>,
     /// Number of the last push on each client connection.
-    pushed: HashMap<u64, u32>,
+    pushed: BTreeMap<u64, u32>,
     /// The longest message from a client that a server takes, in bytes, of those that have told.
     pub(super) message_limits: BTreeMap<NodeAddress, u64>,
 }
@@ -87,12 +87,12 @@ impl Shell {
         let inner = Inner {
             state: State::default(),
             auto: Auto::new(config.auto_replace, config.replace_delay),
-            pulses: HashMap::new(),
+            pulses: BTreeMap::new(),
             partner_connected: false,
             asking: 0,
             settle_until,
             unsynced: BTreeSet::new(),
-            pushed: HashMap::new(),
+            pushed: BTreeMap::new(),
             message_limits: BTreeMap::new(),
         };
         Arc::new_cyclic(|me| Self {
@@ -191,7 +191,7 @@ impl Shell {
     pub(super) fn push(&self, inner: &mut Inner, which: impl Fn(&Link) -> bool) {
         let spaces = inner.state.spaces();
         let limits = inner.message_limits();
-        let mut pushed = HashMap::new();
+        let mut pushed = BTreeMap::new();
         for link in self.peers.links() {
             if link.kind() != LinkKind::Client {
                 continue;

@@ -1,6 +1,6 @@
 //! All connections of this process and the sessions they serve: dialling, redialling, time-outs, limits.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -31,7 +31,7 @@ pub struct Peers {
     policy: DialPolicy,
     limits: Limits,
     service: OnceLock<Weak<dyn Service>>,
-    sessions: Mutex<HashMap<NodeAddress, Arc<Session>>>,
+    sessions: Mutex<BTreeMap<NodeAddress, Arc<Session>>>,
     links: Registry<Link>,
     accepted: AtomicUsize,
     /// Those of `accepted` that are nodes'.

@@ -1,6 +1,6 @@
 //! The connections that are open: how many there may be, which have stalled, and how they are ended.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(crate) trait Connected: Send + Sync {
 /// All open connections of one kind.
 #[derive(Debug)]
 pub(crate) struct Registry<C> {
-    open: Mutex<HashMap<u64, Arc<C>>>,
+    open: Mutex<BTreeMap<u64, Arc<C>>>,
     last: AtomicU64,
     time: Time,
     started: Moment,

@@ -323,7 +323,10 @@ impl State {
     }
 
     fn take_pending(&mut self, which: impl Fn(&Pending) -> bool) -> Vec<Pending> {
-        self.pending.extract_if(|_, pending| which(pending)).map(|(_, pending)| pending).collect()
+        let mut taken: Vec<_> = self.pending.extract_if(|_, pending| which(pending)).collect();
+        // In the order of the calls: what follows from their failing must not depend on the table.
+        taken.sort_unstable_by_key(|(msgid, _)| *msgid);
+        taken.into_iter().map(|(_, pending)| pending).collect()
     }
 }
 

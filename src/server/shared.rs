@@ -3,7 +3,7 @@
 //! Knows no message layouts. Guards of its locks never leave a method, so that no lock is held while another part
 //! runs.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -49,7 +49,7 @@ pub(super) struct Shared {
     /// Bytes that a value read from the disk is expected to take.
     pub(super) miss_weight: AtomicUsize,
     /// The longest message from a node that other servers take, in bytes, as managers have told.
-    message_limits: Mutex<HashMap<NodeAddress, usize>>,
+    message_limits: Mutex<BTreeMap<NodeAddress, usize>>,
     /// Cluster connections, and all that are accepted.
     pub(super) peers: Arc<Peers>,
     /// Connections as a client of other servers: to read their clocks and records.
@@ -78,7 +78,7 @@ pub(super) struct Shared {
     /// When it was last said that a peer's time is far from ours, in unix seconds.
     pub(super) warned_of_skew: AtomicU32,
     /// Nodes that could not be reached when last tried: logged once, not at every try.
-    unreachable: Mutex<HashSet<NodeAddress>>,
+    unreachable: Mutex<BTreeSet<NodeAddress>>,
 }
 
 impl Shared {

@@ -2,7 +2,7 @@
 //!
 //! Pure but for the sessions that it hands out. When hash spaces change, `shared` and `membership` decide.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::net::{Peers, Session};
@@ -19,7 +19,7 @@ pub(super) struct Spaces {
     /// For reading: Get.
     pub(super) rhs: Arc<HashSpace>,
     /// Of every node but this server.
-    sessions: HashMap<NodeAddress, Arc<Session>>,
+    sessions: BTreeMap<NodeAddress, Arc<Session>>,
 }
 
 /// A server that must get a copy of a write.
@@ -64,7 +64,7 @@ impl Spaces {
     }
 
     /// Says of the nodes whose limit is known how long a message they take, in bytes.
-    pub(super) fn set_message_limits(&self, limits: &HashMap<NodeAddress, usize>) {
+    pub(super) fn set_message_limits(&self, limits: &BTreeMap<NodeAddress, usize>) {
         for (node, session) in &self.sessions {
             if let Some(limit) = limits.get(node) {
                 session.set_message_limit(*limit);

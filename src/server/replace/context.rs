@@ -86,8 +86,6 @@ pub(crate) enum Failure {
     Store(#[from] store::Error),
     #[error("temporary file in {0}: {1}")]
     File(PathBuf, io::Error),
-    #[error("cannot start a thread: {0}")]
-    Thread(io::Error),
 }
 
 /// State that all parts of a replace share.
@@ -114,15 +112,9 @@ pub(super) struct Settling {
 }
 
 impl Settling {
-    /// Waits until it is over, asking `check` now and then whether to go on; returns what was written meanwhile.
-    pub(super) fn wait(self, context: &Context, check: impl Fn() -> Result<(), Failure>) -> Result<Written, Failure> {
-        loop {
-            check()?;
-            let left = self.until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(context.host.late_writes().take(self.watch));
-            }
-            std::thread::sleep(left.min(Duration::from_millis(10)));
-        }
+    /// Waits until it is over; returns what was written meanwhile.
+    pub(super) async fn wait(self, context: &Context) -> Written {
+        tokio::time::sleep_until(self.until).await;
+        context.host.late_writes().take(self.watch)
     }
 }

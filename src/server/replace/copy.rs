@@ -1,10 +1,11 @@
 //! The copy phase: what the gatherer has filled is delivered, all targets at a time.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::context::{Context, Failure, Settling, TOMBSTONE_LEASE};
 use super::deliver::{self, Undelivered};
@@ -34,16 +35,14 @@ pub(super) async fn run(
     let failed: Vec<_> = plan.all_targets().iter().map(|_| Arc::new(AtomicBool::new(false))).collect();
     let (sender, mut parcels) = mpsc::channel(1);
     let gatherer = Gatherer::new(context.clone(), plan.clone(), &failed, sender);
-    let mut gathering = on_thread({
-        let generation = job.generation;
-        move || gatherer.run(generation, settling)
-    })?;
+    let mut gathering = pin!(gatherer.run(job.generation, settling));
     let mut deliveries: Group<Delivery> = Group::new(context.host.env());
     let mut failures = 0;
     let mut all_gathered = false;
     let mut checks = tokio::time::interval(CHECK_INTERVAL);
     while !all_gathered || !parcels.is_closed() || !parcels.is_empty() || !deliveries.is_empty() {
         tokio::select! {
+            biased;
             Some(parcel) = parcels.recv() => {
                 deliveries.add(deliver(context.clone(), plan.clone(), parcel));
             }
@@ -51,7 +50,7 @@ pub(super) async fn run(
                 failures += usize::from(!settle(context, plan, &failed, delivery));
             }
             result = &mut gathering, if !all_gathered => {
-                result.unwrap_or(Err(Failure::Cancelled))?;
+                result?;
                 all_gathered = true;
             }
             _ = checks.tick() => {
@@ -106,16 +105,4 @@ fn settle(context: &Context, plan: &Plan, failed: &[Arc<AtomicBool>], delivery: 
         flag.store(true, Ordering::Relaxed);
     }
     false
-}
-
-/// Runs `work` on a thread of its own. The receiver fails if the thread panics.
-pub(super) fn on_thread<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<oneshot::Receiver<T>, Failure> {
-    let (sender, receiver) = oneshot::channel();
-    let run = move || {
-        let _ = sender.send(work());
-    };
-    std::thread::Builder::new().name("replace".into()).spawn(run).map_err(Failure::Thread)?;
-    Ok(receiver)
 }

@@ -1,15 +1,13 @@
 //! The delete phase: scanning the store and dropping what the plan does not keep.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
-use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::context::{Context, Failure, Settling};
-use super::copy::on_thread;
-use super::gather::{SCAN_BYTES, SCAN_ROWS, read};
+use super::fill::{SCAN_BYTES, SCAN_ROWS};
+use super::gather::{flush, read};
 use super::job::Job;
 use super::late::Written;
 use super::plan::Plan;
@@ -26,76 +24,64 @@ pub(super) async fn run(context: &Arc<Context>, job: &Job, plan: Arc<Plan>, sett
     if plan.keeps_all() || job.newcomer {
         return Ok(());
     }
-    let cancel = CancelOnDrop::default();
     let dropper = Dropper {
         context: context.clone(),
         plan,
         generation: job.generation,
-        cancelled: cancel.0.clone(),
         places: Arc::new(Semaphore::new(IN_FLIGHT as usize)),
-        trouble: Arc::default(),
-        runtime: Handle::current(),
+        failure: Arc::default(),
     };
-    on_thread(move || dropper.run(settling))?.await.unwrap_or(Err(Failure::Cancelled))
-}
-
-#[derive(Default)]
-struct CancelOnDrop(Arc<AtomicBool>);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
+    dropper.run(settling).await
 }
 
 struct Dropper {
     context: Arc<Context>,
     plan: Arc<Plan>,
     generation: u32,
-    cancelled: Arc<AtomicBool>,
     /// A permit for each batch that the store may be busy with.
     places: Arc<Semaphore>,
-    trouble: Arc<Mutex<Option<store::Error>>>,
-    runtime: Handle,
+    failure: Arc<Mutex<Option<store::Error>>>,
 }
 
 impl Dropper {
-    fn run(self, settling: Settling) -> Result<(), Failure> {
-        self.scan()?;
-        match settling.wait(&self.context, || self.check())? {
-            Written::Keys(keys) => self.look_up(keys)?,
-            Written::TooMany => self.scan()?,
+    async fn run(self, settling: Settling) -> Result<(), Failure> {
+        self.scan().await?;
+        match settling.wait(&self.context).await {
+            Written::Keys(keys) => self.look_up(keys).await?,
+            Written::TooMany => self.scan().await?,
         }
         // All permits: nothing is under way any more.
-        drop(self.runtime.block_on(self.places.acquire_many(IN_FLIGHT)));
+        drop(self.places.acquire_many(IN_FLIGHT).await);
         self.check()
     }
 
-    fn scan(&self) -> Result<(), Failure> {
-        self.context.host.store().flush()?;
+    async fn scan(&self) -> Result<(), Failure> {
+        flush(&self.context).await?;
         let mut position = Position::default();
         while !position.is_end() {
             self.check()?;
-            let wants = |hash| self.plan.may_drop(hash);
-            let batch = self.context.host.store().scan_where(position, SCAN_ROWS, SCAN_BYTES, wants)?;
+            let (store, plan) = (self.context.host.store().clone(), self.plan.clone());
+            let step = move || store.scan_where(position, SCAN_ROWS, SCAN_BYTES, |hash| plan.may_drop(hash));
+            let batch = self.context.host.env().blocking(step).await.map_err(|_| Failure::Cancelled)??;
             self.context.progress.scanned.add(batch.rows.len());
             let removals = batch.rows.iter().filter_map(|row| {
                 let fresh = row.generation >= self.generation;
                 self.removal(&row.key, &row.value, fresh)
             });
-            self.remove(removals.collect())?;
+            self.remove(removals.collect()).await?;
             position = batch.next;
         }
         Ok(())
     }
 
-    fn look_up(&self, mut keys: Vec<Box<[u8]>>) -> Result<(), Failure> {
+    async fn look_up(&self, mut keys: Vec<Box<[u8]>>) -> Result<(), Failure> {
         keys.retain(|key| RecordKey::new(key).is_ok_and(|key| !self.plan.keeps(key.hash(), false, true)));
         for keys in keys.chunks(SCAN_ROWS) {
             self.check()?;
-            let values = read(self.context.host.store(), keys)?;
+            let values = read(self.context.host.store(), keys).await?;
             let records = keys.iter().zip(&values);
-            self.remove(records.filter_map(|(key, value)| self.removal(key, value.as_ref()?, true)).collect())?;
+            let removals = records.filter_map(|(key, value)| self.removal(key, value.as_ref()?, true)).collect();
+            self.remove(removals).await?;
         }
         Ok(())
     }
@@ -110,12 +96,12 @@ impl Dropper {
     }
 
     /// Hands removals to the store, waiting for a place.
-    fn remove(&self, removals: Vec<OwnedWrite>) -> Result<(), Failure> {
+    async fn remove(&self, removals: Vec<OwnedWrite>) -> Result<(), Failure> {
         if removals.is_empty() {
             return Ok(());
         }
-        let place = self.runtime.block_on(self.places.clone().acquire_owned()).map_err(|_| Failure::Cancelled)?;
-        let (context, trouble) = (self.context.clone(), self.trouble.clone());
+        let place = self.places.clone().acquire_owned().await.map_err(|_| Failure::Cancelled)?;
+        let (context, failure) = (self.context.clone(), self.failure.clone());
         let decided = move |_, outcome| {
             if outcome == Outcome::Removed {
                 context.progress.dropped.add(1);
@@ -123,7 +109,7 @@ impl Dropper {
         };
         self.context.host.store().write(removals, decided, move |committed| {
             if let Err(error) = committed {
-                *trouble.lock() = Some(error);
+                *failure.lock() = Some(error);
             }
             drop(place);
         });
@@ -131,9 +117,6 @@ impl Dropper {
     }
 
     fn check(&self) -> Result<(), Failure> {
-        if self.cancelled.load(Ordering::Relaxed) {
-            return Err(Failure::Cancelled);
-        }
-        self.trouble.lock().take().map_or(Ok(()), |error| Err(error.into()))
+        self.failure.lock().take().map_or(Ok(()), |error| Err(error.into()))
     }
 }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use super::context::Context;
-use super::gather::Tombstone;
+use super::fill::Tombstone;
 use super::plan::Plan;
 use crate::net::{OFFER_STEPS, STEPS};
 use crate::server::stream::{self, Chunk};

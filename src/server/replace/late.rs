@@ -71,7 +71,13 @@ impl LateWrites {
         }
         self.watching.store(false, Ordering::Release);
         let keys = std::mem::replace(&mut *keys, Keys { watch, ..Keys::default() });
-        if keys.overflown { Written::TooMany } else { Written::Keys(keys.seen.into_iter().collect()) }
+        if keys.overflown {
+            return Written::TooMany;
+        }
+        let mut seen: Vec<_> = keys.seen.into_iter().collect();
+        // In hash order, as the store has them.
+        seen.sort_unstable();
+        Written::Keys(seen)
     }
 }
 

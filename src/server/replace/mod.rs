@@ -8,6 +8,7 @@ mod context;
 mod copy;
 mod delete;
 mod deliver;
+mod fill;
 mod gather;
 mod job;
 mod late;

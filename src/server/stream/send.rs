@@ -35,6 +35,7 @@ pub async fn send(env: &Env, stream: Stream, chunk: &Arc<Chunk>, silence: Durati
         }
         let unsent = block.get(block_sent..).unwrap_or_default();
         tokio::select! {
+            biased;
             len = read.read(&mut incoming) => {
                 let signs = incoming.get(..len?).unwrap_or_default();
                 if signs.is_empty() {
