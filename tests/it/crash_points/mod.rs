@@ -185,7 +185,7 @@ impl Sums {
             })
         };
         let all = [("w", "db.redo."), ("s", "db.redo."), ("n", ""), ("w", "db-wal"), ("s", "db-wal")];
-        let all = all.into_iter().chain([("wst", "db"), ("wsn", "copy")]);
+        let all = all.into_iter().chain([("wst", "db"), ("wsn", "db.backup.tmp")]);
         all.for_each(|(operations, name)| assert!(met(operations, name), "{operations} {name}: {points:?}"));
     }
 }
