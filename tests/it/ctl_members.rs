@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use kumo_server::clock::ClockTime;
-use kumo_server::wire::method::Method;
+use kumo_server::wire::method::{Method, STATUS_FLAGS};
 use kumo_server::wire::params::{self, Seed};
 use kumo_server::wire::{NodeAddress, pack};
 
@@ -142,11 +142,14 @@ fn waiting_fails_when_the_manager_has_forgotten_the_replace() {
     let (folder, port) = (Folder::new(), Port::reserve());
     let (manager, servers) = settled(&folder, &port);
     servers[0].copy_endlessly(true);
-    let before = starts(&servers);
+    let mut flags = Vec::new();
+    params::write_status(&mut flags, STATUS_FLAGS);
+    let looks = || servers[1].heard(Method::GetStatus).iter().filter(|params| **params == flags).count();
+    let before = looks();
     let args = arguments(&manager.address, "replace --wait");
     let args: Vec<_> = args.iter().map(String::as_str).collect();
     let waiting = Process::spawn(&folder, "ctl", &kumo_server(), &args);
-    wait_until("the copying", || starts(&servers) == before + 2);
+    wait_until("a look at the servers", || looks() > before);
     drop(manager);
     let _manager = Manager::start(&folder, "again", &port, "");
     let finished = waiting.finish();

@@ -22,6 +22,7 @@ const STUCK: Duration = Duration::from_secs(30);
 const QUIET: Duration = Duration::from_secs(2);
 
 /// Returns when the replace that `manager` has under way is over: well, or with the reason.
+/// The manager must be one of this program.
 pub(in crate::cli) async fn wait(caller: &Caller, manager: NodeAddress) -> Result<(), Stop> {
     watch(caller, manager, None).await
 }
@@ -35,14 +36,15 @@ async fn watch(caller: &Caller, manager: NodeAddress, before: Option<&Overview>)
     let mut line = Line { shown: false };
     let mut heard = Instant::now();
     let mut busy = Instant::now();
-    // An original manager says nothing of a replace: it is found out once that it is one, then the servers are asked.
-    let first = caller.overview(manager).await.map_err(|error| failed(manager, error))?;
+    // An original manager says nothing of a replace: it is not asked, the servers are.
+    let original = before.is_some_and(|overview| overview.state.is_none());
+    let mut first = None;
     let replaces = before.and_then(|overview| overview.state).map(|state| state.replaces);
     loop {
-        let stage = if first.state.is_some() {
-            caller.overview(manager).await.map(|now| stage(now.state, replaces))
+        let stage = if original {
+            caller.spaces(manager).await.map(|(whs, _)| untold(first.get_or_insert_with(|| whs.clone()), &whs))
         } else {
-            caller.spaces(manager).await.map(|(whs, _)| untold(&first, &whs))
+            caller.overview(manager).await.map(|now| stage(now.state, replaces))
         };
         let servers = match stage {
             Ok(Stage::Finished) => return Ok(()),
@@ -105,8 +107,8 @@ fn stage(now: Option<ManagerState>, before: Option<u64>) -> Stage {
 }
 
 /// Where a replace is when the manager does not tell: it is given up when a server is lost.
-fn untold(before: &Overview, now: &Seed) -> Stage {
-    match before.whs.active().find(|server| !now.nodes.contains(&(*server, true))) {
+fn untold(first: &Seed, now: &Seed) -> Stage {
+    match first.active().find(|server| !now.nodes.contains(&(*server, true))) {
         Some(lost) => Stage::GivenUp(format!("{lost} was lost, so the replace may have been given up")),
         None => Stage::Untold,
     }
@@ -189,8 +191,8 @@ mod tests {
             nodes: states.iter().map(|(port, active)| (node(*port), *active)).collect(),
             ..Seed::default()
         };
-        let before = Overview { whs: seed(&[(1, true), (2, false)]), ..Overview::default() };
-        assert_eq!(untold(&before, &seed(&[(1, true), (3, true)])), Stage::Untold);
-        assert!(matches!(untold(&before, &seed(&[(1, false), (3, true)])), Stage::GivenUp(_)));
+        let first = seed(&[(1, true), (2, false)]);
+        assert_eq!(untold(&first, &seed(&[(1, true), (3, true)])), Stage::Untold);
+        assert!(matches!(untold(&first, &seed(&[(1, false), (3, true)])), Stage::GivenUp(_)));
     }
 }
