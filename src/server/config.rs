@@ -1,4 +1,4 @@
-//! What a server is told at start: resolved, checked settings.
+//! The settings of a server: resolved and checked.
 //!
 //! No flag names and no parsing here; the command line makes one of these, tests make their own.
 
@@ -15,7 +15,7 @@ use crate::wire::NodeAddress;
 pub struct Config {
     /// Who this server is to the others: the address they dial. With port 0 the port is the one that binding chose.
     pub address: NodeAddress,
-    /// Where it listens; the same as `address` unless told otherwise. Its port is that of `address`.
+    /// Where it listens; the same as `address` unless set otherwise. Its port is that of `address`.
     pub bind: SocketAddr,
     /// Port of the replace stream, on the host of `bind`; 0, or one that is taken, means any free one.
     pub stream_port: u16,

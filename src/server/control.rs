@@ -15,7 +15,7 @@ use crate::wire::method::{
 };
 use crate::wire::{pack, params};
 
-/// What the original calls itself, so that tools which compare versions go on working.
+/// The version of the original, so that tools which compare versions go on working.
 pub const PROTOCOL_VERSION: &str = "0.4.13 revision ";
 
 /// Suffixes under which SQLite keeps files of its own beside the store.

@@ -1,4 +1,5 @@
-//! Hands each request to the part of the server that carries it out, if this kind of connection may call its method (protocol, sections 4 and 7).
+//! Hands each request to the part of the server that carries it out, if this kind of connection may call its method
+//! (protocol, sections 4 and 7).
 
 use std::sync::Arc;
 
@@ -93,10 +94,10 @@ fn from_node<'r>(call: &Call<'_>, handler: &mut Handler<'_, 'r>, request: Reques
         Method::ReplicateDelete => return handler.replicate_delete(request),
         Method::KeepAlive => {
             server.clock.adjust(params::keep_alive(params)?);
-            if let Some(told) = Extension::behind(params, 1)
+            if let Some(extension) = Extension::behind(params, 1)
                 && link.session().is_some_and(|session| server.is_manager(session.address()))
             {
-                server.note_message_limits(&told);
+                server.note_message_limits(&extension);
             }
             handler.answer(msgid, pack::nil);
         }

@@ -38,7 +38,7 @@ impl LastSpaces {
         !self.storing.is_locked() && self.stored.lock().as_deref() != Some(held)
     }
 
-    /// Stores what `held` gives when it is its turn. Blocks.
+    /// Stores what `held` gives, once earlier calls are done. Blocks.
     pub(super) fn keep(&self, store: &Store, held: impl FnOnce() -> Vec<u8>) {
         let _storing = self.storing.lock();
         let bytes = held();

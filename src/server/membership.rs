@@ -36,7 +36,7 @@ pub(super) async fn keep_alive(server: Arc<Shared>) {
     }
 }
 
-/// Looks up the name of a manager that cannot be reached, and turns to the address that it stands for now.
+/// Looks up the name of a manager that cannot be reached, and uses the address that it stands for now.
 pub(super) fn look_up(server: &Arc<Shared>, manager: &NamedNode) {
     let (server, manager) = (server.clone(), manager.clone());
     server.env.clone().spawn(async move {
@@ -86,7 +86,7 @@ pub(super) fn greet_manager(server: &Arc<Shared>, manager: &Arc<Session>) {
 
 /// Asks for the hash spaces that this manager has not sent since it was connected, and for those that nobody has sent.
 ///
-/// What fails is asked again at the next keep-alive: one of the connections may have been about to close.
+/// A request that fails is repeated at the next keep-alive: one of the connections may have been about to close.
 fn request_spaces(server: &Arc<Shared>, manager: &Arc<Session>) {
     let from = manager.address();
     for method in SPACE_REQUESTS {

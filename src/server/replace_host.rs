@@ -17,7 +17,7 @@ use crate::wire::method::ErrorCode;
 use crate::wire::params::Seed;
 use crate::wire::{NODE_ROOM, NodeAddress};
 
-/// What a replace sees of its server.
+/// The parts of the server that a replace uses.
 struct Access(Arc<Shared>);
 
 impl Host for Access {
@@ -112,7 +112,7 @@ pub(super) fn take_offer(server: &Shared, offerer: NodeAddress, reply: Reply) {
     });
 }
 
-/// What the replace adds to the flags of `GetStatus` 11.
+/// The bits that the replace adds to the flags of `GetStatus` 11.
 pub(super) fn flags(server: &Shared) -> u32 {
     running(server).map_or(0, |replace| replace.status_flags())
 }

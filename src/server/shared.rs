@@ -48,7 +48,7 @@ pub(super) struct Shared {
     pub(super) last_spaces: LastSpaces,
     /// Bytes that a value read from the disk is expected to take.
     pub(super) miss_weight: AtomicUsize,
-    /// The longest message from a node that other servers take, in bytes, as managers have told.
+    /// The longest message from a node that other servers take, in bytes, as managers have sent it.
     message_limits: Mutex<BTreeMap<NodeAddress, usize>>,
     /// Cluster connections, and all that are accepted.
     pub(super) peers: Arc<Peers>,
@@ -150,18 +150,18 @@ impl Shared {
         SpacesChange { taken: true, joined }
     }
 
-    /// A manager has told how long a message each server takes.
-    pub(super) fn note_message_limits(&self, told: &Extension) {
+    /// Takes from a manager how long a message each server accepts.
+    pub(super) fn note_message_limits(&self, extension: &Extension) {
         let from_nodes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(NODE_ROOM);
         // Under the lock of the spaces: sessions of those that come next have the new limits, too.
         let spaces = self.spaces.read();
         let mut limits = self.message_limits.lock();
-        // Another manager may have told of others.
+        // Another manager may have sent other servers.
         if limits.len() > NODE_LIMIT {
             limits.clear();
         }
-        let told = told.message_limits.iter().take(NODE_LIMIT);
-        limits.extend(told.map(|(server, limit)| (*server, from_nodes(*limit))));
+        let received = extension.message_limits.iter().take(NODE_LIMIT);
+        limits.extend(received.map(|(server, limit)| (*server, from_nodes(*limit))));
         spaces.set_message_limits(&limits);
     }
 

@@ -125,7 +125,7 @@ impl Spaces {
     }
 }
 
-/// What came of an offer of new hash spaces.
+/// The effect of a change of hash spaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SpacesChange {
     /// At least one hash space was taken.

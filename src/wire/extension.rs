@@ -33,7 +33,7 @@ pub struct Choice {
     pub servers: Option<Vec<NodeAddress>>,
 }
 
-/// What an attach or detach has done.
+/// The effect of an attach or detach.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Changed {
@@ -45,7 +45,7 @@ pub struct Changed {
     pub replace: bool,
 }
 
-/// What became of a backup: the result of a manager's `CreateBackup` that was asked with [`Ask`].
+/// The end of a backup: the result of a manager's `CreateBackup` that was asked with [`Ask`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BackupEnd {

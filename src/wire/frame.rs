@@ -44,7 +44,7 @@ pub struct Response<'a> {
 pub struct Init {
     /// Where the sender listens.
     pub address: NodeAddress,
-    /// What the sender is.
+    /// The kind of node that the sender is.
     pub role: Role,
 }
 

@@ -27,7 +27,7 @@ macro_rules! numbered {
 }
 
 numbered! {
-    /// What a node says it is when it opens a cluster connection.
+    /// The kind of node that one says it is when it opens a cluster connection.
     Role: u8 {
         /// Knows the servers and owns the hash space.
         Manager = 0,

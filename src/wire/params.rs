@@ -116,7 +116,7 @@ pub fn write_get_if_modified(out: &mut Vec<u8>, key: &[u8], clocktime: ClockTime
     pack::uint(out, clocktime.0);
 }
 
-/// What a Set asks for.
+/// The kind of a Set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SetOp {
     /// Answer when all replicas have it.

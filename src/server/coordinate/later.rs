@@ -20,7 +20,7 @@ pub(super) enum Held {
     Later(Vec<u8>),
     /// A deletion.
     Deleted,
-    /// It was not asked, or has not told.
+    /// It was not asked, or has not answered.
     Unknown,
 }
 

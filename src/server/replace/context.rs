@@ -104,7 +104,7 @@ impl Context {
     }
 }
 
-/// The time in which some servers may not know yet what a manager has told all of them.
+/// The time in which some servers may not know yet what a manager has sent to all of them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Settling {
     pub(super) until: Instant,

@@ -17,12 +17,12 @@ use crate::env::{Gone, Group};
 /// How often it is checked that the hash space is still the one that is copied for.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What became of a parcel; `Some` names the target whose stream it was.
+/// The end of a parcel; `Some` names the target whose stream it was.
 type Delivery = (Option<usize>, Result<(), Undelivered>);
 
 /// Copies what others need. An error means that not everything has arrived: nothing may be deleted.
 ///
-/// What is written here until all is settled is looked at again. Dropping the future cancels.
+/// Records that are written here until all is settled are looked at again. Dropping the future cancels.
 pub(super) async fn run(
     context: &Arc<Context>,
     job: &Job,

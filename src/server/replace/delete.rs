@@ -19,7 +19,7 @@ const IN_FLIGHT: u32 = 4;
 
 /// Drops what this server need not keep.
 ///
-/// What is written here by the old hash space until all is settled is dropped, too. Dropping the future cancels.
+/// Records that are written here by the old hash space until all is settled are dropped, too. Dropping the future cancels.
 pub(super) async fn run(context: &Arc<Context>, job: &Job, plan: Arc<Plan>, settling: Settling) -> Result<(), Failure> {
     if plan.keeps_all() || job.newcomer {
         return Ok(());

@@ -17,9 +17,9 @@ use crate::wire::params;
 
 /// How often a stream is offered again after the first time.
 const OFFER_RETRIES: u32 = 3;
-/// How often a deletion is told again.
+/// How often a deletion is sent again.
 const TOMBSTONE_RETRIES: u32 = 20;
-/// Pause before a stream is offered again, or a deletion told again; doubled each time, up to [`PAUSE_MAX`].
+/// Pause before a stream is offered again, or a deletion sent again; doubled each time, up to [`PAUSE_MAX`].
 const OFFER_PAUSE: Duration = Duration::from_millis(250);
 /// See [`OFFER_PAUSE`].
 const TOMBSTONE_PAUSE: Duration = Duration::from_millis(50);

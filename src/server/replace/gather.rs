@@ -19,7 +19,7 @@ use crate::wire::RecordKey;
 /// Batches of tombstones that may be under way.
 const TOMBSTONE_BATCHES: usize = 2;
 
-/// What is ready to be sent. The permit is given back when that is done, and lets the next one be handed over.
+/// Records that are ready to be sent. The permit is given back when that is done, and lets the next one be handed over.
 #[derive(Debug)]
 pub(super) enum Parcel {
     Chunk { target: usize, chunk: Chunk, permit: OwnedSemaphorePermit },

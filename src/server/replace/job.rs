@@ -1,4 +1,4 @@
-//! What a server must remember of a replace across a restart, and the generations that tell fresh records from old.
+//! The state of a replace that outlives a restart, and the generations that tell fresh records from old.
 //!
 //! ```text
 //! [version = 1, [generation, full, newcomer, copied, old seed, new seed]]      MessagePack, in the store's state "replace"

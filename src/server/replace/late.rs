@@ -14,7 +14,7 @@ use crate::wire::RecordKey;
 
 /// Bytes of keys that are remembered, each counted with what a set needs for it. Beyond, everything is scanned again.
 const LIMIT: usize = 64 << 20;
-/// What a key takes beside its bytes, about.
+/// Bytes of memory that a key takes beside its own, about.
 const KEY_COST: usize = 48;
 
 /// The keys of late writes. The server notes every write; a replace watches while it must know of them.
@@ -36,7 +36,7 @@ struct Keys {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Watch(u64);
 
-/// What was written while the watch lasted.
+/// The keys that were written while the watch lasted.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Written {
     /// These keys.

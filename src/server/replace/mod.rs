@@ -57,7 +57,7 @@ enum Phase {
     /// Nothing is under way, or it did not end well.
     Idle,
     Copying,
-    /// Copied without fault; the manager is being told, and may have things deleted.
+    /// Copied without fault; the manager is being informed, and may have things deleted.
     Copied,
     Deleting,
 }

@@ -1,4 +1,4 @@
-//! What received records do to the store: each is an update if newer, and counts as seen in this replace in any case.
+//! Received records on their way to the store: each is an update if newer, and counts as seen in this replace in any case.
 
 use std::sync::Arc;
 

@@ -13,7 +13,7 @@ const STEP: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Decoder {
     inflate: Decompress,
-    /// What has been inflated and is not part of a whole record yet.
+    /// Inflated bytes that are not part of a whole record yet.
     plain: Vec<u8>,
     scanner: Scanner,
     records: u64,
@@ -29,7 +29,7 @@ enum Stage {
     Ended,
 }
 
-/// What one step has done.
+/// The effect of one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
     /// Bytes of the input that were used.

@@ -111,7 +111,7 @@ impl Chunk {
     }
 }
 
-/// What `len` bytes can become: at this level noise grows by up to a bit for each byte.
+/// The most that `len` bytes can become: at this level noise grows by up to a bit for each byte.
 fn at_most(len: u64) -> u64 {
     len.saturating_add(len / 8)
 }
