@@ -13,6 +13,7 @@ mod batch;
 mod cache;
 mod core;
 mod disk;
+mod driver;
 mod error;
 mod failures;
 mod guard;
@@ -41,6 +42,7 @@ mod write;
 pub use batch::{Applied, Batch};
 #[doc(hidden)]
 pub use cache::BareCache;
+pub use driver::Driver;
 pub use error::{Error, OpenError};
 pub use options::{Options, SweepPolicy, SyncMode};
 pub use pool::{ReadJob, Values, WriteJob};
@@ -51,9 +53,8 @@ pub use write::{Outcome, OwnedWrite, Write};
 use self::core::Core;
 use crate::clock::Clock;
 use crate::wire::{RecordKey, RecordValue};
-use crossbeam_channel::{Sender, TrySendError};
 use parking_lot::Mutex;
-use pool::Job;
+use pool::Queue;
 use request::{Reply, Request};
 use shutdown::Shutdown;
 use std::path::Path;
@@ -73,8 +74,8 @@ pub struct Store {
 
 struct Inner {
     core: Arc<Core>,
-    reads: Sender<Job<ReadJob>>,
-    writes: Sender<Job<WriteJob>>,
+    reads: Queue<ReadJob>,
+    writes: Queue<WriteJob>,
     /// Taken by whoever closes the store.
     shutdown: Mutex<Option<Shutdown>>,
 }
@@ -87,7 +88,14 @@ impl Store {
     }
 
     fn running(shutdown: Shutdown) -> Self {
-        let (core, reads, writes) = (shutdown.core.clone(), shutdown.reads.jobs.clone(), shutdown.writes.jobs.clone());
+        let core = shutdown.core.clone();
+        let (reads, writes) = match &core.options.driver {
+            Some(driver) => (
+                Queue::Driven { driver: driver.clone(), core: Arc::downgrade(&core), serve: pool::serve_read },
+                Queue::Driven { driver: driver.clone(), core: Arc::downgrade(&core), serve: pool::serve_write },
+            ),
+            None => (Queue::Threads(shutdown.reads.jobs.clone()), Queue::Threads(shutdown.writes.jobs.clone())),
+        };
         Self { inner: Arc::new(Inner { core, reads, writes, shutdown: Mutex::new(Some(shutdown)) }) }
     }
 
@@ -119,8 +127,7 @@ impl Store {
     /// As [`Store::read`], for a job that [`Store::try_read`] gave back.
     pub fn submit_read(&self, job: ReadJob) {
         if !self.inner.core.closing.load(Ordering::Acquire) {
-            // If all threads are gone the job is dropped, which answers it.
-            let _ = self.inner.reads.send(Job::Do(job));
+            self.inner.reads.put(job);
         }
     }
 
@@ -129,10 +136,7 @@ impl Store {
         if self.inner.core.closing.load(Ordering::Acquire) {
             return Ok(());
         }
-        match self.inner.reads.try_send(Job::Do(job)) {
-            Err(TrySendError::Full(Job::Do(job))) => Err(job),
-            _ => Ok(()),
-        }
+        self.inner.reads.try_put(job)
     }
 
     /// Writes on the `-TW` pool, in order: reads what must be read, waits while there is no room, then does as a
@@ -151,7 +155,7 @@ impl Store {
     /// As [`Store::write`], for a job that [`Store::try_write`] gave back.
     pub fn submit_write(&self, job: WriteJob) {
         if !self.inner.core.closing.load(Ordering::Acquire) {
-            let _ = self.inner.writes.send(Job::Do(job));
+            self.inner.writes.put(job);
         }
     }
 
@@ -160,10 +164,7 @@ impl Store {
         if self.inner.core.closing.load(Ordering::Acquire) {
             return Ok(());
         }
-        match self.inner.writes.try_send(Job::Do(job)) {
-            Err(TrySendError::Full(Job::Do(job))) => Err(job),
-            _ => Ok(()),
-        }
+        self.inner.writes.try_put(job)
     }
 
     /// Jobs that each pool's queue holds.

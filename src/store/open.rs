@@ -112,20 +112,22 @@ impl Replay<'_> {
 fn start(core: Core, tree: Writer, lock: OwnerLock) -> Result<Shutdown, OpenError> {
     let core = Arc::new(core);
     let options = &core.options;
+    let threads = |count| if options.driver.is_some() { 0 } else { count };
+    let (read_threads, write_threads) = (threads(options.read_threads), threads(options.write_threads));
     let (reads, read_jobs) = crossbeam_channel::bounded(options.queue_jobs);
     let (writes, write_jobs) = crossbeam_channel::bounded(options.queue_jobs);
     let mut pools = Vec::new();
-    for index in 0..options.read_threads {
+    for index in 0..read_threads {
         pools.push(pool_thread(&core, format!("store-read-{index}"), read_jobs.clone(), run_reads)?);
     }
-    for index in 0..options.write_threads {
+    for index in 0..write_threads {
         pools.push(pool_thread(&core, format!("store-write-{index}"), write_jobs.clone(), run_writes)?);
     }
     let log = thread(&core, "store-log".to_owned(), syncer::run)?;
     let maintenance = thread(&core, "store-merge".to_owned(), move |core| maintain::run(core, tree))?;
     Ok(Shutdown {
-        reads: Pool { jobs: reads, threads: options.read_threads },
-        writes: Pool { jobs: writes, threads: options.write_threads },
+        reads: Pool { jobs: reads, threads: read_threads },
+        writes: Pool { jobs: writes, threads: write_threads },
         core,
         pools,
         log,

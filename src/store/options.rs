@@ -1,6 +1,8 @@
 //! Settings of a store: its path, when an answer is durable, and every bound.
 
+use super::driver::Driver;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// When an acknowledged write is on the disk and not only with the kernel.
@@ -65,6 +67,8 @@ pub struct Options {
     pub sweep: SweepPolicy,
     /// Jobs that may wait in front of each pool.
     pub queue_jobs: usize,
+    /// Does the work of both pools, which then have no threads.
+    pub driver: Option<Arc<dyn Driver>>,
 }
 
 impl Options {
@@ -81,6 +85,7 @@ impl Options {
             close_merge: Duration::from_secs(8),
             sweep: SweepPolicy::default(),
             queue_jobs: 1024,
+            driver: None,
         }
     }
 

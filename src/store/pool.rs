@@ -5,11 +5,13 @@
 
 use super::batch::{Applied, Base, Batch};
 use super::core::Core;
+use super::driver::Driver;
 use super::error::Error;
 use super::tree::Reader;
 use super::write::{Outcome, OwnedWrite, Write};
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Sender, TrySendError};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 /// Keys read in one transaction, about: a transaction that lasts keeps the checkpoint waiting.
 const READ_KEYS: usize = 512;
@@ -79,6 +81,62 @@ pub(super) enum Job<T> {
     Do(T),
     /// End, after what was queued before.
     Stop,
+}
+
+/// Where jobs of one kind go: to the threads of a pool, or to a [`Driver`].
+pub(super) enum Queue<T> {
+    Threads(Sender<Job<T>>),
+    Driven { driver: Arc<dyn Driver>, core: Weak<Core>, serve: fn(&Core, T) },
+}
+
+impl<T: Send + 'static> Queue<T> {
+    /// Waits while the queue is full. If all threads are gone the job is dropped, which answers it.
+    pub(super) fn put(&self, job: T) {
+        match self {
+            Self::Threads(jobs) => drop(jobs.send(Job::Do(job))),
+            Self::Driven { driver, core, serve } => {
+                let (core, serve) = (core.clone(), *serve);
+                driver.run(Box::new(move || {
+                    if let Some(core) = core.upgrade() {
+                        serve(&core, job);
+                    }
+                }));
+            }
+        }
+    }
+
+    /// As [`Self::put`], but gives the job back if the queue is full.
+    pub(super) fn try_put(&self, job: T) -> Result<(), T> {
+        match self {
+            Self::Threads(jobs) => match jobs.try_send(Job::Do(job)) {
+                Err(TrySendError::Full(Job::Do(job))) => Err(job),
+                _ => Ok(()),
+            },
+            Self::Driven { .. } => {
+                self.put(job);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Does one read without a thread of the pool.
+pub(super) fn serve_read(core: &Core, job: ReadJob) {
+    let done = core.with_connection(|connection| {
+        let mut reader = Reader::new(connection)?;
+        Ok(read_all(core, &mut reader, &job.keys.iter().map(|key| &**key).collect::<Vec<_>>()))
+    });
+    job.done.give(done.and_then(|values| values));
+}
+
+/// Does one write job without a thread of the pool.
+pub(super) fn serve_write(core: &Core, job: WriteJob) {
+    // Where there is no connection the job is dropped, which answers it.
+    let _ = core.with_connection(|connection| {
+        let mut reader = Reader::new(connection)?;
+        write_all(core, &mut reader, job);
+        Ok(())
+    });
 }
 
 /// A pool's queue, and how many threads it has.
@@ -173,27 +231,32 @@ fn read_all(core: &Core, reader: &mut Reader<'_>, keys: &[&[u8]]) -> Result<Valu
 
 /// A thread of the write pool.
 pub(super) fn run_writes(core: &Core, jobs: &Receiver<Job<WriteJob>>, reader: &mut Reader<'_>) {
-    while let Ok(Job::Do(mut job)) = jobs.recv() {
-        let mut batch = Batch::unthrottled(core);
-        let mut result = Ok(());
-        for (some_index, some) in job.writes.chunks(READ_KEYS).enumerate() {
-            result = write_some(core, reader, &mut batch, some, |index, outcome| {
-                (job.decided)(some_index * READ_KEYS + index, outcome);
-            });
-            if result.is_err() {
-                break;
-            }
+    while let Ok(Job::Do(job)) = jobs.recv() {
+        write_all(core, reader, job);
+    }
+}
+
+/// Decides and commits the writes of a job.
+fn write_all(core: &Core, reader: &mut Reader<'_>, mut job: WriteJob) {
+    let mut batch = Batch::unthrottled(core);
+    let mut result = Ok(());
+    for (some_index, some) in job.writes.chunks(READ_KEYS).enumerate() {
+        result = write_some(core, reader, &mut batch, some, |index, outcome| {
+            (job.decided)(some_index * READ_KEYS + index, outcome);
+        });
+        if result.is_err() {
+            break;
         }
-        match result {
-            Ok(()) => {
-                let committed = job.committed;
-                batch.commit(move |result| committed.give(result));
-            }
-            Err(error) => {
-                // Writes decided before are written in any case, but the whole job is answered as failed.
-                batch.commit(|_| ());
-                job.committed.give(Err(error));
-            }
+    }
+    match result {
+        Ok(()) => {
+            let committed = job.committed;
+            batch.commit(move |result| committed.give(result));
+        }
+        Err(error) => {
+            // Writes decided before are written in any case, but the whole job is answered as failed.
+            batch.commit(|_| ());
+            job.committed.give(Err(error));
         }
     }
 }

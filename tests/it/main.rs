@@ -48,6 +48,8 @@ mod replicas;
 mod restore;
 mod server_life;
 mod signals;
+#[path = "../simulation/mod.rs"]
+mod simulation;
 mod sizes;
 mod stat;
 mod store_bounds;

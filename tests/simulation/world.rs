@@ -1,0 +1,229 @@
+//! A world of simulated machines: one thread, one clock, one seed.
+//!
+//! Every task of a machine runs behind its gate: a machine that is stopped runs none of them, one that is killed has
+//! lost them. The runtime's clock is paused and jumps to the next timer when nothing is left to do.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use kumo_server::env::{BoxFuture, Env, Host, Listener, Stream, Task, Work};
+use kumo_server::time::{Moment, Source, Time};
+use parking_lot::Mutex;
+
+use super::network::Network;
+
+/// Unix time at which every simulation begins.
+const EPOCH: Duration = Duration::from_hours(500_000);
+
+/// The simulated world.
+pub(crate) struct World {
+    random: Mutex<fastrand::Rng>,
+    started: tokio::time::Instant,
+    network: Network,
+}
+
+impl World {
+    /// Must be called within a runtime whose clock is paused.
+    pub(crate) fn new(seed: u64) -> Arc<Self> {
+        Arc::new(Self {
+            random: Mutex::new(fastrand::Rng::with_seed(seed)),
+            started: tokio::time::Instant::now(),
+            network: Network::default(),
+        })
+    }
+
+    /// What the machines are connected by.
+    pub(crate) fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// Sixty-four bits of chance.
+    pub(crate) fn random(&self) -> u64 {
+        self.random.lock().u64(..)
+    }
+
+    /// A number below `limit`.
+    pub(crate) fn below(&self, limit: u64) -> u64 {
+        self.random.lock().u64(0..limit.max(1))
+    }
+
+    /// Whether something that happens `share` times in a thousand happens now.
+    pub(crate) fn happens(&self, share: u64) -> bool {
+        self.below(1000) < share
+    }
+
+    /// Time since the world began.
+    pub(crate) fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+/// One machine; its address stays when its process is killed and started again.
+pub(crate) struct Machine {
+    world: Arc<World>,
+    ip: IpAddr,
+    skew: Arc<AtomicI64>,
+    process: Mutex<Arc<Process>>,
+}
+
+/// What runs on a machine until it is killed.
+struct Process {
+    stopped: AtomicBool,
+    dead: AtomicBool,
+    /// Tasks that wait for the process to be continued.
+    parked: Mutex<Vec<Waker>>,
+    tasks: Mutex<BTreeMap<u64, tokio::task::AbortHandle>>,
+    last: AtomicU64,
+}
+
+impl Process {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            stopped: AtomicBool::new(false),
+            dead: AtomicBool::new(false),
+            parked: Mutex::default(),
+            tasks: Mutex::default(),
+            last: AtomicU64::new(0),
+        })
+    }
+}
+
+impl Machine {
+    /// A machine with this address.
+    pub(crate) fn new(world: &Arc<World>, ip: IpAddr) -> Self {
+        Self { world: world.clone(), ip, skew: Arc::default(), process: Mutex::new(Process::new()) }
+    }
+
+    /// Its address.
+    pub(crate) fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
+    /// What a process that is started now is given.
+    pub(crate) fn env(&self) -> Env {
+        let clocks = Clocks { world: self.world.clone(), skew: self.skew.clone() };
+        let process = self.process.lock().clone();
+        Env::new(Time::new(clocks), Simulated { world: self.world.clone(), ip: self.ip, process })
+    }
+
+    /// Sets its clock, as far from the true time as given, in milliseconds.
+    pub(crate) fn set_skew(&self, millis: i64) {
+        self.skew.store(millis, Ordering::Relaxed);
+    }
+
+    /// Runs nothing until it is continued; the kernel goes on to take connections and bytes.
+    pub(crate) fn stop(&self) {
+        self.process.lock().stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// Goes on where it was stopped.
+    pub(crate) fn proceed(&self) {
+        let process = self.process.lock().clone();
+        process.stopped.store(false, Ordering::Relaxed);
+        for task in std::mem::take(&mut *process.parked.lock()) {
+            task.wake();
+        }
+    }
+
+    /// Ends the process at once. The kernel closes its connections, as far as others can hear of it.
+    pub(crate) fn kill(&self) {
+        let process = std::mem::replace(&mut *self.process.lock(), Process::new());
+        process.dead.store(true, Ordering::Relaxed);
+        for task in std::mem::take(&mut *process.tasks.lock()).into_values() {
+            task.abort();
+        }
+        self.world.network.close_all_of(self.ip);
+    }
+}
+
+/// The clocks of a machine.
+struct Clocks {
+    world: Arc<World>,
+    skew: Arc<AtomicI64>,
+}
+
+impl Source for Clocks {
+    fn now(&self) -> Moment {
+        Moment::from_nanos(u64::try_from(self.world.now().as_nanos()).unwrap_or(u64::MAX).saturating_add(1))
+    }
+
+    fn unix(&self) -> Duration {
+        let skew = self.skew.load(Ordering::Relaxed);
+        let true_time = EPOCH + self.world.now();
+        let apart = Duration::from_millis(skew.unsigned_abs());
+        if skew < 0 { true_time.saturating_sub(apart) } else { true_time + apart }
+    }
+}
+
+/// A process's view of its machine.
+struct Simulated {
+    world: Arc<World>,
+    ip: IpAddr,
+    process: Arc<Process>,
+}
+
+impl Host for Simulated {
+    fn random(&self) -> u64 {
+        self.world.random()
+    }
+
+    fn spawn(&self, work: Work) -> Task {
+        if self.process.dead.load(Ordering::Relaxed) {
+            return Task::new(|| ());
+        }
+        let id = self.process.last.fetch_add(1, Ordering::Relaxed);
+        let gated = Gated { process: Arc::downgrade(&self.process), work, id };
+        let handle = tokio::spawn(gated).abort_handle();
+        self.process.tasks.lock().insert(id, handle.clone());
+        Task::new(move || handle.abort())
+    }
+
+    fn run_blocking(&self, work: Box<dyn FnOnce() + Send>) {
+        // A turn of its own, as a thread would: the caller may hold a lock.
+        let task = self.spawn(Box::pin(async move { work() }));
+        drop(task);
+    }
+
+    fn connect(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<Stream>> {
+        let (world, from) = (self.world.clone(), self.ip);
+        Box::pin(async move { world.network.connect(&world, from, address).await })
+    }
+
+    fn listen(&self, address: SocketAddr) -> io::Result<Listener> {
+        self.world.network.listen(&self.world, self.ip, address.port())
+    }
+}
+
+/// A task that runs only while its process does.
+struct Gated {
+    process: Weak<Process>,
+    work: Work,
+    id: u64,
+}
+
+impl Future for Gated {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(process) = self.process.upgrade() else { return Poll::Ready(()) };
+        if process.stopped.load(Ordering::Relaxed) {
+            process.parked.lock().push(cx.waker().clone());
+            return Poll::Pending;
+        }
+        self.work.as_mut().poll(cx)
+    }
+}
+
+impl Drop for Gated {
+    fn drop(&mut self) {
+        if let Some(process) = self.process.upgrade() {
+            process.tasks.lock().remove(&self.id);
+        }
+    }
+}
