@@ -149,7 +149,7 @@ fn a_limit_of_file_sizes_is_a_full_disk() {
     for index in 0..kept {
         assert_eq!(client.get(format!("k{index}").as_bytes()).as_deref(), Some(&big[..]));
     }
-    assert!(cluster.servers[0].process().stdout().contains("cannot write"), "it is not in the log");
+    wait_until("it is in the log", || cluster.servers[0].process().stdout().contains("cannot write"));
     cluster.servers[0].process().limit_file_size(None);
     wait_until("writes succeed again", || client.set(b"again", b"v").is_acknowledged());
     cluster.kill(0);

@@ -25,12 +25,12 @@ const fn case(
     Case { tool, mistake, failure }
 }
 
-/// Every tool has a row; daemons wait for nodes that are away, so they fail by what they cannot resolve.
+/// Every tool has a row; daemons wait for nodes that are away, so they fail by an own address that they cannot resolve.
 const CASES: &[Case] = &[
     case(
         "",
         ("-m 127.0.0.1 -l 127.0.0.1 -s x -TR 0", "invalid value '0' for '-TR <N>'"),
-        Some(("-m no.invalid -l 127.0.0.1 -s x", "-m no.invalid: cannot resolve host")),
+        Some(("-m 127.0.0.1 -l no.invalid -s x", "-l no.invalid: cannot resolve host")),
     ),
     case(
         "manager",
@@ -66,7 +66,7 @@ const CASES: &[Case] = &[
     case(
         "gateway",
         ("-m 127.0.0.1 -G x", "invalid value 'x' for '-G <N>'"),
-        Some(("-m no.invalid", "-m no.invalid: cannot resolve host")),
+        Some(("-m 127.0.0.1 -t no.invalid:1", "-t no.invalid:1: cannot resolve host")),
     ),
     case("man", ("", "the following required arguments"), Some(("/dev/null/x", "/dev/null/x: "))),
     case("install-links", ("--nope", "unexpected argument '--nope' found"), Some(("/nowhere", "/nowhere: "))),
