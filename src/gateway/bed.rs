@@ -15,7 +15,7 @@ pub(super) const RULES: Rules = Rules { layout: Layout { expiry: true, flags: Fl
 pub(super) struct Bed {
     pub(super) rules: Rules,
     pub(super) now: u32,
-    pub(super) records: HashMap<Vec<u8>, (ClockTime, Vec<u8>)>,
+    pub(super) records: HashMap<Vec<u8>, (ClockTime, u16, Vec<u8>)>,
     last: u64,
     codec: Codec,
     writer: Writer,
@@ -85,7 +85,6 @@ impl Bed {
     /// Does what the engine does, and hands the outcome on.
     fn run(&mut self, task: Task<'_>, mut answer: impl FnMut(&[u8], &Outcome<'_>, u32)) {
         let (now, rules) = (self.now, self.rules);
-        let meta = rules.layout.meta();
         match task {
             Task::Answer(outcome) => answer(b"", &outcome, now),
             Task::Stats { section: b"" } => answer(b"", &Outcome::Stats(vec![("pid".into(), "1".into())]), now),
@@ -95,8 +94,8 @@ impl Bed {
                 answer(b"", &Outcome::Done, now);
             }
             Task::Get { key } => {
-                let item =
-                    self.records.get(&*key).map(|(clocktime, data)| Item::decode(*clocktime, meta, data, &rules));
+                let item = self.records.get(&*key);
+                let item = item.map(|(clocktime, meta, data)| Item::decode(*clocktime, *meta, data, &rules));
                 let outcome = item.filter(|item| !item.is_expired(now)).map_or(Outcome::Missing, Outcome::Found);
                 answer(&key, &outcome, now);
             }
@@ -104,7 +103,7 @@ impl Bed {
                 let mut direct = change.direct(now, &rules);
                 loop {
                     let held = self.records.get(&*key).cloned();
-                    let current = held.as_ref().map(|(clocktime, data)| (*clocktime, meta, &data[..]));
+                    let current = held.as_ref().map(|(clocktime, meta, data)| (*clocktime, *meta, &data[..]));
                     match direct.take().unwrap_or_else(|| change.decide(current, now, &rules)) {
                         Decision::Answer(outcome) => return answer(&key, &outcome, now),
                         Decision::Delete { refused } => {
@@ -113,12 +112,12 @@ impl Bed {
                             return answer(&key, &refused.map_or(outcome, Outcome::Failed), now);
                         }
                         Decision::Store { expected, data, reward } => {
-                            let there = held.as_ref().map_or(ClockTime(0), |(clocktime, _)| *clocktime);
+                            let there = held.as_ref().map_or(ClockTime(0), |(clocktime, ..)| *clocktime);
                             if expected.is_none_or(|expected| expected == there) {
                                 self.last += 1;
                                 let clocktime = ClockTime(self.last);
                                 answer(&key, &reward.outcome(clocktime, &data, &rules), now);
-                                self.records.insert(key.into_owned(), (clocktime, data));
+                                self.records.insert(key.into_owned(), (clocktime, reward.meta(rules.layout), data));
                                 return;
                             }
                         }

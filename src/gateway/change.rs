@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use super::item::{Item, Rules, encode, expires};
+use super::layout::Layout;
 use super::outcome::{Failure, Outcome};
 use crate::clock::ClockTime;
 
@@ -78,6 +79,13 @@ pub enum Change<'a> {
         /// Whether the item itself is the answer (`gat`).
         read: bool,
     },
+    /// Read it; if there is none, put an empty one in its place and have this client fill it (`mg` with `N`).
+    Vivify {
+        /// When the empty one expires.
+        create: i64,
+        /// When any of them expires, from now on.
+        exptime: Option<i64>,
+    },
 }
 
 /// A record as read at its coordinator: its clocktime, its meta and its data.
@@ -112,22 +120,39 @@ pub enum Reward {
     /// [`Outcome::Number`].
     Number(u64),
     /// [`Outcome::Touched`].
-    Touched,
+    Touched {
+        /// Whether the item is still empty, and a client has been asked to fill it.
+        awaited: bool,
+    },
     /// [`Outcome::Found`], the item as it is now.
-    Found,
+    Found {
+        /// As above.
+        awaited: bool,
+    },
+    /// [`Outcome::Created`]: an empty item that this client is to fill.
+    Created,
     /// [`Outcome::Deleted`]: what was written has expired already.
     Deleted,
 }
 
 impl Reward {
+    /// The meta of the record that is written with this layout.
+    pub fn meta(self, layout: Layout) -> u16 {
+        match self {
+            Self::Created | Self::Touched { awaited: true } | Self::Found { awaited: true } => layout.awaited(),
+            _ => layout.meta(),
+        }
+    }
+
     /// The outcome, now that `data` has been written at `clocktime`.
     pub fn outcome<'d>(self, clocktime: ClockTime, data: &'d [u8], rules: &Rules) -> Outcome<'d> {
-        let item = Item::decode(clocktime, rules.layout.meta(), data, rules);
+        let item = Item::decode(clocktime, self.meta(rules.layout), data, rules);
         match self {
             Self::Stored => Outcome::Stored(clocktime),
             Self::Number(number) => Outcome::Number(number, item),
-            Self::Touched => Outcome::Touched(item),
-            Self::Found => Outcome::Found(item),
+            Self::Touched { .. } => Outcome::Touched(item),
+            Self::Found { .. } => Outcome::Found(item),
+            Self::Created => Outcome::Created(item),
             Self::Deleted => Outcome::Deleted,
         }
     }
@@ -156,7 +181,7 @@ impl Change<'_> {
             }
             Self::Discard { refused } => Some(Decision::Delete { refused: Some(*refused) }),
             Self::Delete { compare: None } if !rules.layout.expiry => Some(Decision::Delete { refused: None }),
-            Self::Delete { .. } | Self::Count { .. } | Self::Touch { .. } => None,
+            Self::Delete { .. } | Self::Count { .. } | Self::Touch { .. } | Self::Vivify { .. } => None,
         }
     }
 
@@ -202,6 +227,14 @@ impl Change<'_> {
                 store(Some(expected), item.flags, expires, parts, Reward::Number(number), rules)
             }
             (Self::Touch { exptime, read }, Some(item)) => touch(expires(*exptime, now), *read, item, rules),
+            (Self::Vivify { exptime: Some(exptime), .. }, Some(item)) => {
+                touch(expires(*exptime, now), true, item, rules)
+            }
+            (Self::Vivify { exptime: None, .. }, Some(item)) => Decision::Answer(Outcome::Found(item)),
+            (Self::Vivify { create, exptime }, None) => {
+                let expires = expires(exptime.unwrap_or(*create), now);
+                store(Some(expected), 0, expires, [b"", b""], Reward::Created, rules)
+            }
         }
     }
 
@@ -209,7 +242,11 @@ impl Change<'_> {
     pub fn weight(&self) -> usize {
         match self {
             Self::Put { data, .. } => data.len(),
-            Self::Delete { .. } | Self::Count { .. } | Self::Discard { .. } | Self::Touch { .. } => 0,
+            Self::Delete { .. }
+            | Self::Count { .. }
+            | Self::Discard { .. }
+            | Self::Touch { .. }
+            | Self::Vivify { .. } => 0,
         }
     }
 
@@ -225,6 +262,7 @@ impl Change<'_> {
             }
             Self::Discard { refused } => Change::Discard { refused },
             Self::Touch { exptime, read } => Change::Touch { exptime, read },
+            Self::Vivify { create, exptime } => Change::Vivify { create, exptime },
         }
     }
 }
@@ -273,7 +311,8 @@ fn touch<'r>(expires: u32, read: bool, item: Item<'r>, rules: &Rules) -> Decisio
         (true, true) => Decision::Answer(Outcome::Found(item)),
         (true, false) => Decision::Answer(Outcome::Touched(item)),
         (false, _) => {
-            let reward = if read { Reward::Found } else { Reward::Touched };
+            let awaited = item.awaited;
+            let reward = if read { Reward::Found { awaited } } else { Reward::Touched { awaited } };
             store(Some(item.clocktime), item.flags, expires, [item.data, b""], reward, rules)
         }
     }

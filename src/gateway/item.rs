@@ -31,7 +31,10 @@ impl Rules {
     /// Whether a record with this meta has been written by a gateway that keeps flags in another number of bytes. One
     /// without a header is a tool's: any gateway takes it as it is.
     pub fn disagrees(&self, meta: u16) -> bool {
-        meta != self.layout.meta() && Layout::of(meta) != Some(Layout::BARE)
+        match Layout::of(meta) {
+            None => meta != self.layout.meta(),
+            Some(layout) => layout != self.layout && layout != Layout::BARE,
+        }
     }
 }
 
@@ -46,6 +49,8 @@ pub struct Item<'a> {
     pub expires: u32,
     /// The application's bytes.
     pub data: &'a [u8],
+    /// It is empty because a client has been asked to store it, and has not done so yet.
+    pub awaited: bool,
 }
 
 impl<'a> Item<'a> {
@@ -54,7 +59,7 @@ impl<'a> Item<'a> {
     pub fn decode(clocktime: ClockTime, meta: u16, stored: &'a [u8], rules: &Rules) -> Self {
         let layout = Layout::of(meta).unwrap_or(rules.unnamed());
         let (expires, flags, data) = layout.split(stored).unwrap_or((0, 0, stored));
-        Self { clocktime, flags, expires, data }
+        Self { clocktime, flags, expires, data, awaited: Layout::is_awaited(meta) }
     }
 
     /// Whether it must not be seen any more.
@@ -124,7 +129,7 @@ mod tests {
             (FOUR, 0x0102_0304, 0x0506_0708),
         ] {
             let stored = encode(flags, expires, [b"da", b"ta"], &rules).unwrap();
-            let expected = Item { clocktime: ClockTime(7), flags, expires, data: b"data" };
+            let expected = Item { clocktime: ClockTime(7), flags, expires, data: b"data", awaited: false };
             assert_eq!(Item::decode(ClockTime(7), rules.layout.meta(), &stored, &rules), expected);
         }
     }
@@ -141,6 +146,14 @@ mod tests {
         assert_eq!(item(BOTH, FOUR, 7), (7, 5, b"data".to_vec(), true));
         assert_eq!(item(FOUR, FOUR, 7), (7, 5, b"data".to_vec(), false));
         assert_eq!(item(BOTH, BOTH, 7), (7, 5, b"data".to_vec(), false));
+        // An item that is awaited names its layout, whichever that is.
+        for (writer, reader) in [(BOTH, BOTH), (BOTH, NEITHER), (EXPIRY, FOUR), (NEITHER, BOTH)] {
+            let stored = encode(0, 0, [b"", b""], &writer).unwrap();
+            let item = Item::decode(ClockTime(7), writer.layout.awaited(), &stored, &reader);
+            assert_eq!((item.data, item.awaited), (&b""[..], true));
+            let differs = writer.layout != reader.layout && writer.layout != Layout::BARE;
+            assert_eq!(reader.disagrees(writer.layout.awaited()), differs);
+        }
         // What a tool has written without a header says so.
         for reader in [FOUR, BOTH, FLAGS, EXPIRY, NEITHER] {
             let meta = Layout::BARE.named();
@@ -195,7 +208,7 @@ mod tests {
 
     #[test]
     fn an_item_is_gone_in_the_second_it_expires() {
-        let item = |expires| Item { clocktime: ClockTime(1), flags: 0, expires, data: b"" };
+        let item = |expires| Item { clocktime: ClockTime(1), flags: 0, expires, data: b"", awaited: false };
         assert!(!item(0).is_expired(u32::MAX));
         assert!(!item(101).is_expired(100));
         assert!(item(100).is_expired(100));

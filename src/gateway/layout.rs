@@ -11,8 +11,10 @@
 //! by the record's meta, so that each of our gateways and tools reads the record right, whatever its flags are:
 //!
 //! ```text
-//! meta u16      0x4b00 | bytes of flags (0, 2 or 4) | 1 with an expiry
+//! meta u16      0x4b00 | 8 if awaited | bytes of flags (0, 2 or 4) | 1 with an expiry
 //! ```
+//!
+//! A record is awaited that is empty because a client has been asked to store it; this, too, only our gateways know.
 
 use std::fmt;
 
@@ -22,6 +24,8 @@ const EXPIRY_LEN: usize = 4;
 const NAMED: u16 = 0x4b00;
 /// Its bit for an expiry.
 const NAMED_EXPIRY: u16 = 1;
+/// Its bit for what is awaited.
+const AWAITED: u16 = 8;
 
 /// How many bytes of flags stand in front of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,9 +71,19 @@ impl Layout {
         NAMED | (self.flags as u16) | u16::from(self.expiry)
     }
 
+    /// The meta of an empty record that a client has been asked to store.
+    pub fn awaited(self) -> u16 {
+        self.named() | AWAITED
+    }
+
+    /// Whether a record with this meta is awaited.
+    pub fn is_awaited(meta: u16) -> bool {
+        meta & AWAITED != 0 && Self::of(meta).is_some()
+    }
+
     /// The layout that a record's meta names; `None`: it follows from the flags of the gateways.
     pub fn of(meta: u16) -> Option<Self> {
-        let flags = match meta & !NAMED_EXPIRY ^ NAMED {
+        let flags = match meta & !(NAMED_EXPIRY | AWAITED) ^ NAMED {
             0 => FlagBytes::Zero,
             2 => FlagBytes::Two,
             4 => FlagBytes::Four,
@@ -171,10 +185,13 @@ mod tests {
         assert_eq!(own, [0, 0, 0, 0, 0x4b04, 0x4b05]);
         for layout in ALL {
             assert_eq!(Layout::of(layout.named()), Some(layout));
+            assert_eq!(Layout::of(layout.awaited()), Some(layout));
+            assert!(Layout::is_awaited(layout.awaited()) && !Layout::is_awaited(layout.named()));
         }
-        let known = ALL.map(Layout::named);
+        let known = [ALL.map(Layout::named), ALL.map(Layout::awaited)].concat();
         for meta in (0..=u16::MAX).filter(|meta| !known.contains(meta)) {
             assert_eq!(Layout::of(meta), None, "{meta:#x}");
+            assert!(!Layout::is_awaited(meta));
         }
     }
 

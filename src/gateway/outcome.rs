@@ -15,6 +15,8 @@ pub const VERSION: &str = concat!("1.6.18-kumo-server-", env!("CARGO_PKG_VERSION
 pub enum Outcome<'a> {
     /// The item that was asked for.
     Found(Item<'a>),
+    /// There was no such item; an empty one has its place, and this client is to store it.
+    Created(Item<'a>),
     /// There is no such item, for a read.
     Missing,
     /// Written; the clocktime is the new CAS unique.

@@ -9,7 +9,7 @@ use crate::client::{Error, RawKey, Swapped};
 use crate::clock::ClockTime;
 use crate::wire::params::SetOp;
 
-/// Swaps; over what an original server has deleted, where it takes no swap, in the way that comes next to it.
+/// Swaps in a record of this meta and data; over what an original server has deleted, where it takes no swap, in the way that comes next to it.
 ///
 /// With `-E` an item that has expired already is set in the tombstone's place, and can be swapped from then on: of several
 /// gateways that have set one, one wins. Without, the value itself must be set. Either overwrites what somebody else may
@@ -18,22 +18,22 @@ pub(super) async fn swap(
     shared: &Arc<Shared>,
     key: &RawKey,
     expected: ClockTime,
-    data: &[u8],
+    record: (u16, &[u8]),
     limit: Duration,
 ) -> Result<Swapped, Error> {
     let (router, started) = (&shared.router, Instant::now());
-    let meta = shared.config.rules.layout.meta();
     let left = || limit.saturating_sub(started.elapsed());
-    let swapped = router.swap(key, expected, (meta, data), limit, None).await?;
+    let swapped = router.swap(key, expected, record, limit, None).await?;
     let refused = swapped == Swapped::Mismatch && expected == ABSENT;
     if !refused || !router.is_deleted_on_original(key, left()).await {
         return Ok(swapped);
     }
     match expired(&shared.config.rules) {
         Some(expired) => {
+            let meta = shared.config.rules.layout.meta();
             let expected = router.set(key, SetOp::Sync, (meta, &expired), left(), None).await?;
-            router.swap(key, expected, (meta, data), left(), None).await
+            router.swap(key, expected, record, left(), None).await
         }
-        None => router.set(key, SetOp::Sync, (meta, data), left(), None).await.map(Swapped::At),
+        None => router.set(key, SetOp::Sync, record, left(), None).await.map(Swapped::At),
     }
 }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::change::{Change, Decision, Reward};
+use super::change::{Change, Current, Decision, Reward};
 use super::desk::Desk;
 use super::item::Item;
 use super::layout::Layout;
@@ -59,6 +59,8 @@ pub(super) enum Work {
     Swap { expected: ClockTime, data: Vec<u8>, reward: Reward, change: Change<'static> },
     /// Delete in any case; `refused` is the answer then, if there is one already.
     Delete { refused: Option<Failure> },
+    /// Read; if there is nothing, the change decides.
+    Vivify(Change<'static>),
     /// Read, decide, write.
     Change(Change<'static>),
 }
@@ -73,7 +75,10 @@ impl Work {
             Some(Decision::Store { expected: None, .. } | Decision::Delete { refused: Some(_) } | Decision::Answer(_))
         );
         Ok(match direct.filter(|_| blind || !shared.flushes.is_used()) {
-            None => Self::Change(change.into_owned()),
+            None => match change {
+                Change::Vivify { exptime: None, .. } => Self::Vivify(change.into_owned()),
+                change => Self::Change(change.into_owned()),
+            },
             Some(Decision::Store { expected: None, data, reward }) => Self::Set { data, reward },
             Some(Decision::Store { expected: Some(expected), data, reward }) => {
                 Self::Swap { expected, data, reward, change: change.into_owned() }
@@ -89,13 +94,13 @@ impl Work {
             Self::Get | Self::Delete { .. } => 0,
             Self::Set { data, .. } => data.len(),
             Self::Swap { data, change, .. } => data.len() + change.weight(),
-            Self::Change(change) => change.weight(),
+            Self::Vivify(change) | Self::Change(change) => change.weight(),
         }
     }
 
     fn method(&self) -> Method {
         match self {
-            Self::Get | Self::Change(_) => Method::Get,
+            Self::Get | Self::Vivify(_) | Self::Change(_) => Method::Get,
             Self::Set { .. } | Self::Swap { .. } => Method::Set,
             Self::Delete { .. } => Method::Delete,
         }
@@ -124,7 +129,7 @@ impl Job {
         };
         let refused = match &work {
             Work::Set { data, .. } | Work::Swap { data, .. } => too_large(data),
-            Work::Get | Work::Delete { .. } | Work::Change(_) => None,
+            Work::Get | Work::Delete { .. } | Work::Vivify(_) | Work::Change(_) => None,
         };
         match (refused, work) {
             (None, work) => Some(Self { ticket, work }),
@@ -256,7 +261,7 @@ fn start_now(shared: &Arc<Shared>, jobs: Vec<Job>) {
         let hash = job.ticket.key.hash();
         let node = match job.work {
             Work::Change(_) => None,
-            Work::Get => routes.readers(hash).next(),
+            Work::Get | Work::Vivify(_) => routes.readers(hash).next(),
             Work::Set { .. } | Work::Swap { .. } | Work::Delete { .. } => routes.coordinator(hash),
         };
         let Some(node) = node else {
@@ -288,7 +293,7 @@ impl Call for Sent {
     fn steps(&self) -> u16 {
         let options = self.job.ticket.shared.router.options();
         steps(match self.job.work {
-            Work::Get => options.read_patience,
+            Work::Get | Work::Vivify(_) => options.read_patience,
             _ => options.call_timeout,
         })
     }
@@ -297,12 +302,18 @@ impl Call for Sent {
         let Job { ticket, work } = &self.job;
         let config = &ticket.shared.config;
         match work {
-            Work::Get | Work::Change(_) => params::write_get(out, ticket.key.bytes()),
-            Work::Set { data, .. } => {
-                write_set(out, set_op(config.async_set), &ticket.key, ClockTime(0), (config.rules.layout.meta(), data));
+            Work::Get | Work::Vivify(_) | Work::Change(_) => params::write_get(out, ticket.key.bytes()),
+            Work::Set { data, reward } => {
+                write_set(
+                    out,
+                    set_op(config.async_set),
+                    &ticket.key,
+                    ClockTime(0),
+                    (reward.meta(config.rules.layout), data),
+                );
             }
-            Work::Swap { expected, data, .. } => {
-                write_set(out, SetOp::Cas, &ticket.key, *expected, (config.rules.layout.meta(), data));
+            Work::Swap { expected, data, reward, .. } => {
+                write_set(out, SetOp::Cas, &ticket.key, *expected, (reward.meta(config.rules.layout), data));
             }
             Work::Delete { .. } => write_delete(out, &ticket.key, !config.async_delete),
         }
@@ -331,6 +342,14 @@ impl Sent {
                 if let Verdict::Done(value) = verdict::get(server, result) {
                     let outcome = found(value, ticket.key.hash(), &ticket.shared);
                     return ticket.answer(&outcome);
+                }
+            }
+            Work::Vivify(change) => {
+                if let Verdict::Done(value) = verdict::get(server, result) {
+                    return match found(value, ticket.key.hash(), &ticket.shared) {
+                        Outcome::Missing => go_on(Job { ticket, work: Work::Change(change.clone()) }, None),
+                        outcome => ticket.answer(&outcome),
+                    };
                 }
             }
             Work::Set { data, reward } | Work::Swap { data, reward, .. } => {
@@ -370,17 +389,22 @@ async fn carry_through(job: Job, first: Option<Tried>) {
     match work {
         Work::Get => match router.get(&ticket.key, config.get_limit, first).await {
             Ok(read) => {
-                let outcome = match &read {
-                    Some((clocktime, meta, data)) => seen(ticket.key.hash(), *clocktime, *meta, data, &shared),
-                    None => Outcome::Missing,
-                };
+                let outcome = seen_as(read.as_ref(), &ticket);
                 ticket.answer(&outcome);
             }
             Err(error) => ticket.fail(&error, None),
         },
+        Work::Vivify(change) => match router.get(&ticket.key, config.get_limit, first).await {
+            Ok(read) => match seen_as(read.as_ref(), &ticket) {
+                Outcome::Missing => carry_change(ticket, &change, started).await,
+                outcome => ticket.answer(&outcome),
+            },
+            Err(error) => ticket.fail(&error, None),
+        },
         Work::Set { data, reward } => {
             let op = set_op(config.async_set);
-            match router.set(&ticket.key, op, (config.rules.layout.meta(), &data), config.set_limit, first).await {
+            match router.set(&ticket.key, op, (reward.meta(config.rules.layout), &data), config.set_limit, first).await
+            {
                 Ok(clocktime) => written(ticket, clocktime, &data, reward, started).await,
                 Err(error) => ticket.fail(&error, Some(&data)),
             }
@@ -392,7 +416,9 @@ async fn carry_through(job: Job, first: Option<Tried>) {
             }
         }
         Work::Swap { expected, data, reward, change } => {
-            match router.swap(&ticket.key, expected, (config.rules.layout.meta(), &data), config.set_limit, first).await
+            match router
+                .swap(&ticket.key, expected, (reward.meta(config.rules.layout), &data), config.set_limit, first)
+                .await
             {
                 Ok(Swapped::Mismatch) => carry_change(ticket, &change, started).await,
                 Ok(Swapped::At(clocktime)) => written(ticket, clocktime, &data, reward, started).await,
@@ -418,7 +444,7 @@ async fn carry_change(ticket: Ticket, change: &Change<'_>, started: Instant) {
             Ok(read) => read,
             Err(error) => return ticket.fail(&error, Some(&[])),
         };
-        let current = read.as_ref().map(|(clocktime, meta, data)| (*clocktime, *meta, &data[..]));
+        let current = read.as_ref().map(current);
         if let Some((_, meta, _)) = current {
             compare_layouts(meta, &shared);
         }
@@ -439,13 +465,14 @@ async fn carry_change(ticket: Ticket, change: &Change<'_>, started: Instant) {
             }
             Decision::Store { expected: None, data, reward } => {
                 let op = set_op(config.async_set);
-                return match router.set(&ticket.key, op, (config.rules.layout.meta(), &data), left(), None).await {
+                return match router.set(&ticket.key, op, (reward.meta(config.rules.layout), &data), left(), None).await
+                {
                     Ok(clocktime) => written(ticket, clocktime, &data, reward, started).await,
                     Err(error) => ticket.fail(&error, Some(&data)),
                 };
             }
             Decision::Store { expected: Some(expected), data, reward } => {
-                match swap(&shared, &ticket.key, expected, &data, left()).await {
+                match swap(&shared, &ticket.key, expected, (reward.meta(config.rules.layout), &data), left()).await {
                     Ok(Swapped::Mismatch) => {}
                     Ok(Swapped::At(clocktime)) => return written(ticket, clocktime, &data, reward, started).await,
                     Ok(Swapped::Overwritten) => {
@@ -479,7 +506,7 @@ async fn written(ticket: Ticket, mut clocktime: ClockTime, data: &[u8], reward: 
         if left.is_zero() {
             return ticket.answer(&Outcome::Failed(Failure::Hidden));
         }
-        let body = (config.rules.layout.meta(), data);
+        let body = (reward.meta(config.rules.layout), data);
         match shared.router.swap(&ticket.key, clocktime, body, left, None).await {
             Ok(Swapped::At(later)) => clocktime = later,
             Ok(Swapped::Overwritten | Swapped::Mismatch) => break,
@@ -499,12 +526,22 @@ fn deleted(found: bool, refused: Option<Failure>) -> Outcome<'static> {
     refused.map_or(if found { Outcome::Deleted } else { Outcome::NotFound }, Outcome::Failed)
 }
 
-/// What a client sees of a record.
-fn found<'v>(value: Option<RecordValue<'v>>, hash: u64, shared: &Shared) -> Outcome<'v> {
-    value.map_or(Outcome::Missing, |value| seen(hash, value.clocktime(), value.meta(), value.data(), shared))
+/// A record that was read.
+fn current((clocktime, meta, data): &(ClockTime, u16, Vec<u8>)) -> Current<'_> {
+    (*clocktime, *meta, data)
 }
 
-fn seen<'v>(hash: u64, clocktime: ClockTime, meta: u16, data: &'v [u8], shared: &Shared) -> Outcome<'v> {
+/// What a client sees of what was read for it.
+fn seen_as<'v>(read: Option<&'v (ClockTime, u16, Vec<u8>)>, ticket: &Ticket) -> Outcome<'v> {
+    read.map_or(Outcome::Missing, |read| seen(ticket.key.hash(), current(read), &ticket.shared))
+}
+
+/// What a client sees of a record.
+fn found<'v>(value: Option<RecordValue<'v>>, hash: u64, shared: &Shared) -> Outcome<'v> {
+    value.map_or(Outcome::Missing, |value| seen(hash, (value.clocktime(), value.meta(), value.data()), shared))
+}
+
+fn seen<'v>(hash: u64, (clocktime, meta, data): Current<'v>, shared: &Shared) -> Outcome<'v> {
     compare_layouts(meta, shared);
     let item = Item::decode(clocktime, meta, data, &shared.config.rules);
     // Most need not ask for the time.

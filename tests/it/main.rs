@@ -28,6 +28,7 @@ mod gateway_limits;
 mod gateway_originals;
 mod gateway_reference;
 mod gateway_swaps;
+mod gateway_vivify;
 mod generated;
 mod harness;
 mod hash;

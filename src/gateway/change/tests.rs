@@ -87,6 +87,38 @@ fn a_compared_delete_is_one_step_where_that_can_be_had() {
 }
 
 #[test]
+fn an_empty_item_is_awaited_until_it_is_written() {
+    let vivify = |exptime| Change::Vivify { create: 30, exptime };
+    let Decision::Store { expected, data, reward } = vivify(None).decide(None, NOW, &RULES) else { panic!("stores") };
+    let (layout, awaited) = (RULES.layout, RULES.layout.awaited());
+    assert_eq!((expected, reward.meta(layout)), (Some(ClockTime(0)), awaited));
+    let Outcome::Created(item) = reward.outcome(ClockTime(5), &data, &RULES) else { panic!("creates") };
+    assert_eq!((item.data, item.expires), (&b""[..], NOW + 30));
+    let current = Some((ClockTime(5), awaited, &data[..]));
+    // Whoever comes next finds it, and learns that it is awaited.
+    let Decision::Answer(Outcome::Found(item)) = vivify(None).decide(current, NOW, &RULES) else { panic!("finds") };
+    assert!(item.awaited);
+    // A new expiry changes nothing about that.
+    for change in
+        [vivify(Some(50)), Change::Touch { exptime: 50, read: true }, Change::Touch { exptime: 50, read: false }]
+    {
+        let Decision::Store { reward, .. } = change.decide(current, NOW, &RULES) else { panic!("stores") };
+        assert_eq!(reward.meta(layout), awaited, "{change:?}");
+    }
+    // Any value does.
+    for change in [put(Mode::Set, None), put(Mode::Set, Some(5)), put(Mode::Replace, None), put(Mode::Append, None)] {
+        let Decision::Store { reward, .. } = change.decide(current, NOW, &RULES) else { panic!("stores") };
+        assert_eq!(reward.meta(layout), layout.meta(), "{change:?}");
+    }
+    assert_eq!(put(Mode::Add, None).decide(current, NOW, &RULES), Decision::Answer(Outcome::NotStored));
+    // Nobody having come back, it is to be had again.
+    let Decision::Store { expected, reward, .. } = vivify(None).decide(current, NOW + 30, &RULES) else {
+        panic!("stores")
+    };
+    assert_eq!((expected, reward), (Some(ClockTime(5)), Reward::Created));
+}
+
+#[test]
 fn counting_keeps_flags_and_expiry() {
     let item = encode(7, NOW + 9, [b"41", b""], &RULES).unwrap();
     let count = |exptime| {
@@ -108,6 +140,7 @@ fn owned_changes_are_the_same() {
         Change::Count { up: false, delta: 2, create: Some((3, 4)), exptime: Some(5), compare: None },
         Change::Discard { refused: Failure::TooLarge },
         Change::Touch { exptime: 9, read: true },
+        Change::Vivify { create: 1, exptime: Some(2) },
     ] {
         assert_eq!(change.clone().into_owned(), change);
     }

@@ -255,7 +255,7 @@ impl Form {
         let done = |clocktime: ClockTime| Response { clocktime: clocktime.0, ..Response::default() };
         let (flags, number, text);
         let response = match outcome {
-            Outcome::Found(item) | Outcome::Touched(item) => {
+            Outcome::Found(item) | Outcome::Created(item) | Outcome::Touched(item) => {
                 flags = item.flags.to_be_bytes();
                 let touched = matches!(outcome, Outcome::Touched(_));
                 Response {

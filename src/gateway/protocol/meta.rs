@@ -1,8 +1,9 @@
 //! The meta commands: mg, ms, md, ma, mn, me. Their flags, and answers of two letters.
 //!
-//! What needs more than an item keeps is refused with a line that says so: `h` and `l` (hit before, last access),
-//! `N` and `R` of mg, `I` of md and of ms with `C` (winning and stale marks). Flags that memcached ignores on a
-//! command are ignored here, too.
+//! `N` of mg makes an empty item where there is none: its answer has a `W`, and every later one a `Z` until the item is
+//! stored. What needs more than a record keeps is refused with a line that says so: `h` and `l` (hit before, last
+//! access), `R` of mg, `I` of md and of ms with `C` (stale marks). Flags that memcached ignores on a command are ignored
+//! here, too.
 
 use std::borrow::Cow;
 
@@ -22,8 +23,13 @@ const KNOWN: &[u8] = b"bcfhklqstuvCDFIJLMNOPRT";
 /// Longest opaque token, in bytes.
 const OPAQUE_LIMIT: usize = 31;
 
-const NOT_KEPT: Failure =
-    Failure::Syntax("CLIENT_ERROR flag not supported: hits, accesses and stale marks are not kept");
+/// Flags that need what is not kept with an item, each with the line that refuses it.
+const NOT_KEPT: [(u8, Failure); 4] = [
+    (b'h', Failure::Syntax("CLIENT_ERROR flag not supported: h, whether an item was read before is not kept")),
+    (b'l', Failure::Syntax("CLIENT_ERROR flag not supported: l, when an item was last read is not kept")),
+    (b'R', Failure::Syntax("CLIENT_ERROR flag not supported: R, who was asked to store an item anew is not kept")),
+    (b'I', Failure::Syntax("CLIENT_ERROR flag not supported: I, whether an item is stale is not kept")),
+];
 const INVALID: Failure = Failure::Syntax("CLIENT_ERROR invalid flag");
 const DUPLICATE: Failure = Failure::Syntax("CLIENT_ERROR duplicate flag");
 const INVALID_OR_DUPLICATE: Failure = Failure::Syntax("CLIENT_ERROR invalid or duplicate flag");
@@ -128,6 +134,12 @@ impl<'a> Flags<'a> {
         }
     }
 
+    /// Refuses the first of `these` that is given.
+    fn refuse(&self, these: &[u8]) -> Result<(), Failure> {
+        let refused = NOT_KEPT.iter().find(|(name, _)| these.contains(name) && self.has(*name));
+        refused.map_or(Ok(()), |(_, failure)| Err(*failure))
+    }
+
     fn form(&self, command: Command) -> super::Form {
         super::Form::Meta(Box::new(Form {
             command,
@@ -159,12 +171,11 @@ fn split_strictly(rest: Words<'_>) -> Result<(Cow<'_, [u8]>, Flags<'_>), Failure
 pub(super) fn get(rest: Words<'_>) -> Parsed<'_> {
     let (word, rest) = split(rest)?;
     let (key, flags) = Flags::read(word, rest)?;
-    if b"hlNR".iter().any(|name| flags.has(*name)) {
-        return Err(NOT_KEPT);
-    }
-    let task = match flags.exptime {
-        None => Task::Get { key },
-        Some(exptime) => Task::Change { key, change: Change::Touch { exptime, read: true } },
+    flags.refuse(b"hlR")?;
+    let task = match (flags.create, flags.exptime) {
+        (None, None) => Task::Get { key },
+        (None, Some(exptime)) => Task::Change { key, change: Change::Touch { exptime, read: true } },
+        (Some(create), exptime) => Task::Change { key, change: Change::Vivify { create, exptime } },
     };
     Ok(Request::new(task, flags.form(Command::Get)))
 }
@@ -214,8 +225,8 @@ fn target<'a>(word: &'a [u8], rest: Words<'a>) -> Result<(Cow<'a, [u8]>, Mode, F
         Some(b'R') => Mode::Replace,
         Some(_) => return Err(Failure::Syntax("CLIENT_ERROR invalid mode for ms M token")),
     };
-    if flags.has(b'I') && flags.compare.is_some() {
-        return Err(NOT_KEPT);
+    if flags.compare.is_some() {
+        flags.refuse(b"I")?;
     }
     Ok((key, mode, flags))
 }
@@ -223,9 +234,7 @@ fn target<'a>(word: &'a [u8], rest: Words<'a>) -> Result<(Cow<'a, [u8]>, Mode, F
 /// `md <key> <flags>*`
 pub(super) fn delete(rest: Words<'_>) -> Parsed<'_> {
     let (key, flags) = split_strictly(rest)?;
-    if flags.has(b'I') {
-        return Err(NOT_KEPT);
-    }
+    flags.refuse(b"I")?;
     let change = Change::Delete { compare: flags.compare };
     Ok(Request::new(Task::Change { key, change }, flags.form(Command::Delete)))
 }
@@ -269,7 +278,11 @@ impl Form {
         }
         let code = match outcome {
             Outcome::Found(item) if self.command == Command::Debug => return self.write_debug(key, item, now, out),
-            Outcome::Found(item) | Outcome::Number(_, item) => return self.write_item(key, item, now, out),
+            Outcome::Found(item) | Outcome::Number(_, item) => {
+                let mark: &[u8] = if item.awaited { b" Z" } else { b"" };
+                return self.write_item(key, item, mark, now, out);
+            }
+            Outcome::Created(item) => return self.write_item(key, item, b" W", now, out),
             Outcome::Failed(failure) => return write_line(out, &failure.line()),
             Outcome::Stored(_) | Outcome::Deleted | Outcome::Touched(_) => "HD",
             Outcome::NotStored => "NS",
@@ -299,8 +312,8 @@ impl Form {
         }
     }
 
-    /// `VA <bytes> <flags>*` and the data, or `HD <flags>*`.
-    fn write_item(&self, key: &[u8], item: &Item<'_>, now: u32, out: &mut Vec<u8>) {
+    /// `VA <bytes> <flags>* <mark>` and the data, or `HD <flags>* <mark>`.
+    fn write_item(&self, key: &[u8], item: &Item<'_>, mark: &[u8], now: u32, out: &mut Vec<u8>) {
         let data = item.data;
         if self.value {
             out.reserve(data.len().saturating_add(key.len()).saturating_add(64));
@@ -322,6 +335,7 @@ impl Form {
                 _ => self.write_flag(*name, key, out),
             }
         }
+        out.extend_from_slice(mark);
         out.extend_from_slice(b"\r\n");
         if self.value {
             out.extend_from_slice(data);

@@ -144,7 +144,7 @@ fn multi_get(outcomes: &[(Outcome<'static>, bool)]) -> String {
 }
 
 fn found() -> Outcome<'static> {
-    Outcome::Found(Item { clocktime: ClockTime(1), flags: 0, expires: 0, data: b"x" })
+    Outcome::Found(Item { clocktime: ClockTime(1), flags: 0, expires: 0, data: b"x", awaited: false })
 }
 
 #[test]

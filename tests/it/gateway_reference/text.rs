@@ -138,7 +138,9 @@ fn flags(random: &mut Rng, from: &[&str]) -> String {
 
 fn meta_get(random: &mut Rng) -> Step {
     let (key, base64) = meta_key(random, &[&KEYS[..], &["nothing"]].concat());
-    let touch = pick(random, &["", "", "", " T100", " T0", " T-1", " T4294967295", " T4294967396"]);
+    // A key in base64 that memcached creates is shown as it is, not as it was given. What is to be nothing stays so.
+    let touches = ["", "", "", " T100", " T0", " T-1", " T4294967295", " T4294967396", " N0", " N900", " N100 T900"];
+    let touch = pick(random, if base64.is_empty() && key != "nothing" { &touches } else { &touches[..8] });
     // What memcached says of the seconds that something expired has left is not worth copying.
     let seconds = if [" T-1", " T4294967295"].contains(&touch) { "u" } else { "t" };
     let flags = flags(random, &["v", "k", "c", "f", "s", "q", "Oabc", seconds, "Px"]);

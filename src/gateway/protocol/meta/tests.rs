@@ -1,6 +1,8 @@
 //! Conversations in meta commands: what memcached 1.6.18 answers, but for CAS uniques and what is not kept.
 
 use crate::gateway::bed::{Bed, RULES, converse};
+use crate::gateway::item::Rules;
+use crate::gateway::layout::Layout;
 
 #[test]
 fn a_get_returns_what_its_flags_ask_for_in_their_order() {
@@ -80,12 +82,57 @@ fn bad_flags_are_answered_as_memcached_does() {
 
 #[test]
 fn what_is_not_kept_is_said_so() {
-    let refused = "CLIENT_ERROR flag not supported: hits, accesses and stale marks are not kept";
-    for line in ["mg a h", "mg a l", "mg a N30", "mg a R30", "ms a 1 I C1\nx", "md a I"] {
-        converse(&[(line, refused)]);
+    for (line, flag) in [
+        ("mg a h", 'h'),
+        ("mg a l", 'l'),
+        ("mg a R30", 'R'),
+        ("mg a R30 N30", 'R'),
+        ("ms a 1 I C1\r\nx", 'I'),
+        ("md a I", 'I'),
+    ] {
+        let answer = Bed::new(RULES).talk(&format!("{line}\r\n"));
+        assert!(answer.starts_with(&format!("CLIENT_ERROR flag not supported: {flag}, ")), "{line}: {answer}");
+        assert!(answer.ends_with(" is not kept\r\n"), "{line}: {answer}");
     }
     // Without C there is nothing to mark.
     converse(&[("ms a 1 I\nx", "HD"), ("mg a I C1 M1 D1 F1 J1", "HD")]);
+}
+
+#[test]
+fn a_get_that_creates_has_one_winner() {
+    converse(
+        &[
+            ("mg a N30 v c t f s k Oab", "VA 0 c1 t30 f0 s0 ka Oab W\n"),
+            ("mg a N30 v c t f s k Oab", "VA 0 c1 t30 f0 s0 ka Oab Z\n"),
+            ("mg a k", "HD ka Z"),
+            ("mg a q k N30", "HD ka Z"),
+            ("get a", "VALUE a 0 0\n\nEND"),
+            ("mg a T50 t", "HD t50 Z"),
+            ("mg a t v", "VA 0 t50 Z\n"),
+            ("ms a 1 ME\nx", "NS"),
+            ("ms a 1\nx", "HD"),
+            ("mg a N30 v t", "VA 1 t-1\nx"),
+            ("mg b N0 q k", "HD kb W"),
+            ("mg b t", "HD t-1 Z"),
+            ("mg c N30 T100 t", "HD t100 W"),
+            ("mg YQE= b N30 k", "HD kYQE= b W"),
+            ("touch c 0", "TOUCHED"),
+            ("mg c t", "HD t-1 Z"),
+            ("md c", "HD"),
+            ("mg c", "EN"),
+            ("mg c N30x", "CLIENT_ERROR bad token in command line format"),
+        ]
+        .map(|(input, expected)| (input, expected.trim_end_matches('\n'))),
+    );
+    // It comes to an end if its winner does not come back.
+    let mut bed = Bed::new(RULES);
+    assert_eq!(bed.talk("mg a N30 t\r\n"), "HD t30 W\r\n");
+    bed.now += 30;
+    assert_eq!(bed.talk("mg a\r\nmg a N30 t\r\n"), "EN\r\nHD t30 W\r\n");
+    // Without a place for its expiry it can be made only for good.
+    let mut bed = Bed::new(Rules { layout: Layout { expiry: false, ..RULES.layout }, ..RULES });
+    assert_eq!(bed.talk("mg a N30\r\n"), "SERVER_ERROR exptime is not kept: the gateway runs without -E\r\n");
+    assert_eq!(bed.talk("mg a N0\r\nmg a N0\r\n"), "HD W\r\nHD Z\r\n");
 }
 
 #[test]

@@ -71,7 +71,7 @@ pub(in crate::gateway::protocol) fn write_line(outcome: &Outcome<'_>, out: &mut 
         Outcome::NotStored => "NOT_STORED",
         Outcome::Exists => "EXISTS",
         Outcome::NotFound | Outcome::Missing => "NOT_FOUND",
-        Outcome::Touched(_) | Outcome::Found(_) => "TOUCHED",
+        Outcome::Touched(_) | Outcome::Found(_) | Outcome::Created(_) => "TOUCHED",
         Outcome::Deleted => "DELETED",
         Outcome::Done => "OK",
         Outcome::Reset => "RESET",

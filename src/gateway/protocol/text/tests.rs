@@ -134,7 +134,7 @@ fn what_is_not_kept_is_refused() {
     ] {
         assert_eq!(bed.talk(&format!("{line}\r\n")), format!("{expected}\r\n"), "{line}");
     }
-    assert_eq!(bed.records.get(&b"a"[..]).unwrap().1, b"xy");
+    assert_eq!(bed.records.get(&b"a"[..]).unwrap().2, b"xy");
     converse(&[(
         "set a 65536 0 1\nx",
         "SERVER_ERROR flags over 65535 are not kept: the gateway runs without --flag-bytes 4",
