@@ -133,6 +133,11 @@ impl Routes {
         self.whs.is_active(address) || self.rhs.is_active(address)
     }
 
+    /// How many servers have a copy of a key that is written now.
+    pub fn copies(&self) -> usize {
+        self.whs.active_nodes().take(OWNERS).count()
+    }
+
     /// How many servers are under suspicion.
     pub fn suspects(&self) -> usize {
         let mut suspects: Vec<_> = self.nodes().filter(|node| node.is_suspect()).map(|node| node.address).collect();

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use super::change::Decision;
 use super::item::{Item, Rules};
 use super::layout::{FlagBytes, Layout};
-use super::outcome::{Failure, Outcome};
-use super::protocol::{Codec, Next, Task, Writer};
+use super::outcome::Outcome;
+use super::protocol::{Codec, Next, Section, Task, Writer};
 use crate::clock::ClockTime;
 
 /// Everything is kept, values of up to 1,000 bytes.
@@ -87,8 +87,8 @@ impl Bed {
         let (now, rules) = (self.now, self.rules);
         match task {
             Task::Answer(outcome) => answer(b"", &outcome, now),
-            Task::Stats { section: b"" } => answer(b"", &Outcome::Stats(vec![("pid".into(), "1".into())]), now),
-            Task::Stats { .. } => answer(b"", &Outcome::Failed(Failure::UnknownCommand), now),
+            Task::Stats { section: Section::Reset } => answer(b"", &Outcome::Reset, now),
+            Task::Stats { .. } => answer(b"", &Outcome::Stats(vec![("pid".into(), "1".into())]), now),
             Task::Flush { .. } => {
                 self.records.clear();
                 answer(b"", &Outcome::Done, now);

@@ -19,8 +19,9 @@ use super::desk::{Desk, REQUEST_WEIGHT, Standing};
 use super::flush::{self, Moment};
 use super::flushes;
 use super::outcome::{Failure, Outcome};
-use super::protocol::{Codec, Form, Next, Request, Task};
-use super::stats::Stats;
+use super::protocol::{Codec, Form, Next, Request, Section, Task};
+use super::report;
+use super::stats::{Kind, Stats};
 use super::work::{self, Job, Ticket, Work};
 use crate::client::RawKey;
 use crate::clock::unix_seconds;
@@ -88,7 +89,7 @@ struct Connection<'a, S> {
     paused: bool,
     /// Requests, and bytes that they keep, which may be taken before some are answered.
     room: (usize, usize),
-    /// A flush is under way, or waits for the requests before it.
+    /// A flush is under way, or a request waits for all those before it.
     flushing: bool,
     /// No more is read: the client has said its last, or what it says is not understood.
     ending: bool,
@@ -132,6 +133,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             }
             self.out.advance(len);
             self.shared.budget.release(len);
+            Stats::add_many(&self.shared.stats.bytes_written, len);
             self.desk.owing_since.store(0, Ordering::Relaxed);
         }
         Poll::Ready(Ok(()))
@@ -178,6 +180,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 self.ending = true;
                 return Poll::Ready(Ok(()));
             }
+            Stats::add_many(&self.shared.stats.bytes_read, buffer.filled().len());
             Poll::Ready(self.feed(buffer.filled()))
         })
     }
@@ -273,30 +276,74 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     fn take(&mut self, request: Request<'_>, jobs: &mut Vec<Job>) -> usize {
         let Request { task, form, .. } = request;
         match task {
-            Task::Get { key } => self.enqueue(&key, form, Work::Get, false, jobs),
-            Task::Change { key, change } => match Work::of(change, self.shared) {
-                Ok(work) => self.enqueue(&key, form, work, true, jobs),
-                Err(outcome) => self.answer(&key, &form, &outcome),
-            },
-            Task::Stats { section } => self.answer(&[], &form, &super::stats::show(self.shared, section)),
+            Task::Get { key } => self.enqueue(&key, form, Work::Get, Kind::Get, jobs),
+            Task::Change { key, change } => {
+                let kind = Kind::of(&change);
+                match Work::of(change, self.shared) {
+                    Ok(work) => self.enqueue(&key, form, work, kind, jobs),
+                    Err(outcome) => {
+                        self.shared.stats.count(kind, &outcome);
+                        self.answer(&key, &form, &outcome)
+                    }
+                }
+            }
+            Task::Stats { section } => self.stats(form, section),
             Task::Flush { delay } => self.flush(form, delay),
-            Task::Answer(outcome) => self.answer(&[], &form, &outcome),
+            Task::Answer(outcome) => {
+                if outcome == Outcome::Failed(Failure::TooLarge) {
+                    Stats::add(&self.shared.stats.oversized);
+                }
+                self.answer(&[], &form, &outcome)
+            }
         }
     }
 
-    fn enqueue(&self, key: &[u8], form: Form, work: Work, writes: bool, jobs: &mut Vec<Job>) -> usize {
+    fn enqueue(&self, key: &[u8], form: Form, work: Work, kind: Kind, jobs: &mut Vec<Job>) -> usize {
         let key = RawKey::new(&self.shared.config.key_prefix, key);
         let hash = key.hash();
+        let writes = work.writes();
         let weight = REQUEST_WEIGHT + work.weight();
         let number = self.desk.open(weight);
-        let ticket = Ticket::new(self.shared, self.desk, number, key, form, writes, weight);
+        let ticket = Ticket::new(self.shared, self.desk, number, key, form, (kind, writes), weight);
         jobs.extend(self.desk.begin(hash, writes, Job::new(ticket, work)));
         weight
     }
 
-    /// Whether a request must wait until those before it are answered: a flush would hide what they are to see.
+    /// Shows what is counted, those requests included that stand before this one: all of them are answered.
+    fn stats(&self, form: Form, section: Section) -> usize {
+        let shared = self.shared;
+        let outcome = match section {
+            Section::General => {
+                let (shared, desk, number) = (shared.clone(), self.desk.clone(), self.desk.open(0));
+                let mut rows = report::general(&shared);
+                self.shared.router.env().spawn(async move {
+                    rows.extend(report::cluster(shared.holdings.get(&shared.router).await));
+                    desk.answer(number, 0, &form, &[], &Outcome::Stats(rows));
+                });
+                return 0;
+            }
+            Section::Settings => Outcome::Stats(report::settings(shared)),
+            // Items are the servers' affair; see `kumo-server stat`.
+            Section::Items | Section::Connections => Outcome::Stats(Vec::new()),
+            Section::Slabs => Outcome::Stats(report::slabs()),
+            Section::Sizes => Outcome::Stats(report::sizes()),
+            Section::Reset => {
+                shared.stats.reset();
+                Outcome::Reset
+            }
+        };
+        self.answer(&[], &form, &outcome)
+    }
+
+    /// Whether a request must wait until those before it are answered: a flush would hide what they are to see, and
+    /// statistics would not count them.
     fn must_wait(&self, request: &Request<'_>) -> bool {
-        matches!(request.task, Task::Flush { .. }) && self.shared.config.allow_flush && !self.desk.is_idle()
+        let waits = match request.task {
+            Task::Flush { .. } => self.shared.config.allow_flush,
+            Task::Stats { .. } => true,
+            _ => false,
+        };
+        waits && !self.desk.is_idle()
     }
 
     /// Hides what is there, if that is allowed; nothing behind it is taken before it is over.

@@ -15,11 +15,13 @@ mod connection;
 mod desk;
 mod flush;
 mod flushes;
+mod holdings;
 pub mod item;
 pub mod layout;
 mod listener;
 pub mod outcome;
 pub mod protocol;
+mod report;
 mod stats;
 mod swap;
 mod turns;
@@ -47,6 +49,7 @@ use changes::Changes;
 use connection::Closed;
 use desk::Desk;
 use flushes::Flushes;
+use holdings::Holdings;
 use listener::Listener;
 use stats::Stats;
 
@@ -75,6 +78,7 @@ struct Shared {
     flushes: Flushes,
     changes: Changes,
     stats: Stats,
+    holdings: Holdings,
     binary_log: Binlog,
     desks: Mutex<HashMap<u64, Arc<Desk>>>,
     last: AtomicU64,
@@ -115,7 +119,8 @@ impl Gateway {
             budget: Arc::new(Budget::new(config.limits.memory)),
             flushes: Flushes::default(),
             changes: Changes::default(),
-            stats: Stats::new(),
+            stats: Stats::default(),
+            holdings: Holdings::default(),
             binary_log,
             desks: Mutex::default(),
             last: AtomicU64::new(0),

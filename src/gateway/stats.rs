@@ -1,72 +1,166 @@
-//! What a gateway counts, and how `stats` shows it.
+//! What a gateway counts. Knows no names of statistics; `report` shows them.
+//!
+//! A request on a key adds one to one counter, in a table of what it asks for and what has become of it; everything that
+//! `stats` tells of such requests is a sum of these. All counters are relaxed: they order nothing.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Instant;
 
-use super::Shared;
-use super::layout::FlagBytes;
-use super::outcome::{Failure, Outcome, VERSION};
-use crate::clock::unix_seconds;
+use super::change::{Change, Mode};
+use super::outcome::{Failure, Outcome};
+
+/// What a request on a key asks for, as far as it is counted apart. Of memcached's choosing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A read that changes nothing, or makes an empty item where there is none.
+    Get,
+    /// A new expiry, read with it or not.
+    Touch,
+    /// A value.
+    Store,
+    /// A value in place of one with a given CAS unique.
+    Swap,
+    /// A deletion.
+    Delete,
+    /// Counting up.
+    Increment,
+    /// Counting down.
+    Decrement,
+    /// A value that is refused, and what it was to replace deleted.
+    Discard,
+}
+
+impl Kind {
+    /// How a change is counted.
+    pub(super) fn of(change: &Change<'_>) -> Self {
+        match change {
+            Change::Vivify { exptime: None, .. } => Self::Get,
+            Change::Touch { .. } | Change::Vivify { .. } => Self::Touch,
+            Change::Put { mode: Mode::Set | Mode::Replace, compare: Some(_), .. } => Self::Swap,
+            Change::Put { .. } => Self::Store,
+            Change::Delete { .. } => Self::Delete,
+            Change::Count { up: true, .. } => Self::Increment,
+            Change::Count { up: false, .. } => Self::Decrement,
+            Change::Discard { .. } => Self::Discard,
+        }
+    }
+}
+
+/// What has become of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Found, or done.
+    Hit,
+    /// There is no such item.
+    Miss,
+    /// The item has another CAS unique.
+    Differs,
+    /// Its condition did not hold, or it asked for what this gateway does not do.
+    Declined,
+    /// The value is longer than allowed.
+    TooLarge,
+    /// Given up.
+    Failed,
+    /// Not tried, for want of memory.
+    Refused,
+}
+
+impl Fate {
+    fn of(outcome: &Outcome<'_>) -> Self {
+        match outcome {
+            Outcome::Missing | Outcome::NotFound => Self::Miss,
+            Outcome::Exists => Self::Differs,
+            Outcome::NotStored => Self::Declined,
+            Outcome::Failed(failure) => match failure {
+                Failure::Unavailable | Failure::Partial | Failure::Unknown | Failure::Hidden | Failure::Contended => {
+                    Self::Failed
+                }
+                Failure::Overloaded => Self::Refused,
+                Failure::TooLarge | Failure::TooLargeFor(..) => Self::TooLarge,
+                _ => Self::Declined,
+            },
+            _ => Self::Hit,
+        }
+    }
+}
+
+const KINDS: usize = Kind::Discard as usize + 1;
+const FATES: usize = Fate::Refused as usize + 1;
 
 /// Counters since the start, or since they were set back.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Stats {
-    started: Instant,
-    gets: AtomicU64,
-    hits: AtomicU64,
-    writes: AtomicU64,
-    failed: AtomicU64,
-    refused: AtomicU64,
+    requests: [[AtomicU64; FATES]; KINDS],
+    /// Values that were too long to be taken from the client, where nothing is deleted for that.
+    pub(super) oversized: AtomicU64,
+    /// Empty items made by a read.
+    created: AtomicU64,
+    /// Reads that found what had expired.
+    pub(super) expired: AtomicU64,
+    /// Reads that found what a flush hides.
+    pub(super) flushed: AtomicU64,
     /// Changes that were decided anew because somebody else had changed the item.
     pub(super) contended: AtomicU64,
     /// Items read that a gateway with another layout has written.
     foreign: AtomicU64,
-    /// Connections accepted so far.
+    /// Connections accepted.
     pub(super) connections: AtomicU64,
     /// Connections turned away.
     pub(super) rejected: AtomicU64,
     /// Flushes done.
     pub(super) flushes: AtomicU64,
+    /// Bytes read from clients.
+    pub(super) bytes_read: AtomicU64,
+    /// Bytes written to clients.
+    pub(super) bytes_written: AtomicU64,
     /// Second of the last warning.
     warned: AtomicU32,
 }
 
 impl Stats {
-    pub(super) fn new() -> Self {
-        Self {
-            started: Instant::now(),
-            gets: AtomicU64::new(0),
-            hits: AtomicU64::new(0),
-            writes: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            contended: AtomicU64::new(0),
-            foreign: AtomicU64::new(0),
-            connections: AtomicU64::new(0),
-            rejected: AtomicU64::new(0),
-            flushes: AtomicU64::new(0),
-            warned: AtomicU32::new(0),
-        }
-    }
-
     /// One more.
     pub(super) fn add(counter: &AtomicU64) {
-        counter.fetch_add(1, Ordering::Relaxed);
+        Self::add_many(counter, 1);
+    }
+
+    /// So many more.
+    pub(super) fn add_many(counter: &AtomicU64, count: usize) {
+        counter.fetch_add(count as u64, Ordering::Relaxed);
     }
 
     /// Counts a request on a key by what became of it.
-    pub(super) fn count(&self, outcome: &Outcome<'_>, writes: bool) {
-        Self::add(if writes { &self.writes } else { &self.gets });
-        match outcome {
-            Outcome::Found(_) if !writes => Self::add(&self.hits),
-            Outcome::Failed(
-                Failure::Unavailable | Failure::Partial | Failure::Unknown | Failure::Hidden | Failure::Contended,
-            ) => {
-                Self::add(&self.failed);
-            }
-            Outcome::Failed(Failure::Overloaded) => Self::add(&self.refused),
-            _ => {}
+    pub(super) fn count(&self, kind: Kind, outcome: &Outcome<'_>) {
+        if let Some(counter) = self.cell(kind, Fate::of(outcome)) {
+            Self::add(counter);
         }
+        if matches!(outcome, Outcome::Created(_)) {
+            Self::add(&self.created);
+        }
+    }
+
+    fn cell(&self, kind: Kind, fate: Fate) -> Option<&AtomicU64> {
+        self.requests.get(kind as usize).and_then(|row| row.get(fate as usize))
+    }
+
+    /// Requests of this kind that ended so.
+    pub(super) fn of(&self, kind: Kind, fate: Fate) -> u64 {
+        self.cell(kind, fate).map_or(0, |counter| counter.load(Ordering::Relaxed))
+    }
+
+    /// Requests of this kind, whatever became of them.
+    pub(super) fn all_of(&self, kind: Kind) -> u64 {
+        self.requests.get(kind as usize).map_or(0, |row| row.iter().map(|count| count.load(Ordering::Relaxed)).sum())
+    }
+
+    /// Requests of any kind that ended so.
+    pub(super) fn all_that(&self, fate: Fate) -> u64 {
+        let counts = self.requests.iter().filter_map(|row| row.get(fate as usize));
+        counts.map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Values stored.
+    pub(super) fn stored(&self) -> u64 {
+        let written = self.of(Kind::Store, Fate::Hit).saturating_add(self.of(Kind::Swap, Fate::Hit));
+        written.saturating_add(self.created.load(Ordering::Relaxed))
     }
 
     /// Counts an item that a gateway with another layout has written; says whether it is the first.
@@ -74,91 +168,77 @@ impl Stats {
         self.foreign.fetch_add(1, Ordering::Relaxed) == 0
     }
 
+    /// Items read that a gateway with another layout has written.
+    pub(super) fn foreign(&self) -> u64 {
+        self.foreign.load(Ordering::Relaxed)
+    }
+
     /// Whether a warning about a request is due: one in a second is enough.
     pub(super) fn may_warn(&self, now: u32) -> bool {
         self.warned.swap(now, Ordering::Relaxed) != now
     }
 
-    /// Sets all counters of requests back.
-    fn reset(&self) {
-        for counter in
-            [&self.gets, &self.hits, &self.writes, &self.failed, &self.refused, &self.contended, &self.flushes]
-        {
+    /// Sets all counters back.
+    pub(super) fn reset(&self) {
+        let Self {
+            requests,
+            oversized,
+            created,
+            expired,
+            flushed,
+            contended,
+            foreign,
+            connections,
+            rejected,
+            flushes,
+            bytes_read,
+            bytes_written,
+            warned: _,
+        } = self;
+        let others = [
+            oversized,
+            created,
+            expired,
+            flushed,
+            contended,
+            foreign,
+            connections,
+            rejected,
+            flushes,
+            bytes_read,
+            bytes_written,
+        ];
+        for counter in requests.iter().flatten().chain(others) {
             counter.store(0, Ordering::Relaxed);
         }
     }
 }
 
-/// The answer to `stats`.
-pub(super) fn show(shared: &Shared, section: &[u8]) -> Outcome<'static> {
-    match section {
-        b"" => Outcome::Stats(general(shared)),
-        b"settings" => Outcome::Stats(settings(shared)),
-        // Items are the servers' affair; see `stat`.
-        b"items" | b"slabs" | b"sizes" | b"conns" => Outcome::Stats(Vec::new()),
-        b"reset" => {
-            shared.stats.reset();
-            Outcome::Reset
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ClockTime;
+
+    #[test]
+    fn a_request_is_counted_once_by_kind_and_fate() {
+        let stats = Stats::default();
+        for (kind, outcome, fate) in [
+            (Kind::Get, Outcome::Missing, Fate::Miss),
+            (Kind::Swap, Outcome::Exists, Fate::Differs),
+            (Kind::Swap, Outcome::Stored(ClockTime(1)), Fate::Hit),
+            (Kind::Store, Outcome::NotStored, Fate::Declined),
+            (Kind::Delete, Outcome::Deleted, Fate::Hit),
+            (Kind::Increment, Outcome::Failed(Failure::NotNumeric), Fate::Declined),
+            (Kind::Decrement, Outcome::Failed(Failure::Unavailable), Fate::Failed),
+            (Kind::Store, Outcome::Failed(Failure::TooLarge), Fate::TooLarge),
+            (Kind::Get, Outcome::Failed(Failure::Overloaded), Fate::Refused),
+        ] {
+            stats.count(kind, &outcome);
+            assert_eq!(stats.of(kind, fate), 1, "{kind:?} {outcome:?}");
         }
-        _ => Outcome::Failed(Failure::UnknownCommand),
+        assert_eq!((stats.all_of(Kind::Get), stats.all_of(Kind::Store), stats.all_of(Kind::Touch)), (2, 2, 0));
+        assert_eq!((stats.all_that(Fate::Failed), stats.all_that(Fate::Refused), stats.stored()), (1, 1, 1));
+        stats.reset();
+        assert_eq!((stats.all_of(Kind::Get), stats.all_that(Fate::Hit), stats.stored()), (0, 0, 0));
     }
-}
-
-fn row(name: &str, value: impl std::fmt::Display) -> (String, String) {
-    (name.to_owned(), format!("{value}"))
-}
-
-fn general(shared: &Shared) -> Vec<(String, String)> {
-    let stats = &shared.stats;
-    let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let routes = shared.router.routes();
-    let (gets, hits) = (value(&stats.gets), value(&stats.hits));
-    vec![
-        row("pid", std::process::id()),
-        row("uptime", stats.started.elapsed().as_secs()),
-        row("time", unix_seconds()),
-        row("version", VERSION),
-        row("pointer_size", usize::BITS),
-        row("curr_connections", shared.open_connections()),
-        row("total_connections", value(&stats.connections)),
-        row("rejected_connections", value(&stats.rejected)),
-        row("max_connections", shared.config.limits.connections),
-        row("cmd_get", gets),
-        row("cmd_set", value(&stats.writes)),
-        row("cmd_flush", value(&stats.flushes)),
-        row("get_hits", hits),
-        row("get_misses", gets.saturating_sub(hits)),
-        row("failed_requests", value(&stats.failed)),
-        row("refused_requests", value(&stats.refused)),
-        row("contended_changes", value(&stats.contended)),
-        row("foreign_layout_items", value(&stats.foreign)),
-        row("bytes_in_flight", shared.budget.held()),
-        row("limit_in_flight", shared.config.limits.memory),
-        row("servers_active", routes.whs().active_nodes().count()),
-        row("servers_suspect", routes.suspects()),
-        row("hash_space_whs", routes.whs().clocktime()),
-        row("hash_space_rhs", routes.rhs().clocktime()),
-    ]
-}
-
-fn settings(shared: &Shared) -> Vec<(String, String)> {
-    let config = &shared.config;
-    let yes = |on: bool| if on { "yes" } else { "no" };
-    let managers = config.managers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    let listen = config.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-    vec![
-        row("managers", managers),
-        row("inter", listen),
-        row("domain_socket", config.unix.as_ref().map_or("NULL".to_owned(), |path| path.display().to_string())),
-        row("maxconns", config.limits.connections),
-        row("item_size_max", config.rules.value_limit),
-        row("flags_kept", yes(config.rules.layout.flags != FlagBytes::Zero)),
-        row("flag_bytes", config.rules.layout.flags as u16),
-        row("expiry_kept", yes(config.rules.layout.expiry)),
-        row("key_prefix", config.key_prefix.escape_ascii()),
-        row("async_replicate_set", yes(config.async_set)),
-        row("async_replicate_delete", yes(config.async_delete)),
-        row("flush_enabled", yes(config.allow_flush)),
-        row("cas_enabled", "yes"),
-    ]
 }

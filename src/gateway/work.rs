@@ -5,14 +5,15 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Shared;
 use super::change::{Change, Current, Decision, Reward};
 use super::desk::Desk;
 use super::item::Item;
 use super::layout::Layout;
 use super::outcome::{Failure, Outcome};
 use super::protocol::Form;
+use super::stats::{Kind, Stats};
 use super::swap::swap;
-use super::{Shared, stats};
 use crate::binlog::Record;
 use crate::client::verdict::{self, Verdict};
 use crate::client::{Error, Node, RawKey, Routes, Swapped, Tried, set_length, steps, write_delete, write_set};
@@ -43,6 +44,7 @@ pub(super) struct Ticket {
     number: u64,
     key: RawKey,
     form: Form,
+    kind: Kind,
     writes: bool,
     weight: usize,
     answered: bool,
@@ -98,6 +100,11 @@ impl Work {
         }
     }
 
+    /// Whether it may write: a request behind it for the same key waits.
+    pub(super) fn writes(&self) -> bool {
+        !matches!(self, Self::Get)
+    }
+
     fn method(&self) -> Method {
         match self {
             Self::Get | Self::Vivify(_) | Self::Change(_) => Method::Get,
@@ -150,10 +157,10 @@ impl Ticket {
         number: u64,
         key: RawKey,
         form: Form,
-        writes: bool,
+        (kind, writes): (Kind, bool),
         weight: usize,
     ) -> Self {
-        Self { shared: shared.clone(), desk: desk.clone(), number, key, form, writes, weight, answered: false }
+        Self { shared: shared.clone(), desk: desk.clone(), number, key, form, kind, writes, weight, answered: false }
     }
 
     /// Whether a flush hides the request's record, which was written then.
@@ -174,7 +181,7 @@ impl Ticket {
             Outcome::Found(item) if shared.budget.is_exceeded_by(item.data.len()) => &refused,
             outcome => outcome,
         };
-        shared.stats.count(outcome, self.writes);
+        shared.stats.count(self.kind, outcome);
         let key = self.key.key().get(shared.config.key_prefix.len()..).unwrap_or_default();
         self.desk.answer(self.number, self.weight, &self.form, key, outcome);
         let next = self.desk.end(self.key.hash(), self.writes);
@@ -482,7 +489,7 @@ async fn carry_change(ticket: Ticket, change: &Change<'_>, started: Instant) {
                 }
             }
         }
-        stats::Stats::add(&shared.stats.contended);
+        Stats::add(&shared.stats.contended);
         if left().is_zero() {
             break;
         }
@@ -546,7 +553,13 @@ fn seen<'v>(hash: u64, (clocktime, meta, data): Current<'v>, shared: &Shared) ->
     let item = Item::decode(clocktime, meta, data, &shared.config.rules);
     // Most need not ask for the time.
     let expired = item.expires != 0 && item.is_expired(unix_seconds());
-    let gone = expired || shared.is_hidden(hash, clocktime);
+    let flushed = shared.is_hidden(hash, clocktime);
+    if flushed {
+        Stats::add(&shared.stats.flushed);
+    } else if expired {
+        Stats::add(&shared.stats.expired);
+    }
+    let gone = expired || flushed;
     if gone { Outcome::Missing } else { Outcome::Found(item) }
 }
 

@@ -27,6 +27,7 @@ mod gateway_layout;
 mod gateway_limits;
 mod gateway_originals;
 mod gateway_reference;
+mod gateway_stats;
 mod gateway_swaps;
 mod gateway_vivify;
 mod generated;

@@ -8,6 +8,7 @@ mod binary;
 mod foreign;
 mod line;
 mod meta;
+mod section;
 mod text;
 
 use std::borrow::Cow;
@@ -15,6 +16,7 @@ use std::borrow::Cow;
 use super::change::Change;
 use super::item::Rules;
 use super::outcome::{Failure, Outcome};
+pub use section::Section;
 
 /// Longest key, in bytes.
 const KEY_LIMIT: usize = 250;
@@ -63,10 +65,10 @@ pub enum Task<'a> {
         /// How.
         change: Change<'a>,
     },
-    /// Counters and settings: [`Outcome::Stats`], [`Outcome::Reset`] for `reset`.
+    /// Counters or settings: [`Outcome::Stats`], [`Outcome::Reset`] for [`Section::Reset`].
     Stats {
-        /// `items`, `settings`...; empty for the general ones.
-        section: &'a [u8],
+        /// Which of them.
+        section: Section,
     },
     /// Forget everything, [`Outcome::Done`].
     Flush {

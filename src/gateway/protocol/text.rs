@@ -1,13 +1,14 @@
 //! The text protocol: command lines and data blocks. Meta commands are in `meta`.
 
 mod answer;
+mod upkeep;
 
 use std::borrow::Cow;
 
 pub(super) use answer::{Value, write_line};
 
 use super::line::{self, BAD_LINE, Words, exptime, number, words};
-use super::{Form, KEY_LIMIT, Next, Request, Task, foreign, meta};
+use super::{Form, KEY_LIMIT, Next, Request, Task, foreign, meta, section};
 use crate::clock::ClockTime;
 use crate::gateway::change::{Change, Mode};
 use crate::gateway::item::Rules;
@@ -244,7 +245,7 @@ fn storage<'a>(mode: Mode, unique: bool, line: &'a [u8], behind: &'a [u8], rules
 }
 
 /// A command without a data block.
-fn one_line<'a>(command: &[u8], mut rest: Words<'a>) -> Parsed<'a> {
+fn one_line<'a>(command: &[u8], rest: Words<'a>) -> Parsed<'a> {
     let loud = Form::Line { quiet: false };
     match command {
         b"delete" => delete(rest),
@@ -254,9 +255,9 @@ fn one_line<'a>(command: &[u8], mut rest: Words<'a>) -> Parsed<'a> {
         b"flush_all" => flush(rest),
         b"verbosity" => verbosity(rest),
         b"version" => Ok(Request::new(Task::Answer(Outcome::Version), loud)),
-        b"stats" => Ok(Request::new(Task::Stats { section: rest.next().unwrap_or_default() }, loud)),
+        b"stats" => section::of_line(rest),
         b"quit" => Ok(Request::new(Task::Answer(Outcome::Done), Form::Silent).closing()),
-        _ => Err(Failure::UnknownCommand),
+        _ => upkeep::request(command, rest).ok_or(Failure::UnknownCommand),
     }
 }
 

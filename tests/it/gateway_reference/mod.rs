@@ -7,6 +7,7 @@
 mod answers;
 mod exchanges;
 mod packets;
+mod stats;
 mod text;
 
 use std::collections::HashMap;
@@ -136,13 +137,18 @@ impl Side {
 
 /// A memcached of the right release, if there is one.
 fn memcached(folder: &Folder) -> Option<(Port, Process)> {
+    memcached_with(folder, &[])
+}
+
+/// The same with these flags besides.
+fn memcached_with(folder: &Folder, flags: &[&str]) -> Option<(Port, Process)> {
     let told = Command::new("memcached").arg("-V").output().map(|output| output.stdout).unwrap_or_default();
     if !required::is_there(RELEASE, String::from_utf8_lossy(&told).trim() == RELEASE) {
         return None;
     }
     let port = Port::reserve();
     let number = port.number().to_string();
-    let args = ["-u", "root", "-l", "127.0.0.1", "-U", "0", "-p", &number];
+    let args = [&["-u", "root", "-l", "127.0.0.1", "-U", "0", "-p", &number], flags].concat();
     let mut process = Process::spawn(folder, "memcached", "memcached".as_ref(), &args);
     wait_until("memcached listens", || {
         assert!(process.is_running(), "it has ended: {}", process.stderr());

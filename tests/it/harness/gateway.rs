@@ -130,8 +130,20 @@ impl Memcached {
         self.ask(request, b"\r\n").trim_end().to_owned()
     }
 
+    /// Sends a request and reads up to an answer of any bytes that ends so.
+    #[track_caller]
+    pub(crate) fn bytes_until(&mut self, request: &[u8], end: &[u8]) -> Vec<u8> {
+        self.send(request);
+        self.read_bytes_until(end)
+    }
+
     #[track_caller]
     fn read_until(&mut self, end: &[u8]) -> String {
+        String::from_utf8(self.read_bytes_until(end)).expect("text")
+    }
+
+    #[track_caller]
+    fn read_bytes_until(&mut self, end: &[u8]) -> Vec<u8> {
         let mut found = Vec::new();
         let mut byte = [0; 1];
         while !found.ends_with(end) {
@@ -140,7 +152,7 @@ impl Memcached {
                 other => panic!("{other:?} after {:?}", String::from_utf8_lossy(&found)),
             }
         }
-        String::from_utf8(found).expect("text")
+        found
     }
 
     /// All that comes until the other side closes.

@@ -193,6 +193,16 @@ fn the_rest_is_answered() {
         ("flush_all 1 2 3", "ERROR"),
         ("stats", "STAT pid 1\nEND"),
         ("stats foo", "ERROR"),
+        ("stats noreply", "ERROR"),
+        ("stats reset", "RESET"),
+        ("stats detail", "CLIENT_ERROR usage: stats detail on|off|dump"),
+        ("stats detail on", "OK"),
+        ("stats detail dump", "END"),
+        ("stats detail off", "OK"),
+        ("stats cachedump 1", "CLIENT_ERROR bad command line"),
+        ("stats cachedump 1 0", "END"),
+        ("stats cachedump 64 0", "CLIENT_ERROR Illegal slab id"),
+        ("stats cachedump x 0", "CLIENT_ERROR bad command line format"),
     ]);
 }
 
@@ -285,4 +295,31 @@ fn a_line_without_end_is_bounded() {
         assert_eq!(bed.talk(&line[limit - 1..limit]), "CLIENT_ERROR line too long\r\n", "{start}");
         assert!(bed.closed);
     }
+}
+
+#[test]
+fn memory_that_is_not_there_is_not_managed() {
+    converse(&[
+        ("cache_memlimit", "ERROR"),
+        ("cache_memlimit x", "ERROR"),
+        ("cache_memlimit 7", "MEMLIMIT_TOO_SMALL cannot set maxbytes to less than 8m"),
+        ("cache_memlimit 64", "MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust"),
+        ("cache_memlimit 64 noreply", ""),
+        ("slabs", "ERROR"),
+        ("slabs reassign 1 2", "CLIENT_ERROR slab reassignment disabled"),
+        ("slabs automove 1", "OK"),
+        ("slabs automove 3", "ERROR"),
+        ("slabs automove x", "CLIENT_ERROR bad command line format"),
+        ("slabs automove 1 noreply", ""),
+        ("lru mode flat", "ERROR"),
+        ("lru tune 10 20 0.1 2.0", "OK"),
+        ("lru tune 10 20 0.1 2.0 noreply", ""),
+        ("lru tune 10 20 0.1", "ERROR"),
+        ("lru_crawler", "ERROR"),
+        ("lru_crawler enable", "ERROR failed to start lru crawler thread"),
+        ("lru_crawler disable", "OK"),
+        ("lru_crawler sleep 100", "OK"),
+        ("lru_crawler crawl all", "NOTSTARTED no items to crawl"),
+        ("lru_crawler metadump all", "ERROR metadump not allowed"),
+    ]);
 }

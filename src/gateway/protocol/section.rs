@@ -1,0 +1,95 @@
+//! What `stats` can be asked for, by its name in the text and in the binary protocol. Knows no counter.
+
+use super::line::{BAD_LINE, Words, number};
+use super::{Form, Request, Task};
+use crate::gateway::outcome::{Failure, Outcome};
+
+/// Slab classes of memcached are numbered below this.
+const CLASSES: u32 = 64;
+
+/// A part of the statistics that the gateway has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Section {
+    /// `stats` alone: the counters.
+    General,
+    /// `settings`: the flags it runs with.
+    Settings,
+    /// `items`, by slab class: none, since the gateway keeps no items.
+    Items,
+    /// `slabs`: likewise.
+    Slabs,
+    /// `sizes`: not gathered.
+    Sizes,
+    /// `conns`: not listed.
+    Connections,
+    /// `reset`: sets the counters back.
+    Reset,
+}
+
+impl Section {
+    /// The section of this name, whole.
+    fn named(name: &[u8]) -> Option<Self> {
+        Some(match name {
+            b"" => Self::General,
+            b"settings" => Self::Settings,
+            b"items" => Self::Items,
+            b"slabs" => Self::Slabs,
+            b"sizes" | b"sizes_enable" | b"sizes_disable" => Self::Sizes,
+            b"conns" => Self::Connections,
+            b"reset" => Self::Reset,
+            _ => return None,
+        })
+    }
+}
+
+/// An empty list and its end.
+fn nothing() -> Task<'static> {
+    Task::Answer(Outcome::Stats(Vec::new()))
+}
+
+/// `stats [<name> [<argument>...]]`
+pub(super) fn of_line(mut words: Words<'_>) -> Result<Request<'static>, Failure> {
+    let name = words.next().unwrap_or_default();
+    let task = match name {
+        b"detail" => detail(words.next().unwrap_or_default())
+            .ok_or(Failure::Syntax("CLIENT_ERROR usage: stats detail on|off|dump"))?,
+        b"cachedump" => cachedump(words)?,
+        b"extstore" => nothing(),
+        name => Task::Stats { section: Section::named(name).ok_or(Failure::UnknownCommand)? },
+    };
+    Ok(Request::new(task, Form::Line { quiet: false }))
+}
+
+/// The key of a `stat` packet. One that is not known is not found.
+pub(super) fn of_packet(key: &[u8]) -> Task<'static> {
+    match key {
+        b"conns" => Task::Answer(Outcome::Missing),
+        b"detail dump" => Task::Answer(Outcome::Stats(vec![("detailed".to_owned(), "END\r\n".to_owned())])),
+        key => match (key.strip_prefix(b"detail "), Section::named(key)) {
+            (Some(what), _) => detail(what).unwrap_or(Task::Answer(Outcome::Missing)),
+            (None, Some(section)) => Task::Stats { section },
+            (None, None) => Task::Answer(Outcome::Missing),
+        },
+    }
+}
+
+/// `detail on|off|dump`: counters by the prefix of a key. None are kept, so that no request pays for them.
+fn detail(what: &[u8]) -> Option<Task<'static>> {
+    match what {
+        b"on" | b"off" => Some(Task::Answer(Outcome::Done)),
+        b"dump" => Some(nothing()),
+        _ => None,
+    }
+}
+
+/// `cachedump <slab class> <limit>`: the keys of a class, of which there are none.
+fn cachedump(mut words: Words<'_>) -> Result<Task<'static>, Failure> {
+    let (Some(class), Some(limit)) = (words.next(), words.next()) else {
+        return Err(Failure::Syntax("CLIENT_ERROR bad command line"));
+    };
+    match (number::<u32>(class), number::<u32>(limit)) {
+        (Some(class), Some(_)) if class < CLASSES => Ok(nothing()),
+        (Some(_), Some(_)) => Err(Failure::Syntax("CLIENT_ERROR Illegal slab id")),
+        _ => Err(BAD_LINE),
+    }
+}
