@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use crate::client::Router;
+use crate::env::Group;
 use crate::wire::NodeAddress;
 use crate::wire::method::STATUS_ITEMS;
 
@@ -40,24 +40,24 @@ impl Holdings {
     /// What the servers hold now, or held less than a second ago. Those who ask meanwhile wait for the same answers.
     pub(super) async fn get(&self, router: &Arc<Router>) -> Held {
         let mut asked = self.0.lock().await;
-        let routes = router.routes();
+        let known = router.routes();
         if asked.at.is_none_or(|at| at.elapsed() >= KEPT) {
-            let active: Vec<_> = routes.whs().active_nodes().collect();
+            let active: Vec<_> = known.whs().active_nodes().collect();
             asked.servers.retain(|server, _| active.contains(server));
-            let mut asking = JoinSet::new();
+            let mut asking = Group::new(router.env());
             for server in active {
                 let router = router.clone();
-                asking.spawn(async move { (server, ask(&router, server).await) });
+                asking.add(async move { (server, ask(&router, server).await) });
             }
             let deadline = Instant::now() + PATIENCE;
-            while let Ok(Some(answer)) = timeout_at(deadline, asking.join_next()).await {
+            while let Ok(Some(answer)) = timeout_at(deadline, asking.next()).await {
                 if let Ok((server, Some(held))) = answer {
                     asked.servers.insert(server, held);
                 }
             }
             asked.at = Some(Instant::now());
         }
-        once(asked.servers.values(), routes.copies())
+        once(asked.servers.values(), known.copies())
     }
 }
 
