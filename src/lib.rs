@@ -7,7 +7,7 @@
 //! 3. [`wire`]: messages, records and addresses as bytes.
 //! 4. [`ring`]: who owns a key.
 //! 5. [`store`], [`binlog`], [`tokyo`]: records on disk and in memory; the binary log; the files of 2010.
-//! 6. [`env`]: the machine that a role runs on: time, chance, tasks, the network.
+//! 6. [`mod@env`]: the machine that a role runs on: time, chance, tasks, the network.
 //! 7. [`net`]: connections, sessions and listeners.
 //! 8. [`client`]: requests as a client of the cluster, routed to the servers.
 //! 9. [`server`], [`manager`], [`gateway`], [`mod@bench`], [`offline`]: the roles; the load generator; stores at rest.
