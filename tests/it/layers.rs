@@ -64,8 +64,6 @@ const KNOWN_CIRCLES: &[&str] = &[
     "gateway/item.rs gateway/outcome.rs",
     "gateway/protocol/binary.rs gateway/protocol/meta.rs gateway/protocol/mod.rs gateway/protocol/section.rs \
      gateway/protocol/text.rs gateway/protocol/text/upkeep.rs",
-    "gateway/protocol/mod.rs gateway/protocol/section gateway/protocol/text",
-    "gateway/protocol/text/mod.rs gateway/protocol/text/upkeep",
     "life/detach.rs life/mod.rs",
     "net/connection.rs net/link.rs net/mod.rs net/peers.rs net/session.rs",
     "offline/check.rs offline/merge.rs offline/mod.rs offline/output/database.rs offline/output/mod.rs \
