@@ -315,14 +315,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let outcome = match section {
             Section::General => {
                 let (shared, desk, number) = (shared.clone(), self.desk.clone(), self.desk.open(0));
-                let mut rows = report::general(&shared);
+                let mut rows = report::general(&report::Gateway {
+                    config: &shared.config,
+                    stats: &shared.stats,
+                    budget: &shared.budget,
+                    router: &shared.router,
+                    uptime: shared.started.elapsed(),
+                    open: shared.open_connections(),
+                });
                 self.shared.router.env().spawn(async move {
                     rows.extend(report::cluster(shared.holdings.get(&shared.router).await));
                     desk.answer(number, 0, &form, &[], &Outcome::Stats(rows));
                 });
                 return 0;
             }
-            Section::Settings => Outcome::Stats(report::settings(shared)),
+            Section::Settings => Outcome::Stats(report::settings(&shared.config)),
             // Items are the servers' affair; see `kumo-server stat`.
             Section::Items | Section::Connections => Outcome::Stats(Vec::new()),
             Section::Slabs => Outcome::Stats(report::slabs()),

@@ -3,14 +3,17 @@
 
 use std::fmt::Display;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::Shared;
+use super::budget::Budget;
+use super::config::Config;
 use super::holdings::Held;
 use super::layout::FlagBytes;
 use super::outcome::VERSION;
-use super::stats::{Fate, Kind};
+use super::stats::{Fate, Kind, Stats};
+use crate::client::Router;
 use crate::clock::unix_seconds;
 
 /// Names and values, in order.
@@ -33,18 +36,29 @@ const NOTHING: [&str; 12] = [
     "slabs_moved",
 ];
 
+/// What is shown of a gateway.
+pub(super) struct Gateway<'a> {
+    pub(super) config: &'a Config,
+    pub(super) stats: &'a Stats,
+    pub(super) budget: &'a Budget,
+    pub(super) router: &'a Router,
+    /// How long it has run.
+    pub(super) uptime: Duration,
+    /// Connections that are open.
+    pub(super) open: usize,
+}
+
 fn row(name: &str, value: impl Display) -> (String, String) {
     (name.to_owned(), value.to_string())
 }
 
 /// The counters of this gateway, and the state it is in.
-pub(super) fn general(shared: &Shared) -> Rows {
-    let open = shared.open_connections();
-    let connections = shared.config.limits.connections;
+pub(super) fn general(of: &Gateway<'_>) -> Rows {
+    let (open, connections) = (of.open, of.config.limits.connections);
     let (user, system) = processor_time();
     let mut rows = vec![
         row("pid", std::process::id()),
-        row("uptime", shared.started.elapsed().as_secs()),
+        row("uptime", of.uptime.as_secs()),
         row("time", unix_seconds()),
         row("version", VERSION),
         row("pointer_size", usize::BITS),
@@ -56,12 +70,12 @@ pub(super) fn general(shared: &Shared) -> Rows {
         row("accepting_conns", u8::from(open < connections)),
         row("threads", Handle::current().metrics().num_workers()),
     ];
-    rows.extend(requests(shared));
+    rows.extend(requests(of.stats));
     rows.extend(NOTHING.map(|name| row(name, 0)));
-    let (routes, budget) = (shared.router.routes(), &shared.budget);
+    let (routes, budget) = (of.router.routes(), of.budget);
     rows.extend([
         row("bytes_in_flight", budget.held()),
-        row("limit_in_flight", shared.config.limits.memory),
+        row("limit_in_flight", of.config.limits.memory),
         row("servers_active", routes.whs().active_nodes().count()),
         row("servers_suspect", routes.suspects()),
         row("hash_space_whs", routes.whs().clocktime()),
@@ -71,8 +85,7 @@ pub(super) fn general(shared: &Shared) -> Rows {
 }
 
 /// What is counted of requests.
-fn requests(shared: &Shared) -> Vec<(String, String)> {
-    let stats = &shared.stats;
+fn requests(stats: &Stats) -> Rows {
     let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let (get, store, swap) = (Kind::Get, Kind::Store, Kind::Swap);
     let both = |fate| stats.of(store, fate).saturating_add(stats.of(swap, fate));
@@ -128,8 +141,7 @@ pub(super) fn sizes() -> Rows {
 }
 
 /// `stats settings`: memcached's names where they mean something, then this gateway's own.
-pub(super) fn settings(shared: &Shared) -> Rows {
-    let config = &shared.config;
+pub(super) fn settings(config: &Config) -> Rows {
     let yes = |on: bool| if on { "yes" } else { "no" };
     let managers = config.managers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     let listen = config.listen.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");

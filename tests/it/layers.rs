@@ -60,10 +60,9 @@ const KNOWN_CIRCLES: &[&str] = &[
     "cli/ctl.rs cli/ctl/backup.rs cli/ctl/members.rs cli/ctl/wait.rs",
     "cli/stat.rs cli/stat/check.rs cli/stat/told.rs",
     "env/mod.rs env/network.rs env/real.rs",
-    "gateway/connection.rs gateway/desk.rs gateway/flushes.rs gateway/listener.rs gateway/mod.rs gateway/report.rs gateway/swap.rs gateway/work.rs",
+    "gateway/connection.rs gateway/desk.rs gateway/flushes.rs gateway/listener.rs gateway/mod.rs gateway/swap.rs gateway/work.rs",
     "gateway/item.rs gateway/outcome.rs",
-    "gateway/protocol/binary.rs gateway/protocol/meta.rs gateway/protocol/mod.rs gateway/protocol/section.rs \
-     gateway/protocol/text.rs gateway/protocol/text/upkeep.rs",
+    "gateway/protocol/binary.rs gateway/protocol/meta.rs gateway/protocol/mod.rs gateway/protocol/text.rs",
     "life/detach.rs life/mod.rs",
     "net/connection.rs net/link.rs net/mod.rs net/peers.rs net/session.rs",
     "offline/check.rs offline/merge.rs offline/mod.rs offline/output/database.rs offline/output/mod.rs \

@@ -212,7 +212,7 @@ fn request(header: Header, opcode: Opcode, body: &[u8]) -> Request<'_> {
         Command::Touch => changed(Change::Touch { exptime: word(0).into(), read: false }),
         Command::GetAndTouch => changed(Change::Touch { exptime: word(0).into(), read: true }),
         Command::Flush => Task::Flush { delay: if extras.is_empty() { 0 } else { word(0).into() } },
-        Command::Stat => section::of_packet(key),
+        Command::Stat => section::of_packet(key).into(),
         Command::Version => Task::Answer(Outcome::Version),
         Command::Quit | Command::Noop | Command::Verbosity => Task::Answer(Outcome::Done),
     };

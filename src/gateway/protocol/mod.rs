@@ -199,6 +199,15 @@ impl Codec {
     }
 }
 
+impl From<section::Asked> for Task<'_> {
+    fn from(asked: section::Asked) -> Self {
+        match asked {
+            section::Asked::Section(section) => Self::Stats { section },
+            section::Asked::Answer(outcome) => Self::Answer(outcome),
+        }
+    }
+}
+
 impl<'a> Request<'a> {
     /// A request that does not end the connection.
     fn new(task: Task<'a>, form: Form) -> Self {

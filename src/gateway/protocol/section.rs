@@ -1,7 +1,6 @@
 //! What `stats` can be asked for, by its name in the text and in the binary protocol. Knows no counter.
 
 use super::line::{BAD_LINE, Words, number};
-use super::{Form, Request, Task};
 use crate::gateway::outcome::{Failure, Outcome};
 
 /// Slab classes of memcached are numbered below this.
@@ -42,48 +41,56 @@ impl Section {
     }
 }
 
+/// What a request for statistics comes to.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// The gateway is to show a section.
+    Section(Section),
+    /// The answer is known.
+    Answer(Outcome<'static>),
+}
+
 /// An empty list and its end.
-fn nothing() -> Task<'static> {
-    Task::Answer(Outcome::Stats(Vec::new()))
+fn nothing() -> Outcome<'static> {
+    Outcome::Stats(Vec::new())
 }
 
 /// `stats [<name> [<argument>...]]`
-pub(super) fn of_line(mut words: Words<'_>) -> Result<Request<'static>, Failure> {
+pub(super) fn of_line(mut words: Words<'_>) -> Result<Asked, Failure> {
     let name = words.next().unwrap_or_default();
-    let task = match name {
+    Ok(Asked::Answer(match name {
         b"detail" => detail(words.next().unwrap_or_default())
             .ok_or(Failure::Syntax("CLIENT_ERROR usage: stats detail on|off|dump"))?,
         b"cachedump" => cachedump(words)?,
         b"extstore" => nothing(),
-        name => Task::Stats { section: Section::named(name).ok_or(Failure::UnknownCommand)? },
-    };
-    Ok(Request::new(task, Form::Line { quiet: false }))
+        name => return Section::named(name).map(Asked::Section).ok_or(Failure::UnknownCommand),
+    }))
 }
 
 /// The key of a `stat` packet. One that is not known is not found.
-pub(super) fn of_packet(key: &[u8]) -> Task<'static> {
-    match key {
-        b"conns" => Task::Answer(Outcome::Missing),
-        b"detail dump" => Task::Answer(Outcome::Stats(vec![("detailed".to_owned(), "END\r\n".to_owned())])),
+pub(super) fn of_packet(key: &[u8]) -> Asked {
+    Asked::Answer(match key {
+        b"conns" => Outcome::Missing,
+        b"detail dump" => Outcome::Stats(vec![("detailed".to_owned(), "END\r\n".to_owned())]),
         key => match (key.strip_prefix(b"detail "), Section::named(key)) {
-            (Some(what), _) => detail(what).unwrap_or(Task::Answer(Outcome::Missing)),
-            (None, Some(section)) => Task::Stats { section },
-            (None, None) => Task::Answer(Outcome::Missing),
+            (Some(what), _) => detail(what).unwrap_or(Outcome::Missing),
+            (None, Some(section)) => return Asked::Section(section),
+            (None, None) => Outcome::Missing,
         },
-    }
+    })
 }
 
 /// `detail on|off|dump`: counters by the prefix of a key. None are kept, so that no request pays for them.
-fn detail(what: &[u8]) -> Option<Task<'static>> {
+fn detail(what: &[u8]) -> Option<Outcome<'static>> {
     match what {
-        b"on" | b"off" => Some(Task::Answer(Outcome::Done)),
+        b"on" | b"off" => Some(Outcome::Done),
         b"dump" => Some(nothing()),
         _ => None,
     }
 }
 
 /// `cachedump <slab class> <limit>`: the keys of a class, of which there are none.
-fn cachedump(mut words: Words<'_>) -> Result<Task<'static>, Failure> {
+fn cachedump(mut words: Words<'_>) -> Result<Outcome<'static>, Failure> {
     let (Some(class), Some(limit)) = (words.next(), words.next()) else {
         return Err(Failure::Syntax("CLIENT_ERROR bad command line"));
     };

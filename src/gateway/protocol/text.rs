@@ -255,9 +255,21 @@ fn one_line<'a>(command: &[u8], rest: Words<'a>) -> Parsed<'a> {
         b"flush_all" => flush(rest),
         b"verbosity" => verbosity(rest),
         b"version" => Ok(Request::new(Task::Answer(Outcome::Version), loud)),
-        b"stats" => section::of_line(rest),
+        b"stats" => Ok(Request::new(section::of_line(rest)?.into(), loud)),
         b"quit" => Ok(Request::new(Task::Answer(Outcome::Done), Form::Silent).closing()),
-        _ => upkeep::request(command, rest).ok_or(Failure::UnknownCommand),
+        b"cache_memlimit" | b"slabs" | b"lru" | b"lru_crawler" => upkeep(command, rest),
+        _ => Err(Failure::UnknownCommand),
+    }
+}
+
+/// A command that manages memory: its answer says that there is none.
+fn upkeep<'a>(command: &[u8], rest: Words<'a>) -> Parsed<'a> {
+    let form = Form::Line { quiet: rest.clone().last() == Some(b"noreply") };
+    let arguments: Vec<_> = rest.filter(|word| *word != b"noreply").take(upkeep::MOST_ARGUMENTS).collect();
+    match upkeep::accept(command, &arguments) {
+        Ok(()) => Ok(Request::new(Task::Answer(Outcome::Done), form)),
+        Err(Failure::UnknownCommand) => Err(Failure::UnknownCommand),
+        Err(failure) => Ok(Request::refused(failure, form)),
     }
 }
 

@@ -3,34 +3,23 @@
 //! The gateway has none to manage. It answers as a memcached does that runs with its background threads and dumps
 //! switched off, so that what sends these commands goes on, and is not told that something has happened.
 
-use super::refused;
-use crate::gateway::outcome::{Failure, Outcome};
-use crate::gateway::protocol::line::{BAD_LINE, Words, number};
-use crate::gateway::protocol::{Form, Request, Task};
+use crate::gateway::outcome::Failure;
+use crate::gateway::protocol::line::{BAD_LINE, number};
 
+/// No command takes as many arguments; what is behind them makes no difference.
+pub(super) const MOST_ARGUMENTS: usize = 8;
 /// Memcached takes no lower limit of its memory, in MiB.
 const LOWEST_LIMIT: u32 = 8;
 
-/// The request of such a command; `None` if it is none of them.
-pub(super) fn request<'a>(command: &[u8], words: Words<'a>) -> Option<Request<'a>> {
-    let all: Vec<_> = words.take(8).collect();
-    let (arguments, quiet) = match all.split_last() {
-        Some((last, before)) if *last == b"noreply" => (before, true),
-        _ => (&all[..], false),
-    };
-    let answer = match command {
+/// Whether such a command, with these arguments without `noreply`, is accepted without effect; else why not.
+pub(super) fn accept(command: &[u8], arguments: &[&[u8]]) -> Result<(), Failure> {
+    match command {
         b"cache_memlimit" => cache_memlimit(arguments),
         b"slabs" => slabs(arguments),
         b"lru" => lru(arguments),
         b"lru_crawler" => lru_crawler(arguments),
-        _ => return None,
-    };
-    Some(match answer {
-        // As for every command: a line that is not understood is answered whatever it ends in.
-        Err(Failure::UnknownCommand) => refused(Failure::UnknownCommand),
-        Err(failure) => Request::refused(failure, Form::Line { quiet }),
-        Ok(()) => Request::new(Task::Answer(Outcome::Done), Form::Line { quiet }),
-    })
+        _ => Err(Failure::UnknownCommand),
+    }
 }
 
 /// `cache_memlimit <MiB> [noreply]`
