@@ -175,7 +175,7 @@ pub(super) fn peer_address(flag: &str, host: &HostPort, port: u16, resolver: Res
 /// The node that `flag` names. One whose name does not resolve yet is looked up again by whoever needs it.
 pub(super) fn peer_node(flag: &str, host: &HostPort, port: u16, resolver: Resolver) -> Result<NamedNode, Stop> {
     let address = match host.resolve(port, resolver) {
-        Ok(address) => Some(dialable(flag, host, address)?),
+        Ok(address) => Some(dialable(flag, host, on_an_interface(flag, host, address)?)?),
         Err(_) if host.port(port) == 0 => return Err(no_node(flag, host)),
         Err(_) => None,
     };
@@ -197,6 +197,11 @@ fn no_node(flag: &str, host: &HostPort) -> Stop {
 /// The address given with `flag`, whatever it is for.
 pub(super) fn resolve(flag: &str, host: &HostPort, port: u16, resolver: Resolver) -> Result<SocketAddr, Stop> {
     let address = host.resolve(port, resolver).map_err(|error| Stop::Failed(format!("{flag} {host}: {error}")))?;
+    on_an_interface(flag, host, address)
+}
+
+/// `address`, which `host` was resolved to, unless it is one that exists once on each interface and names none.
+fn on_an_interface(flag: &str, host: &HostPort, address: SocketAddr) -> Result<SocketAddr, Stop> {
     match address {
         SocketAddr::V6(address) if address.ip().is_unicast_link_local() && address.scope_id() == 0 => {
             let ip = address.ip();

@@ -77,10 +77,16 @@ fn mistakes_are_one_line_on_stderr() {
 #[test]
 fn an_unknown_host_is_named() {
     // The name of a host that cannot exist (RFC 6761); the system's words for that differ.
-    let finished = run("-m host.invalid -l 127.0.0.1 -s x");
-    assert_eq!(finished.status.code(), Some(1));
-    let start = "kumo-server: -m host.invalid: cannot resolve host 'host.invalid': ";
-    assert!(finished.stderr.starts_with(start) && finished.stderr.lines().count() == 1, "{finished:?}");
+    for (command, named) in [
+        ("-m 127.0.0.1 -l host.invalid -s x", "kumo-server: -l host.invalid"),
+        ("get -m host.invalid key", "kumo-server get: -m host.invalid"),
+        ("get -m host.invalid -p other.invalid key", "kumo-server get: -m host.invalid"),
+    ] {
+        let finished = run(command);
+        assert_eq!(finished.status.code(), Some(1), "{finished:?}");
+        let start = format!("{named}: cannot resolve host 'host.invalid': ");
+        assert!(finished.stderr.starts_with(&start) && finished.stderr.lines().count() == 1, "{finished:?}");
+    }
 }
 
 #[test]
