@@ -8,9 +8,7 @@ use std::time::Duration;
 use clap::builder::RangedU64ValueParser;
 use clap::{ArgGroup, Parser, ValueEnum};
 
-use super::common::{MANAGER_PORT, SERVER_PORT};
 use super::gateway::TEXT_PORT;
-use super::hosts::{HostPort, Resolver, system_resolver};
 use super::interrupt::Interrupt;
 use super::parse::{Call, Stop, parse};
 use super::tool::json_text;
@@ -18,6 +16,7 @@ use super::values::{positive_seconds, seconds};
 use super::{USAGE, print};
 use crate::bench::{self, Config, Distribution, ENTRY_LEN, Extent, KEYS_LIMIT, Mix, Progress, Target};
 use crate::life;
+use crate::net::hosts::{HostPort, MANAGER_PORT, Resolver, SERVER_PORT, system_resolver};
 
 /// Files that a run needs besides its connections.
 const OTHER_FILES: usize = 32;

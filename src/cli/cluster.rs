@@ -16,7 +16,6 @@ use clap::Parser;
 use clap::builder::RangedU64ValueParser;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::common::MANAGER_PORT;
 use super::ctl;
 use super::gateway::TEXT_PORT;
 use super::parse::{Call, Stop, parse};
@@ -24,6 +23,7 @@ use super::tool::block_on;
 use super::values::positive_seconds;
 use crate::client::Caller;
 use crate::env::dial;
+use crate::net::hosts::MANAGER_PORT;
 use crate::wire::NodeAddress;
 use crate::wire::method::Method;
 use crate::wire::params;

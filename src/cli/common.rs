@@ -6,18 +6,13 @@ use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 
-use super::hosts::{HostPort, Resolver};
 use super::parse::Stop;
 use super::values::{mebibytes, positive_seconds, seconds};
 use crate::life;
 use crate::logging;
+use crate::net::hosts::{HostPort, Resolver};
 use crate::net::{DialPolicy, Limits, NamedNode, names_one_host};
 use crate::wire::{MESSAGE_LIMIT_MIN, NodeAddress};
-
-/// Default port of a manager.
-pub(super) const MANAGER_PORT: u16 = 19700;
-/// Default port of a server.
-pub(super) const SERVER_PORT: u16 = 19800;
 
 /// Open files kept for all that is no accepted connection: store, logs, offers, connections to other nodes.
 const FILES_RESERVED: usize = 256;

@@ -13,7 +13,6 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
 
-use super::hosts::HostPort;
 use super::parse::{Call, Stop, parse};
 use super::space;
 use super::tool::{block_on, json, manager, server, show, trouble};
@@ -21,6 +20,7 @@ use super::values::seconds;
 use crate::client::{Caller, Options, Overview};
 use crate::clock::unix_seconds;
 use crate::env::Env;
+use crate::net::hosts::HostPort;
 use crate::wire::NodeAddress;
 use crate::wire::method::{ErrorCode, Method};
 use crate::wire::params::{self, NODE_LIMIT};

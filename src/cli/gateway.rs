@@ -11,8 +11,7 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Command, CommandFactory, Parser};
 use tokio::time::Instant;
 
-use super::common::{Bounds, Common, MANAGER_PORT, fit_connections, peer_node, resolve};
-use super::hosts::{HostPort, Resolver, system_resolver};
+use super::common::{Bounds, Common, fit_connections, peer_node, resolve};
 use super::layout::LayoutArgs;
 use super::parse::{Call, Stop, parse};
 use super::values::mebibytes;
@@ -21,6 +20,7 @@ use crate::gateway::item::Rules;
 use crate::gateway::{Config, Gateway, Limits, Listen};
 use crate::life;
 use crate::net::STEPS;
+use crate::net::hosts::{HostPort, MANAGER_PORT, Resolver, system_resolver};
 
 /// Default port of the text protocol.
 pub(super) const TEXT_PORT: u16 = 11411;

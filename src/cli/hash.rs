@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use serde_json::{Value, json};
 
-use super::hosts::HostPort;
 use super::parse::{Call, Stop, parse};
 use super::tool::{Cluster, block_on, json, server, show};
 use crate::clock::ClockTime;
+use crate::net::hosts::HostPort;
 use crate::ring::{self, HashSpace};
 use crate::wire::NodeAddress;
 use crate::wire::params::Seed;

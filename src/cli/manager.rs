@@ -6,13 +6,13 @@ use std::time::Duration;
 use clap::{Command, CommandFactory, Parser};
 use tokio::time::Instant;
 
-use super::common::{Bounds, Common, MANAGER_PORT, fit_connections, own_address, peer_node};
-use super::hosts::{HostPort, Resolver, system_resolver};
+use super::common::{Bounds, Common, fit_connections, own_address, peer_node};
 use super::parse::{Call, Stop, parse};
 use super::values::seconds;
 use crate::env::Env;
 use crate::life;
 use crate::manager::{Config, Manager};
+use crate::net::hosts::{HostPort, MANAGER_PORT, Resolver, system_resolver};
 
 /// The manager of a kumofs cluster: knows the servers, owns the hash space, starts rebalancing.
 #[derive(Debug, Parser)]

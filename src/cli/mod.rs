@@ -14,7 +14,6 @@ mod gateway;
 mod get;
 mod hash;
 mod historic;
-mod hosts;
 mod install_links;
 mod interrupt;
 mod layout;

@@ -8,12 +8,12 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Command, CommandFactory, Parser, ValueEnum};
 use tokio::time::Instant;
 
-use super::common::{Bounds, Common, MANAGER_PORT, SERVER_PORT, fit_connections, own_address, peer_node};
-use super::hosts::{HostPort, Resolver, system_resolver};
+use super::common::{Bounds, Common, fit_connections, own_address, peer_node};
 use super::parse::{Call, Stop, parse};
 use super::values::{kibibytes, mebibytes, seconds};
 use crate::env::Env;
 use crate::life;
+use crate::net::hosts::{HostPort, MANAGER_PORT, Resolver, SERVER_PORT, system_resolver};
 use crate::server::Server;
 use crate::server::config::Config;
 use crate::store::{self, SweepPolicy, SyncMode};

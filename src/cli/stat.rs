@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use clap::{ArgGroup, Parser, ValueEnum};
 
-use super::hosts::HostPort;
 use super::parse::{Call, Stop, parse};
 use super::tool::{Cluster, ask_all, block_on, failed, json, server, show, trouble};
 use crate::client::{Caller, Error};
+use crate::net::hosts::HostPort;
 use crate::wire::NodeAddress;
 use crate::wire::method::{ErrorCode, STATUS_WHS};
 pub(super) use told::replace_state;

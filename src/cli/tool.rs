@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::common::{MANAGER_PORT, SERVER_PORT, peer_address, peer_node};
-use super::hosts::{HostPort, system_resolver};
+use super::common::{peer_address, peer_node};
 use super::parse::Stop;
 use super::values::positive_seconds;
 use crate::client::{self, Caller, Error, Options};
 use crate::env::Env;
 use crate::net::NamedNode;
+use crate::net::hosts::{HostPort, MANAGER_PORT, SERVER_PORT, system_resolver};
 use crate::wire::NodeAddress;
 use crate::wire::method::ErrorCode;
 use crate::wire::params::Seed;

@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 use clap::{ArgGroup, Parser};
 use serde_json::{Value, json};
 
-use super::hosts::HostPort;
 use super::parse::{Call, Stop, parse};
 use super::tool::{Cluster, ask_all, block_on, failed, json, server, show, trouble};
 use super::values::positive_seconds;
 use crate::client::Error;
+use crate::net::hosts::HostPort;
 use model::Model;
 use row::{Row, Sort, Standing, whole};
 use watch::Asking;

@@ -7,6 +7,7 @@ pub(crate) mod budget;
 mod connection;
 pub(crate) mod control;
 pub(crate) mod driver;
+pub(crate) mod hosts;
 mod link;
 mod listener;
 mod named;
@@ -20,8 +21,8 @@ use std::time::Duration;
 
 pub use link::{InFlight, Link, LinkKind, Reply};
 pub use listener::accept;
+pub(crate) use named::names_one_host;
 pub use named::{Moved, NamedNode};
-pub(crate) use named::{cause, names_one_host};
 pub use peers::Peers;
 pub use session::{Answer, Call, OFFER_STEPS, OnReply, STEPS, Session};
 

@@ -1,41 +1,46 @@
-//! Hosts and ports as people write them, and the addresses they stand for.
+//! Hosts and ports as people write them, the ports that are meant when none is written, and the addresses they stand for.
 
 use std::fmt;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 
-use crate::net::{NamedNode, cause};
+use super::named::{NamedNode, cause};
 use crate::wire::NodeAddress;
+
+/// Port of a manager when none is written.
+pub(crate) const MANAGER_PORT: u16 = 19700;
+/// Port of a server when none is written.
+pub(crate) const SERVER_PORT: u16 = 19800;
 
 /// `host`, `host:port`, `[v6]`, `[v6]:port` or a bare IPv6 address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct HostPort {
+pub(crate) struct HostPort {
     host: String,
     port: Option<u16>,
 }
 
 /// Finds the addresses of a host; the port is passed through.
-pub(super) type Resolver<'a> = &'a dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
+pub(crate) type Resolver<'a> = &'a dyn Fn(&str, u16) -> io::Result<Vec<SocketAddr>>;
 
 /// Asks the system.
-pub(super) fn system_resolver(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+pub(crate) fn system_resolver(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     (host, port).to_socket_addrs().map(Iterator::collect)
 }
 
 impl HostPort {
     /// Its port, or the one that is meant when none is written.
-    pub(super) fn port(&self, default_port: u16) -> u16 {
+    pub(crate) fn port(&self, default_port: u16) -> u16 {
         self.port.unwrap_or(default_port)
     }
 
     /// The node that it names, with the address that it has been resolved to, if it has been.
-    pub(super) fn node(&self, default_port: u16, address: Option<NodeAddress>) -> NamedNode {
+    pub(crate) fn node(&self, default_port: u16, address: Option<NodeAddress>) -> NamedNode {
         NamedNode::new(&self.host, self.port(default_port), address)
     }
 
     /// The address to use: the first IPv4 one, since original nodes know no other, else the first.
-    pub(super) fn resolve(&self, default_port: u16, resolver: Resolver) -> Result<SocketAddr, String> {
+    pub(crate) fn resolve(&self, default_port: u16, resolver: Resolver) -> Result<SocketAddr, String> {
         let found = resolver(&self.host, self.port(default_port))
             .map_err(|error| format!("cannot resolve host '{}': {}", self.host, cause(&error)))?;
         let preferred = found.iter().find(|address| address.is_ipv4()).or_else(|| found.first());
