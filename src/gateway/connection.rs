@@ -14,17 +14,18 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::Shared;
-use super::desk::{Desk, REQUEST_WEIGHT, Standing};
+use super::clients::Clients;
+use super::dispatch::dispatch;
 use super::flush::{self, Moment};
-use super::flushes;
+use super::job::{Job, Reply};
+use super::operation::Operation;
 use super::outcome::{Failure, Outcome};
+use super::pipeline::{Pipeline, REQUEST_WEIGHT, Standing};
 use super::protocol::{Codec, Form, Next, Request, Section, Task};
 use super::report;
+use super::shared::Shared;
 use super::stats::{Kind, Stats};
-use super::work::{self, Job, Ticket, Work};
 use crate::client::RawKey;
-use crate::clock::unix_seconds;
 use crate::net::output::Output;
 
 /// Bytes taken from a socket at a time.
@@ -47,16 +48,53 @@ pub(super) enum Closed {
     MemoryLimit,
 }
 
+/// Serves a client on a task of its own; beyond the limit of connections the stream is given back.
+pub(super) fn accept<S>(shared: &Arc<Shared>, clients: &Arc<Clients>, stream: S, peer: String) -> Result<(), S>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let pipeline = Arc::new(Pipeline::new(shared.budget.clone(), shared.env.time(), dispatch));
+    let Some(id) = clients.add(&pipeline, shared.config.limits.connections) else { return Err(stream) };
+    Stats::add(&shared.stats.connections);
+    let (shared, leaving) = (shared.clone(), Leaving { clients: clients.clone(), pipeline, id });
+    shared.env.clone().spawn(async move {
+        match serve(stream, &shared, &leaving.clients, &leaving.pipeline).await {
+            closed @ Closed::MemoryLimit => tracing::warn!(peer, "closed: {closed}"),
+            closed => tracing::debug!(peer, "closed: {closed}"),
+        }
+    });
+    Ok(())
+}
+
+/// Cleans up after a connection, also when a panic ends its task.
+struct Leaving {
+    clients: Arc<Clients>,
+    pipeline: Arc<Pipeline<Job>>,
+    id: u64,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("closed: a request of this client caused a panic");
+        }
+        self.pipeline.leave();
+        self.clients.remove(self.id);
+    }
+}
+
 /// Serves a client until it or this side closes.
-pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     shared: &Arc<Shared>,
-    desk: &Arc<Desk>,
+    clients: &Clients,
+    pipeline: &Arc<Pipeline<Job>>,
 ) -> Closed {
     let mut connection = Connection {
         stream,
         shared,
-        desk,
+        clients,
+        pipeline,
         codec: Codec::new(),
         input: BytesMut::new(),
         needed: 0,
@@ -75,7 +113,8 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
 struct Connection<'a, S> {
     stream: S,
     shared: &'a Arc<Shared>,
-    desk: &'a Arc<Desk>,
+    clients: &'a Clients,
+    pipeline: &'a Arc<Pipeline<Job>>,
     codec: Codec,
     /// The beginning of a request whose rest has not arrived, or requests whose turn comes later.
     input: BytesMut,
@@ -98,9 +137,9 @@ struct Connection<'a, S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
         loop {
-            let standing = self.desk.collect(cx.waker(), &mut self.out);
+            let standing = self.pipeline.collect(cx.waker(), &mut self.out);
             // Only now: from here on a wake finds this task.
-            if self.desk.is_closing() {
+            if self.pipeline.is_closing() {
                 return Poll::Ready(Closed::BySelf);
             }
             let blocked = match self.poll_write(cx) {
@@ -108,7 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                 Poll::Ready(Ok(())) => false,
                 Poll::Pending => true,
             };
-            let draining = self.desk.is_draining();
+            let draining = self.pipeline.is_draining();
             if (self.ending || draining) && !blocked && standing.in_flight == 0 {
                 return Poll::Ready(if self.ending { Closed::ByPeer } else { Closed::BySelf });
             }
@@ -134,7 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             self.out.advance(len);
             self.shared.budget.release(len);
             Stats::add_many(&self.shared.stats.bytes_written, len);
-            self.desk.owing_since.store(0, Ordering::Relaxed);
+            self.pipeline.owing_since.store(0, Ordering::Relaxed);
         }
         Poll::Ready(Ok(()))
     }
@@ -162,7 +201,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     fn note_owing(&self, blocked: bool, may_read: bool) {
         let incomplete = !self.input.is_empty() || self.skip > 0;
         let owing = blocked || (may_read && !self.paused && incomplete);
-        let since = &self.desk.owing_since;
+        let since = &self.pipeline.owing_since;
         if !owing {
             since.store(0, Ordering::Relaxed);
         } else if since.load(Ordering::Relaxed) == 0 {
@@ -228,7 +267,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     /// Sends every whole request in `bytes` on its way; returns how many bytes that were.
     fn handle(&mut self, bytes: &[u8]) -> usize {
-        self.desk.attend();
+        self.pipeline.attend();
         self.paused = false;
         let (mut used, mut count, mut held) = (0, 0, 0);
         let mut jobs = Vec::new();
@@ -264,10 +303,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             }
         }
         if used > 0 {
-            self.desk.owing_since.store(0, Ordering::Relaxed);
+            self.pipeline.owing_since.store(0, Ordering::Relaxed);
         }
         if !jobs.is_empty() {
-            work::start(self.shared, jobs);
+            dispatch(jobs);
         }
         used
     }
@@ -276,13 +315,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
     fn take(&mut self, request: Request<'_>, jobs: &mut Vec<Job>) -> usize {
         let Request { task, form, .. } = request;
         match task {
-            Task::Get { key } => self.enqueue(&key, form, Work::Get, Kind::Get, jobs),
+            Task::Get { key } => self.enqueue(&key, form, Operation::Get, Kind::Get, jobs),
             Task::Change { key, change } => {
                 let kind = Kind::of(&change);
-                match Work::of(change, self.shared) {
-                    Ok(work) => self.enqueue(&key, form, work, kind, jobs),
+                let shared = self.shared;
+                let (now, flushed) = (shared.unix_seconds(), || shared.flushes.is_used());
+                match Operation::of(change, now, &shared.config.rules, flushed) {
+                    Ok(operation) => self.enqueue(&key, form, operation, kind, jobs),
                     Err(outcome) => {
-                        self.shared.stats.count(kind, &outcome);
+                        shared.stats.count(kind, &outcome);
                         self.answer(&key, &form, &outcome)
                     }
                 }
@@ -298,14 +339,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         }
     }
 
-    fn enqueue(&self, key: &[u8], form: Form, work: Work, kind: Kind, jobs: &mut Vec<Job>) -> usize {
+    fn enqueue(&self, key: &[u8], form: Form, operation: Operation, kind: Kind, jobs: &mut Vec<Job>) -> usize {
         let key = RawKey::new(&self.shared.config.key_prefix, key);
         let hash = key.hash();
-        let writes = work.writes();
-        let weight = REQUEST_WEIGHT + work.weight();
-        let number = self.desk.open(weight);
-        let ticket = Ticket::new(self.shared, self.desk, number, key, form, (kind, writes), weight);
-        jobs.extend(self.desk.begin(hash, writes, Job::new(ticket, work)));
+        let writes = operation.writes();
+        let weight = REQUEST_WEIGHT + operation.weight();
+        let number = self.pipeline.open(weight);
+        let reply = Reply::new(self.shared, self.pipeline, number, key, form, (kind, writes), weight);
+        jobs.extend(self.pipeline.begin(hash, writes, Job { reply, operation }));
         weight
     }
 
@@ -314,18 +355,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let shared = self.shared;
         let outcome = match section {
             Section::General => {
-                let (shared, desk, number) = (shared.clone(), self.desk.clone(), self.desk.open(0));
+                let (shared, pipeline, number) = (shared.clone(), self.pipeline.clone(), self.pipeline.open(0));
                 let mut rows = report::general(&report::Gateway {
                     config: &shared.config,
                     stats: &shared.stats,
                     budget: &shared.budget,
                     router: &shared.router,
-                    uptime: shared.started.elapsed(),
-                    open: shared.open_connections(),
+                    uptime: shared.env.time().elapsed(shared.started),
+                    open: self.clients.len(),
                 });
-                self.shared.router.env().spawn(async move {
+                self.shared.env.spawn(async move {
                     rows.extend(report::cluster(shared.holdings.get(&shared.router).await));
-                    desk.answer(number, 0, &form, &[], &Outcome::Stats(rows));
+                    pipeline.answer(number, &form, &Outcome::Stats(rows));
                 });
                 return 0;
             }
@@ -350,7 +391,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             Task::Stats { .. } => true,
             _ => false,
         };
-        waits && !self.desk.is_idle()
+        waits && !self.pipeline.is_idle()
     }
 
     /// Hides what is there, if that is allowed; nothing behind it is taken before it is over.
@@ -359,10 +400,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             return self.answer(&[], &form, &Outcome::Failed(Failure::FlushNotAllowed));
         }
         Stats::add(&self.shared.stats.flushes);
-        match flush::moment(delay, unix_seconds()) {
+        match flush::moment(delay, self.shared.unix_seconds()) {
             Moment::Now => {}
             Moment::Later(seconds) => {
-                flushes::schedule(self.shared, seconds);
+                self.shared.flushes.schedule(seconds);
                 return self.answer(&[], &form, &Outcome::Done);
             }
             Moment::Past(second) => {
@@ -371,19 +412,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
             }
         }
         self.flushing = true;
-        let under_way = flushes::begin(self.shared);
-        let (desk, number) = (self.desk.clone(), self.desk.open(0));
-        self.shared.router.env().spawn(async move {
-            let flushed = flushes::finish(under_way).await;
-            desk.answer(number, 0, &form, &[], &flushed.map_or_else(Outcome::Failed, |()| Outcome::Done));
+        let under_way = self.shared.flushes.begin();
+        let (pipeline, number) = (self.pipeline.clone(), self.pipeline.open(0));
+        self.shared.env.spawn(async move {
+            let flushed = under_way.finish().await;
+            pipeline.answer(number, &form, &flushed.map_or_else(Outcome::Failed, |()| Outcome::Done));
         });
         0
     }
 
     /// Output at once, in its place behind those before.
     fn answer(&self, key: &[u8], form: &Form, outcome: &Outcome<'_>) -> usize {
-        let number = self.desk.open(0);
-        self.desk.answer(number, 0, form, key, outcome);
+        let number = self.pipeline.open(0);
+        self.pipeline.complete(number, 0, (form, key, outcome), None);
         0
     }
 }

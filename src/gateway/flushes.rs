@@ -2,7 +2,7 @@
 //! for a record is decided in [`super::flush`].
 //!
 //! A write that is acknowledged while a flush is under way, or later, must stay, though its server may have stamped it
-//! before. So its answer waits for the flush, and if the flush hides it, it is written again, see `work`.
+//! before. So its answer waits for the flush, and if the flush hides it, it is written again, see `acknowledge`.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -13,10 +13,9 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::Shared;
 use super::flush::Boundary;
 use super::outcome::Failure;
-use crate::client::Routes;
+use crate::client::Router;
 use crate::clock::ClockTime;
 use crate::env::{Group, Task};
 use crate::wire::method::STATUS_CLOCKTIME;
@@ -27,8 +26,11 @@ const PATIENCE: Duration = Duration::from_millis(250);
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// What has been flushed, is being flushed, and will be.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Flushes {
+    router: Arc<Router>,
+    /// How long a flush goes on asking while no server answers.
+    limit: Duration,
     /// Whether there has been any: most gateways never flush.
     used: AtomicBool,
     state: Mutex<State>,
@@ -51,31 +53,45 @@ struct State {
 
 /// A flush that has begun; dropped, it has ended.
 pub(super) struct UnderWay {
-    shared: Arc<Shared>,
+    flushes: Arc<Flushes>,
     number: u64,
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.shared.flushes.state.lock().under_way.remove(&self.number);
-        self.shared.flushes.ended.notify_waiters();
+        self.flushes.state.lock().under_way.remove(&self.number);
+        self.flushes.ended.notify_waiters();
     }
 }
 
 impl Flushes {
+    /// No flush yet. One that finds no server goes on asking for as long as `limit`.
+    pub(super) fn new(router: &Arc<Router>, limit: Duration) -> Self {
+        Self {
+            router: router.clone(),
+            limit,
+            used: AtomicBool::new(false),
+            state: Mutex::default(),
+            ended: Notify::new(),
+        }
+    }
+
     /// Whether there has been any.
     pub(super) fn is_used(&self) -> bool {
         self.used.load(Ordering::Acquire)
     }
 
-    /// Whether a record must not be seen.
-    pub(super) fn hides(&self, hash: u64, written: ClockTime, routes: &Routes) -> bool {
+    /// Whether a record of this hash that was written then must not be seen.
+    pub(super) fn hides(&self, hash: u64, written: ClockTime) -> bool {
+        if !self.is_used() {
+            return false;
+        }
         let (boundary, before) = {
             let state = self.state.lock();
             (state.boundary.as_ref().map(|(_, boundary)| boundary.clone()), state.before)
         };
         written.seconds() < before
-            || boundary.is_some_and(|boundary| boundary.hides(hash, written, routes.whs().clocktime()))
+            || boundary.is_some_and(|boundary| boundary.hides(hash, written, self.router.routes().whs().clocktime()))
     }
 
     /// Whether the answer to a write must wait: a flush is under way.
@@ -110,75 +126,78 @@ impl Flushes {
             replaced.stop();
         }
     }
-}
 
-/// Begins a flush that takes the place of the one to come. Writes that are answered from now on stay.
-pub(super) fn begin(shared: &Arc<Shared>) -> UnderWay {
-    shared.flushes.replace_later(None);
-    begin_next(shared)
-}
-
-fn begin_next(shared: &Arc<Shared>) -> UnderWay {
-    let flushes = &shared.flushes;
-    flushes.used.store(true, Ordering::Release);
-    let mut state = flushes.state.lock();
-    state.last += 1;
-    let number = state.last;
-    state.under_way.insert(number);
-    UnderWay { shared: shared.clone(), number }
-}
-
-/// Carries a flush through: it is in effect when this returns, unless no server has answered for as long as a write
-/// is tried.
-pub(super) async fn finish(under_way: UnderWay) -> Result<(), Failure> {
-    let router = &under_way.shared.router;
-    let deadline = Instant::now() + under_way.shared.config.set_limit;
-    let boundary = loop {
-        let mut changes = router.changes();
-        if let Some(boundary) = ask(&under_way.shared, &router.routes()).await {
-            break boundary;
-        }
-        if Instant::now() >= deadline {
-            return Err(Failure::Unavailable);
-        }
-        let next = deadline.min(Instant::now() + RETRY_PAUSE);
-        let _ = timeout_at(next, changes.changed()).await;
-    };
-    let mut state = under_way.shared.flushes.state.lock();
-    // One that has begun later and ended before hides all that this one does.
-    if state.boundary.as_ref().is_none_or(|(number, _)| *number < under_way.number) {
-        state.boundary = Some((under_way.number, Arc::new(boundary)));
+    /// Begins a flush that takes the place of the one to come. Writes that are answered from now on stay.
+    pub(super) fn begin(self: &Arc<Self>) -> UnderWay {
+        self.replace_later(None);
+        self.begin_next()
     }
-    drop(state);
-    Ok(())
+
+    fn begin_next(self: &Arc<Self>) -> UnderWay {
+        self.used.store(true, Ordering::Release);
+        let mut state = self.state.lock();
+        state.last += 1;
+        let number = state.last;
+        state.under_way.insert(number);
+        UnderWay { flushes: self.clone(), number }
+    }
+
+    /// Flushes in so many seconds, instead of the flush to come if there is one. Goes on until servers answer.
+    pub(super) fn schedule(self: &Arc<Self>, seconds: u32) {
+        let flushes = self.clone();
+        let later = self.router.env().spawn(async move {
+            tokio::time::sleep(Duration::from_secs(seconds.into())).await;
+            while flushes.begin_next().finish().await.is_err() {
+                tracing::warn!("delayed flush: no server answers, trying again");
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        });
+        self.replace_later(Some(later));
+    }
 }
 
-/// Flushes in so many seconds, instead of the flush to come if there is one. Goes on until servers answer.
-pub(super) fn schedule(shared: &Arc<Shared>, seconds: u32) {
-    let flushing = shared.clone();
-    let later = shared.router.env().spawn(async move {
-        tokio::time::sleep(Duration::from_secs(seconds.into())).await;
-        while finish(begin_next(&flushing)).await.is_err() {
-            tracing::warn!("delayed flush: no server answers, trying again");
-            tokio::time::sleep(RETRY_PAUSE).await;
+impl UnderWay {
+    /// Carries the flush through: it is in effect when this returns, unless no server has answered for as long as a
+    /// write is tried.
+    pub(super) async fn finish(self) -> Result<(), Failure> {
+        let Self { flushes, number } = &self;
+        let router = &flushes.router;
+        let deadline = Instant::now() + flushes.limit;
+        let boundary = loop {
+            let mut changes = router.changes();
+            if let Some(boundary) = ask(router).await {
+                break boundary;
+            }
+            if Instant::now() >= deadline {
+                return Err(Failure::Unavailable);
+            }
+            let next = deadline.min(Instant::now() + RETRY_PAUSE);
+            let _ = timeout_at(next, changes.changed()).await;
+        };
+        let mut state = flushes.state.lock();
+        // One that has begun later and ended before hides all that this one does.
+        if state.boundary.as_ref().is_none_or(|(last, _)| last < number) {
+            state.boundary = Some((*number, Arc::new(boundary)));
         }
-    });
-    shared.flushes.replace_later(Some(later));
+        drop(state);
+        Ok(())
+    }
 }
 
 /// Asks all active servers for their clocktimes; `None` if none answers.
-async fn ask(shared: &Arc<Shared>, routes: &Routes) -> Option<Boundary> {
-    let mut asking = Group::new(shared.router.env());
-    for server in routes.whs().active_nodes() {
-        let shared = shared.clone();
-        asking.add(async move { (server, shared.router.caller().number(server, STATUS_CLOCKTIME).await) });
+async fn ask(router: &Arc<Router>) -> Option<Boundary> {
+    let known = router.routes();
+    let mut asking = Group::new(router.env());
+    for server in known.whs().active_nodes() {
+        let router = router.clone();
+        asking.add(async move { (server, router.caller().number(server, STATUS_CLOCKTIME).await) });
     }
-    let mut told = HashMap::new();
+    let mut clocktimes = HashMap::new();
     let hear = async {
         while let Some(answer) = asking.next().await {
             match answer {
                 Ok((server, Ok(clocktime))) => {
-                    told.insert(server, ClockTime(clocktime));
+                    clocktimes.insert(server, ClockTime(clocktime));
                 }
                 Ok((server, Err(error))) => tracing::debug!(peer = %server, "flush: clock not learned: {error}"),
                 Err(_) => {}
@@ -187,5 +206,5 @@ async fn ask(shared: &Arc<Shared>, routes: &Routes) -> Option<Boundary> {
     };
     // Whoever does not answer in time is judged by the others.
     let _ = timeout(PATIENCE, hear).await;
-    (!told.is_empty()).then(|| Boundary::new(routes.whs().clone(), told))
+    (!clocktimes.is_empty()).then(|| Boundary::new(known.whs().clone(), clocktimes))
 }

@@ -7,12 +7,15 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
+use tokio::time::Instant;
 
-use super::Shared;
+use super::clients::Clients;
 use super::config::Listen;
+use super::connection::accept;
+use super::shared::Shared;
 use super::stats::Stats;
 use crate::env::{self, set_silence_limit};
 
@@ -72,7 +75,7 @@ impl Listener {
     }
 
     /// Accepts until the future is dropped.
-    pub(super) async fn run(self, shared: Arc<Shared>) {
+    pub(super) async fn run(self, shared: Arc<Shared>, clients: Arc<Clients>) {
         let mut warned: Option<Instant> = None;
         loop {
             let accepted = match &self {
@@ -83,11 +86,12 @@ impl Listener {
                     if let Err(error) = stream.set_nodelay(true).and_then(|()| set_silence_limit(&stream, stalled)) {
                         tracing::debug!(%peer, %error, "socket options");
                     }
-                    shared.accept(stream, peer.to_string()).map_err(|stream| drop(stream.try_write(TOO_MANY)))
+                    accept(&shared, &clients, stream, peer.to_string())
+                        .map_err(|stream| drop(stream.try_write(TOO_MANY)))
                 }),
                 Self::Unix(listener, file) => listener.accept().await.map(|(stream, _)| {
                     let peer = file.0.display().to_string();
-                    shared.accept(stream, peer).map_err(|stream| drop(stream.try_write(TOO_MANY)))
+                    accept(&shared, &clients, stream, peer).map_err(|stream| drop(stream.try_write(TOO_MANY)))
                 }),
             };
             match accepted {

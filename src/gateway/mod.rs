@@ -2,56 +2,54 @@
 //!
 //! [`protocol`] turns bytes into tasks and outcomes into bytes; [`change`] decides what a task does to a record;
 //! [`item`] is what clients see of a record, [`layout`] how it lies in there. These know neither sockets nor the cluster. `connection` owns a
-//! client's socket, `desk` keeps its answers in order, `work` carries a request to its server and back; whom to ask,
-//! and whom next, is the affair of [`crate::client`]. `flush` says what a `flush_all` hides, `flushes` carries it out.
+//! client's socket, its `pipeline` keeps its answers in order, `dispatch` sends its requests to their servers, and `execute`
+//! goes on where one call is not enough; whom to ask, and whom next, is the affair of [`crate::client`]. `flush` says what a
+//! `flush_all` hides, `flushes` carries it out.
 
+mod acknowledge;
 #[cfg(test)]
 mod bed;
 mod budget;
 pub mod change;
-mod changes;
+mod clients;
 pub mod config;
 mod connection;
-mod desk;
+mod dispatch;
+mod execute;
 mod flush;
 mod flushes;
 mod holdings;
 pub mod item;
+mod item_locks;
+mod job;
+mod key_order;
 pub mod layout;
 mod listener;
+mod operation;
 pub mod outcome;
+mod pipeline;
 pub mod protocol;
 mod report;
+mod shared;
 mod stats;
 mod swap;
-mod turns;
-mod work;
+mod view;
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::task::JoinSet;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 pub use config::{Config, Limits, Listen};
 
 use crate::binlog::{self, Binlog, Record};
-use crate::client::{Options, Router};
-use crate::clock::ClockTime;
-use crate::env::Env;
+use crate::env::{Env, Tasks};
 use crate::net::NamedNode;
-use budget::Budget;
-use changes::Changes;
-use connection::Closed;
-use desk::Desk;
-use flushes::Flushes;
-use holdings::Holdings;
+use clients::Clients;
+use job::Job;
 use listener::Listener;
-use stats::Stats;
+use pipeline::Pipeline;
+use shared::Shared;
 
 /// How often stalled connections are looked for.
 const REAP_INTERVAL: Duration = Duration::from_secs(1);
@@ -69,26 +67,11 @@ pub enum StartError {
     Binlog(#[from] binlog::OpenError),
 }
 
-/// What all connections of a gateway share.
-#[derive(Debug)]
-struct Shared {
-    config: Config,
-    router: Arc<Router>,
-    budget: Arc<Budget>,
-    flushes: Flushes,
-    changes: Changes,
-    stats: Stats,
-    holdings: Holdings,
-    binary_log: Binlog,
-    desks: Mutex<HashMap<u64, Arc<Desk>>>,
-    last: AtomicU64,
-    started: Instant,
-}
-
 /// A running gateway.
 pub struct Gateway {
     shared: Arc<Shared>,
-    tasks: JoinSet<()>,
+    clients: Arc<Clients>,
+    tasks: Tasks,
 }
 
 impl Gateway {
@@ -107,33 +90,14 @@ impl Gateway {
         let binary_log = Binlog::open(config.binary_log.as_deref())?;
         let manager = |place: usize| config.managers.get(place).and_then(NamedNode::address);
         binary_log.write(&Record::GatewayStarted { manager1: manager(0), manager2: manager(1) });
-        let options = Options {
-            connect_timeout: config.connect_timeout,
-            call_timeout: config.call_timeout,
-            renew_threshold: config.renew_threshold,
-            follow_interval: config.keepalive_interval,
-            ..Options::default()
-        };
-        let shared = Arc::new(Shared {
-            router: Router::new(env, config.managers.clone(), options),
-            budget: Arc::new(Budget::new(config.limits.memory)),
-            flushes: Flushes::default(),
-            changes: Changes::default(),
-            stats: Stats::default(),
-            holdings: Holdings::default(),
-            binary_log,
-            desks: Mutex::default(),
-            last: AtomicU64::new(0),
-            started: Instant::now(),
-            config,
-        });
-        let mut tasks = JoinSet::new();
+        let (shared, clients) = (Shared::new(env, config, binary_log), Arc::new(Clients::default()));
+        let mut tasks = Tasks::default();
         for listener in listeners {
             tracing::info!(address = listener.name(), "listening");
-            tasks.spawn(listener.run(shared.clone()));
+            tasks.add(env.spawn(listener.run(shared.clone(), clients.clone())));
         }
-        tasks.spawn(reap(shared.clone()));
-        Ok(Self { shared, tasks })
+        tasks.add(env.spawn(reap(shared.clone(), clients.clone())));
+        Ok(Self { shared, clients, tasks })
     }
 
     /// Opens the binary log anew, after it has been moved away.
@@ -143,96 +107,37 @@ impl Gateway {
 
     /// Accepts no more, answers what is under way until `deadline`, and closes.
     pub async fn stop(mut self, deadline: tokio::time::Instant) {
-        self.tasks.shutdown().await;
+        self.tasks.stop();
         loop {
-            let desks: Vec<_> = self.shared.desks.lock().values().cloned().collect();
-            if desks.is_empty() {
+            let left = self.clients.all();
+            if left.is_empty() {
                 return;
             }
-            for desk in &desks {
-                desk.drain();
+            for client in &left {
+                client.drain();
             }
             if tokio::time::timeout_at(deadline, tokio::time::sleep(DRAIN_PAUSE)).await.is_err() {
-                tracing::warn!("closing with {} connections open", desks.len());
-                return desks.iter().for_each(|desk| desk.close());
+                tracing::warn!("closing with {} connections open", left.len());
+                return left.iter().for_each(|client| client.close());
             }
         }
-    }
-}
-
-impl Shared {
-    /// Serves a client on a task of its own; beyond the limit of connections the stream is given back.
-    fn accept<S>(self: &Arc<Self>, stream: S, peer: String) -> Result<(), S>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let id = self.last.fetch_add(1, Ordering::Relaxed);
-        let desk = Arc::new(Desk::new(self.budget.clone()));
-        {
-            let mut desks = self.desks.lock();
-            if desks.len() >= self.config.limits.connections {
-                return Err(stream);
-            }
-            desks.insert(id, desk.clone());
-        }
-        Stats::add(&self.stats.connections);
-        let leaving = Leaving { shared: self.clone(), desk, id };
-        tokio::spawn(async move {
-            match connection::serve(stream, &leaving.shared, &leaving.desk).await {
-                closed @ Closed::MemoryLimit => tracing::warn!(peer, "closed: {closed}"),
-                closed => tracing::debug!(peer, "closed: {closed}"),
-            }
-        });
-        Ok(())
-    }
-
-    /// Whether a flush hides a record of this hash that was written then.
-    fn is_hidden(&self, hash: u64, written: ClockTime) -> bool {
-        self.flushes.is_used() && self.flushes.hides(hash, written, &self.router.routes())
-    }
-
-    fn open_connections(&self) -> usize {
-        self.desks.lock().len()
-    }
-
-    /// Seconds since the start, at least one: the reaper's clock.
-    fn uptime_seconds(&self) -> u32 {
-        u32::try_from(self.started.elapsed().as_secs()).unwrap_or(u32::MAX).saturating_add(1)
-    }
-}
-
-/// Cleans up after a connection, also when a panic ends its task.
-struct Leaving {
-    shared: Arc<Shared>,
-    desk: Arc<Desk>,
-    id: u64,
-}
-
-impl Drop for Leaving {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            tracing::error!("closed: a request of this client caused a panic");
-        }
-        self.desk.leave();
-        self.shared.desks.lock().remove(&self.id);
     }
 }
 
 /// Closes connections that have owed a request, or left answers unread, for too long.
-async fn reap(shared: Arc<Shared>) {
+async fn reap(shared: Arc<Shared>, clients: Arc<Clients>) {
     let mut ticks = tokio::time::interval(REAP_INTERVAL);
     loop {
         ticks.tick().await;
         let now = shared.uptime_seconds();
         let limit = u32::try_from(shared.config.limits.stalled.as_secs()).unwrap_or(u32::MAX).max(1);
-        let owes = |desk: &Desk| match desk.owing_since.load(Ordering::Relaxed) {
+        let owes = |client: &Pipeline<Job>| match client.owing_since.load(Ordering::Relaxed) {
             0 => 0,
             since => now.saturating_sub(since),
         };
-        let stalled: Vec<_> = shared.desks.lock().values().filter(|desk| owes(desk) >= limit).cloned().collect();
-        for desk in stalled {
+        for client in clients.all().into_iter().filter(|client| owes(client) >= limit) {
             tracing::info!("closing a client: no progress for {limit} s");
-            desk.close();
+            client.close();
         }
     }
 }

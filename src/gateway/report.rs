@@ -14,7 +14,6 @@ use super::layout::FlagBytes;
 use super::outcome::VERSION;
 use super::stats::{Fate, Kind, Stats};
 use crate::client::Router;
-use crate::clock::unix_seconds;
 
 /// Names and values, in order.
 pub(super) type Rows = Vec<(String, String)>;
@@ -59,7 +58,7 @@ pub(super) fn general(of: &Gateway<'_>) -> Rows {
     let mut rows = vec![
         row("pid", std::process::id()),
         row("uptime", of.uptime.as_secs()),
-        row("time", unix_seconds()),
+        row("time", of.router.env().time().unix_seconds()),
         row("version", VERSION),
         row("pointer_size", usize::BITS),
         row("rusage_user", user),

@@ -1,11 +1,13 @@
 //! A compare-and-swap of a change, also where an original server has deleted the key. Does not decide what is swapped.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::Shared;
+use tokio::time::Instant;
+
 use super::change::{ABSENT, expired};
-use crate::client::{Error, RawKey, Swapped};
+use super::item::Rules;
+use crate::client::{Error, RawKey, Router, Swapped};
 use crate::clock::ClockTime;
 use crate::wire::params::SetOp;
 
@@ -15,22 +17,23 @@ use crate::wire::params::SetOp;
 /// gateways that have set one, one wins. Without, the value itself must be set. Either overwrites what somebody else may
 /// have written since the tombstone was seen, about one exchange with the server ago: no request can exclude that there.
 pub(super) async fn swap(
-    shared: &Arc<Shared>,
+    router: &Arc<Router>,
+    rules: &Rules,
     key: &RawKey,
     expected: ClockTime,
     record: (u16, &[u8]),
     limit: Duration,
 ) -> Result<Swapped, Error> {
-    let (router, started) = (&shared.router, Instant::now());
+    let started = Instant::now();
     let left = || limit.saturating_sub(started.elapsed());
     let swapped = router.swap(key, expected, record, limit, None).await?;
     let refused = swapped == Swapped::Mismatch && expected == ABSENT;
     if !refused || !router.is_deleted_on_original(key, left()).await {
         return Ok(swapped);
     }
-    match expired(&shared.config.rules) {
+    match expired(rules) {
         Some(expired) => {
-            let meta = shared.config.rules.layout.meta();
+            let meta = rules.layout.meta();
             let expected = router.set(key, SetOp::Sync, (meta, &expired), left(), None).await?;
             router.swap(key, expected, record, left(), None).await
         }

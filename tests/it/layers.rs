@@ -25,7 +25,7 @@ const LAYERS: &[&[(&str, &[&str])]] = &[
     &[
         ("server", &["time", "clock", "wire", "ring", "store", "binlog", "env", "net"]),
         ("manager", &["clock", "wire", "ring", "binlog", "env", "net", "client"]),
-        ("gateway", &["clock", "wire", "ring", "binlog", "env", "net", "client"]),
+        ("gateway", &["time", "clock", "wire", "ring", "binlog", "env", "net", "client"]),
         ("bench", &["time", "clock", "wire", "ring", "env"]),
         ("offline", &["clock", "wire", "store", "tokyo"]),
     ],
@@ -60,7 +60,6 @@ const KNOWN_CIRCLES: &[&str] = &[
     "cli/ctl.rs cli/ctl/backup.rs cli/ctl/members.rs cli/ctl/wait.rs",
     "cli/stat.rs cli/stat/check.rs cli/stat/told.rs",
     "env/mod.rs env/network.rs env/real.rs",
-    "gateway/connection.rs gateway/desk.rs gateway/flushes.rs gateway/listener.rs gateway/mod.rs gateway/swap.rs gateway/work.rs",
     "gateway/item.rs gateway/outcome.rs",
     "gateway/protocol/binary.rs gateway/protocol/meta.rs gateway/protocol/mod.rs gateway/protocol/text.rs",
     "life/detach.rs life/mod.rs",

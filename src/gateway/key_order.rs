@@ -9,40 +9,41 @@ use std::hash::{BuildHasherDefault, Hasher};
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 
-/// What is under way, and what waits for it.
+/// The requests of one connection that are under way, by key, and those that wait for them.
 #[derive(Debug)]
-pub(super) struct Turns<T> {
-    keys: HashMap<u64, Turn<T>, BuildHasherDefault<Ready>>,
+pub(super) struct KeyOrder<T> {
+    keys: HashMap<u64, Queue<T>, BuildHasherDefault<Identity>>,
 }
 
+/// The requests for one key.
 #[derive(Debug)]
-struct Turn<T> {
+struct Queue<T> {
     reads: usize,
     write: bool,
     waiting: VecDeque<(bool, T)>,
 }
 
-impl<T> Default for Turns<T> {
+impl<T> Default for KeyOrder<T> {
     fn default() -> Self {
         Self { keys: HashMap::default() }
     }
 }
 
-impl<T> Turns<T> {
+impl<T> KeyOrder<T> {
     /// A request has come: it is given back if it may start now, else it waits.
     pub(super) fn begin(&mut self, hash: u64, write: bool, request: T) -> Option<T> {
         match self.keys.entry(hash) {
             Entry::Vacant(entry) => {
-                entry.insert(Turn { reads: usize::from(!write), write, waiting: VecDeque::new() });
+                entry.insert(Queue { reads: usize::from(!write), write, waiting: VecDeque::new() });
                 Some(request)
             }
             Entry::Occupied(mut entry) => {
-                let turn = entry.get_mut();
-                if turn.write || write || !turn.waiting.is_empty() {
-                    turn.waiting.push_back((write, request));
+                let queue = entry.get_mut();
+                if queue.write || write || !queue.waiting.is_empty() {
+                    queue.waiting.push_back((write, request));
                     return None;
                 }
-                turn.reads += 1;
+                queue.reads += 1;
                 Some(request)
             }
         }
@@ -51,22 +52,22 @@ impl<T> Turns<T> {
     /// A request that had started is over: those that may start now are appended to `next`.
     pub(super) fn end(&mut self, hash: u64, write: bool, next: &mut Vec<T>) {
         let Entry::Occupied(mut entry) = self.keys.entry(hash) else { return };
-        let turn = entry.get_mut();
+        let queue = entry.get_mut();
         if write {
-            turn.write = false;
+            queue.write = false;
         } else {
-            turn.reads = turn.reads.saturating_sub(1);
+            queue.reads = queue.reads.saturating_sub(1);
         }
-        while let Some((write, _)) = turn.waiting.front() {
-            if turn.write || (*write && turn.reads > 0) {
+        while let Some((write, _)) = queue.waiting.front() {
+            if queue.write || (*write && queue.reads > 0) {
                 return;
             }
-            let Some((write, request)) = turn.waiting.pop_front() else { return };
-            turn.write = write;
-            turn.reads += usize::from(!write);
+            let Some((write, request)) = queue.waiting.pop_front() else { return };
+            queue.write = write;
+            queue.reads += usize::from(!write);
             next.push(request);
         }
-        if !turn.write && turn.reads == 0 {
+        if !queue.write && queue.reads == 0 {
             entry.remove();
         }
     }
@@ -78,11 +79,11 @@ impl<T> Turns<T> {
     }
 }
 
-/// A hasher for what is a hash already.
+/// A hasher for keys that are hashes already.
 #[derive(Debug, Default)]
-struct Ready(u64);
+struct Identity(u64);
 
-impl Hasher for Ready {
+impl Hasher for Identity {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -102,27 +103,27 @@ mod tests {
 
     #[test]
     fn reads_go_together_and_writes_alone() {
-        let mut turns = Turns::default();
+        let mut order = KeyOrder::default();
         let mut next = Vec::new();
-        assert_eq!(turns.begin(7, false, 'a'), Some('a'));
-        assert_eq!(turns.begin(7, false, 'b'), Some('b'));
-        assert_eq!(turns.begin(7, true, 'C'), None);
-        assert_eq!(turns.begin(7, false, 'd'), None);
-        assert_eq!(turns.begin(7, false, 'e'), None);
-        assert_eq!(turns.begin(7, true, 'F'), None);
-        assert_eq!(turns.begin(8, true, 'X'), Some('X'));
-        turns.end(7, false, &mut next);
+        assert_eq!(order.begin(7, false, 'a'), Some('a'));
+        assert_eq!(order.begin(7, false, 'b'), Some('b'));
+        assert_eq!(order.begin(7, true, 'C'), None);
+        assert_eq!(order.begin(7, false, 'd'), None);
+        assert_eq!(order.begin(7, false, 'e'), None);
+        assert_eq!(order.begin(7, true, 'F'), None);
+        assert_eq!(order.begin(8, true, 'X'), Some('X'));
+        order.end(7, false, &mut next);
         assert_eq!(next, []);
-        turns.end(7, false, &mut next);
+        order.end(7, false, &mut next);
         assert_eq!(next, ['C']);
-        turns.end(7, true, &mut next);
+        order.end(7, true, &mut next);
         assert_eq!(next, ['C', 'd', 'e']);
-        turns.end(7, false, &mut next);
-        turns.end(7, false, &mut next);
+        order.end(7, false, &mut next);
+        order.end(7, false, &mut next);
         assert_eq!(next, ['C', 'd', 'e', 'F']);
-        turns.end(7, true, &mut next);
-        turns.end(8, true, &mut next);
-        assert!(turns.is_empty());
+        order.end(7, true, &mut next);
+        order.end(8, true, &mut next);
+        assert!(order.is_empty());
         assert_eq!(next.len(), 4);
     }
 }

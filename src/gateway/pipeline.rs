@@ -1,7 +1,8 @@
-//! One connection as its requests see it: a place for each answer in order, and turns at each key.
+//! The pipeline of one connection: its unanswered requests, with a place for each answer in order, and the order of the
+//! requests for each key.
 //!
-//! The socket belongs to the task in [`super::connection`]; answers come from wherever they become known. What the
-//! front of the line has is written into one buffer, so that what one wake brings leaves in one write.
+//! Answers come from wherever they become known. All that are next in order are written into one buffer, so that those
+//! that become known together leave in one write. Knows neither the stream nor how a request is carried out.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,23 +12,25 @@ use std::task::Waker;
 use parking_lot::Mutex;
 
 use super::budget::Budget;
+use super::key_order::KeyOrder;
 use super::outcome::Outcome;
 use super::protocol::{Early, Form, Writer};
-use super::turns::Turns;
-use super::work::Job;
-use crate::clock::unix_seconds;
 use crate::net::output::Output;
+use crate::time::Time;
 
 /// Memory that an unanswered request takes beyond what it carries, roughly.
 pub(super) const REQUEST_WEIGHT: usize = 512;
 /// How long the answers of a new connection are expected to be, in bytes, until some are known.
 const FIRST_ESTIMATE: usize = 16 << 10;
 
-/// The answers of one connection in order, and what is under way.
+/// The unanswered requests of one connection; `J` is a request that may wait for others with the same key.
 #[derive(Debug)]
-pub(super) struct Desk {
-    state: Mutex<State>,
+pub(super) struct Pipeline<J> {
+    state: Mutex<State<J>>,
     budget: Arc<Budget>,
+    time: Time,
+    /// Starts requests that have waited for others with the same key.
+    dispatch: fn(Vec<J>),
     draining: AtomicBool,
     closing: AtomicBool,
     /// Seconds of the reaper's clock since when the client has owed us progress; zero: it owes nothing.
@@ -35,7 +38,7 @@ pub(super) struct Desk {
 }
 
 #[derive(Debug)]
-struct State {
+struct State<J> {
     /// Requests that are not answered, or whose answers wait for those before.
     slots: VecDeque<Option<Early>>,
     /// Number of the first slot.
@@ -45,23 +48,56 @@ struct State {
     ready: Output,
     /// How long the answers of this connection are lately: the longest of the last few.
     estimate: usize,
-    turns: Turns<Job>,
+    key_order: KeyOrder<J>,
     /// Bytes that unanswered requests hold.
     held: usize,
     waker: Option<Waker>,
     gone: bool,
 }
 
-impl State {
+impl<J> State<J> {
     /// An answer has had this length: those to come may have it, too.
     fn expect(&mut self, len: usize) {
         self.estimate = len.max(self.estimate - self.estimate / 8);
     }
-}
 
-/// The time in unix seconds, which only answers of the meta protocol tell: asking for it takes as long as the others do.
-fn now_for(form: &Form) -> u32 {
-    if matches!(form, Form::Meta(_)) { unix_seconds() } else { 0 }
+    /// Puts the answer to a request in its place; says whether output has become ready. `now` is in unix seconds.
+    fn place(
+        &mut self,
+        number: u64,
+        (form, key, outcome): (&Form, &[u8], &Outcome<'_>),
+        now: u32,
+        budget: &Budget,
+    ) -> bool {
+        let Some(place) = number.checked_sub(self.first).and_then(|place| usize::try_from(place).ok()) else {
+            return false;
+        };
+        if place > 0 {
+            let early = Early::new(form, key, outcome, now);
+            self.expect(early.len());
+            budget.hold(early.len());
+            if let Some(slot) = self.slots.get_mut(place) {
+                *slot = Some(early);
+            }
+            return false;
+        }
+        let Self { writer, ready, .. } = self;
+        let len = ready.write(|out| writer.write(form, key, outcome, now, out));
+        budget.hold(len);
+        self.expect(len);
+        self.slots.pop_front();
+        self.first += 1;
+        while let Some(Some(_)) = self.slots.front() {
+            let Some(Some(early)) = self.slots.pop_front() else { break };
+            self.first += 1;
+            let Self { writer, ready, .. } = self;
+            let len = early.len();
+            let kept = ready.write(|out| writer.append(early, out));
+            // What follows an error is dropped.
+            budget.release(len.saturating_sub(kept));
+        }
+        true
+    }
 }
 
 /// How a connection stands.
@@ -75,8 +111,9 @@ pub(super) struct Standing {
     pub(super) estimate: usize,
 }
 
-impl Desk {
-    pub(super) fn new(budget: Arc<Budget>) -> Self {
+impl<J> Pipeline<J> {
+    /// The pipeline of a new connection. `dispatch` starts requests that have waited for others with the same key.
+    pub(super) fn new(budget: Arc<Budget>, time: &Time, dispatch: fn(Vec<J>)) -> Self {
         Self {
             state: Mutex::new(State {
                 slots: VecDeque::new(),
@@ -84,12 +121,14 @@ impl Desk {
                 writer: Writer::default(),
                 ready: Output::default(),
                 estimate: FIRST_ESTIMATE,
-                turns: Turns::default(),
+                key_order: KeyOrder::default(),
                 held: 0,
                 waker: None,
                 gone: false,
             }),
             budget,
+            time: time.clone(),
+            dispatch,
             draining: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             owing_since: AtomicU32::new(0),
@@ -105,56 +144,43 @@ impl Desk {
         state.first + state.slots.len() as u64 - 1
     }
 
-    /// Gives a request its turn at its key: it is given back if it may start now.
-    pub(super) fn begin(&self, hash: u64, write: bool, job: Job) -> Option<Job> {
-        self.state.lock().turns.begin(hash, write, job)
+    /// Puts a request behind those with the same key: it is given back if it may start now.
+    pub(super) fn begin(&self, hash: u64, writes: bool, job: J) -> Option<J> {
+        self.state.lock().key_order.begin(hash, writes, job)
     }
 
-    /// A request is over at its key: those that may start now.
-    pub(super) fn end(&self, hash: u64, write: bool) -> Vec<Job> {
+    /// Takes the answer to a request that has no key.
+    pub(super) fn answer(&self, number: u64, form: &Form, outcome: &Outcome<'_>) {
+        self.complete(number, 0, (form, &[], outcome), None);
+    }
+
+    /// Takes the answer to a request of this weight. If it had begun, `order` is the hash of its key and whether it writes:
+    /// those that have waited for it are started.
+    pub(super) fn complete(
+        &self,
+        number: u64,
+        weight: usize,
+        answer: (&Form, &[u8], &Outcome<'_>),
+        order: Option<(u64, bool)>,
+    ) {
+        // Only answers of the meta protocol tell the time: asking for it takes as long as the others do.
+        let now = if matches!(answer.0, Form::Meta(_)) { self.time.unix_seconds() } else { 0 };
         let mut next = Vec::new();
-        self.state.lock().turns.end(hash, write, &mut next);
-        next
-    }
-
-    /// Takes the answer to a request.
-    pub(super) fn answer(&self, number: u64, weight: usize, form: &Form, key: &[u8], outcome: &Outcome<'_>) {
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        state.held = state.held.saturating_sub(weight);
-        self.budget.release(weight);
-        if state.gone {
-            return;
-        }
-        let Some(place) = number.checked_sub(state.first).and_then(|place| usize::try_from(place).ok()) else { return };
-        if place > 0 {
-            let early = Early::new(form, key, outcome, now_for(form));
-            state.expect(early.len());
-            self.budget.hold(early.len());
-            if let Some(slot) = state.slots.get_mut(place) {
-                *slot = Some(early);
+        let waker = {
+            let mut state = self.state.lock();
+            state.held = state.held.saturating_sub(weight);
+            self.budget.release(weight);
+            if let Some((hash, writes)) = order {
+                state.key_order.end(hash, writes, &mut next);
             }
-            return;
-        }
-        let State { writer, ready, .. } = state;
-        let len = ready.write(|out| writer.write(form, key, outcome, now_for(form), out));
-        self.budget.hold(len);
-        state.expect(len);
-        state.slots.pop_front();
-        state.first += 1;
-        while let Some(Some(_)) = state.slots.front() {
-            let Some(Some(early)) = state.slots.pop_front() else { break };
-            state.first += 1;
-            let State { writer, ready, .. } = state;
-            let len = early.len();
-            let kept = ready.write(|out| writer.append(early, out));
-            // What follows an error is dropped.
-            self.budget.release(len.saturating_sub(kept));
-        }
-        let waker = state.waker.take();
-        drop(guard);
+            let ready = !state.gone && state.place(number, answer, now, &self.budget);
+            if ready { state.waker.take() } else { None }
+        };
         if let Some(waker) = waker {
             waker.wake();
+        }
+        if !next.is_empty() {
+            (self.dispatch)(next);
         }
     }
 
@@ -225,20 +251,20 @@ mod tests {
 
     const LINE: Form = Form::Line { quiet: false };
 
-    fn desk() -> (Desk, Arc<Budget>) {
+    fn pipeline() -> (Pipeline<()>, Arc<Budget>) {
         let budget = Arc::new(Budget::new(1000));
-        (Desk::new(budget.clone()), budget)
+        (Pipeline::new(budget.clone(), &Time::real(), drop), budget)
     }
 
     #[test]
     fn answers_leave_in_the_order_of_the_requests() {
-        let (desk, budget) = desk();
+        let (pipeline, budget) = pipeline();
         let mut out = Output::default();
-        let numbers: Vec<_> = (0..4).map(|_| desk.open(10)).collect();
+        let numbers: Vec<_> = (0..4).map(|_| pipeline.open(10)).collect();
         let outcomes = [Outcome::Deleted, Outcome::NotFound, Outcome::Done, Outcome::Exists];
         for (place, ready) in [(2, 0), (1, 0), (0, 1), (3, 1)] {
-            desk.answer(numbers[place], 10, &LINE, b"", &outcomes[place]);
-            desk.collect(Waker::noop(), &mut out);
+            pipeline.complete(numbers[place], 10, (&LINE, b"", &outcomes[place]), None);
+            pipeline.collect(Waker::noop(), &mut out);
             assert_eq!(!out.next().is_empty(), ready > 0, "after {place}");
         }
         assert_eq!(budget.held(), out.len());
@@ -252,14 +278,14 @@ mod tests {
 
     #[test]
     fn what_nobody_takes_any_more_is_given_back() {
-        let (desk, budget) = desk();
-        let numbers: Vec<_> = (0..3).map(|_| desk.open(10)).collect();
-        desk.answer(numbers[0], 10, &LINE, b"", &Outcome::Done);
-        desk.answer(numbers[2], 10, &LINE, b"", &Outcome::Failed(Failure::Unavailable));
+        let (pipeline, budget) = pipeline();
+        let numbers: Vec<_> = (0..3).map(|_| pipeline.open(10)).collect();
+        pipeline.complete(numbers[0], 10, (&LINE, b"", &Outcome::Done), None);
+        pipeline.complete(numbers[2], 10, (&LINE, b"", &Outcome::Failed(Failure::Unavailable)), None);
         assert!(budget.held() > 10);
-        desk.leave();
+        pipeline.leave();
         assert_eq!(budget.held(), 10);
-        desk.answer(numbers[1], 10, &LINE, b"", &Outcome::Done);
+        pipeline.complete(numbers[1], 10, (&LINE, b"", &Outcome::Done), None);
         assert_eq!(budget.held(), 0);
     }
 }
