@@ -8,9 +8,10 @@
 
 use divan::counter::ItemsCount;
 use kumo_server::clock::ClockTime;
-use kumo_server::wire::method::Method;
-use kumo_server::wire::params::{self, SetOp};
-use kumo_server::wire::{Message, Scanner, frame, pack, record};
+use kumo_server::wire::method::{Get, ReplicateSet, Set};
+use kumo_server::wire::params::{SetOp, Stamped};
+use kumo_server::wire::requests::{ClientToServer, NodeToServer};
+use kumo_server::wire::{Message, Request, Scanner, frame, pack, record};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -37,32 +38,32 @@ fn requests(kind: Kind) -> Vec<u8> {
     let mut out = Vec::new();
     for msgid in 0..BATCH {
         let key = record::raw_key(u64::from(msgid) << 40, b"key:000000000000");
-        let method = match kind {
-            Kind::Get => Method::Get,
-            Kind::Set => Method::Set,
-            Kind::ReplicateSet => Method::ReplicateSet,
-        };
-        frame::request_head(&mut out, 1_000_000 + msgid, method);
+        let msgid = 1_000_000 + msgid;
         match kind {
-            Kind::Get => params::write_get(&mut out, &key),
-            Kind::Set => params::write_set(&mut out, SetOp::Sync, &key, &value),
-            Kind::ReplicateSet => params::write_replicate_set(&mut out, 7, 0, &key, ClockTime(1 << 32), &[7; 102]),
+            Kind::Get => frame::request(&mut out, msgid, &Get { key: &key }),
+            Kind::Set => frame::request(&mut out, msgid, &Set { op: SetOp::Sync, key: &key, value: &value }),
+            Kind::ReplicateSet => {
+                let value = Stamped { clocktime: ClockTime(1 << 32), body: &[7; 102] };
+                frame::request(&mut out, msgid, &ReplicateSet { clock: 7, flags: 0, key: &key, value });
+            }
         }
     }
     out
 }
 
-fn key_and_value_len(kind: Kind, params: &[u8]) -> usize {
+/// As a server reads it.
+fn key_and_value_len(kind: Kind, request: &Request<'_>) -> usize {
+    let (method, params) = (request.method, request.params);
     match kind {
-        Kind::Get => params::get(params).expect("a key").bytes().len(),
-        Kind::Set => {
-            let (_, key, value) = params::set(params).expect("a write");
-            key.bytes().len() + value.bytes().len()
-        }
-        Kind::ReplicateSet => {
-            let call = params::replicate_set(params).expect("a copy");
-            call.key.bytes().len() + call.value.bytes().len()
-        }
+        Kind::Get | Kind::Set => match ClientToServer::read(method, params, |_| true).expect("a request") {
+            ClientToServer::Get(call) => call.key.bytes().len(),
+            ClientToServer::Set(call) => call.key.bytes().len() + call.value.bytes().len(),
+            _ => 0,
+        },
+        Kind::ReplicateSet => match NodeToServer::read(method, params, |_| true).expect("a request") {
+            NodeToServer::ReplicateSet(call) => call.key.bytes().len() + call.value.bytes().len(),
+            _ => 0,
+        },
     }
 }
 
@@ -76,7 +77,7 @@ fn requests_by_16(bencher: divan::Bencher, kind: Kind) {
             let (message, after) = rest.split_at(len);
             rest = after;
             if let Message::Request(request) = Message::parse(message).expect("a message") {
-                sum += key_and_value_len(kind, request.params);
+                sum += key_and_value_len(kind, &request);
             }
         }
         sum
@@ -86,8 +87,7 @@ fn requests_by_16(bencher: divan::Bencher, kind: Kind) {
 #[divan::bench]
 fn pieces(bencher: divan::Bencher) {
     let mut bytes = Vec::new();
-    frame::request_head(&mut bytes, 1, Method::Set);
-    params::write_set(&mut bytes, SetOp::Sync, &[1; 24], &[1; 110]);
+    frame::request(&mut bytes, 1, &Set { op: SetOp::Sync, key: &[1; 24], value: &[1; 110] });
     let half = bytes.get(..bytes.len() / 2).unwrap_or_default();
     let mut scanner = Scanner::new(LIMIT);
     bencher.counter(ItemsCount::new(1_u32)).bench_local(|| {

@@ -10,10 +10,9 @@ use super::memcached;
 use super::tally::{Failure, Tally};
 use super::value::{self, Values};
 use crate::clock::{Clock, ClockTime};
-use crate::wire::method::{ErrorCode, Method};
-use crate::wire::params::SetOp;
+use crate::wire::method::{Delete, ErrorCode, Get, ReplicateSet, Set};
+use crate::wire::params::{Encode, SetOp, Written, decode};
 use crate::wire::record::{KEY_HEADER, RecordValue, VALUE_HEADER};
-use crate::wire::unpack::Reader;
 use crate::wire::{frame, pack};
 
 /// Writes requests and judges answers.
@@ -127,10 +126,7 @@ impl Exchange {
                     text.delete(out, &value::key(index));
                     return Asked::new(Operation::Delete, index, 0, known);
                 }
-                frame::request_head(out, msgid, Method::Delete);
-                pack::array(out, 2);
-                pack::uint(out, 0);
-                raw_key(out, index, known);
+                frame::request(out, msgid, &Delete { flags: 0, key: Key::new(index, known) });
                 Asked::new(Operation::Delete, index, 0, known)
             }
             Operation::Replicate => self.replicate(out, msgid, index, known),
@@ -152,11 +148,7 @@ impl Exchange {
     fn get(&mut self, out: &mut Vec<u8>, msgid: u32, index: u64, known: Known, to_swap: bool) -> Asked {
         match &mut self.text {
             Some(text) => text.get(out, &value::key(index)),
-            None => {
-                frame::request_head(out, msgid, Method::Get);
-                pack::array(out, 1);
-                raw_key(out, index, known);
-            }
+            None => frame::request(out, msgid, &Get { key: Key::new(index, known) }),
         }
         Asked { to_swap, ..Asked::new(Operation::Get, index, 0, known) }
     }
@@ -166,15 +158,14 @@ impl Exchange {
         let (operation, op) = if swap.is_some() { (Operation::Cas, SetOp::Cas) } else { (Operation::Set, SetOp::Sync) };
         if let Some(text) = &mut self.text {
             text.set(out, &value::key(index), self.value_size, swap);
-            let version = self.value(out, index);
+            let version = self.take_version();
+            self.values.write(out, index, version, self.value_size);
             out.extend_from_slice(b"\r\n");
             return Asked::new(operation, index, version, known);
         }
-        frame::request_head(out, msgid, Method::Set);
-        pack::array(out, 3);
-        pack::uint(out, op.number());
-        raw_key(out, index, known);
-        let version = self.raw_value(out, index, swap.unwrap_or_default());
+        let version = self.take_version();
+        let value = self.raw_value(index, version, swap.unwrap_or_default());
+        frame::request(out, msgid, &Set { op, key: Key::new(index, known), value });
         Asked::new(operation, index, version, known)
     }
 
@@ -182,30 +173,24 @@ impl Exchange {
     #[inline]
     fn replicate(&mut self, out: &mut Vec<u8>, msgid: u32, index: u64, known: Known) -> Asked {
         let clocktime = self.clock.stamp();
-        frame::request_head(out, msgid, Method::ReplicateSet);
-        pack::array(out, 4);
-        pack::uint(out, clocktime.clock().into());
-        pack::uint(out, 0);
-        raw_key(out, index, known);
-        let version = self.raw_value(out, index, clocktime);
+        let version = self.take_version();
+        let value = self.raw_value(index, version, clocktime);
+        let key = Key::new(index, known);
+        frame::request(out, msgid, &ReplicateSet { clock: clocktime.clock(), flags: 0, key, value });
         Asked { clocktime, ..Asked::new(Operation::Replicate, index, version, known) }
     }
 
-    /// Appends the next version of a value; the result is its number.
+    /// A version of a value under a clocktime, to be written.
     #[inline]
-    fn raw_value(&mut self, out: &mut Vec<u8>, index: u64, clocktime: ClockTime) -> u64 {
-        pack::raw_header(out, VALUE_HEADER + self.value_size);
-        out.extend_from_slice(&clocktime.0.to_be_bytes());
-        out.extend_from_slice(&0u16.to_be_bytes());
-        self.value(out, index)
+    fn raw_value(&self, index: u64, version: u64, clocktime: ClockTime) -> Value<'_> {
+        Value { values: &self.values, index, version, size: self.value_size, clocktime }
     }
 
-    /// Appends the next version of a value as an application sees it.
+    /// The number of the next version of a value.
     #[inline]
-    fn value(&mut self, out: &mut Vec<u8>, index: u64) -> u64 {
+    fn take_version(&mut self) -> u64 {
         let version = self.next_version;
         self.next_version = version.wrapping_add(self.version_step);
-        self.values.write(out, index, version, self.value_size);
         version
     }
 
@@ -241,17 +226,16 @@ impl Exchange {
 
     #[inline]
     fn got(&mut self, asked: Asked, result: &[u8]) -> Result<Answer, Failure> {
-        let mut reader = Reader::new(result);
-        let found = if reader.nil() {
-            if let Err(fault) = self.ledger.absent(asked.index, asked.known) {
-                self.fault(fault, asked, "is absent");
+        let found: Option<RecordValue<'_>> = decode(result).map_err(|_| Failure::Unexpected)?;
+        match found {
+            Some(value) => self.judge(asked, value),
+            None => {
+                if let Err(fault) = self.ledger.absent(asked.index, asked.known) {
+                    self.fault(fault, asked, "is absent");
+                }
             }
-            None
-        } else {
-            let value = reader.raw().and_then(RecordValue::live).map_err(|_| Failure::Unexpected)?;
-            self.judge(asked, value);
-            Some(value.clocktime())
-        };
+        }
+        let found = found.map(|value| value.clocktime());
         let follow = asked.to_swap.then(|| Follow::Swap(asked.index, found.unwrap_or_default()));
         Ok(Answer { void: found.is_none(), follow })
     }
@@ -277,33 +261,33 @@ impl Exchange {
 
     #[inline]
     fn stored(&mut self, asked: Asked, result: &[u8]) -> Result<Answer, Failure> {
-        let mut reader = Reader::new(result);
-        if reader.nil() {
-            return Err(Failure::NotReplicated);
-        }
-        if let Ok(clocktime) = reader.u64() {
-            self.ledger.written(asked.index, asked.known, ClockTime(clocktime), asked.version);
-            return Ok(Answer { void: false, follow: None });
-        }
-        match (asked.operation, Reader::new(result).bool()) {
-            (Operation::Cas, Ok(false)) => Ok(Answer { void: true, follow: Some(Follow::Read(asked.index)) }),
+        match (decode(result), asked.operation) {
+            (Ok(Written::At(clocktime)), _) => {
+                self.ledger.written(asked.index, asked.known, clocktime, asked.version);
+                Ok(Answer { void: false, follow: None })
+            }
+            (Ok(Written::Partly), _) => Err(Failure::NotReplicated),
+            (Ok(Written::Is(false)), Operation::Cas) => {
+                Ok(Answer { void: true, follow: Some(Follow::Read(asked.index)) })
+            }
             _ => Err(Failure::Unexpected),
         }
     }
 
     fn deleted(&mut self, asked: Asked, result: &[u8]) -> Result<Answer, Failure> {
-        let mut reader = Reader::new(result);
-        if reader.nil() {
-            return Err(Failure::NotReplicated);
+        match decode(result) {
+            Ok(Written::Is(live)) => {
+                self.ledger.deleted(asked.index, asked.known);
+                Ok(Answer { void: !live, follow: None })
+            }
+            Ok(Written::Partly) => Err(Failure::NotReplicated),
+            _ => Err(Failure::Unexpected),
         }
-        let live = reader.bool().map_err(|_| Failure::Unexpected)?;
-        self.ledger.deleted(asked.index, asked.known);
-        Ok(Answer { void: !live, follow: None })
     }
 
     #[inline]
     fn copied(&mut self, asked: Asked, result: &[u8]) -> Result<Answer, Failure> {
-        let taken = Reader::new(result).bool().map_err(|_| Failure::Unexpected)?;
+        let Ok(Written::Is(taken)) = decode(result) else { return Err(Failure::Unexpected) };
         if taken {
             self.ledger.written(asked.index, asked.known, asked.clocktime, asked.version);
         }
@@ -347,11 +331,45 @@ struct Answer {
     follow: Option<Follow>,
 }
 
-#[inline]
-fn raw_key(out: &mut Vec<u8>, index: u64, known: Known) {
-    pack::raw_header(out, KEY_HEADER + value::KEY_LEN);
-    out.extend_from_slice(&known.hash.to_be_bytes());
-    out.extend_from_slice(&value::key(index));
+/// A raw key, to be written.
+struct Key {
+    hash: u64,
+    key: [u8; value::KEY_LEN],
+}
+
+impl Key {
+    #[inline]
+    fn new(index: u64, known: Known) -> Self {
+        Self { hash: known.hash, key: value::key(index) }
+    }
+}
+
+impl Encode for Key {
+    #[inline]
+    fn encode(&self, out: &mut Vec<u8>) {
+        pack::raw_header(out, KEY_HEADER + value::KEY_LEN);
+        out.extend_from_slice(&self.hash.to_be_bytes());
+        out.extend_from_slice(&self.key);
+    }
+}
+
+/// A raw value, made as it is written.
+struct Value<'a> {
+    values: &'a Values,
+    index: u64,
+    version: u64,
+    size: usize,
+    clocktime: ClockTime,
+}
+
+impl Encode for Value<'_> {
+    #[inline]
+    fn encode(&self, out: &mut Vec<u8>) {
+        pack::raw_header(out, VALUE_HEADER + self.size);
+        out.extend_from_slice(&self.clocktime.0.to_be_bytes());
+        out.extend_from_slice(&0u16.to_be_bytes());
+        self.values.write(out, self.index, self.version, self.size);
+    }
 }
 
 fn name(index: u64) -> String {
@@ -362,7 +380,7 @@ fn name(index: u64) -> String {
 mod tests {
     use super::super::tally::Faults;
     use super::*;
-    use crate::wire::{Message, params};
+    use crate::wire::{Message, RecordKey};
 
     const LATENCY: Duration = Duration::from_micros(100);
 
@@ -394,9 +412,13 @@ mod tests {
         out
     }
 
+    fn write_of(set: &[u8]) -> Set<RecordKey<'_>, RecordValue<'_>> {
+        decode(set).unwrap()
+    }
+
     /// A stored value as Get answers it.
     fn stored(set: &[u8], clocktime: ClockTime) -> Vec<u8> {
-        let (_, _, value) = params::set(set).unwrap();
+        let value = write_of(set).value;
         packed(|out| pack::raw(out, &[&clocktime.0.to_be_bytes(), value.body()].concat()))
     }
 
@@ -457,23 +479,22 @@ mod tests {
     fn a_failed_swap_reads_and_tries_again() {
         let mut exchange = exchange();
         let (asked, set) = ask(&mut exchange, Operation::Cas, 0);
-        assert_eq!(params::set(&set).unwrap().2.clocktime(), ClockTime(0));
+        assert_eq!(write_of(&set).value.clocktime(), ClockTime(0));
         let follow = exchange.answer(asked, Ok(&[0xc2]), LATENCY);
         assert_eq!(follow, Some(Follow::Read(0)));
         let mut out = Vec::new();
         let asked = exchange.follow(&mut out, 7, follow.unwrap());
-        assert_eq!(params::get(&request(&out)).unwrap().key(), b"key:000000000000");
+        assert_eq!(decode::<Get<RecordKey<'_>>>(&request(&out)).unwrap().key.key(), b"key:000000000000");
         let follow = exchange.answer(asked, Ok(&stored(&set, at(9))), LATENCY);
         assert_eq!(follow, Some(Follow::Swap(0, at(9))));
         let mut out = Vec::new();
         let asked = exchange.follow(&mut out, 7, follow.unwrap());
-        let (op, _, value) =
-            params::set(&request(&out)).map(|(op, key, value)| (op, key.hash(), value.clocktime())).unwrap();
-        assert_eq!((op, value), (SetOp::Cas, at(9)));
+        let swap = request(&out);
+        assert_eq!((write_of(&swap).op, write_of(&swap).value.clocktime()), (SetOp::Cas, at(9)));
         assert_eq!(exchange.answer(asked, Ok(&packed(|out| pack::uint(out, at(10).0))), LATENCY), None);
         // The next one knows.
         let (_, set) = ask(&mut exchange, Operation::Cas, 0);
-        assert_eq!(params::set(&set).unwrap().2.clocktime(), at(10));
+        assert_eq!(write_of(&set).value.clocktime(), at(10));
         assert_eq!(exchange.tally.faults, Faults::default());
     }
 
@@ -484,7 +505,7 @@ mod tests {
         let mut copies = Vec::new();
         for clock in [50, 51] {
             let (asked, copy) = ask(&mut exchange, Operation::Replicate, 0);
-            let call = params::replicate_set(&copy).unwrap();
+            let call = decode::<ReplicateSet<RecordKey<'_>, RecordValue<'_>>>(&copy).unwrap();
             assert_eq!((call.clock, call.flags, call.value.clocktime()), (clock, 0, at(clock)));
             copies.push((asked, packed(|out| pack::raw(out, call.value.bytes()))));
         }
@@ -505,7 +526,7 @@ mod tests {
         let mut exchange = exchange();
         let value = write(&mut exchange, 0, 5);
         let (asked, delete) = ask(&mut exchange, Operation::Delete, 0);
-        assert_eq!(params::delete(&delete).unwrap().0, 0);
+        assert_eq!(decode::<Delete<RecordKey<'_>>>(&delete).unwrap().flags, 0);
         assert_eq!(exchange.answer(asked, Ok(&[0xc3]), LATENCY), None);
         assert_eq!(read(&mut exchange, 0, &[0xc0]), Faults::default());
         assert_eq!(read(&mut exchange, 0, &value), Faults { stale: 1, ..Faults::default() });

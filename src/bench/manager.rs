@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use super::routes::{Router, Routes};
 use crate::clock::ClockTime;
 use crate::env::dial_blocking;
-use crate::wire::method::{ErrorCode, Method};
-use crate::wire::params::{self, Seed};
-use crate::wire::{self, Message, Scanner, frame};
+use crate::wire::method::{ErrorCode, HashSpaceRequest, Method};
+use crate::wire::params::Seed;
+use crate::wire::{self, Call, Message, Scanner, frame};
 
 /// Largest message taken from a manager: two hash spaces of as many nodes as there may be.
 const MESSAGE_LIMIT: usize = 1 << 20;
@@ -87,8 +87,7 @@ impl Manager {
 
     fn ask(&mut self) -> io::Result<()> {
         let mut request = Vec::new();
-        frame::request_head(&mut request, 1, Method::HashSpaceRequest);
-        params::write_empty(&mut request);
+        frame::request(&mut request, 1, &HashSpaceRequest { told: None });
         self.stream.write_all(&request)
     }
 
@@ -109,7 +108,8 @@ impl Manager {
                 _ => &[],
             };
             if !spaces.is_empty() {
-                newest = Some(params::hash_spaces(spaces)?);
+                let spaces = HashSpaceRequest::answer(spaces)?;
+                newest = Some((spaces.whs, spaces.rhs));
             }
             self.received.drain(..len);
         }

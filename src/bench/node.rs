@@ -8,12 +8,10 @@ use std::time::Duration;
 use crate::clock::{Clock, ClockTime};
 use crate::env::dial_blocking;
 use crate::time::Time;
-use crate::wire::method::Method;
-use crate::wire::unpack::Reader;
-use crate::wire::{Message, Scanner, frame, params};
+use crate::wire::method::{GetStatus, STATUS_CLOCKTIME};
+use crate::wire::params::decode;
+use crate::wire::{Message, Scanner, frame};
 
-/// `GetStatus` of the clocktime (protocol, section 7).
-const CLOCKTIME: u32 = 8;
 /// Largest answer to it.
 const ANSWER_LIMIT: usize = 64;
 
@@ -33,8 +31,7 @@ fn clocktime(server: SocketAddr, timeout: Duration) -> io::Result<ClockTime> {
     stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
     let mut request = Vec::new();
-    frame::request_head(&mut request, 1, Method::GetStatus);
-    params::write_status(&mut request, CLOCKTIME);
+    frame::request(&mut request, 1, &GetStatus { number: STATUS_CLOCKTIME });
     stream.write_all(&request)?;
     let mut scanner = Scanner::new(ANSWER_LIMIT);
     let (mut answer, mut piece) = (Vec::new(), [0; ANSWER_LIMIT]);
@@ -54,7 +51,7 @@ fn read(answer: &[u8]) -> io::Result<ClockTime> {
     match Message::parse(answer).map_err(io::Error::other)? {
         Message::Response(response) => {
             let result = response.result.map_err(|code| io::Error::other(code.to_string()))?;
-            Reader::new(result).u64().map(ClockTime).map_err(io::Error::other)
+            decode(result).map_err(io::Error::other)
         }
         _ => Err(io::ErrorKind::InvalidData.into()),
     }

@@ -25,8 +25,7 @@ use crate::client::Caller;
 use crate::env::dial;
 use crate::net::hosts::MANAGER_PORT;
 use crate::wire::NodeAddress;
-use crate::wire::method::Method;
-use crate::wire::params;
+use crate::wire::method::AttachNewServers;
 use children::Children;
 use folder::Folder;
 
@@ -236,7 +235,7 @@ async fn bring_up(
                 break;
             }
             if !attached && states.all(|(detached, active)| detached || active) {
-                let answer = caller.ask(manager, Method::AttachNewServers, |out| params::write_switch(out, true)).await;
+                let answer = caller.ask(manager, &AttachNewServers { replace: true, choice: None }).await;
                 answer.map_err(|error| ctl::failed(manager, error))?;
                 attached = true;
             }

@@ -22,8 +22,8 @@ use crate::clock::unix_seconds;
 use crate::env::Env;
 use crate::net::hosts::HostPort;
 use crate::wire::NodeAddress;
-use crate::wire::method::{ErrorCode, Method};
-use crate::wire::params::{self, NODE_LIMIT};
+use crate::wire::method::{ErrorCode, SetAutoReplace, StartReplace};
+use crate::wire::params::{NODE_LIMIT, is_backup_suffix};
 use choice::{Kind, Wish};
 pub(super) use wait::wait;
 
@@ -175,7 +175,7 @@ impl Args {
             return Err(Stop::Usage(format!("unexpected argument '{operand}' behind {name}")));
         }
         match self.operands.first() {
-            Some(suffix) if self.command == Command::Backup && !params::is_backup_suffix(suffix.as_bytes()) => {
+            Some(suffix) if self.command == Command::Backup && !is_backup_suffix(suffix.as_bytes()) => {
                 Err(Stop::Usage(format!(
                     "suffix '{suffix}': 1 to 64 of letters, digits, '.', '_' and '-', not starting with a dot"
                 )))
@@ -204,17 +204,14 @@ pub(super) fn caller(call_timeout: Duration) -> Caller {
 
 /// Asks the manager for a change that is a switch; it answers when the change has begun.
 async fn switch(caller: &Caller, manager: NodeAddress, command: Command, before: &Overview) -> Result<(), Stop> {
-    let (method, value) = match command {
-        Command::FullReplace => (Method::StartReplace, true),
-        Command::EnableAutoReplace => (Method::SetAutoReplace, true),
-        Command::DisableAutoReplace => (Method::SetAutoReplace, false),
-        _ => (Method::StartReplace, false),
+    let answer = match command {
+        Command::EnableAutoReplace => caller.ask(manager, &SetAutoReplace { enabled: true }).await,
+        Command::DisableAutoReplace => caller.ask(manager, &SetAutoReplace { enabled: false }).await,
+        // An original manager answers as if it had started one.
+        _ if before.state.is_none() && !before.whs.has_active() => Err(ErrorCode::Server),
+        _ => caller.ask(manager, &StartReplace { full: command == Command::FullReplace }).await,
     };
-    // An original manager answers as if it had started one.
-    if method == Method::StartReplace && before.state.is_none() && !before.whs.has_active() {
-        return Err(failed(manager, ErrorCode::Server));
-    }
-    caller.switch(manager, method, value).await.map_err(|error| failed(manager, error))
+    answer.map(drop).map_err(|error| failed(manager, error))
 }
 
 fn today() -> String {

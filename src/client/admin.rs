@@ -5,10 +5,10 @@
 
 use super::Caller;
 use super::inspect::understood;
-use crate::wire::extension::{self, Ask, BackupEnd, Changed, Choice, ManagerState};
-use crate::wire::method::{ErrorCode, Method};
-use crate::wire::params::{self, Seed};
-use crate::wire::{NodeAddress, pack};
+use crate::wire::extension::{Ask, BackupEnd, Changed, Choice, ManagerState};
+use crate::wire::method::{AttachNewServers, DetachFaultServers, ErrorCode, GetNodesInfo, ManagerBackup};
+use crate::wire::params::{NodesInfo, Packed, Seed, decode};
+use crate::wire::{Call, NodeAddress};
 
 /// The servers of a cluster as its manager knows them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,52 +25,42 @@ impl Caller {
     /// What a manager knows of its servers. It also says whether it is an original one, without a request that an original
     /// would not understand.
     pub async fn overview(&self, manager: NodeAddress) -> Result<Overview, ErrorCode> {
-        let write = |out: &mut Vec<u8>| {
-            pack::array(out, 1);
-            extension::write(out, &Ask {});
-        };
-        let answer = self.ask(manager, Method::GetNodesInfo, write).await?;
-        let (whs, detached) = understood(params::nodes_info(&answer))?;
-        let state = understood(extension::read(&answer, 2))?;
+        let answer = self.ask(manager, &GetNodesInfo { ask: Some(Ask {}) }).await?;
+        let NodesInfo { whs, detached, state } = understood(GetNodesInfo::answer(&answer))?;
         Ok(Overview { whs, detached, state })
     }
 
-    /// Asks a manager for a change that a boolean describes; it answers when the change has begun.
-    pub async fn switch(&self, manager: NodeAddress, method: Method, value: bool) -> Result<(), ErrorCode> {
-        self.ask(manager, method, |out| params::write_switch(out, value)).await.map(drop)
-    }
-
-    /// Attaches or detaches, by `method`, the servers of `choice`, and starts a replace if asked to. Only for a manager of
-    /// this program: an original one would take all servers.
-    pub async fn change_chosen(
+    /// Attaches servers, and starts a replace if asked to; returns when that has begun. With a `choice`, which is only for a
+    /// manager of this program (an original one would take all servers), the result says what was done.
+    pub async fn attach(
         &self,
         manager: NodeAddress,
-        method: Method,
         replace: bool,
-        choice: &Choice,
-    ) -> Result<Changed, ErrorCode> {
-        let write = |out: &mut Vec<u8>| {
-            pack::array(out, 2);
-            pack::bool(out, replace);
-            extension::write(out, choice);
-        };
-        let answer = self.ask(manager, method, write).await?;
-        understood(extension::read_result(&answer))
+        choice: Option<Choice>,
+    ) -> Result<Option<Changed>, ErrorCode> {
+        let answer = self.ask(manager, &AttachNewServers { replace, choice }).await?;
+        Ok(understood(AttachNewServers::answer(&answer))?.map(|Packed(changed)| changed))
+    }
+
+    /// Removes servers in fault, likewise.
+    pub async fn detach(
+        &self,
+        manager: NodeAddress,
+        replace: bool,
+        choice: Option<Choice>,
+    ) -> Result<Option<Changed>, ErrorCode> {
+        let answer = self.ask(manager, &DetachFaultServers { replace, choice }).await?;
+        Ok(understood(DetachFaultServers::answer(&answer))?.map(|Packed(changed)| changed))
     }
 
     /// Has the active servers write backups; returns when they have been asked to.
     pub async fn backup(&self, manager: NodeAddress, suffix: &[u8]) -> Result<(), ErrorCode> {
-        self.ask(manager, Method::ManagerBackup, |out| params::write_backup_suffix(out, suffix)).await.map(drop)
+        self.ask(manager, &ManagerBackup { suffix: &suffix, ask: None }).await.map(drop)
     }
 
     /// The same; returns when every server has ended. Only for a manager of this program.
     pub async fn backup_to_end(&self, manager: NodeAddress, suffix: &[u8]) -> Result<BackupEnd, ErrorCode> {
-        let write = |out: &mut Vec<u8>| {
-            pack::array(out, 2);
-            pack::raw(out, suffix);
-            extension::write(out, &Ask {});
-        };
-        let answer = self.ask(manager, Method::ManagerBackup, write).await?;
-        understood(extension::read_result(&answer))
+        let answer = self.ask(manager, &ManagerBackup { suffix: &suffix, ask: Some(Ask {}) }).await?;
+        understood(decode(&answer)).map(|Packed(end)| end)
     }
 }

@@ -9,8 +9,9 @@ use super::Options;
 use crate::env::{Env, Tasks};
 use crate::net::{DialPolicy, Limits, Link, Peers, Service, Session};
 use crate::wire::method::{ErrorCode, Method};
-use crate::wire::params::{self, Seed};
-use crate::wire::{Extension, NodeAddress, Request, frame, pack};
+use crate::wire::params::{Nil, Seed};
+use crate::wire::requests::ManagerToClient;
+use crate::wire::{Call, Extension, NodeAddress, Request, frame};
 
 /// How often calls grow older: no time-out of a call is more exact than this.
 const STEP: Duration = Duration::from_millis(50);
@@ -59,19 +60,14 @@ impl Caller {
         Self { peers, _listener: listener, _stepping: stepping, steps: steps(options.call_timeout) }
     }
 
-    /// Calls a method of `node`; `write` appends the parameter array. The result is the result object's bytes.
+    /// Calls a method of `node`. The result is the result object's bytes.
     ///
     /// A connection that had been closed meanwhile is no error: the call is made again on a new one, if it was lost
-    /// without an answer and `method` changes nothing.
-    pub async fn ask(
-        &self,
-        node: NodeAddress,
-        method: Method,
-        write: impl Fn(&mut Vec<u8>),
-    ) -> Result<Vec<u8>, ErrorCode> {
+    /// without an answer and the method changes nothing.
+    pub async fn ask<C: Call>(&self, node: NodeAddress, call: &C) -> Result<Vec<u8>, ErrorCode> {
         let session = self.session(node);
-        match session.ask(method, self.steps, &write).await {
-            Err(ErrorCode::TransportLost) if is_question(method) => session.ask(method, self.steps, &write).await,
+        match session.ask(call, self.steps).await {
+            Err(ErrorCode::TransportLost) if is_question(C::METHOD) => session.ask(call, self.steps).await,
             answer => answer,
         }
     }
@@ -102,17 +98,12 @@ struct Pushes(OnPush);
 impl Service for Pushes {
     fn handle(&self, _: &Arc<Link>, requests: &mut dyn Iterator<Item = Request<'_>>, out: &mut Vec<u8>) {
         for request in requests {
-            let spaces = match Method::from_number(request.method) {
-                Some(Method::HashSpacePush) => params::hash_spaces(request.params).ok(),
-                _ => None,
-            };
-            match spaces {
-                Some((whs, rhs)) => {
-                    (self.0)(whs, rhs, Extension::behind(request.params, 2));
-                    frame::response_head(out, request.msgid);
-                    pack::nil(out);
+            match ManagerToClient::read(request.method, request.params, |_| true) {
+                Ok(ManagerToClient::HashSpacePush(push)) => {
+                    (self.0)(push.whs, push.rhs, push.told);
+                    frame::response(out, request.msgid, &Nil);
                 }
-                None => frame::error_response(out, request.msgid, ErrorCode::Protocol),
+                Err(rejected) => frame::error_response(out, request.msgid, rejected.code()),
             }
         }
     }

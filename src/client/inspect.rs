@@ -4,13 +4,12 @@
 //! error [`ErrorCode::Unknown`].
 
 use super::Caller;
-use crate::wire::NodeAddress;
 use crate::wire::method::{
-    CONFIG_NODELAY, ErrorCode, Method, STATUS_CLOCKTIME, STATUS_DELETES, STATUS_FLAGS, STATUS_GETS, STATUS_ITEMS,
-    STATUS_JSON, STATUS_SETS, STATUS_TIME,
+    CONFIG_NODELAY, ErrorCode, GetStatus, HashSpaceRequest, STATUS_CLOCKTIME, STATUS_DELETES, STATUS_FLAGS,
+    STATUS_GETS, STATUS_ITEMS, STATUS_JSON, STATUS_SETS, STATUS_TIME, SetConfig,
 };
-use crate::wire::params::{self, Seed};
-use crate::wire::unpack::Reader;
+use crate::wire::params::{Seed, decode};
+use crate::wire::{Call, NodeAddress};
 
 /// Counters and state of a server at one time, as every server of kumofs tells them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,29 +34,26 @@ impl Caller {
     /// A status that is a number.
     pub async fn number(&self, node: NodeAddress, number: u32) -> Result<u64, ErrorCode> {
         let answer = self.answer(node, number).await?;
-        understood(Reader::new(&answer).u64())
+        understood(decode(&answer))
     }
 
     /// A status that is a text; bytes that are no UTF-8 are replaced.
     pub async fn text(&self, node: NodeAddress, number: u32) -> Result<String, ErrorCode> {
         let answer = self.answer(node, number).await?;
-        understood(Reader::new(&answer).raw().map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
+        understood(decode(&answer).map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
     }
 
     /// A status that is a hash space.
     pub async fn space(&self, node: NodeAddress, number: u32) -> Result<Seed, ErrorCode> {
         let answer = self.answer(node, number).await?;
-        understood(params::seed(&answer))
+        understood(decode(&answer))
     }
 
     /// Everything that a server of this program tells, as JSON; `None` from an original one.
     pub async fn figures(&self, server: NodeAddress) -> Result<Option<serde_json::Value>, ErrorCode> {
         let answer = self.answer(server, STATUS_JSON).await?;
-        let mut reader = Reader::new(&answer);
-        if reader.nil() {
-            return Ok(None);
-        }
-        understood(serde_json::from_slice(understood(reader.raw())?)).map(Some)
+        let told: Option<&[u8]> = understood(decode(&answer))?;
+        told.map(|json| understood(serde_json::from_slice(json))).transpose()
     }
 
     /// Counters and state of a server, asked for all at once.
@@ -77,19 +73,18 @@ impl Caller {
 
     /// Sets or clears `TCP_NODELAY` on the connections of a server; returns how many there are.
     pub async fn set_nodelay(&self, server: NodeAddress, nodelay: bool) -> Result<u64, ErrorCode> {
-        let write = |out: &mut Vec<u8>| params::write_config_bool(out, CONFIG_NODELAY, nodelay);
-        let answer = self.ask(server, Method::SetConfig, write).await?;
-        understood(Reader::new(&answer).u64())
+        let answer = self.ask(server, &SetConfig { number: CONFIG_NODELAY, value: nodelay }).await?;
+        understood(decode(&answer))
     }
 
     /// The hash spaces that a manager has, for writing and for reading.
     pub async fn spaces(&self, manager: NodeAddress) -> Result<(Seed, Seed), ErrorCode> {
-        let answer = self.ask(manager, Method::HashSpaceRequest, params::write_empty).await?;
-        understood(params::hash_spaces(&answer))
+        let answer = self.ask(manager, &HashSpaceRequest { told: None }).await?;
+        understood(HashSpaceRequest::answer(&answer)).map(|spaces| (spaces.whs, spaces.rhs))
     }
 
     async fn answer(&self, node: NodeAddress, number: u32) -> Result<Vec<u8>, ErrorCode> {
-        self.ask(node, Method::GetStatus, |out| params::write_status(out, number)).await
+        self.ask(node, &GetStatus { number }).await
     }
 }
 

@@ -22,7 +22,7 @@ pub use admin::Overview;
 pub use caller::{Caller, steps};
 pub use cluster::{Cluster, Value};
 pub use inspect::Status;
-pub use operations::{Found, RawKey, Swapped, Tried, set_length, write_delete, write_set};
+pub use operations::{Found, RawKey, Swapped, Tried, delete_flags, set_length};
 pub use router::Router;
 pub use routes::{Node, Routes};
 

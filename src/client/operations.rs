@@ -13,11 +13,10 @@ use super::verdict::{self, Verdict};
 use super::{Error, Node, Router, steps};
 use crate::clock::ClockTime;
 use crate::ring;
-use crate::wire::RecordKey;
-use crate::wire::RecordValue;
-use crate::wire::method::{DELETE_ASYNC, ErrorCode, Method};
-use crate::wire::params::{self, SET_OVERHEAD, SetOp};
+use crate::wire::method::{DELETE_ASYNC, Delete, ErrorCode, Get, Set};
+use crate::wire::params::{Parts, SET_OVERHEAD, SetOp};
 use crate::wire::record::KEY_HEADER;
+use crate::wire::{Call, RecordKey, RecordValue};
 
 /// A key with its place in the hash space, as servers know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +52,12 @@ impl RawKey {
     #[inline]
     pub fn key(&self) -> &[u8] {
         self.0.get(KEY_HEADER..).unwrap_or_default()
+    }
+}
+
+impl AsRef<[u8]> for RawKey {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes()
     }
 }
 
@@ -148,8 +153,8 @@ impl Router {
         let mut known = Known::default();
         loop {
             self.check_size(key, body.1).map_err(|error| known.with(error))?;
-            let write = |out: &mut Vec<u8>| write_set(out, op, key, ClockTime(0), body);
-            let failed = match self.write(key, Method::Set, write, &mut first).await {
+            let call = Set { op, key, value: value(ClockTime(0), body) };
+            let failed = match self.write(key, &call, &mut first).await {
                 None => Error::NoServer,
                 Some(tried) => match self.heard(&tried, verdict::set) {
                     Verdict::Done(Some(clocktime)) => return Ok(clocktime),
@@ -176,7 +181,8 @@ impl Router {
         let mut known = Known::default();
         let mut perhaps = false;
         loop {
-            let failed = match self.write(key, Method::Delete, |out| write_delete(out, key, wait), &mut first).await {
+            let call = Delete { flags: delete_flags(wait), key };
+            let failed = match self.write(key, &call, &mut first).await {
                 None => Error::NoServer,
                 Some(tried) => match self.heard(&tried, verdict::delete) {
                     Verdict::Done(found) => return Ok(found || perhaps),
@@ -213,8 +219,8 @@ impl Router {
         let mut certain = false;
         loop {
             self.check_size(key, body.1).map_err(|error| known.with(error))?;
-            let write = |out: &mut Vec<u8>| write_set(out, SetOp::Cas, key, expected, body);
-            let Some(tried) = self.write(key, Method::Set, write, &mut first).await else {
+            let call = Set { op: SetOp::Cas, key, value: value(expected, body) };
+            let Some(tried) = self.write(key, &call, &mut first).await else {
                 self.pause(&mut rounds, known.with(Error::NoServer)).await?;
                 continue;
             };
@@ -264,23 +270,17 @@ impl Router {
     /// Reads from one server, for at most `timeout`.
     async fn read_once(&self, node: &Arc<Node>, key: &RawKey, timeout: Duration) -> Tried {
         let steps = steps(timeout.min(self.options().call_timeout));
-        let answer = node.session().ask(Method::Get, steps, |out| params::write_get(out, key.bytes()));
+        let answer = node.session().ask(&Get { key }, steps);
         (node.clone(), answer.await)
     }
 
     /// Sends a write to the coordinator, unless `first` is what came of it; `None` if there is no coordinator.
-    async fn write(
-        &self,
-        key: &RawKey,
-        method: Method,
-        write: impl FnOnce(&mut Vec<u8>),
-        first: &mut Option<Tried>,
-    ) -> Option<Tried> {
+    async fn write(&self, key: &RawKey, call: &impl Call, first: &mut Option<Tried>) -> Option<Tried> {
         if first.is_some() {
             return first.take();
         }
         let node = self.routes().coordinator(key.hash())?.clone();
-        let answer = node.session().ask(method, steps(self.options().call_timeout), write);
+        let answer = node.session().ask(call, steps(self.options().call_timeout));
         Some((node, answer.await))
     }
 
@@ -308,9 +308,9 @@ impl Router {
     }
 }
 
-/// Appends the parameters of a Set of meta and data.
-pub fn write_set(out: &mut Vec<u8>, op: SetOp, key: &RawKey, clocktime: ClockTime, (meta, data): (u16, &[u8])) {
-    params::write_set_parts(out, op, key.bytes(), clocktime, meta, data);
+/// Meta and data to be set; `clocktime` is what a compare-and-swap expects.
+fn value(clocktime: ClockTime, (meta, data): (u16, &[u8])) -> Parts<'_> {
+    Parts { clocktime, meta, data }
 }
 
 /// Bytes of a Set, at most. A server that takes it takes the copy from another server, too.
@@ -318,9 +318,9 @@ pub fn set_length(key: &RawKey, data: &[u8]) -> usize {
     key.bytes().len().saturating_add(data.len()).saturating_add(SET_OVERHEAD)
 }
 
-/// Appends the parameters of a Delete.
-pub fn write_delete(out: &mut Vec<u8>, key: &RawKey, wait: bool) {
-    params::write_delete(out, if wait { 0 } else { DELETE_ASYNC }, key.bytes());
+/// The flags of a Delete that waits for the replicas, or does not.
+pub fn delete_flags(wait: bool) -> u32 {
+    if wait { 0 } else { DELETE_ASYNC }
 }
 
 #[cfg(test)]

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use super::{RawKey, Router, steps};
 use crate::clock::{ClockTime, unix_seconds};
-use crate::wire::method::{ErrorCode, Method, STATUS_JSON};
-use crate::wire::params;
-use crate::wire::unpack::Reader;
+use crate::wire::method::{ErrorCode, Get, GetIfModified, GetStatus, STATUS_JSON};
+use crate::wire::params::{Modified, Nil, decode};
 
 /// Seconds ahead of now that no record's clocktime is.
 const FAR: u32 = 24 * 60 * 60;
@@ -25,18 +24,17 @@ impl Router {
         let (session, key) = (node.session(), key.bytes());
         let steps = steps(limit.min(self.options().call_timeout));
         let future = ClockTime::new(unix_seconds().saturating_add(FAR), 0);
-        let unchanged =
-            session.ask(Method::GetIfModified, steps, |out| params::write_get_if_modified(out, key, future));
-        if !matches!(unchanged.await.as_deref(), Ok([0xc3])) {
+        let unchanged = session.ask(&GetIfModified { key: &key, clocktime: future }, steps);
+        if !unchanged.await.is_ok_and(|answer| decode(&answer) == Ok(Modified::No)) {
             return false;
         }
-        let status = session.ask(Method::GetStatus, steps, |out| params::write_status(out, STATUS_JSON));
-        let read = session.ask(Method::Get, steps, |out| params::write_get(out, key));
+        let status = session.ask(&GetStatus { number: STATUS_JSON }, steps);
+        let read = session.ask(&Get { key: &key }, steps);
         let (status, read) = tokio::join!(status, read);
         is_nil(status) && is_nil(read)
     }
 }
 
 fn is_nil(answer: Result<Vec<u8>, ErrorCode>) -> bool {
-    answer.is_ok_and(|result| Reader::new(&result).nil())
+    answer.is_ok_and(|result| decode(&result) == Ok(Nil))
 }

@@ -15,9 +15,9 @@ use super::routes::{Node, Routes};
 use super::{Caller, Error, Options};
 use crate::env::{Env, Group, Tasks};
 use crate::net::NamedNode;
-use crate::wire::method::{ErrorCode, Method};
-use crate::wire::params::{self, Seed};
-use crate::wire::{Extension, NodeAddress};
+use crate::wire::method::{ErrorCode, GetStatus, HashSpaceRequest};
+use crate::wire::params::Seed;
+use crate::wire::{Call, Extension, NodeAddress};
 
 /// The managers are asked at most once in this time, however much fails.
 const ASK_PAUSE: Duration = Duration::from_millis(20);
@@ -151,12 +151,12 @@ impl Router {
     /// Asks a manager; says whether its hash spaces can be used.
     async fn ask_manager(&self, manager: NodeAddress) -> Result<bool, Error> {
         // An original passes over the element.
-        let write = |out: &mut Vec<u8>| Extension::default().append_to(out, params::write_empty);
-        let result = self.caller.ask(manager, Method::HashSpaceRequest, write).await;
+        let request = HashSpaceRequest { told: Some(Extension::default()) };
+        let result = self.caller.ask(manager, &request).await;
         let result = result.map_err(|error| Error::Manager(manager, error))?;
-        let (whs, rhs) = params::hash_spaces(&result).map_err(|_| Error::Answer(manager))?;
-        let usable = rhs.has_active();
-        self.take(whs, rhs, Extension::behind(&result, 2).as_ref());
+        let spaces = HashSpaceRequest::answer(&result).map_err(|_| Error::Answer(manager))?;
+        let usable = spaces.rhs.has_active();
+        self.take(spaces.whs, spaces.rhs, spaces.told.as_ref());
         Ok(usable)
     }
 
@@ -270,7 +270,7 @@ async fn probe(router: &Weak<Router>, node: &Node) -> bool {
         }
         let steps = super::steps(strong.options.read_patience);
         drop(strong);
-        let answer = node.session().ask(Method::GetStatus, steps, |out| params::write_status(out, PROBE)).await;
+        let answer = node.session().ask(&GetStatus { number: PROBE }, steps).await;
         if answer.is_ok() {
             node.trust();
             return true;

@@ -5,9 +5,9 @@
 
 use super::Error;
 use crate::clock::ClockTime;
-use crate::wire::method::ErrorCode;
-use crate::wire::unpack::Reader;
-use crate::wire::{NodeAddress, RecordValue};
+use crate::wire::method::{ErrorCode, Get};
+use crate::wire::params::{Written, decode};
+use crate::wire::{Call, NodeAddress, RecordKey, RecordValue};
 
 /// What is to be done after a try.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,14 +46,7 @@ pub fn get(server: NodeAddress, answer: Result<&[u8], ErrorCode>) -> Verdict<Opt
         // Reading twice does no harm, whatever the error.
         Err(error) => Verdict::Again(Error::Server(server, error)),
         Ok(result) => {
-            let mut reader = Reader::new(result);
-            if reader.nil() {
-                return Verdict::Done(None);
-            }
-            match reader.raw().and_then(RecordValue::live) {
-                Ok(value) => Verdict::Done(Some(value)),
-                Err(_) => Verdict::Failed(Error::Answer(server)),
-            }
+            Get::<RecordKey<'_>>::answer(result).map_or(Verdict::Failed(Error::Answer(server)), Verdict::Done)
         }
     }
 }
@@ -63,19 +56,12 @@ pub fn get(server: NodeAddress, answer: Result<&[u8], ErrorCode>) -> Verdict<Opt
 pub fn set(server: NodeAddress, answer: Result<&[u8], ErrorCode>) -> Verdict<Option<ClockTime>> {
     match answer {
         Err(error) => failed(server, error),
-        Ok(result) => {
-            let mut reader = Reader::new(result);
-            if reader.nil() {
-                return Verdict::Partial(Error::Partial(server));
-            }
-            if let Ok(clocktime) = reader.clone().u64() {
-                return Verdict::Done(Some(ClockTime(clocktime)));
-            }
-            match reader.bool() {
-                Ok(false) => Verdict::Done(None),
-                _ => Verdict::Failed(Error::Answer(server)),
-            }
-        }
+        Ok(result) => match decode(result) {
+            Ok(Written::At(clocktime)) => Verdict::Done(Some(clocktime)),
+            Ok(Written::Is(false)) => Verdict::Done(None),
+            Ok(Written::Partly) => Verdict::Partial(Error::Partial(server)),
+            Ok(Written::Is(true)) | Err(_) => Verdict::Failed(Error::Answer(server)),
+        },
     }
 }
 
@@ -84,13 +70,11 @@ pub fn set(server: NodeAddress, answer: Result<&[u8], ErrorCode>) -> Verdict<Opt
 pub fn delete(server: NodeAddress, answer: Result<&[u8], ErrorCode>) -> Verdict<bool> {
     match answer {
         Err(error) => failed(server, error),
-        Ok(result) => {
-            let mut reader = Reader::new(result);
-            if reader.nil() {
-                return Verdict::Partial(Error::Partial(server));
-            }
-            reader.bool().map_or(Verdict::Failed(Error::Answer(server)), Verdict::Done)
-        }
+        Ok(result) => match decode(result) {
+            Ok(Written::Is(found)) => Verdict::Done(found),
+            Ok(Written::Partly) => Verdict::Partial(Error::Partial(server)),
+            Ok(Written::At(_)) | Err(_) => Verdict::Failed(Error::Answer(server)),
+        },
     }
 }
 

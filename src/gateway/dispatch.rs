@@ -13,11 +13,12 @@ use super::operation::Operation;
 use super::outcome::{Failure, Outcome};
 use super::view;
 use crate::client::verdict::{self, Verdict};
-use crate::client::{Node, RawKey, Routes, set_length, steps, write_delete, write_set};
+use crate::client::{Node, RawKey, Routes, delete_flags, set_length, steps};
 use crate::clock::ClockTime;
-use crate::net::{Call, OnReply};
-use crate::wire::method::{ErrorCode, Method};
-use crate::wire::params::{self, SetOp};
+use crate::net::{OnReply, Outgoing};
+use crate::wire::frame;
+use crate::wire::method::{Delete, ErrorCode, Get, Set};
+use crate::wire::params::{Parts, SetOp};
 
 thread_local! {
     /// Batches of jobs that the [`dispatch`] that runs on this thread is still to send; `None`: none runs.
@@ -114,15 +115,7 @@ struct Sent {
     node: Arc<Node>,
 }
 
-impl Call for Sent {
-    fn method(&self) -> Method {
-        match self.job.operation {
-            Operation::Get | Operation::Vivify(_) | Operation::Change(_) => Method::Get,
-            Operation::Set { .. } | Operation::Swap { .. } => Method::Set,
-            Operation::Delete { .. } => Method::Delete,
-        }
-    }
-
+impl Outgoing for Sent {
     fn steps(&self) -> u16 {
         let options = self.job.reply.shared.router.options();
         steps(match self.job.operation {
@@ -131,21 +124,23 @@ impl Call for Sent {
         })
     }
 
-    fn params(&self, out: &mut Vec<u8>) {
+    fn write(&self, out: &mut Vec<u8>, msgid: u32) {
         let Job { reply, operation } = &self.job;
-        let shared = &reply.shared;
+        let (shared, key) = (&reply.shared, &reply.key);
         let layout = shared.config.rules.layout;
         match operation {
-            Operation::Get | Operation::Vivify(_) | Operation::Change(_) => {
-                params::write_get(out, reply.key.bytes());
-            }
+            Operation::Get | Operation::Vivify(_) | Operation::Change(_) => frame::request(out, msgid, &Get { key }),
             Operation::Set { data, reward } => {
-                write_set(out, shared.set_op(), &reply.key, ClockTime(0), (reward.meta(layout), data));
+                let value = Parts { clocktime: ClockTime(0), meta: reward.meta(layout), data };
+                frame::request(out, msgid, &Set { op: shared.set_op(), key, value });
             }
             Operation::Swap { expected, data, reward, .. } => {
-                write_set(out, SetOp::Cas, &reply.key, *expected, (reward.meta(layout), data));
+                let value = Parts { clocktime: *expected, meta: reward.meta(layout), data };
+                frame::request(out, msgid, &Set { op: SetOp::Cas, key, value });
             }
-            Operation::Delete { .. } => write_delete(out, &reply.key, !shared.config.async_delete),
+            Operation::Delete { .. } => {
+                frame::request(out, msgid, &Delete { flags: delete_flags(!shared.config.async_delete), key });
+            }
         }
     }
 

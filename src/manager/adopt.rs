@@ -12,9 +12,9 @@ use tokio::time::Instant;
 use super::shell::{Inner, Shell};
 use crate::client::{Caller, Options};
 use crate::net::STEPS;
-use crate::wire::NodeAddress;
-use crate::wire::method::{Method, STATUS_REMEMBERED, STATUS_RHS, STATUS_WHS};
-use crate::wire::params::{self, Seed};
+use crate::wire::method::{GetStatus, RhsRequest, STATUS_REMEMBERED, STATUS_RHS, STATUS_WHS, WhsRequest};
+use crate::wire::params::{Seed, decode};
+use crate::wire::{Call, NodeAddress};
 
 /// How long one server, or the partner, may take to tell.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -80,15 +80,12 @@ impl Shell {
             ..Options::default()
         };
         let caller = Caller::new(&self.env, &options);
-        let ask = async |number| {
-            let answer = caller.ask(server, Method::GetStatus, |out| params::write_status(out, number)).await;
-            answer.ok()
-        };
-        let whs = params::seed(&ask(STATUS_WHS).await?).ok()?;
+        let whs = caller.space(server, STATUS_WHS).await.ok()?;
         if whs.has_active() {
-            return Some(Told::Holds(whs, params::seed(&ask(STATUS_RHS).await?).ok()?));
+            return Some(Told::Holds(whs, caller.space(server, STATUS_RHS).await.ok()?));
         }
-        let (whs, rhs) = params::hash_spaces(&ask(STATUS_REMEMBERED).await?).ok()?;
+        let last = caller.ask(server, &GetStatus { number: STATUS_REMEMBERED }).await.ok()?;
+        let (whs, rhs) = decode(&last).ok()?;
         Some(Told::Remembers(whs, rhs))
     }
 
@@ -96,15 +93,15 @@ impl Shell {
     pub(super) fn ask_partner(&self, inner: &mut Inner, partner: NodeAddress) {
         inner.asking += 1;
         let session = self.peers.session(partner);
-        let whs = session.ask(Method::WhsRequest, STEPS, params::write_empty);
-        let rhs = session.ask(Method::RhsRequest, STEPS, params::write_empty);
+        let whs = session.ask(&WhsRequest {}, STEPS);
+        let rhs = session.ask(&RhsRequest {}, STEPS);
         self.spawn(async move |shell| {
             let answers = async { (whs.await, rhs.await) };
             let answers = tokio::time::timeout(PATIENCE, answers).await;
             let inner = &mut *shell.lock();
             inner.asking -= 1;
             if let Ok((Ok(whs), Ok(rhs))) = answers
-                && let (Ok(whs), Ok(rhs)) = (params::seed(&whs), params::seed(&rhs))
+                && let (Ok(whs), Ok(rhs)) = (WhsRequest::answer(&whs), RhsRequest::answer(&rhs))
             {
                 let (_, actions) = inner.state.partner_spaces(whs, rhs, &shell.clock);
                 shell.perform(inner, actions);

@@ -8,12 +8,17 @@ use super::replace::Phase;
 use super::shell::{Inner, Shell};
 use super::state::{Action, Impossible, State};
 use crate::binlog::Record;
-use crate::clock::Clock;
+use crate::clock::{Clock, ClockTime};
 use crate::env::Group;
 use crate::net::{Link, Moved, Reply, Service, Session};
-use crate::wire::extension::{self, Ask, BackupEnd, Changed, Choice, ManagerState};
-use crate::wire::method::{ErrorCode, Method, Role, STATUS_FLAGS, STATUS_RHS, STATUS_WHS};
-use crate::wire::{self, Extension, NodeAddress, Request, pack, params};
+use crate::wire::extension::{BackupEnd, Changed, ManagerState};
+use crate::wire::method::{
+    AttachNewServers, CreateBackup, DetachFaultServers, ErrorCode, ManagerBackup, Method, Role, STATUS_FLAGS,
+    STATUS_RHS, STATUS_WHS, SetAutoReplace,
+};
+use crate::wire::params::{Encode, Nil, NodesInfo, Packed, Spaces, TrueOrNil, is_backup_suffix};
+use crate::wire::requests::{By, ClientToManager, NodeToManager, Rejected};
+use crate::wire::{NodeAddress, Request};
 
 /// Steps that a backup may take: it takes as long as it takes, or until the connection is lost.
 const BACKUP_STEPS: u16 = u16::MAX;
@@ -21,10 +26,9 @@ const BACKUP_STEPS: u16 = u16::MAX;
 impl Service for Shell {
     fn handle(&self, link: &Arc<Link>, requests: &mut dyn Iterator<Item = Request<'_>>, _: &mut Vec<u8>) {
         for request in requests {
-            let answered = match (Method::from_number(request.method), link.session()) {
-                (None, _) => Err(Refused::Unknown),
-                (Some(method), Some(session)) => self.node_asks(session.address(), method, request.params),
-                (Some(method), None) => self.client_asks(link, method, &request),
+            let answered = match link.session() {
+                Some(session) => self.node_asks(session.address(), &request),
+                None => self.client_asks(link, &request),
             };
             match answered {
                 Ok(Answered::Now(result)) => {
@@ -144,113 +148,103 @@ impl Shell {
     }
 
     /// A request on a cluster connection.
-    fn node_asks(&self, node: NodeAddress, method: Method, bytes: &[u8]) -> Result<Answered, Refused> {
+    fn node_asks(&self, node: NodeAddress, request: &Request<'_>) -> Result<Answered, Refused> {
         let inner = &mut *self.lock();
-        match method {
-            Method::KeepAlive => {
-                self.clock.adjust(params::keep_alive(bytes)?);
-                if let Some(told) = Extension::behind(bytes, 1) {
+        let permits = |by| match by {
+            By::Any => true,
+            By::Partner => self.is_partner(node),
+            By::Member => inner.state.is_member(node),
+            By::Manager => false,
+        };
+        match NodeToManager::read(request.method, request.params, permits)? {
+            NodeToManager::KeepAlive(call) => {
+                self.clock.adjust(call.clock);
+                if let Some(told) = call.told {
                     self.note_message_limit(inner, node, told.message_limit);
                 }
-                Ok(now(pack::nil))
+                Ok(now(&Nil))
             }
-            Method::WhsRequest => Ok(now(|out| inner.state.spaces().whs.write(out))),
-            Method::RhsRequest => Ok(now(|out| inner.state.spaces().rhs.write(out))),
-            Method::HashSpaceSync => {
-                let (whs, rhs, clock) = params::hash_space_sync(bytes)?;
-                self.check_partner(node)?;
-                self.clock.adjust(clock);
-                let (merge, actions) = inner.state.partner_spaces(whs, rhs, &self.clock);
+            NodeToManager::WhsRequest(_) => Ok(now(&inner.state.spaces().whs)),
+            NodeToManager::RhsRequest(_) => Ok(now(&inner.state.spaces().rhs)),
+            NodeToManager::HashSpaceSync(call) => {
+                self.clock.adjust(call.clock);
+                let (merge, actions) = inner.state.partner_spaces(call.whs, call.rhs, &self.clock);
                 self.perform(inner, actions);
-                Ok(now(|out| if merge.taken { pack::bool(out, true) } else { pack::nil(out) }))
+                Ok(now(&TrueOrNil(merge.taken)))
             }
-            Method::ReplaceElection => {
-                let (seed, clock) = params::seed_and_clock(bytes)?;
-                self.check_partner(node)?;
-                self.clock.adjust(clock);
+            NodeToManager::ReplaceElection(call) => {
+                self.clock.adjust(call.clock);
                 let rhs = inner.state.spaces().rhs.clone();
-                let (_, actions) = inner.state.partner_spaces(seed, rhs, &self.clock);
+                let (_, actions) = inner.state.partner_spaces(call.seed, rhs, &self.clock);
                 self.perform(inner, actions);
-                let taken_over = self.take_over(inner, node);
-                Ok(now(|out| if taken_over { pack::bool(out, true) } else { pack::nil(out) }))
+                Ok(now(&TrueOrNil(self.take_over(inner, node))))
             }
-            Method::ReplaceCopyEnd => self.phase_ended(inner, node, Phase::Copy, bytes),
-            Method::ReplaceDeleteEnd => self.phase_ended(inner, node, Phase::Delete, bytes),
-            _ => Err(Refused::Unknown),
+            NodeToManager::ReplaceCopyEnd(call) => {
+                Ok(self.phase_ended(inner, node, Phase::Copy, call.clocktime, call.clock))
+            }
+            NodeToManager::ReplaceDeleteEnd(call) => {
+                Ok(self.phase_ended(inner, node, Phase::Delete, call.clocktime, call.clock))
+            }
         }
     }
 
     /// A request of a gateway or a tool.
-    fn client_asks(&self, link: &Arc<Link>, method: Method, request: &Request<'_>) -> Result<Answered, Refused> {
-        let bytes = request.params;
-        match method {
-            Method::HashSpaceRequest => {
+    fn client_asks(&self, link: &Arc<Link>, request: &Request<'_>) -> Result<Answered, Refused> {
+        match ClientToManager::read(request.method, request.params, |_| true)? {
+            ClientToManager::HashSpaceRequest(call) => {
                 let inner = self.lock();
+                let told = call.told.map(|_| {
+                    link.note_extension();
+                    inner.message_limits()
+                });
                 let spaces = inner.state.spaces();
-                let write = |out: &mut Vec<u8>| params::write_hash_spaces(out, &spaces.whs, &spaces.rhs);
-                if Extension::behind(bytes, 0).is_none() {
-                    return Ok(now(write));
-                }
-                link.note_extension();
-                Ok(now(|out| inner.message_limits().append_to(out, write)))
+                Ok(now(&Spaces { whs: &spaces.whs, rhs: &spaces.rhs, told }))
             }
-            Method::GetNodesInfo => {
+            ClientToManager::GetNodesInfo(call) => {
                 let inner = self.lock();
-                let state = extension::read::<Ask>(bytes, 0)?
-                    .map(|_| ManagerState { flags: inner.state.flags(), replaces: inner.state.finished() });
+                let state =
+                    call.ask.map(|_| ManagerState { flags: inner.state.flags(), replaces: inner.state.finished() });
                 let (whs, detached) = (&inner.state.spaces().whs, inner.state.detached());
-                Ok(now(|out| params::write_nodes_info(out, whs, &detached, state)))
+                Ok(now(&NodesInfo { whs, detached, state }))
             }
             // Not in the original, which answers error 5.
-            Method::GetStatus => {
-                let number = params::status(bytes)?;
+            ClientToManager::GetStatus(call) => {
                 let inner = self.lock();
                 let spaces = inner.state.spaces();
-                Ok(now(|out| match number {
-                    STATUS_RHS => spaces.rhs.write(out),
-                    STATUS_WHS => spaces.whs.write(out),
-                    STATUS_FLAGS => pack::uint(out, inner.state.flags().into()),
-                    _ => pack::nil(out),
-                }))
+                Ok(match call.number {
+                    STATUS_RHS => now(&spaces.rhs),
+                    STATUS_WHS => now(&spaces.whs),
+                    STATUS_FLAGS => now(&inner.state.flags()),
+                    _ => now(&Nil),
+                })
             }
-            Method::AttachNewServers => {
-                let replace = params::switch(bytes, None)?;
-                match extension::read::<Choice>(bytes, 1)? {
-                    None => self.change(link, request, move |state, clock| state.attach(replace, clock).map(silent)),
-                    Some(choice) => self.change(link, request, move |state, clock| {
-                        state.attach_chosen(&choice, replace, clock).map(telling)
-                    }),
-                }
+            ClientToManager::AttachNewServers(AttachNewServers { replace, choice }) => match choice {
+                None => self.change(link, request, move |state, clock| state.attach(replace, clock).map(silent)),
+                Some(choice) => self.change(link, request, move |state, clock| {
+                    state.attach_chosen(&choice, replace, clock).map(telling)
+                }),
+            },
+            ClientToManager::DetachFaultServers(DetachFaultServers { replace, choice }) => match choice {
+                None => self.change(link, request, move |state, clock| state.detach(replace, clock).map(silent)),
+                Some(choice) => self.change(link, request, move |state, clock| {
+                    state.detach_chosen(&choice, replace, clock).map(telling)
+                }),
+            },
+            ClientToManager::StartReplace(call) => {
+                self.change(link, request, move |state, clock| state.start_replace(call.full, clock).map(silent))
             }
-            Method::DetachFaultServers => {
-                let replace = params::switch(bytes, None)?;
-                match extension::read::<Choice>(bytes, 1)? {
-                    None => self.change(link, request, move |state, clock| state.detach(replace, clock).map(silent)),
-                    Some(choice) => self.change(link, request, move |state, clock| {
-                        state.detach_chosen(&choice, replace, clock).map(telling)
-                    }),
-                }
-            }
-            Method::StartReplace => {
-                let full = params::switch(bytes, Some(false))?;
-                self.change(link, request, move |state, clock| state.start_replace(full, clock).map(silent))
-            }
-            Method::SetAutoReplace => {
-                let enabled = params::switch(bytes, None)?;
+            ClientToManager::SetAutoReplace(SetAutoReplace { enabled }) => {
                 tracing::info!(enabled, "automatic replace switched");
                 self.lock().auto.enable(enabled);
-                Ok(now(pack::nil))
+                Ok(now(&Nil))
             }
-            Method::ManagerBackup => {
-                let suffix = params::backup_suffix(bytes)?;
-                if !params::is_backup_suffix(suffix) {
+            ClientToManager::ManagerBackup(ManagerBackup { suffix, ask }) => {
+                if !is_backup_suffix(suffix) {
                     tracing::warn!(peer = %link.peer(), suffix = %suffix.escape_ascii(), "backup suffix refused");
-                    return Err(Refused::NotAllowed);
+                    return Err(Rejected::NotAllowed(Method::ManagerBackup).into());
                 }
-                let ask = extension::read::<Ask>(bytes, 1)?;
                 self.back_up(suffix, ask.map(|_| Reply::new(link, request.msgid)))
             }
-            _ => Err(Refused::Unknown),
         }
     }
 
@@ -289,16 +283,13 @@ impl Shell {
         inner: &mut Inner,
         node: NodeAddress,
         phase: Phase,
-        bytes: &[u8],
-    ) -> Result<Answered, Refused> {
-        let (clocktime, clock) = params::replace_end(bytes)?;
-        if !inner.state.is_member(node) {
-            return Err(Refused::NotAllowed);
-        }
+        clocktime: ClockTime,
+        clock: u32,
+    ) -> Answered {
         self.clock.adjust(clock);
         let actions = inner.state.ended(node, phase, clocktime);
         self.perform(inner, actions);
-        Ok(now(|out| pack::bool(out, true)))
+        now(&true)
     }
 
     /// Whether this manager runs the automatic replace that its partner would otherwise run.
@@ -318,12 +309,11 @@ impl Shell {
         if servers.is_empty() {
             return Err(Impossible::NoServer.into());
         }
-        let answered = if reply.is_some() { Answered::Later } else { now(pack::nil) };
+        let answered = if reply.is_some() { Answered::Later } else { now(&Nil) };
         let mut backups = Group::new(&self.env);
         for server in servers {
             let session = self.peers.session(server);
-            let answer =
-                session.ask(Method::CreateBackup, BACKUP_STEPS, |out| params::write_backup_suffix(out, suffix));
+            let answer = session.ask(&CreateBackup { suffix }, BACKUP_STEPS);
             backups.add(async move {
                 let answer = answer.await;
                 match &answer {
@@ -343,14 +333,10 @@ impl Shell {
                 }
             }
             if let Some(reply) = reply {
-                reply.ok(|out| extension::write(out, &end));
+                reply.ok(|out| Packed(end).encode(out));
             }
         });
         Ok(answered)
-    }
-
-    fn check_partner(&self, node: NodeAddress) -> Result<(), Refused> {
-        if self.is_partner(node) { Ok(()) } else { Err(Refused::NotAllowed) }
     }
 }
 
@@ -366,16 +352,12 @@ impl<F> Change for F where F: FnOnce(&mut State, &Clock) -> Result<(Vec<u8>, Vec
 
 /// A change whose result is nil.
 fn silent(actions: Vec<Action>) -> (Vec<u8>, Vec<Action>) {
-    let mut result = Vec::new();
-    pack::nil(&mut result);
-    (result, actions)
+    (encoded(&Nil), actions)
 }
 
 /// A change whose result says what was done.
 fn telling((changed, actions): (Changed, Vec<Action>)) -> (Vec<u8>, Vec<Action>) {
-    let mut result = Vec::new();
-    extension::write(&mut result, &changed);
-    (result, actions)
+    (encoded(&Packed(changed)), actions)
 }
 
 /// How a request was dealt with.
@@ -386,21 +368,22 @@ enum Answered {
     Later,
 }
 
-fn now(write: impl FnOnce(&mut Vec<u8>)) -> Answered {
-    let mut result = Vec::new();
-    write(&mut result);
-    Answered::Now(result)
+/// An object as its bytes.
+fn encoded(value: &impl Encode) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    value.encode(&mut bytes);
+    bytes
+}
+
+fn now(answer: &impl Encode) -> Answered {
+    Answered::Now(encoded(answer))
 }
 
 /// Why a request was not carried out.
 #[derive(Debug, thiserror::Error)]
 enum Refused {
-    #[error("no such method on this kind of connection")]
-    Unknown,
     #[error(transparent)]
-    Malformed(#[from] wire::Error),
-    #[error("not allowed")]
-    NotAllowed,
+    Rejected(#[from] Rejected),
     #[error(transparent)]
     Impossible(#[from] Impossible),
 }
@@ -410,15 +393,19 @@ impl Refused {
     fn log(&self, link: &Link, method: u32) {
         let peer = link.peer();
         match self {
-            Self::Unknown | Self::Malformed(_) => tracing::debug!(%peer, method, "request refused: {self}"),
-            Self::NotAllowed | Self::Impossible(_) => tracing::warn!(%peer, method, "request refused: {self}"),
+            Self::Rejected(Rejected::Unknown | Rejected::Malformed(_)) => {
+                tracing::debug!(%peer, method, "request refused: {self}");
+            }
+            Self::Rejected(Rejected::NotAllowed(_)) | Self::Impossible(_) => {
+                tracing::warn!(%peer, method, "request refused: {self}");
+            }
         }
     }
 
     fn code(&self) -> ErrorCode {
         match self {
-            Self::Unknown | Self::Malformed(_) => ErrorCode::Protocol,
-            Self::NotAllowed | Self::Impossible(_) => ErrorCode::Server,
+            Self::Rejected(rejected) => rejected.code(),
+            Self::Impossible(_) => ErrorCode::Server,
         }
     }
 }

@@ -19,9 +19,8 @@ use crate::binlog::Binlog;
 use crate::clock::Clock;
 use crate::env::Env;
 use crate::net::{Answer, Link, LinkKind, NamedNode, Peers, STEPS};
-use crate::wire::method::{ErrorCode, Method, Role};
-use crate::wire::params::{self, Seed};
-use crate::wire::unpack::Reader;
+use crate::wire::method::{ErrorCode, HashSpacePush, HashSpaceSync, ReplaceCopyStart, ReplaceDeleteStart, Role};
+use crate::wire::params::{Seed, TrueOrNil, decode};
 use crate::wire::{Extension, Init, NodeAddress, frame};
 
 /// A manager at work.
@@ -156,11 +155,10 @@ impl Shell {
     /// Sends both hash spaces to a server or the partner; if it does not get them, again at the next keep-alive.
     fn sync(&self, inner: &Inner, node: NodeAddress) {
         let spaces = inner.state.spaces();
-        let answer = self.peers.session(node).ask(Method::HashSpaceSync, STEPS, |out| {
-            params::write_hash_space_sync(out, &spaces.whs, &spaces.rhs, self.clock.take());
-        });
+        let sync = HashSpaceSync { whs: &spaces.whs, rhs: &spaces.rhs, clock: self.clock.take() };
+        let answer = self.peers.session(node).ask(&sync, STEPS);
         self.spawn(async move |shell| match answer.await {
-            Ok(result) if Reader::new(&result).nil() => {
+            Ok(result) if decode(&result) == Ok(TrueOrNil(false)) => {
                 tracing::debug!(peer = %node, "has a newer hash space");
                 // A server that is not attached might belong to another cluster.
                 let attached = shell.lock().state.spaces().is_attached(node);
@@ -202,15 +200,9 @@ impl Shell {
                 continue;
             }
             let msgid = last.map_or(1, |last| last.wrapping_add(1));
-            let write = |out: &mut Vec<u8>| params::write_hash_spaces(out, &spaces.whs, &spaces.rhs);
-            let taken = link.push(|out| {
-                frame::request_head(out, msgid, Method::HashSpacePush);
-                if link.reads_extensions() {
-                    limits.append_to(out, write);
-                } else {
-                    write(out);
-                }
-            });
+            let told = link.reads_extensions().then(|| limits.clone());
+            let push = HashSpacePush { whs: &spaces.whs, rhs: &spaces.rhs, told };
+            let taken = link.push(|out| frame::request(out, msgid, &push));
             if taken {
                 pushed.insert(link.id(), msgid);
             }
@@ -257,12 +249,8 @@ impl Shell {
         let session = self.peers.session(server);
         let clock = self.clock.take();
         match phase {
-            Phase::Copy => session.ask(Method::ReplaceCopyStart, STEPS, |out| {
-                params::write_replace_copy_start(out, seed, clock, full);
-            }),
-            Phase::Delete => session.ask(Method::ReplaceDeleteStart, STEPS, |out| {
-                params::write_seed_and_clock(out, seed, clock);
-            }),
+            Phase::Copy => session.ask(&ReplaceCopyStart { seed, clock, full }, STEPS),
+            Phase::Delete => session.ask(&ReplaceDeleteStart { seed, clock }, STEPS),
         }
     }
 }

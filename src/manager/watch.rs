@@ -9,9 +9,8 @@ use super::shell::{Inner, Shell};
 use crate::binlog::Record;
 use crate::net::{STEPS, Session};
 use crate::wire::NodeAddress;
-use crate::wire::method::Method;
-use crate::wire::params;
-use crate::wire::unpack::Reader;
+use crate::wire::method::{KeepAlive, ReplaceElection};
+use crate::wire::params::{TrueOrNil, decode};
 
 /// How often connections are looked through for stalled ones.
 const REAP_INTERVAL: Duration = Duration::from_secs(1);
@@ -65,14 +64,8 @@ impl Shell {
     pub(super) fn keep_alive_of(&self, inner: &Inner, node: NodeAddress) {
         let clock = self.clock.take();
         let session = self.peers.session(node);
-        let write = |out: &mut Vec<u8>| params::write_keep_alive(out, clock);
-        let answer = session.ask(Method::KeepAlive, STEPS, |out| {
-            if inner.message_limits.contains_key(&node) {
-                inner.message_limits().append_to(out, write);
-            } else {
-                write(out);
-            }
-        });
+        let told = inner.message_limits.contains_key(&node).then(|| inner.message_limits());
+        let answer = session.ask(&KeepAlive { clock, told }, STEPS);
         self.spawn(async move |shell| {
             if answer.await.is_ok()
                 && let Some(pulse) = shell.lock().pulses.get_mut(&node)
@@ -161,10 +154,9 @@ impl Shell {
     /// Asks the partner to run the automatic replace; runs it here if it will not.
     fn elect(&self, inner: &Inner, partner: &Arc<Session>) {
         let clock = self.clock.take();
-        let whs = &inner.state.spaces().whs;
-        let answer = partner.ask(Method::ReplaceElection, STEPS, |out| params::write_seed_and_clock(out, whs, clock));
+        let answer = partner.ask(&ReplaceElection { seed: &inner.state.spaces().whs, clock }, STEPS);
         self.spawn(async move |shell| {
-            let accepted = answer.await.is_ok_and(|result| Reader::new(&result).bool() == Ok(true));
+            let accepted = answer.await.is_ok_and(|result| decode(&result) == Ok(TrueOrNil(true)));
             let inner = &mut *shell.lock();
             // Meanwhile the partner may have done it all the same, or somebody has switched it off.
             if !accepted && inner.auto.is_enabled() && inner.state.has_work() {

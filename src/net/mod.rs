@@ -24,7 +24,7 @@ pub use listener::accept;
 pub(crate) use named::names_one_host;
 pub use named::{Moved, NamedNode};
 pub use peers::Peers;
-pub use session::{Answer, Call, OFFER_STEPS, OnReply, STEPS, Session};
+pub use session::{Answer, OFFER_STEPS, OnReply, Outgoing, STEPS, Session};
 
 use crate::wire::method::Role;
 use crate::wire::{NodeAddress, Request};

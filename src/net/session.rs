@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::{Link, Peers};
 use crate::wire::method::{ErrorCode, Method};
-use crate::wire::{NodeAddress, Response, frame};
+use crate::wire::{Call, Message, NodeAddress, Response, frame};
 
 /// Gets the result object's bytes, or why there is none. Runs on a network thread: must not block.
 pub type OnReply = Box<dyn FnOnce(Result<&[u8], ErrorCode>) + Send>;
@@ -26,13 +26,11 @@ pub const STEPS: u16 = 10;
 pub const OFFER_STEPS: u16 = 160;
 
 /// A call that is made together with others; see [`Session::call_all`].
-pub trait Call {
-    /// What is called.
-    fn method(&self) -> Method;
+pub trait Outgoing {
     /// Steps of the clock interval that it may take.
     fn steps(&self) -> u16;
-    /// Appends the parameter array.
-    fn params(&self, out: &mut Vec<u8>);
+    /// Appends the request; see [`frame::request`].
+    fn write(&self, out: &mut Vec<u8>, msgid: u32);
     /// Who gets the answer.
     fn on_reply(self) -> OnReply;
 }
@@ -102,14 +100,18 @@ impl Session {
     }
 
     /// Appends a request, unless it is too large; says whether it did.
-    fn write(&self, out: &mut Vec<u8>, msgid: u32, method: Method, params: impl FnOnce(&mut Vec<u8>)) -> bool {
+    fn fits(&self, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) -> bool {
         let start = out.len();
-        frame::request_head(out, msgid, method);
-        params(out);
+        write(out);
         let (length, limit) = (out.len().saturating_sub(start), self.message_limit());
         if length > limit {
+            let method = match out.get(start..).map(Message::parse) {
+                Some(Ok(Message::Request(request))) => Method::from_number(request.method),
+                _ => None,
+            };
+            let name = method.map_or("message", Method::name);
             out.truncate(start);
-            tracing::warn!(peer = %self.address, "not sent: {method:?} of {length} bytes is too large, its limit is {limit}");
+            tracing::warn!(peer = %self.address, "not sent: {name} of {length} bytes is too large, its limit is {limit}");
         }
         length <= limit
     }
@@ -119,10 +121,10 @@ impl Session {
         self.address
     }
 
-    /// Calls `method`; `params` appends the parameter array. Dials if there is no connection.
+    /// Calls a method. Dials if there is no connection.
     ///
     /// With too many calls pending the answer is error 6, at once.
-    pub fn call(self: &Arc<Self>, method: Method, steps: u16, params: impl FnOnce(&mut Vec<u8>), on_reply: OnReply) {
+    pub fn call(self: &Arc<Self>, call: &impl Call, steps: u16, on_reply: OnReply) {
         let Some(peers) = self.peers.upgrade() else {
             return on_reply(Err(ErrorCode::NodeLost));
         };
@@ -133,7 +135,7 @@ impl Session {
         }
         let msgid = state.next_msgid();
         let mut fits = true;
-        let write = |out: &mut Vec<u8>| fits = self.write(out, msgid, method, params);
+        let mut write = |out: &mut Vec<u8>| fits = self.fits(out, |out| frame::request(out, msgid, call));
         let carrier = state.carrier(msgid);
         let link = carrier.as_ref().map(|link| link.id());
         match carrier {
@@ -155,7 +157,7 @@ impl Session {
 
     /// Makes many calls, which leave in one write. Those beyond the limit of pending calls are answered error 6, at once;
     /// likewise those that are too large, as by [`Self::call`].
-    pub fn call_all<C: Call>(self: &Arc<Self>, calls: impl IntoIterator<Item = C>) {
+    pub fn call_all<C: Outgoing>(self: &Arc<Self>, calls: impl IntoIterator<Item = C>) {
         let mut calls = calls.into_iter();
         let Some(peers) = self.peers.upgrade() else {
             return calls.for_each(|call| call.on_reply()(Err(ErrorCode::NodeLost)));
@@ -170,7 +172,7 @@ impl Session {
         let mut write = |state: &mut State, out: &mut Vec<u8>| {
             for call in accepted.by_ref() {
                 let msgid = state.next_msgid();
-                if !self.write(out, msgid, call.method(), |out| call.params(out)) {
+                if !self.fits(out, |out| call.write(out, msgid)) {
                     too_large.push(call.on_reply());
                     continue;
                 }
@@ -203,13 +205,13 @@ impl Session {
     }
 
     /// [`Self::call`] with the answer as a future. The request is on its way when this returns.
-    pub fn ask(self: &Arc<Self>, method: Method, steps: u16, params: impl FnOnce(&mut Vec<u8>)) -> Answer {
+    pub fn ask(self: &Arc<Self>, call: &impl Call, steps: u16) -> Answer {
         let (sender, receiver) = oneshot::channel();
         let on_reply: OnReply = Box::new(move |result| {
             // The asker may have gone.
             let _ = sender.send(result.map(<[u8]>::to_vec));
         });
-        self.call(method, steps, params, on_reply);
+        self.call(call, steps, on_reply);
         Answer(receiver)
     }
 

@@ -10,8 +10,8 @@ use tokio::net::TcpStream;
 
 use super::*;
 use crate::env::Env;
-use crate::wire::method::{ErrorCode, Method};
-use crate::wire::{Init, frame, pack, params};
+use crate::wire::method::{ErrorCode, GetStatus, Method, SetConfig};
+use crate::wire::{Init, frame, pack};
 
 /// Echoes the parameters of method 97, holds those of method 98 until told, panics at 77.
 #[derive(Default)]
@@ -270,7 +270,7 @@ async fn machines_that_have_gone_are_noticed_on_accepted_and_on_dialled_connecti
     let (a, b) = (node(), node());
     let address = a.address.socket();
     let session = b.peers.session(a.address);
-    assert!(session.ask(Method::GetStatus, STEPS, params::write_empty).await.is_ok());
+    assert!(session.ask(&GetStatus { number: 0 }, STEPS).await.is_ok());
     // The kernel shows for each end of an established connection (01) which timer runs: 02 is keep-alive.
     let port = format!("0100007F:{:04X}", address.port());
     until("both ends are watched", || {
@@ -285,7 +285,7 @@ async fn machines_that_have_gone_are_noticed_on_accepted_and_on_dialled_connecti
 async fn nodes_call_each_other_over_one_connection() {
     let (a, b) = (node(), node());
     let session = a.peers.session(b.address);
-    let result = session.ask(Method::GetStatus, STEPS, |out| params::write_status(out, 7)).await;
+    let result = session.ask(&GetStatus { number: 7 }, STEPS).await;
     assert_eq!(result, Ok(vec![0x91, 0x07]));
     until("both have bound it", || {
         b.echo.bound.load(Ordering::Relaxed) == 1 && a.echo.bound.load(Ordering::Relaxed) == 1
@@ -294,7 +294,7 @@ async fn nodes_call_each_other_over_one_connection() {
     // Back over the connection that the other side has dialled.
     let back = b.peers.session(a.address);
     assert!(back.is_connected());
-    assert_eq!(back.ask(Method::GetStatus, STEPS, |out| params::write_status(out, 8)).await, Ok(vec![0x91, 0x08]));
+    assert_eq!(back.ask(&GetStatus { number: 8 }, STEPS).await, Ok(vec![0x91, 0x08]));
     assert_eq!((a.peers.link_count(), b.peers.link_count()), (1, 1));
 }
 
@@ -302,25 +302,25 @@ async fn nodes_call_each_other_over_one_connection() {
 async fn calls_fail_when_the_connection_drops_when_nobody_listens_and_when_time_is_up() {
     let (a, b) = (node(), node());
     let session = a.peers.session(b.address);
-    let call = |method| {
+    let call = || {
         let session = session.clone();
-        async move { session.ask(method, 2, |out| params::write_status(out, 7)).await }
+        async move { session.ask(&SetConfig { number: 0, value: true }, 2).await }
     };
-    assert!(call(Method::GetStatus).await.is_ok());
-    let timed_out = tokio::spawn(call(Method::SetConfig));
+    assert!(session.ask(&GetStatus { number: 7 }, 2).await.is_ok());
+    let timed_out = tokio::spawn(call());
     until("it is held", || b.echo.held.lock().len() == 1).await;
     a.peers.step();
     a.peers.step();
     assert_eq!(timed_out.await.unwrap(), Err(ErrorCode::TimedOut));
 
-    let dropped = tokio::spawn(call(Method::SetConfig));
+    let dropped = tokio::spawn(call());
     until("it is held", || b.echo.held.lock().len() == 2).await;
     b.peers.close();
     assert_eq!(dropped.await.unwrap(), Err(ErrorCode::TransportLost));
 
     let unused = Env::real().listen("127.0.0.1:0".parse().unwrap()).unwrap().local_address().unwrap();
     let nobody = a.peers.session(NodeAddress::new(unused));
-    assert_eq!(nobody.ask(Method::GetStatus, STEPS, params::write_empty).await, Err(ErrorCode::NodeLost));
+    assert_eq!(nobody.ask(&GetStatus { number: 0 }, STEPS).await, Err(ErrorCode::NodeLost));
     assert!(a.echo.lost.load(Ordering::Relaxed) >= 1);
 }
 
@@ -330,9 +330,9 @@ async fn pending_calls_are_bounded() {
     let a = node_with(Limits { pending_calls: 5, ..Limits::default() });
     let session = a.peers.session(b.address);
     for _ in 0..5 {
-        session.call(Method::SetConfig, STEPS, params::write_empty, Box::new(|_| ()));
+        session.call(&SetConfig { number: 0, value: true }, STEPS, Box::new(|_| ()));
     }
-    assert_eq!(session.ask(Method::GetStatus, STEPS, params::write_empty).await, Err(ErrorCode::Server));
+    assert_eq!(session.ask(&GetStatus { number: 0 }, STEPS).await, Err(ErrorCode::Server));
 }
 
 #[tokio::test]
@@ -341,12 +341,11 @@ async fn a_response_to_no_call_is_ignored_and_on_any_connection_taken() {
     let fake = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = NodeAddress::new(fake.local_addr().unwrap());
     let session = a.peers.session(address);
-    let asked = tokio::spawn(async move { session.ask(Method::GetStatus, STEPS, params::write_empty).await });
+    let asked = tokio::spawn(async move { session.ask(&GetStatus { number: 0 }, STEPS).await });
     let (mut dialled, _) = fake.accept().await.unwrap();
     let mut bytes = Vec::new();
     Init { address: a.address, role: Role::Server }.write(&mut bytes);
-    frame::request_head(&mut bytes, 1, Method::GetStatus);
-    params::write_empty(&mut bytes);
+    frame::request(&mut bytes, 1, &GetStatus { number: 0 });
     expect(&mut dialled, &bytes).await;
     // The node dials back and answers there, after a response to a call that was never made.
     let mut second = client(&a).await;

@@ -9,9 +9,9 @@ use super::shared::Shared;
 use crate::clock::ClockTime;
 use crate::env::Group;
 use crate::net::{Link, STEPS};
-use crate::wire::method::{Method, STATUS_CLOCKTIME};
-use crate::wire::unpack::Reader;
-use crate::wire::{NodeAddress, params};
+use crate::wire::NodeAddress;
+use crate::wire::method::{GetStatus, STATUS_CLOCKTIME};
+use crate::wire::params::decode;
 
 /// How long a newly attached server waits for the clocks of the others before it coordinates its first write.
 const LEARN_LIMIT: Duration = Duration::from_secs(1);
@@ -32,11 +32,7 @@ pub(super) fn learn(server: &Arc<Shared>) {
         let mut asking = Group::new(&server.env);
         for node in others.collect::<std::collections::BTreeSet<_>>() {
             let session = server.clients.session(node);
-            asking.add(async move {
-                let result =
-                    session.ask(Method::GetStatus, STEPS, |out| params::write_status(out, STATUS_CLOCKTIME)).await;
-                (node, result)
-            });
+            asking.add(async move { (node, session.ask(&GetStatus { number: STATUS_CLOCKTIME }, STEPS).await) });
         }
         let learn = async {
             while let Some(answer) = asking.next().await {
@@ -55,7 +51,7 @@ pub(super) fn learn(server: &Arc<Shared>) {
 }
 
 fn learn_clock(server: &Shared, node: NodeAddress, result: &[u8]) {
-    let Ok(clocktime) = Reader::new(result).u64().map(ClockTime) else {
+    let Ok(clocktime) = decode::<ClockTime>(result) else {
         tracing::warn!(peer = %node, "clock not learned: not a clocktime");
         return;
     };

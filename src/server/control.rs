@@ -11,9 +11,10 @@ use crate::net::Reply;
 use crate::wire::method::{
     CONFIG_NODELAY, ErrorCode, FLAG_DIFFERENT, FLAG_INACTIVE, STATUS_CLOCKTIME, STATUS_DELETES, STATUS_FLAGS,
     STATUS_GETS, STATUS_ITEMS, STATUS_JSON, STATUS_PID, STATUS_REMEMBERED, STATUS_RHS, STATUS_SETS, STATUS_TIME,
-    STATUS_UPTIME, STATUS_VERSION, STATUS_WHS,
+    STATUS_UPTIME, STATUS_VERSION, STATUS_WHS, SetConfig,
 };
-use crate::wire::{pack, params};
+use crate::wire::pack;
+use crate::wire::params::{Encode, Object, is_backup_suffix};
 
 /// The version of the original, so that tools which compare versions go on working.
 pub const PROTOCOL_VERSION: &str = "0.4.13 revision ";
@@ -35,8 +36,8 @@ pub(super) fn status(server: &Arc<Shared>, number: u32, reply: Reply) {
         STATUS_DELETES => count(&counters.deletes),
         STATUS_ITEMS => return count_items(server, reply),
         STATUS_CLOCKTIME => server.clock.now().0,
-        STATUS_RHS => return reply.ok(|out| server.spaces().rhs.seed().write(out)),
-        STATUS_WHS => return reply.ok(|out| server.spaces().whs.seed().write(out)),
+        STATUS_RHS => return reply.ok(|out| server.spaces().rhs.seed().encode(out)),
+        STATUS_WHS => return reply.ok(|out| server.spaces().whs.seed().encode(out)),
         STATUS_FLAGS => u64::from(flags(server)),
         STATUS_JSON => return full_status(server, reply),
         STATUS_REMEMBERED => {
@@ -106,12 +107,11 @@ fn full_status(server: &Arc<Shared>, reply: Reply) {
 }
 
 /// Changes a setting of the running server; returns how many connections that concerned.
-pub(super) fn set_config(server: &Shared, params: &[u8]) -> Result<u64, Refusal> {
-    let (number, mut value) = params::config(params)?;
-    if number != CONFIG_NODELAY {
+pub(super) fn set_config(server: &Shared, call: &SetConfig<Object<'_>>) -> Result<u64, Refusal> {
+    if call.number != CONFIG_NODELAY {
         return Err(Refusal(ErrorCode::Protocol));
     }
-    let on = value.bool()?;
+    let on = call.value.read()?;
     let links = server.peers.links();
     for link in &links {
         link.set_nodelay(on);
@@ -140,7 +140,7 @@ pub(super) fn backup(server: &Arc<Shared>, suffix: &[u8], reply: Reply) {
 
 /// `<store path>-<suffix>`, if the suffix has only harmless characters.
 fn backup_path(server: &Shared, suffix: &[u8]) -> Option<PathBuf> {
-    let valid = params::is_backup_suffix(suffix);
+    let valid = is_backup_suffix(suffix);
     let suffix = std::str::from_utf8(suffix).ok().filter(|suffix| valid && !SQLITE_SUFFIXES.contains(suffix))?;
     let mut path = server.config.store.path.clone().into_os_string();
     path.push("-");

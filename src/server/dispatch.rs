@@ -1,5 +1,5 @@
-//! Hands each request to the part of the server that carries it out, if this kind of connection may call its method
-//! (protocol, sections 4 and 7).
+//! Hands each request to the part of the server that carries it out. Which methods there are, and who may call them, says
+//! [`crate::wire::method`].
 
 use std::sync::Arc;
 
@@ -8,8 +8,10 @@ use super::requests::Handler;
 use super::shared::Shared;
 use super::{control, membership, replace_host};
 use crate::net::{Link, LinkKind, Reply, Service, Session};
-use crate::wire::method::{ErrorCode, Method, Role};
-use crate::wire::{Extension, NodeAddress, Request, pack, params};
+use crate::wire::method::{ErrorCode, Role};
+use crate::wire::params::{Nil, TrueOrNil};
+use crate::wire::requests::{By, ClientToServer, NodeToServer, Rejected};
+use crate::wire::{NodeAddress, Request};
 
 /// A server's face towards its connections.
 pub(super) struct Dispatch(pub(super) Arc<Shared>);
@@ -40,23 +42,17 @@ impl Service for Dispatch {
     }
 }
 
-/// The method that is called, and the connection that the answer goes to.
-struct Call<'a> {
-    server: &'a Arc<Shared>,
-    link: &'a Arc<Link>,
-    method: Method,
-}
-
 fn handle(server: &Arc<Shared>, link: &Arc<Link>, requests: &mut dyn Iterator<Item = Request<'_>>, out: &mut Vec<u8>) {
     let mut handler = Handler::new(server, link, out);
     let cluster = link.kind() == LinkKind::Cluster;
     for request in requests {
-        let result = match Method::from_number(request.method) {
-            Some(method) if cluster => from_node(&Call { server, link, method }, &mut handler, request),
-            Some(method) => from_client(&Call { server, link, method }, &mut handler, request),
-            None => Err(Refusal(ErrorCode::Protocol)),
+        let msgid = request.msgid;
+        let result = if cluster {
+            from_node(server, link, &mut handler, request)
+        } else {
+            from_client(server, link, &mut handler, request)
         };
-        handler.answer_refusal(request.msgid, &result);
+        handler.answer_refusal(msgid, &result);
         if handler.answered_bytes() > server.config.limits.unread_answers {
             link.enough();
         }
@@ -65,85 +61,73 @@ fn handle(server: &Arc<Shared>, link: &Arc<Link>, requests: &mut dyn Iterator<It
 }
 
 /// A request on a client connection.
-fn from_client<'r>(call: &Call<'_>, handler: &mut Handler<'_, 'r>, request: Request<'r>) -> Result<(), Refusal> {
-    let Request { msgid, params, .. } = request;
-    match call.method {
-        Method::Get => return handler.get(msgid, params::get(params)?, None),
-        Method::GetIfModified => {
-            let (key, clocktime) = params::get_if_modified(params)?;
-            return handler.get(msgid, key, Some(clocktime));
+fn from_client<'r>(
+    server: &Arc<Shared>,
+    link: &Arc<Link>,
+    handler: &mut Handler<'_, 'r>,
+    Request { msgid, method, params }: Request<'r>,
+) -> Result<(), Refusal> {
+    match ClientToServer::read(method, params, |_| true)? {
+        ClientToServer::Get(call) => return handler.get(msgid, call.key, None),
+        ClientToServer::GetIfModified(call) => return handler.get(msgid, call.key, Some(call.clocktime)),
+        ClientToServer::Set(call) => return handler.set(msgid, &call),
+        ClientToServer::Delete(call) => return handler.delete(msgid, &call),
+        ClientToServer::GetStatus(call) => control::status(server, call.number, Reply::new(link, msgid)),
+        ClientToServer::SetConfig(call) => {
+            let changed = control::set_config(server, &call)?;
+            handler.answer(msgid, &changed);
         }
-        Method::Set => return handler.set(request),
-        Method::Delete => return handler.delete(request),
-        Method::GetStatus => control::status(call.server, params::status(params)?, Reply::new(call.link, msgid)),
-        Method::SetConfig => {
-            let changed = control::set_config(call.server, params)?;
-            handler.answer(msgid, |out| pack::uint(out, changed));
-        }
-        _ => return Err(Refusal(ErrorCode::Protocol)),
     }
     Ok(())
 }
 
 /// A request on a cluster connection.
-fn from_node<'r>(call: &Call<'_>, handler: &mut Handler<'_, 'r>, request: Request<'r>) -> Result<(), Refusal> {
-    let Request { msgid, params, .. } = request;
-    let Call { server, link, method } = *call;
-    match method {
-        Method::ReplicateSet => return handler.replicate_set(request),
-        Method::ReplicateDelete => return handler.replicate_delete(request),
-        Method::KeepAlive => {
-            server.clock.adjust(params::keep_alive(params)?);
-            if let Some(extension) = Extension::behind(params, 1)
-                && link.session().is_some_and(|session| server.is_manager(session.address()))
-            {
-                server.note_message_limits(&extension);
+fn from_node<'r>(
+    server: &Arc<Shared>,
+    link: &Arc<Link>,
+    handler: &mut Handler<'_, 'r>,
+    Request { msgid, method, params }: Request<'r>,
+) -> Result<(), Refusal> {
+    // Every cluster connection has a session.
+    let Some(node) = link.session().map(|session| session.address()) else { return Err(Refusal(ErrorCode::Server)) };
+    let permits = |by| match by {
+        By::Any => true,
+        By::Manager => server.is_manager(node),
+        By::Member => handler.sender_is_member(),
+        By::Partner => false,
+    };
+    let request = NodeToServer::read(method, params, permits).inspect_err(|rejected| {
+        if let Rejected::NotAllowed(method) = rejected {
+            tracing::warn!(peer = %link.peer(), ?method, "refused: not from a manager or member of this cluster");
+        }
+    })?;
+    match request {
+        NodeToServer::ReplicateSet(call) => return handler.replicate_set(msgid, &call),
+        NodeToServer::ReplicateDelete(call) => return handler.replicate_delete(msgid, &call),
+        NodeToServer::KeepAlive(call) => {
+            server.clock.adjust(call.clock);
+            if let Some(told) = call.told.filter(|_| server.is_manager(node)) {
+                server.note_message_limits(&told);
             }
-            handler.answer(msgid, pack::nil);
+            handler.answer(msgid, &Nil);
         }
-        Method::HashSpaceSync => {
-            let manager = only_manager(server, link, method)?;
-            let (whs, rhs, clock) = params::hash_space_sync(params)?;
-            server.clock.adjust(clock);
-            let taken = membership::take_synced(server, manager, whs, rhs);
-            handler.answer(msgid, |out| if taken { pack::bool(out, true) } else { pack::nil(out) });
+        NodeToServer::HashSpaceSync(call) => {
+            server.clock.adjust(call.clock);
+            let taken = membership::take_synced(server, node, call.whs, call.rhs);
+            handler.answer(msgid, &TrueOrNil(taken));
         }
-        Method::ReplaceCopyStart => {
-            let manager = only_manager(server, link, method)?;
-            let (seed, clock, full) = params::replace_copy_start(params)?;
-            server.clock.adjust(clock);
-            handler.answer(msgid, |out| pack::bool(out, true));
-            replace_host::copy_start(server, seed, full, manager);
+        NodeToServer::ReplaceCopyStart(call) => {
+            server.clock.adjust(call.clock);
+            handler.answer(msgid, &true);
+            replace_host::copy_start(server, call.seed, call.full, node);
         }
-        Method::ReplaceDeleteStart => {
-            let manager = only_manager(server, link, method)?;
-            let (seed, clock) = params::seed_and_clock(params)?;
-            server.clock.adjust(clock);
-            handler.answer(msgid, |out| pack::bool(out, true));
-            replace_host::delete_start(server, &seed, manager);
+        NodeToServer::ReplaceDeleteStart(call) => {
+            server.clock.adjust(call.clock);
+            handler.answer(msgid, &true);
+            replace_host::delete_start(server, &call.seed, node);
         }
-        Method::ReplaceOffer => {
-            if !handler.sender_is_member() {
-                return Err(refuse(link, method));
-            }
-            replace_host::take_offer(server, params::replace_offer(params)?, Reply::new(link, msgid));
-        }
-        Method::CreateBackup => {
-            only_manager(server, link, method)?;
-            control::backup(server, params::backup_suffix(params)?, Reply::new(link, msgid));
-        }
-        _ => return Err(Refusal(ErrorCode::Protocol)),
+        NodeToServer::ReplaceOffer(call) => replace_host::take_offer(server, call.stream, Reply::new(link, msgid)),
+        NodeToServer::CreateBackup(call) => control::backup(server, call.suffix, Reply::new(link, msgid)),
     }
     Ok(())
-}
-
-/// The manager at the other end; anybody else is refused.
-fn only_manager(server: &Shared, link: &Link, method: Method) -> Result<NodeAddress, Refusal> {
-    let node = link.session().map(|session| session.address());
-    node.filter(|node| server.is_manager(*node)).ok_or_else(|| refuse(link, method))
-}
-
-fn refuse(link: &Link, method: Method) -> Refusal {
-    tracing::warn!(peer = %link.peer(), ?method, "refused: not from a manager or member of this cluster");
-    Refusal(ErrorCode::Server)
 }

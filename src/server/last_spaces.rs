@@ -5,7 +5,7 @@
 use parking_lot::Mutex;
 
 use crate::store::Store;
-use crate::wire::params;
+use crate::wire::params::{Seed, decode};
 
 /// Name of the blob in the store: `[whs, rhs]` as on the wire.
 const STATE: &str = "hash-spaces";
@@ -24,7 +24,7 @@ impl LastSpaces {
             tracing::warn!(%error, "the last hash spaces cannot be read");
             None
         });
-        let stored = stored.filter(|bytes| params::hash_spaces(bytes).is_ok());
+        let stored = stored.filter(|bytes| decode::<(Seed, Seed)>(bytes).is_ok());
         Self { stored: Mutex::new(stored), storing: Mutex::default() }
     }
 

@@ -6,9 +6,9 @@ use super::clocks;
 use super::shared::Shared;
 use crate::net::{Moved, NamedNode, STEPS, Session};
 use crate::ring::HashSpace;
-use crate::wire::method::{ErrorCode, Method};
-use crate::wire::params::{self, Seed};
-use crate::wire::{Extension, NodeAddress};
+use crate::wire::method::{ErrorCode, KeepAlive, Method, RhsRequest, WhsRequest};
+use crate::wire::params::{Encode, Seed};
+use crate::wire::{Call, Extension, NodeAddress};
 
 /// How a manager is asked for its hash spaces, in the original's order.
 const SPACE_REQUESTS: [Method; 2] = [Method::RhsRequest, Method::WhsRequest];
@@ -67,9 +67,8 @@ pub(super) fn look_up_all(server: &Arc<Shared>) {
 /// Tells a manager that this server is there, and how long a message it takes; an original passes over that.
 fn send_keep_alive(server: &Arc<Shared>, manager: &Arc<Session>) {
     let clock = server.clock.take();
-    let extension = Extension { message_limit: Some(server.config.limits.message as u64), ..Extension::default() };
-    let params = |out: &mut Vec<u8>| extension.append_to(out, |out| params::write_keep_alive(out, clock));
-    manager.call(Method::KeepAlive, STEPS, params, Box::new(|_| ()));
+    let told = Extension { message_limit: Some(server.config.limits.message as u64), ..Extension::default() };
+    manager.call(&KeepAlive { clock, told: Some(told) }, STEPS, Box::new(|_| ()));
 }
 
 /// A manager has been (re)connected: greets it and asks for both hash spaces.
@@ -77,7 +76,7 @@ pub(super) fn greet_manager(server: &Arc<Shared>, manager: &Arc<Session>) {
     tracing::info!(peer = %manager.address(), "connected to manager");
     // First what an original server sends.
     let clock = server.clock.take();
-    manager.call(Method::KeepAlive, STEPS, |out| params::write_keep_alive(out, clock), Box::new(|_| ()));
+    manager.call(&KeepAlive { clock, told: None }, STEPS, Box::new(|_| ()));
     let both = SPACE_REQUESTS.map(|method| (manager.address(), method));
     server.not_received.lock().extend(both);
     request_spaces(server, manager);
@@ -88,26 +87,29 @@ pub(super) fn greet_manager(server: &Arc<Shared>, manager: &Arc<Session>) {
 ///
 /// A request that fails is repeated at the next keep-alive: one of the connections may have been about to close.
 fn request_spaces(server: &Arc<Shared>, manager: &Arc<Session>) {
+    let spaces = server.spaces();
+    request_space(server, manager, &RhsRequest {}, spaces.rhs.is_ready());
+    request_space(server, manager, &WhsRequest {}, spaces.whs.is_ready());
+}
+
+fn request_space<C>(server: &Arc<Shared>, manager: &Arc<Session>, request: &C, ready: bool)
+where
+    C: for<'r> Call<Answer<'r> = Seed>,
+{
     let from = manager.address();
-    for method in SPACE_REQUESTS {
-        let ready = {
-            let spaces = server.spaces();
-            if method == Method::WhsRequest { spaces.whs.is_ready() } else { spaces.rhs.is_ready() }
-        };
-        if ready && !server.not_received.lock().contains(&(from, method)) {
-            continue;
-        }
-        let server = server.clone();
-        let take = move |result: Result<&[u8], ErrorCode>| match result.map(params::seed) {
-            Ok(Ok(seed)) => {
-                server.not_received.lock().remove(&(from, method));
-                take_requested(&server, from, method, &seed);
-            }
-            Ok(Err(error)) => tracing::warn!(peer = %from, "hash space: {error}"),
-            Err(error) => tracing::debug!(peer = %from, "hash space: {error}"),
-        };
-        manager.call(method, STEPS, params::write_empty, Box::new(take));
+    if ready && !server.not_received.lock().contains(&(from, C::METHOD)) {
+        return;
     }
+    let server = server.clone();
+    let take = move |result: Result<&[u8], ErrorCode>| match result.map(C::answer) {
+        Ok(Ok(seed)) => {
+            server.not_received.lock().remove(&(from, C::METHOD));
+            take_requested(&server, from, C::METHOD, &seed);
+        }
+        Ok(Err(error)) => tracing::warn!(peer = %from, "hash space: {error}"),
+        Err(error) => tracing::debug!(peer = %from, "hash space: {error}"),
+    };
+    manager.call(request, STEPS, Box::new(take));
 }
 
 /// Takes a hash space that was asked for if it is newer than the one held, or if none is held.
@@ -156,7 +158,7 @@ pub(super) fn take(
 fn as_stored(server: &Shared) -> Vec<u8> {
     let spaces = server.spaces();
     let mut bytes = Vec::new();
-    params::write_hash_spaces(&mut bytes, spaces.whs.seed(), spaces.rhs.seed());
+    (spaces.whs.seed(), spaces.rhs.seed()).encode(&mut bytes);
     bytes
 }
 

@@ -2,12 +2,19 @@
 
 use crate::wire;
 use crate::wire::method::ErrorCode;
+use crate::wire::requests::Rejected;
 
 /// A request that is not carried out.
 pub(super) struct Refusal(pub(super) ErrorCode);
 
+impl From<Rejected> for Refusal {
+    fn from(rejected: Rejected) -> Self {
+        Self(rejected.code())
+    }
+}
+
 impl From<wire::Error> for Refusal {
-    fn from(_: wire::Error) -> Self {
-        Self(ErrorCode::Protocol)
+    fn from(error: wire::Error) -> Self {
+        Rejected::from(error).into()
     }
 }

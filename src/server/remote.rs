@@ -8,20 +8,15 @@ use super::shared::Shared;
 use crate::clock::ClockTime;
 use crate::net::STEPS;
 use crate::store::{Outcome, OwnedWrite, Write};
-use crate::wire::method::{ErrorCode, Method};
-use crate::wire::unpack::Reader;
-use crate::wire::{NodeAddress, RecordKey, RecordValue, params};
+use crate::wire::method::{ErrorCode, Get};
+use crate::wire::{Call, NodeAddress, RecordKey, RecordValue};
 
 /// The value that `node` answers for a key; `None` if it is absent or deleted there.
 pub(super) async fn get(server: &Shared, node: NodeAddress, key: &[u8]) -> Result<Option<Vec<u8>>, ErrorCode> {
     let session = server.clients.session(node);
-    let result = session.ask(Method::Get, STEPS, |out| params::write_get(out, key)).await?;
-    let mut reader = Reader::new(&result);
-    if reader.nil() {
-        return Ok(None);
-    }
-    let value = reader.raw().and_then(RecordValue::live).map_err(|_| ErrorCode::Protocol)?;
-    Ok(Some(value.bytes().to_vec()))
+    let result = session.ask(&Get { key: &key }, STEPS).await?;
+    let value = Get::<RecordKey<'_>>::answer(&result).map_err(|_| ErrorCode::Protocol)?;
+    Ok(value.map(|value| value.bytes().to_vec()))
 }
 
 /// Stores a record of another server if it is newer; what came of it when that is committed, `None` if it failed.

@@ -14,7 +14,7 @@ use crate::net::{Peers, Reply};
 use crate::ring::HashSpace;
 use crate::store::Store;
 use crate::wire::method::ErrorCode;
-use crate::wire::params::Seed;
+use crate::wire::params::{Encode, Seed};
 use crate::wire::{NODE_ROOM, NodeAddress};
 
 /// The parts of the server that a replace uses.
@@ -106,7 +106,7 @@ pub(super) fn take_offer(server: &Shared, offerer: NodeAddress, reply: Reply) {
     let Some(replace) = running(server) else { return reply.error(ErrorCode::Server) };
     server.env.spawn(async move {
         match replace.offer(offerer).await {
-            Ok(()) => reply.ok(|out| crate::wire::pack::bool(out, true)),
+            Ok(()) => reply.ok(|out| true.encode(out)),
             Err(_) => reply.error(ErrorCode::Server),
         }
     });

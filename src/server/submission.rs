@@ -5,7 +5,8 @@
 use crate::clock::ClockTime;
 use crate::net::{InFlight, Reply};
 use crate::store::{Outcome, OwnedWrite, Write};
-use crate::wire::{RecordKey, pack};
+use crate::wire::RecordKey;
+use crate::wire::params::Written;
 
 /// The change that a client asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,35 +77,11 @@ pub(super) fn replicates(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::Stored { .. } | Outcome::Deleted { .. })
 }
 
-/// The answer to a write when it is durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer {
-    Clocktime(ClockTime),
-    Bool(bool),
-    Nil,
-}
-
-impl Answer {
-    /// The answer to a write that has succeeded everywhere.
-    pub(super) fn to(outcome: Outcome) -> Self {
-        match outcome {
-            Outcome::Stored { clocktime } => Self::Clocktime(clocktime),
-            Outcome::Deleted { live, .. } => Self::Bool(live),
-            _ => Self::Bool(false),
-        }
-    }
-
-    /// True instead of false, if a live value was `deleted` before.
-    pub(super) fn or_deleted(self, deleted: bool) -> Self {
-        if let Self::Bool(live) = self { Self::Bool(live || deleted) } else { self }
-    }
-
-    /// Appends it as the result of a response.
-    pub(super) fn write(self, out: &mut Vec<u8>) {
-        match self {
-            Self::Clocktime(clocktime) => pack::uint(out, clocktime.0),
-            Self::Bool(value) => pack::bool(out, value),
-            Self::Nil => pack::nil(out),
-        }
+/// The answer to a write that has succeeded everywhere; `deleted`: a live value was deleted by an earlier try.
+pub(super) fn answer_to(outcome: Outcome, deleted: bool) -> Written {
+    match outcome {
+        Outcome::Stored { clocktime } => Written::At(clocktime),
+        Outcome::Deleted { live, .. } => Written::Is(live || deleted),
+        _ => Written::Is(deleted),
     }
 }

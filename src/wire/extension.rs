@@ -67,20 +67,19 @@ pub struct Extension {
     pub message_limits: Vec<(NodeAddress, u64)>,
 }
 
-impl Extension {
-    /// Appends this element to an array of at most 14 elements that `params` appends to `out`.
-    pub fn append_to(&self, out: &mut Vec<u8>, params: impl FnOnce(&mut Vec<u8>)) {
-        let start = out.len();
-        params(out);
-        let Some(head @ 0x90..=0x9e) = out.get_mut(start) else { return };
-        *head += 1;
-        write(out, self);
-    }
+/// What an additional element can hold.
+pub trait Addition: Serialize + DeserializeOwned {
+    /// Whether a content that cannot be read is as good as none; else it is [`Error::Malformed`].
+    const OPTIONAL: bool = false;
+}
 
-    /// The element behind the first `expected` ones of an array; `None` if there is none that is one of ours.
-    pub fn behind(array: &[u8], expected: usize) -> Option<Self> {
-        read(array, expected).ok().flatten()
-    }
+impl Addition for Ask {}
+impl Addition for ManagerState {}
+impl Addition for Choice {}
+impl Addition for Changed {}
+impl Addition for BackupEnd {}
+impl Addition for Extension {
+    const OPTIONAL: bool = true;
 }
 
 /// Appends `value` as one raw.
@@ -96,25 +95,17 @@ pub fn write(out: &mut Vec<u8>, value: &impl Serialize) {
     pack::raw(out, &content);
 }
 
-/// Reads the element at place `index` of the array `bytes`; `None` if there is none. An element that is not a raw is
-/// somebody else's, and ignored; a raw that does not hold a `T` is [`Error::Malformed`].
-pub fn read<T: DeserializeOwned>(bytes: &[u8], index: usize) -> Result<Option<T>, Error> {
-    let mut reader = Reader::new(bytes);
-    if reader.array()? <= index {
-        return Ok(None);
+/// Reads the element that `object` is the bytes of. One that is not a raw is somebody else's, and ignored.
+pub(super) fn read<T: Addition>(object: &[u8]) -> Result<Option<T>, Error> {
+    match Reader::new(object).raw().map(parse) {
+        Ok(Ok(value)) => Ok(Some(value)),
+        Ok(Err(error)) if !T::OPTIONAL => Err(error),
+        _ => Ok(None),
     }
-    for _ in 0..index {
-        reader.skip()?;
-    }
-    reader.raw().map_or(Ok(None), |content| parse(content).map(Some))
 }
 
-/// Reads a result that is one raw.
-pub fn read_result<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
-    parse(Reader::new(bytes).raw()?)
-}
-
-fn parse<T: DeserializeOwned>(content: &[u8]) -> Result<T, Error> {
+/// Reads the content of a raw.
+pub(super) fn parse<T: DeserializeOwned>(content: &[u8]) -> Result<T, Error> {
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(content).with_human_readable();
     T::deserialize(&mut deserializer).map_err(|_| Error::Malformed)
 }
@@ -122,63 +113,68 @@ fn parse<T: DeserializeOwned>(content: &[u8]) -> Result<T, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::params;
+    use crate::wire::method::{AttachNewServers, HashSpaceRequest, KeepAlive};
+    use crate::wire::params::{Encode, Packed, decode};
 
-    fn element(value: &impl Serialize) -> Vec<u8> {
+    fn node() -> NodeAddress {
+        NodeAddress::new(([127, 0, 0, 1], 19801).into())
+    }
+
+    fn encoded(value: &impl Encode) -> Vec<u8> {
         let mut out = Vec::new();
-        pack::array(&mut out, 2);
-        pack::bool(&mut out, true);
-        write(&mut out, value);
+        value.encode(&mut out);
         out
+    }
+
+    /// Parameters of an attach with this second element.
+    fn attach(element: &[u8]) -> Result<AttachNewServers, Error> {
+        decode(&[&[0x92, 0xc3], element].concat())
     }
 
     #[test]
     fn an_element_reads_back_and_is_one_raw() {
-        let choice = Choice { servers: Some(vec![NodeAddress::new(([127, 0, 0, 1], 19801).into())]) };
-        let bytes = element(&choice);
+        let choice = |servers| AttachNewServers { replace: true, choice: Some(Choice { servers: Some(servers) }) };
+        let bytes = encoded(&choice(vec![node()]));
         // Up to 31 bytes are a fixraw, more a raw16: never the str8 or bin8 that would end a connection to an original.
         assert_eq!(bytes[..5], [0x92, 0xc3, 0xba, 0x81, 0xa7]);
         assert!(bytes.ends_with(b"\xaf127.0.0.1:19801"));
-        let longer = element(&Choice { servers: Some(vec![NodeAddress::new(([127, 0, 0, 1], 19801).into()); 2]) });
-        assert_eq!(longer[..5], [0x92, 0xc3, 0xda, 0, 42]);
-        assert_eq!(read(&bytes, 1), Ok(Some(choice)));
-        assert_eq!(element(&Ask {}), [0x92, 0xc3, 0xa1, 0x80]);
+        assert_eq!(decode(&bytes), Ok(choice(vec![node()])));
+        assert_eq!(encoded(&choice(vec![node(); 2]))[..5], [0x92, 0xc3, 0xda, 0, 42]);
+        assert_eq!(encoded(&Packed(Ask {})), [0xa1, 0x80]);
+        assert_eq!(encoded(&AttachNewServers { replace: true, choice: None }), [0x91, 0xc3], "as in 2010");
     }
 
     #[test]
     fn what_is_missing_or_unknown_is_no_error() {
-        assert_eq!(read::<Choice>(&[0x91, 0xc3], 1), Ok(None));
-        assert_eq!(read::<Choice>(&[0x92, 0xc3, 0xc3], 1), Ok(None), "not ours");
-        assert_eq!(read::<Choice>(&element(&Ask {}), 1), Ok(Some(Choice { servers: None })));
-        let later = element(&serde_json::json!({"flags": 5, "colour": "blue"}));
-        assert_eq!(read(&later, 1), Ok(Some(ManagerState { flags: 5, replaces: 0 })));
+        assert_eq!(decode(&[0x91, 0xc3]), Ok(AttachNewServers { replace: true, choice: None }));
+        assert_eq!(attach(&[0xc3]), Ok(AttachNewServers { replace: true, choice: None }), "not ours");
+        let all = AttachNewServers { replace: true, choice: Some(Choice { servers: None }) };
+        assert_eq!(attach(&encoded(&Packed(Ask {}))), Ok(all));
+        let mut later = Vec::new();
+        write(&mut later, &serde_json::json!({"flags": 5, "colour": "blue"}));
+        assert_eq!(read(&later), Ok(Some(ManagerState { flags: 5, replaces: 0 })));
     }
 
     #[test]
     fn nonsense_is_not_taken_for_a_choice_of_all() {
         for content in [&b""[..], b"\xc1", b"\x81\xa7servers\x91\xa4nope", b"\x81\xa7servers\x01", b"\x81"] {
-            let mut out = vec![0x92, 0xc3];
-            pack::raw(&mut out, content);
-            assert_eq!(read::<Choice>(&out, 1), Err(Error::Malformed), "{content:?}");
+            assert_eq!(attach(&encoded(&content)), Err(Error::Malformed), "{content:?}");
         }
-        assert_eq!(read::<Choice>(&[0xc3], 1), Err(Error::Malformed));
+        assert_eq!(decode::<AttachNewServers>(&[0xc3]), Err(Error::Malformed));
     }
 
     #[test]
     fn an_element_stands_behind_those_of_2010_and_reads_back() {
-        let extension = Extension {
+        let told = Extension {
             message_limit: Some(1 << 20),
             message_limits: ["10.0.0.1:19800", "[::1]:2"]
                 .map(|text| (NodeAddress::new(text.parse().unwrap()), 1 << 30))
                 .to_vec(),
         };
-        let mut out = vec![0x07];
-        extension.append_to(&mut out, |out| params::write_keep_alive(out, 5));
-        assert_eq!(&out[..4], [0x07, 0x92, 0x05, 0xda], "a raw of the old dialect");
-        let params = &out[1..];
-        assert_eq!(params::keep_alive(params), Ok(5));
-        assert_eq!(Extension::behind(params, 1), Some(extension));
-        assert_eq!(Extension::behind(params, 2), None);
+        let alive = KeepAlive { clock: 5, told: Some(told) };
+        let bytes = encoded(&alive);
+        assert_eq!(&bytes[..3], [0x92, 0x05, 0xda], "a raw of the old dialect");
+        assert_eq!(decode(&bytes), Ok(alive));
     }
 
     #[test]
@@ -189,11 +185,11 @@ mod tests {
             pack::raw(&mut content, name.as_bytes());
             pack::uint(&mut content, value);
         }
-        let mut out = vec![0x91];
-        pack::raw(&mut out, &content);
-        assert_eq!(Extension::behind(&out, 0), Some(Extension { message_limit: Some(9), ..Extension::default() }));
-        for other in [&[0xc0][..], &[0xa0], &[0x05], &[0xa1, 0xc1], &[0xa3, 1, 2, 3], &[]] {
-            assert_eq!(Extension::behind(&[&[0x91], other].concat(), 0), None, "{other:?}");
+        let read = |element: &[u8]| decode::<HashSpaceRequest>(&[&[0x91], element].concat()).map(|call| call.told);
+        let told = Extension { message_limit: Some(9), ..Extension::default() };
+        assert_eq!(read(&encoded(&&content[..])), Ok(Some(told)));
+        for other in [&[0xc0][..], &[0xa0], &[0x05], &[0xa1, 0xc1], &[0xa3, 1, 2, 3]] {
+            assert_eq!(read(other), Ok(None), "{other:?}");
         }
     }
 }

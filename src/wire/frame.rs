@@ -1,6 +1,7 @@
 //! Requests, responses and inits: from the bytes of one whole message, and back to bytes.
 
-use super::method::{ErrorCode, Method, Role};
+use super::method::{Call, ErrorCode, Method, Role};
+use super::params::Encode;
 use super::unpack::Reader;
 use super::{Error, NodeAddress, pack};
 
@@ -90,6 +91,20 @@ pub fn request_head(out: &mut Vec<u8>, msgid: u32, method: Method) {
     pack::uint(out, REQUEST);
     pack::uint(out, msgid.into());
     pack::uint(out, method.number().into());
+}
+
+/// Appends a request.
+#[inline]
+pub fn request<C: Call>(out: &mut Vec<u8>, msgid: u32, call: &C) {
+    request_head(out, msgid, C::METHOD);
+    call.encode(out);
+}
+
+/// Appends a successful response.
+#[inline]
+pub fn response(out: &mut Vec<u8>, msgid: u32, result: &impl Encode) {
+    response_head(out, msgid);
+    result.encode(out);
 }
 
 /// Appends the head of a successful response; the caller appends the result.

@@ -13,15 +13,18 @@ pub mod address;
 pub mod extension;
 pub mod frame;
 pub mod method;
+mod numbers;
 pub mod pack;
 pub mod params;
 pub mod record;
+pub mod requests;
 pub mod scan;
 pub mod unpack;
 
 pub use address::NodeAddress;
 pub use extension::Extension;
 pub use frame::{Init, Message, Request, Response};
+pub use method::Call;
 pub use record::{RecordKey, RecordValue};
 pub use scan::Scanner;
 

@@ -1,12 +1,453 @@
-//! Parameters and results of the methods: from a parameter object to plain data, and back.
+//! The things that parameters and results are made of: each is one object of a message, written and read in one way.
 //!
-//! A parameter array may be longer than expected; shorter, or of the wrong types, is [`Error::Malformed`], which
-//! servers answer with error 5 (protocol, sections 2 and 7). What is borrowed here lives as long as the message.
+//! What is borrowed here lives as long as the message. Which methods have which parameters [`super::method`] says.
 
-use super::record::{RecordKey, RecordValue};
+use super::extension::{self, Addition, Extension, ManagerState};
+use super::numbers::numbered;
+use super::record::{RecordKey, RecordValue, TOMBSTONE_LEN, VALUE_HEADER};
 use super::unpack::Reader;
-use super::{Error, NodeAddress, extension, pack};
+use super::{Error, NodeAddress, pack};
 use crate::clock::ClockTime;
+
+/// Something that can be written as one object of a message.
+pub trait Encode {
+    /// Appends it.
+    fn encode(&self, out: &mut Vec<u8>);
+}
+
+/// Something that can be read from one object of a message.
+pub trait Decode<'a>: Sized {
+    /// Reads it; an object of another shape is [`Error::Malformed`].
+    fn decode(reader: &mut Reader<'a>) -> Result<Self, Error>;
+}
+
+/// Reads `bytes`, which are one object.
+#[inline]
+pub fn decode<'a, T: Decode<'a>>(bytes: &'a [u8]) -> Result<T, Error> {
+    T::decode(&mut Reader::new(bytes))
+}
+
+/// The elements of an array. It may have more than are read; fewer is [`Error::Malformed`].
+pub(super) struct Elements<'a, 'r> {
+    reader: &'r mut Reader<'a>,
+    left: usize,
+}
+
+impl<'a, 'r> Elements<'a, 'r> {
+    /// Those of the array that comes next.
+    #[inline]
+    pub(super) fn open(reader: &'r mut Reader<'a>) -> Result<Self, Error> {
+        let left = reader.array()?;
+        Ok(Self { reader, left })
+    }
+
+    /// Reads the next one.
+    #[inline]
+    pub(super) fn next<T: Decode<'a>>(&mut self) -> Result<T, Error> {
+        self.left = self.left.checked_sub(1).ok_or(Error::Malformed)?;
+        T::decode(self.reader)
+    }
+
+    /// Reads the next one, which may be left out.
+    #[inline]
+    pub(super) fn next_or<T: Decode<'a>>(&mut self, default: T) -> Result<T, Error> {
+        if self.left == 0 { Ok(default) } else { self.next() }
+    }
+
+    /// Reads the additional element that programs of 2010 do not know, if there is one; see [`super::extension`].
+    #[inline]
+    pub(super) fn addition<T: Addition>(&mut self) -> Result<Option<T>, Error> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        match self.next() {
+            Ok(Object(element)) => extension::read(element),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Passes over the others.
+    #[inline]
+    pub(super) fn end(self) -> Result<(), Error> {
+        for _ in 0..self.left {
+            self.reader.skip()?;
+        }
+        Ok(())
+    }
+}
+
+/// Defines a struct that travels as an array: its fields in order, of which `name: type = value` may be left out, and
+/// behind them a `+ name: type` that programs of 2010 do not know ([`super::extension`]).
+macro_rules! array {
+    (
+        $(#[$doc:meta])*
+        $name:ident $(<$($part:ident),+>)? {
+            $($(#[$field_doc:meta])* $field:ident: $type:ty $(= $default:literal)?,)*
+            $(+ $(#[$added_doc:meta])* $added:ident: $addition:ty,)?
+        }
+    ) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $name $(<$($part),+>)? {
+            $($(#[$field_doc])* pub $field: $type,)*
+            $($(#[$added_doc])* pub $added: Option<$addition>,)?
+        }
+
+        impl $(<$($part),+>)? $name $(<$($part),+>)? {
+            /// The names of the elements, with the value of those that may be left out.
+            pub const ELEMENTS: &'static [&'static str] =
+                &[$(concat!(stringify!($field) $(, " = ", $default)?)),*];
+        }
+
+        impl $(<$($part: Encode),+>)? Encode for $name $(<$($part),+>)? {
+            #[inline]
+            fn encode(&self, out: &mut Vec<u8>) {
+                let elements: &[&str] = &[$(stringify!($field)),*];
+                $crate::wire::pack::array(out, elements.len() $(+ usize::from(self.$added.is_some()))?);
+                $(self.$field.encode(out);)*
+                $(if let Some(added) = &self.$added {
+                    $crate::wire::extension::write(out, added);
+                })?
+            }
+        }
+
+        impl<'a $($(, $part: Decode<'a>)+)?> Decode<'a> for $name $(<$($part),+>)? {
+            #[inline]
+            #[allow(unused_mut, reason = "some arrays are empty")]
+            fn decode(reader: &mut $crate::wire::unpack::Reader<'a>) -> Result<Self, $crate::wire::Error> {
+                let mut elements = $crate::wire::params::Elements::open(reader)?;
+                let read = Self {
+                    $($field: array!(@next elements $(, $default)?),)*
+                    $($added: elements.addition::<$addition>()?,)?
+                };
+                elements.end()?;
+                Ok(read)
+            }
+        }
+    };
+    (@next $elements:ident) => { $elements.next()? };
+    (@next $elements:ident, $default:literal) => { $elements.next_or($default)? };
+}
+
+pub(super) use array;
+
+/// Defines how a type is written and read.
+macro_rules! object {
+    ($type:ty, |$value:ident, $out:ident| $encode:expr, |$reader:ident| $decode:expr) => {
+        impl Encode for $type {
+            #[inline]
+            fn encode(&self, $out: &mut Vec<u8>) {
+                let $value = self;
+                $encode
+            }
+        }
+
+        impl<'a> Decode<'a> for $type {
+            #[inline]
+            fn decode($reader: &mut Reader<'a>) -> Result<Self, Error> {
+                $decode
+            }
+        }
+    };
+}
+
+object!(u32, |value, out| pack::uint(out, (*value).into()), |reader| reader.u32());
+object!(u64, |value, out| pack::uint(out, *value), |reader| reader.u64());
+object!(bool, |value, out| pack::bool(out, *value), |reader| reader.bool());
+object!(ClockTime, |value, out| pack::uint(out, value.0), |reader| reader.u64().map(ClockTime));
+object!(NodeAddress, |value, out| pack::raw(out, &value.bytes()), |reader| NodeAddress::parse_some(reader.raw()?));
+object!(SetOp, |value, out| pack::uint(out, value.number().into()), |reader| {
+    u8::try_from(reader.u64()?).ok().and_then(SetOp::from_number).ok_or(Error::Malformed)
+});
+
+/// A byte string.
+impl<T: AsRef<[u8]> + ?Sized> Encode for &T {
+    #[inline]
+    fn encode(&self, out: &mut Vec<u8>) {
+        pack::raw(out, self.as_ref());
+    }
+}
+
+impl<'a> Decode<'a> for &'a [u8] {
+    #[inline]
+    fn decode(reader: &mut Reader<'a>) -> Result<Self, Error> {
+        reader.raw()
+    }
+}
+
+impl Encode for RecordKey<'_> {
+    #[inline]
+    fn encode(&self, out: &mut Vec<u8>) {
+        pack::raw(out, self.bytes());
+    }
+}
+
+impl<'a> Decode<'a> for RecordKey<'a> {
+    #[inline]
+    fn decode(reader: &mut Reader<'a>) -> Result<Self, Error> {
+        RecordKey::new(reader.raw()?)
+    }
+}
+
+impl Encode for RecordValue<'_> {
+    #[inline]
+    fn encode(&self, out: &mut Vec<u8>) {
+        pack::raw(out, self.bytes());
+    }
+}
+
+/// A live value: tombstones do not travel.
+impl<'a> Decode<'a> for RecordValue<'a> {
+    #[inline]
+    fn decode(reader: &mut Reader<'a>) -> Result<Self, Error> {
+        RecordValue::live(reader.raw()?)
+    }
+}
+
+/// A live value to be written that lies in two parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamped<'a> {
+    /// When it was written.
+    pub clocktime: ClockTime,
+    /// Meta and data.
+    pub body: &'a [u8],
+}
+
+impl Encode for Stamped<'_> {
+    #[inline]
+    fn encode(&self, out: &mut Vec<u8>) {
+        pack::raw_header(out, TOMBSTONE_LEN + self.body.len());
+        out.extend_from_slice(&self.clocktime.0.to_be_bytes());
+        out.extend_from_slice(self.body);
+    }
+}
+
+/// A live value to be written that lies in three parts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parts<'a> {
+    /// When it was written; of a compare-and-swap, when the value that is to be replaced was.
+    pub clocktime: ClockTime,
+    /// The two bytes in front of the data.
+    pub meta: u16,
+    /// The application's bytes.
+    pub data: &'a [u8],
+}
+
+impl Encode for Parts<'_> {
+    #[inline]
+    fn encode(&self, out: &mut Vec<u8>) {
+        pack::raw_header(out, VALUE_HEADER + self.data.len());
+        out.extend_from_slice(&self.clocktime.0.to_be_bytes());
+        out.extend_from_slice(&self.meta.to_be_bytes());
+        out.extend_from_slice(self.data);
+    }
+}
+
+/// An object of any type, as its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Object<'a>(pub &'a [u8]);
+
+impl<'a> Object<'a> {
+    /// Reads it as what it is expected to be.
+    pub fn read<T: Decode<'a>>(self) -> Result<T, Error> {
+        decode(self.0)
+    }
+}
+
+impl<'a> Decode<'a> for Object<'a> {
+    fn decode(reader: &mut Reader<'a>) -> Result<Self, Error> {
+        reader.skip().map(Self)
+    }
+}
+
+/// Nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nil;
+
+object!(Nil, |_value, out| pack::nil(out), |reader| if reader.nil() { Ok(Nil) } else { Err(Error::Malformed) });
+
+/// True, or nil instead of false.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrueOrNil(pub bool);
+
+object!(TrueOrNil, |value, out| if value.0 { pack::bool(out, true) } else { pack::nil(out) }, |reader| {
+    if reader.nil() { Ok(Self(false)) } else { reader.bool().map(Self) }
+});
+
+/// Nil if there is none.
+impl<T: Encode> Encode for Option<T> {
+    #[inline]
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Some(value) => value.encode(out),
+            None => pack::nil(out),
+        }
+    }
+}
+
+impl<'a, T: Decode<'a>> Decode<'a> for Option<T> {
+    #[inline]
+    fn decode(reader: &mut Reader<'a>) -> Result<Self, Error> {
+        if reader.nil() { Ok(None) } else { T::decode(reader).map(Some) }
+    }
+}
+
+/// An array of two.
+impl<A: Encode, B: Encode> Encode for (A, B) {
+    fn encode(&self, out: &mut Vec<u8>) {
+        pack::array(out, 2);
+        self.0.encode(out);
+        self.1.encode(out);
+    }
+}
+
+impl<'a, A: Decode<'a>, B: Decode<'a>> Decode<'a> for (A, B) {
+    fn decode(reader: &mut Reader<'a>) -> Result<Self, Error> {
+        let mut elements = Elements::open(reader)?;
+        let both = (elements.next()?, elements.next()?);
+        elements.end()?;
+        Ok(both)
+    }
+}
+
+/// A raw that holds what only programs of today know; see [`super::extension`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packed<T>(pub T);
+
+impl<T: Addition> Encode for Packed<T> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        extension::write(out, &self.0);
+    }
+}
+
+impl<'a, T: Addition> Decode<'a> for Packed<T> {
+    fn decode(reader: &mut Reader<'a>) -> Result<Self, Error> {
+        extension::parse(reader.raw()?).map(Self)
+    }
+}
+
+array! {
+    /// The nodes that a manager knows.
+    NodesInfo<S> {
+        /// The hash space for writing.
+        whs: S,
+        /// The servers that are not attached to it.
+        detached: Vec<NodeAddress>,
+        + /// What the manager has under way, for those who have asked.
+        state: ManagerState,
+    }
+}
+
+array! {
+    /// The hash spaces.
+    Spaces<S> {
+        /// For writing.
+        whs: S,
+        /// For reading.
+        rhs: S,
+        + /// What servers and clients are told beside them.
+        told: Extension,
+    }
+}
+
+numbered! {
+    /// The kind of a Set.
+    SetOp: u8 {
+        /// Answer when all replicas have it.
+        Sync = 0,
+        /// Answer after the local store.
+        Async = 1,
+        /// Only if the stored clocktime is the one in the value.
+        Cas = 2,
+    }
+}
+
+/// What became of a write: the result of Set, Delete and the copies of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// Of a Set: it is stored, under this clocktime.
+    At(ClockTime),
+    /// Of a Set, false: a compare-and-swap did not match. Of a Delete, whether there was something. Of a copy, whether it
+    /// was newer.
+    Is(bool),
+    /// A replica that must have it could not be written.
+    Partly,
+}
+
+impl Encode for Written {
+    #[inline]
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::At(clocktime) => clocktime.encode(out),
+            Self::Is(value) => value.encode(out),
+            Self::Partly => pack::nil(out),
+        }
+    }
+}
+
+impl<'a> Decode<'a> for Written {
+    #[inline]
+    fn decode(reader: &mut Reader<'a>) -> Result<Self, Error> {
+        if reader.nil() {
+            return Ok(Self::Partly);
+        }
+        match reader.clone().u64() {
+            Ok(clocktime) => Ok(Self::At(ClockTime(clocktime))),
+            Err(_) => reader.bool().map(Self::Is),
+        }
+    }
+}
+
+/// The result of `GetIfModified`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Modified<'a> {
+    /// What is stored is not after the given clocktime.
+    No,
+    /// The live value, or none.
+    Now(Option<RecordValue<'a>>),
+}
+
+impl Encode for Modified<'_> {
+    #[inline]
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::No => pack::bool(out, true),
+            Self::Now(value) => value.encode(out),
+        }
+    }
+}
+
+impl<'a> Decode<'a> for Modified<'a> {
+    fn decode(reader: &mut Reader<'a>) -> Result<Self, Error> {
+        match reader.clone().bool() {
+            Ok(true) => Ok(Self::No),
+            _ => Decode::decode(reader).map(Self::Now),
+        }
+    }
+}
+
+/// Nodes that a hash space may have: far above any cluster, far below what could hurt.
+pub const NODE_LIMIT: usize = 4096;
+
+/// Addresses of nodes, at most [`NODE_LIMIT`].
+impl Encode for Vec<NodeAddress> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        pack::array(out, self.len());
+        for address in self {
+            address.encode(out);
+        }
+    }
+}
+
+impl<'a> Decode<'a> for Vec<NodeAddress> {
+    fn decode(reader: &mut Reader<'a>) -> Result<Self, Error> {
+        let count = reader.array()?;
+        if count > NODE_LIMIT {
+            return Err(Error::Malformed);
+        }
+        (0..count).map(|_| NodeAddress::decode(reader)).collect()
+    }
+}
 
 /// A hash space as it travels: nodes in ring order with their state, and when it was made.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
@@ -17,16 +458,21 @@ pub struct Seed {
     pub clocktime: ClockTime,
 }
 
-/// Nodes that a hash space may have: far above any cluster, far below what could hurt.
-pub const NODE_LIMIT: usize = 4096;
+impl<'a> Decode<'a> for Seed {
+    fn decode(reader: &mut Reader<'a>) -> Result<Self, Error> {
+        let mut elements = Elements::open(reader)?;
+        let Nodes(nodes) = elements.next()?;
+        let seed = Self { nodes, clocktime: elements.next()? };
+        elements.end()?;
+        Ok(seed)
+    }
+}
 
-impl Seed {
-    /// Reads a seed.
-    pub fn read(reader: &mut Reader<'_>) -> Result<Self, Error> {
-        let len = reader.array()?;
-        if len < 2 {
-            return Err(Error::Malformed);
-        }
+/// Those of a seed.
+struct Nodes(Vec<(NodeAddress, bool)>);
+
+impl<'a> Decode<'a> for Nodes {
+    fn decode(reader: &mut Reader<'a>) -> Result<Self, Error> {
         let count = reader.array()?;
         if count > NODE_LIMIT {
             return Err(Error::Malformed);
@@ -40,13 +486,12 @@ impl Seed {
             }
             nodes.push((address, *state != 0));
         }
-        let clocktime = ClockTime(reader.u64()?);
-        skip_extra(reader, len, 2)?;
-        Ok(Self { nodes, clocktime })
+        Ok(Self(nodes))
     }
+}
 
-    /// Appends this seed.
-    pub fn write(&self, out: &mut Vec<u8>) {
+impl Encode for Seed {
+    fn encode(&self, out: &mut Vec<u8>) {
         pack::array(out, 2);
         pack::array(out, self.nodes.len());
         for (address, active) in &self.nodes {
@@ -57,7 +502,15 @@ impl Seed {
         }
         pack::uint(out, self.clocktime.0);
     }
+}
 
+impl Encode for &Seed {
+    fn encode(&self, out: &mut Vec<u8>) {
+        (*self).encode(out);
+    }
+}
+
+impl Seed {
     /// The active nodes, in ring order.
     pub fn active(&self) -> impl Iterator<Item = NodeAddress> {
         self.nodes.iter().filter(|(_, active)| *active).map(|(node, _)| *node)
@@ -69,273 +522,10 @@ impl Seed {
     }
 }
 
-/// Passes over the elements beyond the expected ones.
-fn skip_extra(reader: &mut Reader<'_>, len: usize, expected: usize) -> Result<(), Error> {
-    for _ in expected..len {
-        reader.skip()?;
-    }
-    Ok(())
-}
-
-/// Opens a parameter array that must have at least `expected` elements.
-#[inline]
-fn open(params: &[u8], expected: usize) -> Result<(Reader<'_>, usize), Error> {
-    let mut reader = Reader::new(params);
-    let len = reader.array()?;
-    if len < expected { Err(Error::Malformed) } else { Ok((reader, len)) }
-}
-
-/// Appends an array of nothing.
-pub fn write_empty(out: &mut Vec<u8>) {
-    pack::array(out, 0);
-}
-
-/// `[key]` of Get.
-#[inline]
-pub fn get(params: &[u8]) -> Result<RecordKey<'_>, Error> {
-    let (mut reader, _) = open(params, 1)?;
-    RecordKey::new(reader.raw()?)
-}
-
-/// Appends the parameters of Get.
-pub fn write_get(out: &mut Vec<u8>, key: &[u8]) {
-    pack::array(out, 1);
-    pack::raw(out, key);
-}
-
-/// `[key, clocktime]` of `GetIfModified`.
-pub fn get_if_modified(params: &[u8]) -> Result<(RecordKey<'_>, ClockTime), Error> {
-    let (mut reader, _) = open(params, 2)?;
-    Ok((RecordKey::new(reader.raw()?)?, ClockTime(reader.u64()?)))
-}
-
-/// Appends the parameters of `GetIfModified`.
-pub fn write_get_if_modified(out: &mut Vec<u8>, key: &[u8], clocktime: ClockTime) {
-    pack::array(out, 2);
-    pack::raw(out, key);
-    pack::uint(out, clocktime.0);
-}
-
-/// The kind of a Set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SetOp {
-    /// Answer when all replicas have it.
-    Sync,
-    /// Answer after the local store.
-    Async,
-    /// Only if the stored clocktime is the one in the value.
-    Cas,
-}
-
-impl SetOp {
-    /// The number on the wire.
-    pub fn number(self) -> u64 {
-        match self {
-            Self::Sync => 0,
-            Self::Async => 1,
-            Self::Cas => 2,
-        }
-    }
-}
-
-/// `[op, key, value]` of Set.
-#[inline]
-pub fn set(params: &[u8]) -> Result<(SetOp, RecordKey<'_>, RecordValue<'_>), Error> {
-    let (mut reader, _) = open(params, 3)?;
-    let op = match reader.u64()? {
-        0 => SetOp::Sync,
-        1 => SetOp::Async,
-        2 => SetOp::Cas,
-        _ => return Err(Error::Malformed),
-    };
-    Ok((op, RecordKey::new(reader.raw()?)?, RecordValue::live(reader.raw()?)?))
-}
-
-/// Appends the parameters of Set.
-pub fn write_set(out: &mut Vec<u8>, op: SetOp, key: &[u8], value: &[u8]) {
-    pack::array(out, 3);
-    pack::uint(out, op.number());
-    pack::raw(out, key);
-    pack::raw(out, value);
-}
-
-/// `[flags, key]` of Delete.
-#[inline]
-pub fn delete(params: &[u8]) -> Result<(u32, RecordKey<'_>), Error> {
-    let (mut reader, _) = open(params, 2)?;
-    Ok((reader.u32()?, RecordKey::new(reader.raw()?)?))
-}
-
-/// Appends the parameters of Delete.
-pub fn write_delete(out: &mut Vec<u8>, flags: u32, key: &[u8]) {
-    pack::array(out, 2);
-    pack::uint(out, flags.into());
-    pack::raw(out, key);
-}
-
-/// Appends the parameters of Set for a value in its parts; see [`super::record`].
-pub fn write_set_parts(out: &mut Vec<u8>, op: SetOp, key: &[u8], clocktime: ClockTime, meta: u16, data: &[u8]) {
-    pack::array(out, 3);
-    pack::uint(out, op.number());
-    pack::raw(out, key);
-    pack::raw_header(out, super::record::VALUE_HEADER + data.len());
-    out.extend_from_slice(&clocktime.0.to_be_bytes());
-    out.extend_from_slice(&meta.to_be_bytes());
-    out.extend_from_slice(data);
-}
-
 /// Bytes that a Set of a raw key and an application's data takes besides those, at most.
 pub const SET_OVERHEAD: usize = 32;
 /// Bytes that a `ReplicateSet` of a raw key and a value's body takes besides those, at most.
 pub const COPY_OVERHEAD: usize = 40;
-
-/// Parameters of `ReplicateSet` and `ReplicateDelete`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Replicate<'a, V> {
-    /// The sender's clock.
-    pub clock: u32,
-    /// See [`super::method::REPLICATE_BY_RHS`].
-    pub flags: u32,
-    /// Whose replica it is.
-    pub key: RecordKey<'a>,
-    /// The value, or the clocktime of the deletion.
-    pub value: V,
-}
-
-/// `[clock, flags, key, value]` of `ReplicateSet`.
-#[inline]
-pub fn replicate_set(params: &[u8]) -> Result<Replicate<'_, RecordValue<'_>>, Error> {
-    let (mut reader, _) = open(params, 4)?;
-    let (clock, flags) = (reader.u32()?, reader.u32()?);
-    Ok(Replicate { clock, flags, key: RecordKey::new(reader.raw()?)?, value: RecordValue::live(reader.raw()?)? })
-}
-
-/// Appends the parameters of `ReplicateSet`.
-#[inline]
-pub fn write_replicate_set(out: &mut Vec<u8>, clock: u32, flags: u32, key: &[u8], clocktime: ClockTime, body: &[u8]) {
-    pack::array(out, 4);
-    pack::uint(out, clock.into());
-    pack::uint(out, flags.into());
-    pack::raw(out, key);
-    pack::raw_header(out, super::record::TOMBSTONE_LEN + body.len());
-    out.extend_from_slice(&clocktime.0.to_be_bytes());
-    out.extend_from_slice(body);
-}
-
-/// `[clock, flags, clocktime, key]` of `ReplicateDelete`.
-#[inline]
-pub fn replicate_delete(params: &[u8]) -> Result<Replicate<'_, ClockTime>, Error> {
-    let (mut reader, _) = open(params, 4)?;
-    let (clock, flags) = (reader.u32()?, reader.u32()?);
-    let clocktime = ClockTime(reader.u64()?);
-    Ok(Replicate { clock, flags, key: RecordKey::new(reader.raw()?)?, value: clocktime })
-}
-
-/// Appends the parameters of `ReplicateDelete`.
-#[inline]
-pub fn write_replicate_delete(out: &mut Vec<u8>, clock: u32, flags: u32, clocktime: ClockTime, key: &[u8]) {
-    pack::array(out, 4);
-    pack::uint(out, clock.into());
-    pack::uint(out, flags.into());
-    pack::uint(out, clocktime.0);
-    pack::raw(out, key);
-}
-
-/// `[clock]` of `KeepAlive`.
-pub fn keep_alive(params: &[u8]) -> Result<u32, Error> {
-    open(params, 1)?.0.u32()
-}
-
-/// Appends the parameters of `KeepAlive`.
-pub fn write_keep_alive(out: &mut Vec<u8>, clock: u32) {
-    pack::array(out, 1);
-    pack::uint(out, clock.into());
-}
-
-/// `[whs, rhs]` of `HashSpacePush`, and the result of `HashSpaceRequest`.
-pub fn hash_spaces(params: &[u8]) -> Result<(Seed, Seed), Error> {
-    let (mut reader, _) = open(params, 2)?;
-    Ok((Seed::read(&mut reader)?, Seed::read(&mut reader)?))
-}
-
-/// Appends `[whs, rhs]`.
-pub fn write_hash_spaces(out: &mut Vec<u8>, whs: &Seed, rhs: &Seed) {
-    pack::array(out, 2);
-    whs.write(out);
-    rhs.write(out);
-}
-
-/// `[whs, rhs, clock]` of `HashSpaceSync`.
-pub fn hash_space_sync(params: &[u8]) -> Result<(Seed, Seed, u32), Error> {
-    let (mut reader, _) = open(params, 3)?;
-    Ok((Seed::read(&mut reader)?, Seed::read(&mut reader)?, reader.u32()?))
-}
-
-/// Appends the parameters of `HashSpaceSync`.
-pub fn write_hash_space_sync(out: &mut Vec<u8>, whs: &Seed, rhs: &Seed, clock: u32) {
-    pack::array(out, 3);
-    whs.write(out);
-    rhs.write(out);
-    pack::uint(out, clock.into());
-}
-
-/// `[seed, clock, full]` of `ReplaceCopyStart`; `full` may be left out.
-pub fn replace_copy_start(params: &[u8]) -> Result<(Seed, u32, bool), Error> {
-    let (mut reader, len) = open(params, 2)?;
-    let (seed, clock) = (Seed::read(&mut reader)?, reader.u32()?);
-    let full = if len > 2 { reader.bool()? } else { false };
-    Ok((seed, clock, full))
-}
-
-/// Appends the parameters of `ReplaceCopyStart`.
-pub fn write_replace_copy_start(out: &mut Vec<u8>, seed: &Seed, clock: u32, full: bool) {
-    pack::array(out, 3);
-    seed.write(out);
-    pack::uint(out, clock.into());
-    pack::bool(out, full);
-}
-
-/// `[seed, clock]` of `ReplaceDeleteStart` and `ReplaceElection`.
-pub fn seed_and_clock(params: &[u8]) -> Result<(Seed, u32), Error> {
-    let (mut reader, _) = open(params, 2)?;
-    Ok((Seed::read(&mut reader)?, reader.u32()?))
-}
-
-/// Appends `[seed, clock]`.
-pub fn write_seed_and_clock(out: &mut Vec<u8>, seed: &Seed, clock: u32) {
-    pack::array(out, 2);
-    seed.write(out);
-    pack::uint(out, clock.into());
-}
-
-/// `[clocktime, clock]` of `ReplaceCopyEnd` and `ReplaceDeleteEnd`.
-pub fn replace_end(params: &[u8]) -> Result<(ClockTime, u32), Error> {
-    let (mut reader, _) = open(params, 2)?;
-    Ok((ClockTime(reader.u64()?), reader.u32()?))
-}
-
-/// Appends the parameters of `ReplaceCopyEnd` and `ReplaceDeleteEnd`.
-pub fn write_replace_end(out: &mut Vec<u8>, clocktime: ClockTime, clock: u32) {
-    pack::array(out, 2);
-    pack::uint(out, clocktime.0);
-    pack::uint(out, clock.into());
-}
-
-/// `[stream address]` of `ReplaceOffer`.
-pub fn replace_offer(params: &[u8]) -> Result<NodeAddress, Error> {
-    NodeAddress::parse_some(open(params, 1)?.0.raw()?)
-}
-
-/// Appends the parameters of `ReplaceOffer`.
-pub fn write_replace_offer(out: &mut Vec<u8>, stream: NodeAddress) {
-    pack::array(out, 1);
-    pack::raw(out, &stream.bytes());
-}
-
-/// `[suffix]` of `CreateBackup`, for servers and managers.
-pub fn backup_suffix(params: &[u8]) -> Result<&[u8], Error> {
-    open(params, 1)?.0.raw()
-}
 
 /// Whether a backup may be named so: `[A-Za-z0-9._-]`, 1 to 64 characters, no leading dot (protocol, section 7).
 pub fn is_backup_suffix(suffix: &[u8]) -> bool {
@@ -344,122 +534,9 @@ pub fn is_backup_suffix(suffix: &[u8]) -> bool {
         && suffix.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte))
 }
 
-/// Appends the parameters of `CreateBackup`.
-pub fn write_backup_suffix(out: &mut Vec<u8>, suffix: &[u8]) {
-    pack::array(out, 1);
-    pack::raw(out, suffix);
-}
-
-/// `[number]` of `GetStatus`.
-pub fn status(params: &[u8]) -> Result<u32, Error> {
-    open(params, 1)?.0.u32()
-}
-
-/// Appends the parameters of `GetStatus`.
-pub fn write_status(out: &mut Vec<u8>, number: u32) {
-    pack::array(out, 1);
-    pack::uint(out, number.into());
-}
-
-/// `[number, value]` of `SetConfig`; the value's type depends on the number.
-pub fn config(params: &[u8]) -> Result<(u32, Reader<'_>), Error> {
-    let (mut reader, _) = open(params, 2)?;
-    Ok((reader.u32()?, reader))
-}
-
-/// Appends the parameters of `SetConfig` for a boolean setting.
-pub fn write_config_bool(out: &mut Vec<u8>, number: u32, value: bool) {
-    pack::array(out, 2);
-    pack::uint(out, number.into());
-    pack::bool(out, value);
-}
-
-/// `[bool]` of a manager's attach, detach, automatic and full replace; `default` where it may be left out.
-pub fn switch(params: &[u8], default: Option<bool>) -> Result<bool, Error> {
-    let (mut reader, len) = open(params, 0)?;
-    match default {
-        Some(default) if len == 0 => Ok(default),
-        _ => reader.bool(),
-    }
-}
-
-/// Appends `[bool]`.
-pub fn write_switch(out: &mut Vec<u8>, value: bool) {
-    pack::array(out, 1);
-    pack::bool(out, value);
-}
-
-/// The result of `GetNodesInfo`: the hash space for writing, and the servers not attached to it.
-pub fn nodes_info(result: &[u8]) -> Result<(Seed, Vec<NodeAddress>), Error> {
-    let (mut reader, _) = open(result, 2)?;
-    let whs = Seed::read(&mut reader)?;
-    let count = reader.array()?;
-    if count > NODE_LIMIT {
-        return Err(Error::Malformed);
-    }
-    let detached = (0..count).map(|_| NodeAddress::parse_some(reader.raw()?)).collect::<Result<_, _>>()?;
-    Ok((whs, detached))
-}
-
-/// Appends the result of `GetNodesInfo`; with `state` for those who asked for it.
-pub fn write_nodes_info(
-    out: &mut Vec<u8>,
-    whs: &Seed,
-    detached: &[NodeAddress],
-    state: Option<extension::ManagerState>,
-) {
-    pack::array(out, if state.is_some() { 3 } else { 2 });
-    whs.write(out);
-    pack::array(out, detached.len());
-    for address in detached {
-        pack::raw(out, &address.bytes());
-    }
-    if let Some(state) = state {
-        extension::write(out, &state);
-    }
-}
-
-/// A seed as a whole result: of methods 4 and 5 and of status 9 and 10.
-pub fn seed(result: &[u8]) -> Result<Seed, Error> {
-    Seed::read(&mut Reader::new(result))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn node(text: &str) -> NodeAddress {
-        NodeAddress::new(text.parse().unwrap())
-    }
-
-    #[test]
-    fn a_seed_reads_back() {
-        let seed = Seed {
-            nodes: vec![(node("127.0.0.1:1"), true), (node("[::1]:2"), false)],
-            clocktime: ClockTime::new(9, 3),
-        };
-        let mut out = Vec::new();
-        write_replace_copy_start(&mut out, &seed, 7, true);
-        assert_eq!(replace_copy_start(&out), Ok((seed, 7, true)));
-    }
-
-    #[test]
-    fn a_seed_that_names_a_node_twice_is_refused() {
-        let seed = Seed { nodes: vec![(node("127.0.0.1:1"), true); 2], clocktime: ClockTime(1) };
-        let mut out = Vec::new();
-        seed.write(&mut out);
-        assert_eq!(super::seed(&out), Err(Error::Malformed));
-    }
-
-    #[test]
-    fn full_may_be_left_out() {
-        let mut out = vec![0x92];
-        Seed::default().write(&mut out);
-        out.push(5);
-        assert_eq!(replace_copy_start(&out), Ok((Seed::default(), 5, false)));
-        assert_eq!(switch(&[0x90], Some(false)), Ok(false));
-        assert_eq!(switch(&[0x90], None), Err(Error::Malformed));
-    }
 
     #[test]
     fn backup_suffixes_stay_in_their_directory() {
@@ -468,25 +545,6 @@ mod tests {
         }
         for suffix in ["", ".", "..", ".a", "a/b", "../a", "a b", "a\0", "\u{e4}", &"x".repeat(65)] {
             assert!(!is_backup_suffix(suffix.as_bytes()), "{suffix}");
-        }
-    }
-
-    #[test]
-    fn extra_elements_are_ignored_and_missing_ones_refused() {
-        let key = [0x93, 0xa8, 0, 0, 0, 0, 0, 0, 0, 1, 0xc0, 0x05];
-        assert_eq!(get(&key).map(|key| key.hash()), Ok(1));
-        assert!(get_if_modified(&[0x91, 0xa8, 0, 0, 0, 0, 0, 0, 0, 1]).is_err());
-        assert!(get(&[0x05]).is_err());
-    }
-
-    #[test]
-    fn a_set_must_have_a_known_op_and_a_whole_value() {
-        let key = [0; 8];
-        for (op, value_len, fine) in [(0u8, 10, true), (2, 11, true), (3, 10, false), (0, 9, false), (0, 8, false)] {
-            let mut out = vec![0x93, op];
-            pack::raw(&mut out, &key);
-            pack::raw(&mut out, &vec![0; value_len]);
-            assert_eq!(set(&out).is_ok(), fine, "op {op}, {value_len} bytes");
         }
     }
 }

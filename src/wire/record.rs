@@ -13,6 +13,8 @@ use crate::clock::ClockTime;
 pub const KEY_HEADER: usize = 8;
 /// Bytes of a live raw value before its data.
 pub const VALUE_HEADER: usize = 10;
+/// Bytes of a value's meta, which stands between its clocktime and its data.
+pub const META_LEN: usize = 2;
 /// Bytes of a tombstone.
 pub const TOMBSTONE_LEN: usize = 8;
 

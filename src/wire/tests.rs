@@ -2,8 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::method::{ErrorCode, Method, Role};
-use super::params::{self, Seed, SetOp};
+use super::method::{ErrorCode, Method, ReplaceCopyStart, Role, Set};
+use super::params::{self, Encode, Seed, SetOp};
+use super::requests::{ClientToManager, ClientToServer, ManagerToClient, NodeToManager, NodeToServer};
 use super::unpack::Reader;
 use super::*;
 use crate::clock::ClockTime;
@@ -34,10 +35,10 @@ fn message() -> impl Strategy<Value = Vec<u8>> {
         out
     };
     let set = (any::<u32>(), bytes(8), bytes(10)).prop_map(move |(msgid, key, value)| {
-        request(Method::Set, msgid, &|out| params::write_set(out, SetOp::Cas, &key, &value))
+        request(Method::Set, msgid, &|out| Set { op: SetOp::Cas, key: &key, value: &value }.encode(out))
     });
     let start = (any::<u32>(), seed(), any::<u32>(), any::<bool>()).prop_map(move |(msgid, seed, clock, full)| {
-        request(Method::ReplaceCopyStart, msgid, &|out| params::write_replace_copy_start(out, &seed, clock, full))
+        request(Method::ReplaceCopyStart, msgid, &|out| ReplaceCopyStart { seed: &seed, clock, full }.encode(out))
     });
     let response = (any::<u32>(), bytes(0)).prop_map(|(msgid, result)| {
         let mut out = Vec::new();
@@ -107,8 +108,8 @@ proptest! {
     #[test]
     fn seeds_read_back(seed in seed()) {
         let mut out = Vec::new();
-        seed.write(&mut out);
-        prop_assert_eq!(params::seed(&out), Ok(seed));
+        seed.encode(&mut out);
+        prop_assert_eq!(params::decode::<Seed>(&out), Ok(seed));
     }
 
     #[test]
@@ -117,8 +118,15 @@ proptest! {
             prop_assert!(len <= noise.len());
             // Whatever it says: no panic, and parameters of any shape are looked at without one.
             if let Ok(Message::Request(request)) = Message::parse(&noise[..len]) {
-                let _ = (params::get(request.params), params::set(request.params), params::hash_spaces(request.params));
-                let _ = (params::replicate_set(request.params), params::replicate_delete(request.params));
+                for method in Method::ALL.iter().map(|method| method.number()) {
+                    let _ = (
+                        ClientToServer::read(method, request.params, |_| true),
+                        NodeToServer::read(method, request.params, |_| true),
+                        ClientToManager::read(method, request.params, |_| true),
+                        NodeToManager::read(method, request.params, |_| true),
+                        ManagerToClient::read(method, request.params, |_| true),
+                    );
+                }
             }
         }
     }

@@ -9,8 +9,8 @@ use std::thread;
 
 use kumo_server::clock::ClockTime;
 use kumo_server::ring::HashSpace;
-use kumo_server::wire::method::Method;
-use kumo_server::wire::params::{self, Seed, SetOp};
+use kumo_server::wire::method::{self, Method};
+use kumo_server::wire::params::{Encode as _, Seed, SetOp};
 use kumo_server::wire::record::{raw_value, tombstone};
 use kumo_server::wire::{NodeAddress, frame, pack};
 use rustix::process::Signal;
@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::harness::cluster::{Cluster, status};
 use crate::harness::scripted::{Answers, ScriptedNode};
-use crate::harness::{Finished, Folder, Gateway, Port, Process, kumo_server, wait_until};
+use crate::harness::{Finished, Folder, Gateway, Port, Process, kumo_server, requests, wait_until};
 
 /// What a scripted server does wrong, every tenth time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,12 +75,12 @@ impl Memory {
     fn answer(&mut self, method: Method, params: &[u8], vice: Vice) -> Vec<u8> {
         let mut out = Vec::new();
         match method {
-            Method::Get => match self.get(params::get(params).unwrap().bytes(), vice) {
+            Method::Get => match self.get(requests::get(params).key.bytes(), vice) {
                 Some(value) => pack::raw(&mut out, &value),
                 None => pack::nil(&mut out),
             },
             Method::Set => {
-                let (op, key, value) = params::set(params).unwrap();
+                let method::Set { op, key, value } = requests::set(params);
                 let held = self.live(key.bytes()).map_or(0, |value| u64::from_be_bytes(value[..8].try_into().unwrap()));
                 if op == SetOp::Cas && ClockTime(held) != value.clocktime() {
                     pack::bool(&mut out, false);
@@ -90,7 +90,7 @@ impl Memory {
                 }
             }
             Method::Delete => {
-                let (_, key) = params::delete(params).unwrap();
+                let method::Delete { key, .. } = requests::delete(params);
                 let live = self.live(key.bytes()).is_some();
                 self.store(key.bytes(), |clocktime| tombstone(clocktime).to_vec());
                 pack::bool(&mut out, live);
@@ -252,7 +252,7 @@ fn manage(port: &Port, seed: &Seed) -> ScriptedNode {
         Box::new(move |method, _| {
             assert_eq!(method, Method::HashSpaceRequest.number());
             let mut out = Vec::new();
-            params::write_hash_spaces(&mut out, &seed, &seed);
+            (&seed, &seed).encode(&mut out);
             Some(out)
         }),
     )
@@ -305,7 +305,7 @@ fn a_push_moves_requests_and_an_interrupt_prints_what_there_is() {
     let mut push = Vec::new();
     frame::request_head(&mut push, 1, Method::HashSpacePush);
     let both = seed(&[old, new], 2);
-    params::write_hash_spaces(&mut push, &both, &both);
+    (&both, &both).encode(&mut push);
     manager.send(&push);
     wait_until("requests come to the new server", || served_by_new.load(Ordering::Relaxed) > 100);
 

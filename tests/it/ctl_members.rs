@@ -4,8 +4,8 @@
 use std::sync::{Arc, Mutex};
 
 use kumo_server::clock::ClockTime;
-use kumo_server::wire::method::{Method, STATUS_FLAGS};
-use kumo_server::wire::params::{self, Seed};
+use kumo_server::wire::method::{self, Method, STATUS_FLAGS};
+use kumo_server::wire::params::{Encode as _, Seed};
 use kumo_server::wire::{NodeAddress, pack};
 
 use crate::harness::scripted::ScriptedNode;
@@ -143,7 +143,7 @@ fn waiting_fails_when_the_manager_has_forgotten_the_replace() {
     let (manager, servers) = settled(&folder, &port);
     servers[0].copy_endlessly(true);
     let mut flags = Vec::new();
-    params::write_status(&mut flags, STATUS_FLAGS);
+    method::GetStatus { number: STATUS_FLAGS }.encode(&mut flags);
     let looks = || servers[1].heard(Method::GetStatus).iter().filter(|params| **params == flags).count();
     let before = looks();
     let args = arguments(&manager.address, "replace --wait");
@@ -199,8 +199,8 @@ impl OriginalState {
         self.heard.push((method, params.to_vec()));
         let mut out = Vec::new();
         match Method::from_number(method) {
-            Some(Method::GetNodesInfo) => params::write_nodes_info(&mut out, &self.whs, &self.detached, None),
-            Some(Method::HashSpaceRequest) => params::write_hash_spaces(&mut out, &self.whs, &self.whs),
+            Some(Method::GetNodesInfo) => (&self.whs, self.detached.clone()).encode(&mut out),
+            Some(Method::HashSpaceRequest) => (&self.whs, &self.whs).encode(&mut out),
             Some(Method::AttachNewServers) => {
                 for server in std::mem::take(&mut self.detached) {
                     self.whs.nodes.retain(|(known, _)| *known != server);

@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use kumo_server::wire::method::{ErrorCode, Method};
-use kumo_server::wire::params;
+use kumo_server::wire::method::{self, ErrorCode, Method};
+use kumo_server::wire::params::Encode as _;
 
 use crate::harness::cluster::{Cluster, Written};
 use crate::harness::{Folder, Process, kumo_server, required, wait_until};
@@ -39,7 +39,9 @@ fn killed_in_a_backup(cluster: &mut Cluster) -> std::path::PathBuf {
     let unfinished = cluster.folder().join("server0.tch.backup.tmp");
     for attempt in 0..20 {
         let suffix = format!("attempt{attempt}");
-        cluster.manager(Method::ManagerBackup, |out| params::write_backup_suffix(out, suffix.as_bytes()));
+        cluster.manager(Method::ManagerBackup, |out| {
+            method::ManagerBackup { suffix: suffix.as_bytes(), ask: None }.encode(out);
+        });
         let whole = cluster.folder().join(&format!("server0.tch-{suffix}"));
         wait_until("the backup has begun", || unfinished.exists() || whole.exists());
         cluster.servers[0].process().hang();
@@ -106,7 +108,7 @@ fn a_backup_while_others_write_is_complete_and_opens() {
             assert!(writer.set(format!("k{}", round % 2000).as_bytes(), b"after!").is_acknowledged());
         }
     });
-    cluster.manager(Method::ManagerBackup, |out| params::write_backup_suffix(out, b"20261122"));
+    cluster.manager(Method::ManagerBackup, |out| method::ManagerBackup { suffix: b"20261122", ask: None }.encode(out));
     let backup = cluster.folder().join("server0.tch-20261122");
     wait_until("the backup is there", || backup.exists());
     stop.store(true, std::sync::atomic::Ordering::Relaxed);

@@ -7,8 +7,8 @@ use std::thread::{self, JoinHandle};
 
 use kumo_server::clock::unix_seconds;
 use kumo_server::ring;
-use kumo_server::wire::method::Method;
-use kumo_server::wire::params::{self, SetOp};
+use kumo_server::wire::method::{self, Method};
+use kumo_server::wire::params::{Encode as _, SetOp};
 use kumo_server::wire::record::raw_value;
 use kumo_server::wire::unpack::Reader;
 use kumo_server::wire::{Message, NodeAddress};
@@ -141,7 +141,9 @@ fn a_coordinator_that_wakes_does_not_undo_what_others_wrote() {
     let stat = format!("/proc/{}/stat", cluster.servers[1].process().pid());
     wait_until("it hangs", || std::fs::read_to_string(&stat).unwrap().contains(") T "));
     let swap = raw_value(before, 0, b"from the past");
-    let msgid = line.request(Method::Set, |out| params::write_set(out, SetOp::Cas, &ring::raw_key(&key), &swap));
+    let msgid = line.request(Method::Set, |out| {
+        method::Set { op: SetOp::Cas, key: &ring::raw_key(&key), value: &swap }.encode(out);
+    });
     assert!(msgid.is_some());
     cluster.wait_faulty(1);
     let mut client = cluster.client();

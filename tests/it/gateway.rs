@@ -4,7 +4,7 @@ use std::sync::mpsc::channel;
 
 use kumo_server::clock::ClockTime;
 use kumo_server::wire::method::Method;
-use kumo_server::wire::params::{self, Seed};
+use kumo_server::wire::params::{Encode as _, Seed};
 use kumo_server::wire::{Message, NodeAddress};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -209,7 +209,7 @@ fn servers_are_sent_what_an_original_gateway_sends() {
         Box::new(move |method, _| {
             assert_eq!(method, Method::HashSpaceRequest.number());
             let mut out = Vec::new();
-            params::write_hash_spaces(&mut out, &seed, &seed);
+            (&seed, &seed).encode(&mut out);
             Some(out)
         }),
     );

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use kumo_server::clock::ClockTime;
-use kumo_server::wire::method::{Method, STATUS_CLOCKTIME};
-use kumo_server::wire::params::{self, Seed, SetOp};
+use kumo_server::wire::method::{self, Method, STATUS_CLOCKTIME};
+use kumo_server::wire::params::{self, Encode as _, Seed, SetOp};
 use kumo_server::wire::record::raw_value;
 use kumo_server::wire::{Message, NodeAddress, frame, pack};
 use rustix::process::Signal;
@@ -17,7 +17,7 @@ use rustix::process::Signal;
 use crate::harness::cluster::Cluster;
 use crate::harness::gateway::Memcached;
 use crate::harness::scripted::{Line, PATIENCE, ScriptedNode};
-use crate::harness::{Folder, Gateway, Port, wait_until};
+use crate::harness::{Folder, Gateway, Port, requests, wait_until};
 
 /// How long gomemcache waits for an answer if it is not asked to wait longer.
 const CLIENT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -182,7 +182,7 @@ impl Scripted {
         let seed = Seed { nodes: vec![(NodeAddress::new(server.address()), true)], clocktime: ClockTime::new(9, 1) };
         let spaces = move |_: u32, _: &[u8]| {
             let mut out = Vec::new();
-            params::write_hash_spaces(&mut out, &seed, &seed);
+            (&seed, &seed).encode(&mut out);
             Some(out)
         };
         let manager_node = ScriptedNode::listen(manager.address(), Vec::new(), Box::new(spaces));
@@ -202,7 +202,10 @@ impl Scripted {
                         0 => pack::nil(out),
                         clock => pack::raw(out, &raw_value(at(clock), 0, b"\0\0\0\0\0\0new")),
                     }),
-                    Some(Method::GetStatus) if params::status(request.params) == Ok(STATUS_CLOCKTIME) => {
+                    Some(Method::GetStatus)
+                        if params::decode::<method::GetStatus>(request.params)
+                            == Ok(method::GetStatus { number: STATUS_CLOCKTIME }) =>
+                    {
                         let _ = ask.send(());
                         if script.silent {
                             continue;
@@ -210,7 +213,7 @@ impl Scripted {
                         response(msgid, |out| pack::uint(out, at(script.clock).0))
                     }
                     Some(Method::Set) => {
-                        let (op, _, value) = params::set(request.params).expect("a set");
+                        let method::Set { op, value, .. } = requests::set(request.params);
                         let _ = set.send((msgid, op, value.clocktime()));
                         continue;
                     }

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use kumo_server::clock::{ClockTime, unix_seconds};
-use kumo_server::wire::method::Method;
-use kumo_server::wire::params::{self, Seed, SetOp};
+use kumo_server::wire::method::{self, Method};
+use kumo_server::wire::params::{self, Encode as _, Seed, SetOp};
 use kumo_server::wire::record::raw_value;
 use kumo_server::wire::{NodeAddress, pack};
 
 use crate::harness::scripted::ScriptedNode;
-use crate::harness::{Folder, Gateway, Port};
+use crate::harness::{Folder, Gateway, Port, requests};
 
 /// The records of an original server; a deleted one is there without a value.
 #[derive(Default)]
@@ -32,14 +32,14 @@ impl Records {
         let mut out = Vec::new();
         match method {
             Method::Get => {
-                let found = self.by_key.get(params::get(bytes).unwrap().bytes());
+                let found = self.by_key.get(requests::get(bytes).key.bytes());
                 match found {
                     Some((stored, Some(data))) => pack::raw(&mut out, &raw_value(*stored, 0, data)),
                     _ => pack::nil(&mut out),
                 }
             }
             Method::GetIfModified => {
-                let (key, known) = params::get_if_modified(bytes).unwrap();
+                let method::GetIfModified { key, clocktime: known } = requests::get_if_modified(bytes);
                 match self.by_key.get(key.bytes()) {
                     Some((stored, _)) if !known.is_before(*stored) => pack::bool(&mut out, true),
                     Some((stored, Some(data))) => pack::raw(&mut out, &raw_value(*stored, 0, data)),
@@ -47,7 +47,7 @@ impl Records {
                 }
             }
             Method::Set => {
-                let (op, key, value) = params::set(bytes).unwrap();
+                let method::Set { op, key, value } = requests::set(bytes);
                 let matches = match (op, self.by_key.get(key.bytes())) {
                     (SetOp::Cas, Some((stored, Some(_)))) => *stored == value.clocktime(),
                     (SetOp::Cas, Some((_, None))) => {
@@ -65,13 +65,15 @@ impl Records {
                 }
             }
             Method::Delete => {
-                let (_, key) = params::delete(bytes).unwrap();
+                let method::Delete { key, .. } = requests::delete(bytes);
                 let stamp = self.stamp();
                 self.by_key.insert(key.bytes().to_vec(), (stamp, None));
                 pack::bool(&mut out, true);
             }
             // The process id, and nil for numbers that it does not know.
-            Method::GetStatus if params::status(bytes).unwrap() == 0 => pack::uint(&mut out, 1),
+            Method::GetStatus if params::decode::<method::GetStatus>(bytes).unwrap().number == 0 => {
+                pack::uint(&mut out, 1);
+            }
             Method::GetStatus => pack::nil(&mut out),
             other => panic!("{other:?} is not for servers"),
         }
@@ -93,7 +95,7 @@ fn stage(flags: &[&str]) -> Stage {
     let seed = Seed { nodes: vec![(NodeAddress::new(server.address()), true)], clocktime: ClockTime::new(9, 1) };
     let spaces = move |_: u32, _: &[u8]| {
         let mut out = Vec::new();
-        params::write_hash_spaces(&mut out, &seed, &seed);
+        (&seed, &seed).encode(&mut out);
         Some(out)
     };
     let records = Arc::new(Mutex::new(Records::default()));

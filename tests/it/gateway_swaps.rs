@@ -7,13 +7,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use kumo_server::clock::ClockTime;
-use kumo_server::wire::method::Method;
-use kumo_server::wire::params::{self, Seed, SetOp};
+use kumo_server::wire::method::{self, Method};
+use kumo_server::wire::params::{Encode as _, Seed, SetOp};
 use kumo_server::wire::record::raw_value;
 use kumo_server::wire::{Message, NodeAddress, frame, pack};
 
 use crate::harness::scripted::{Line, ScriptedNode};
-use crate::harness::{Folder, Gateway, Port};
+use crate::harness::{Folder, Gateway, Port, requests};
 
 /// What the server does next.
 enum Step {
@@ -57,7 +57,7 @@ fn serve(address: SocketAddr, script: Vec<Step>) -> JoinHandle<()> {
             let Message::Request(request) = Message::parse(&request).unwrap() else { panic!("no request") };
             let reply = match step {
                 Step::Swap(second, reply) => {
-                    let (op, _, value) = params::set(request.params).expect("a swap");
+                    let method::Set { op, value, .. } = requests::set(request.params);
                     assert_eq!((op, value.clocktime(), value.data()), (SetOp::Cas, time(second), &b"new"[..]));
                     match reply {
                         Reply::At(second) => answer(msgid, |out| pack::uint(out, time(second).0)),
@@ -99,7 +99,7 @@ fn follow(manager: SocketAddr, server: SocketAddr) -> ScriptedNode {
     let seed = Seed { nodes: vec![(NodeAddress::new(server), true)], clocktime: ClockTime::new(9, 1) };
     let answers = move |_: u32, _: &[u8]| {
         let mut out = Vec::new();
-        params::write_hash_spaces(&mut out, &seed, &seed);
+        (&seed, &seed).encode(&mut out);
         Some(out)
     };
     ScriptedNode::listen(manager, Vec::new(), Box::new(answers))

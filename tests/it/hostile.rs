@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use kumo_server::life;
 use kumo_server::ring;
-use kumo_server::wire::method::{ErrorCode, Method, Role};
-use kumo_server::wire::params::{self, Seed, SetOp};
+use kumo_server::wire::method::{self, ErrorCode, Method, Role};
+use kumo_server::wire::params::{Encode as _, Seed, SetOp};
 use kumo_server::wire::{Init, Message, NodeAddress, frame, pack};
 use socket2::{Domain, Socket, Type};
 
@@ -125,8 +125,7 @@ fn half_a_message_and_silence() {
     // Silence after a whole message is a client's right.
     let mut idle = Line::connect(scene.server());
     let mut request = Vec::new();
-    frame::request_head(&mut request, 1, Method::GetStatus);
-    params::write_status(&mut request, 0);
+    frame::request(&mut request, 1, &method::GetStatus { number: 0 });
     idle.ask(&request);
     drain(half);
     drain(silent);
@@ -151,8 +150,7 @@ fn ten_thousand_connections_at_once_work_and_take_little() {
     // Else as many as can be had are tested.
     required::is_there("a limit of open files (ulimit -n) for 10000 connections", count >= CONNECTIONS);
     let mut request = Vec::new();
-    frame::request_head(&mut request, 1, Method::Get);
-    params::write_get(&mut request, &ring::raw_key(b"k"));
+    frame::request(&mut request, 1, &method::Get { key: &ring::raw_key(b"k") });
     let before = scene.cluster.servers[0].process().resident_kib();
     let mut lines: Vec<_> = (0..count).map(|_| Line::over(connect_aside(scene.server()))).collect();
     // Silent from the beginning, and then idle after work.
@@ -181,8 +179,7 @@ fn a_client_that_never_reads_its_answers() {
     assert!(scene.client.set(b"big", &big).is_acknowledged());
     let mut requests = Vec::new();
     for msgid in 0..1000 {
-        frame::request_head(&mut requests, msgid, Method::Get);
-        params::write_get(&mut requests, &ring::raw_key(b"big"));
+        frame::request(&mut requests, msgid, &method::Get { key: &ring::raw_key(b"big") });
     }
     let streams: Vec<_> = (0..20)
         .map(|_| {
@@ -226,33 +223,44 @@ fn strangers_do_not_command() {
     let usurped = Seed { nodes: vec![(own, true)], clocktime: kumo_server::clock::ClockTime(u64::MAX) };
     let key = ring::raw_key(b"k");
     assert_eq!(
-        refused(&mut line, Method::ReplaceCopyStart, |out| params::write_replace_copy_start(out, &usurped, 0, true)),
+        refused(&mut line, Method::ReplaceCopyStart, |out| method::ReplaceCopyStart {
+            seed: &usurped,
+            clock: 0,
+            full: true
+        }
+        .encode(out)),
         ErrorCode::Server
     );
     assert_eq!(
-        refused(&mut line, Method::ReplaceDeleteStart, |out| params::write_seed_and_clock(out, &usurped, 0)),
+        refused(&mut line, Method::ReplaceDeleteStart, |out| method::ReplaceDeleteStart { seed: &usurped, clock: 0 }
+            .encode(out)),
         ErrorCode::Server
     );
     assert_eq!(
-        refused(&mut line, Method::HashSpaceSync, |out| params::write_hash_space_sync(out, &usurped, &usurped, 0)),
+        refused(&mut line, Method::HashSpaceSync, |out| method::HashSpaceSync {
+            whs: &usurped,
+            rhs: &usurped,
+            clock: 0
+        }
+        .encode(out)),
         ErrorCode::Server
     );
     assert_eq!(
-        refused(&mut line, Method::CreateBackup, |out| params::write_backup_suffix(out, b"x")),
+        refused(&mut line, Method::CreateBackup, |out| method::CreateBackup { suffix: b"x" }.encode(out)),
         ErrorCode::Server
     );
     assert_eq!(
-        refused(&mut line, Method::ReplaceOffer, |out| params::write_replace_offer(out, own)),
+        refused(&mut line, Method::ReplaceOffer, |out| method::ReplaceOffer { stream: own }.encode(out)),
         ErrorCode::Server
     );
     assert_eq!(
-        refused(&mut line, Method::ReplicateDelete, |out| params::write_replicate_delete(
-            out,
-            0,
-            0,
-            usurped.clocktime,
-            &key
-        )),
+        refused(&mut line, Method::ReplicateDelete, |out| method::ReplicateDelete {
+            clock: 0,
+            flags: 0,
+            clocktime: usurped.clocktime,
+            key: &key
+        }
+        .encode(out)),
         ErrorCode::Server
     );
     assert_eq!(seed(scene.server(), 10), Some(before));
@@ -266,7 +274,7 @@ fn backups_stay_in_their_folder() {
     let mut line = as_node(&scene, &manager);
     for suffix in [&b"../x"[..], b"..", b"a/b", b"", b".hidden", b"wal", b"shm", &[b'x'; 65], b"a\0b", b"a b"] {
         assert_eq!(
-            refused(&mut line, Method::CreateBackup, |out| params::write_backup_suffix(out, suffix)),
+            refused(&mut line, Method::CreateBackup, |out| method::CreateBackup { suffix }.encode(out)),
             ErrorCode::Server
         );
     }
@@ -320,8 +328,9 @@ fn a_message_beyond_the_limit_is_refused_and_one_below_is_not() {
     let mut scene = Scene::with_flags(&["--max-message", "2"]);
     assert!(scene.client.set(b"fits", &vec![1; (2 << 20) - 100]).is_acknowledged());
     let too_long = vec![1; 2 << 20];
-    let answer =
-        ask(scene.server(), Method::Set, |out| params::write_set(out, SetOp::Sync, &ring::raw_key(b"k"), &too_long));
+    let answer = ask(scene.server(), Method::Set, |out| {
+        method::Set { op: SetOp::Sync, key: &ring::raw_key(b"k"), value: &too_long }.encode(out);
+    });
     assert_eq!(answer, None, "the connection is closed");
     scene.still_serves();
 }
@@ -340,8 +349,7 @@ fn counting_for_everybody_at_once_takes_no_thread_for_each() {
     let mut scene = Scene::new();
     let mut requests = Vec::new();
     for msgid in 0..200 {
-        frame::request_head(&mut requests, msgid, Method::GetStatus);
-        params::write_status(&mut requests, if msgid % 2 == 0 { 7 } else { 1000 });
+        frame::request(&mut requests, msgid, &method::GetStatus { number: if msgid % 2 == 0 { 7 } else { 1000 } });
     }
     let mut lines: Vec<_> = (0..5).map(|_| Line::connect(scene.server())).collect();
     for line in &mut lines {

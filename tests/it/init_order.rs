@@ -5,8 +5,8 @@
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-use kumo_server::wire::method::{Method, Role};
-use kumo_server::wire::{Init, Message, NodeAddress, frame, params};
+use kumo_server::wire::method::{self, Role};
+use kumo_server::wire::{Init, Message, NodeAddress, frame};
 
 use crate::harness::scripted::{Line, PATIENCE};
 use crate::harness::{Folder, Gateway, Manager, Port, Process, kumo_server};
@@ -20,8 +20,7 @@ fn init(address: SocketAddr, role: Role) -> Vec<u8> {
 /// A request that every node answers at once.
 fn keep_alive(msgid: u32) -> Vec<u8> {
     let mut out = Vec::new();
-    frame::request_head(&mut out, msgid, Method::KeepAlive);
-    params::write_keep_alive(&mut out, 1);
+    frame::request(&mut out, msgid, &method::KeepAlive { clock: 1, told: None });
     out
 }
 

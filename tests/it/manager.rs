@@ -1,8 +1,8 @@
 //! One manager: join, loss, attach, detach, replace, and what it refuses.
 
-use kumo_server::wire::method::{ErrorCode, Method, Role};
-use kumo_server::wire::params::{self, Seed};
-use kumo_server::wire::{Init, Message, NodeAddress};
+use kumo_server::wire::method::{self, ErrorCode, Method, Role};
+use kumo_server::wire::params::{self, Encode as _, Seed};
+use kumo_server::wire::{Init, Message, NodeAddress, pack};
 use rustix::process::Signal;
 
 use crate::harness::scripted::Line;
@@ -36,15 +36,16 @@ fn servers_join_are_attached_and_replaced() {
     manager.wait_attached(&states(&servers, |_| true));
     for server in &servers {
         wait_until("every server has the hash space", || server.spaces() == manager.spaces());
-        let (seed, _, full) =
-            params::replace_copy_start(server.heard(Method::ReplaceCopyStart).last().unwrap()).unwrap();
-        assert_eq!((seed, full), (manager.nodes().0, false));
+        let start =
+            params::decode::<method::ReplaceCopyStart<Seed>>(server.heard(Method::ReplaceCopyStart).last().unwrap())
+                .unwrap();
+        assert_eq!((start.seed, start.full), (manager.nodes().0, false));
     }
     let started = servers[0].heard(Method::ReplaceCopyStart).len();
     manager.switch(Method::StartReplace, true).unwrap();
     wait_until("a full replace", || {
         let heard = servers[0].heard(Method::ReplaceCopyStart);
-        heard.len() == started + 1 && params::replace_copy_start(&heard[started]).unwrap().2
+        heard.len() == started + 1 && params::decode::<method::ReplaceCopyStart<Seed>>(&heard[started]).unwrap().full
     });
     manager.wait_settled();
 }
@@ -119,8 +120,11 @@ fn a_copy_that_lost_a_server_is_not_followed_by_a_delete() {
     let mut init = Vec::new();
     Init { address: servers[0].address(), role: Role::Server }.write(&mut init);
     late.send(&init);
-    let (seed, _, _) = params::replace_copy_start(servers[0].heard(Method::ReplaceCopyStart).last().unwrap()).unwrap();
-    let answer = late.call(Method::ReplaceCopyEnd, |out| params::write_replace_end(out, seed.clocktime, 1));
+    let method::ReplaceCopyStart { seed, .. } =
+        params::decode::<method::ReplaceCopyStart<Seed>>(servers[0].heard(Method::ReplaceCopyStart).last().unwrap())
+            .unwrap();
+    let answer = late
+        .call(Method::ReplaceCopyEnd, |out| method::ReplaceCopyEnd { clocktime: seed.clocktime, clock: 1 }.encode(out));
     assert_eq!(answer, Ok(vec![0xc3]), "answered, so that the server stops repeating it");
     drop(late);
     assert_eq!(servers[0].heard(Method::ReplaceDeleteStart).len(), deletes);
@@ -134,12 +138,12 @@ fn clients_are_told_of_every_change() {
     let (folder, port) = (Folder::new(), Port::reserve());
     let (manager, mut servers) = settled(&folder, &port, 2, "");
     let mut gateway = Line::connect(manager.address);
-    gateway.call(Method::HashSpaceRequest, params::write_empty).unwrap();
+    gateway.call(Method::HashSpaceRequest, |out| pack::array(out, 0)).unwrap();
     servers.remove(0).kill();
     let message = gateway.receive();
     let Message::Request(push) = Message::parse(&message).unwrap() else { panic!("not a request") };
     assert_eq!((push.msgid, push.method), (1, Method::HashSpacePush.number()));
-    assert_eq!(params::hash_spaces(push.params).unwrap(), manager.spaces());
+    assert_eq!(params::decode::<(Seed, Seed)>(push.params).unwrap(), manager.spaces());
 }
 
 #[test]
@@ -235,14 +239,19 @@ fn strangers_and_nonsense_are_refused() {
         Method::SetAutoReplace,
         Method::ManagerBackup,
     ] {
-        let answer = client.call(method, params::write_empty);
+        let answer = client.call(method, |out| pack::array(out, 0));
         assert_eq!(answer, Err(ErrorCode::Protocol), "{method:?} from a client");
     }
     for suffix in ["../../etc/passwd", ".", "", "a b"] {
-        let answer = client.call(Method::ManagerBackup, |out| params::write_backup_suffix(out, suffix.as_bytes()));
+        let answer = client.call(Method::ManagerBackup, |out| {
+            method::ManagerBackup { suffix: suffix.as_bytes(), ask: None }.encode(out);
+        });
         assert_eq!(answer, Err(ErrorCode::Server), "{suffix:?}");
     }
-    assert_eq!(client.call(Method::ManagerBackup, |out| params::write_backup_suffix(out, b"20261122")), Ok(vec![0xc0]));
+    assert_eq!(
+        client.call(Method::ManagerBackup, |out| method::ManagerBackup { suffix: b"20261122", ask: None }.encode(out)),
+        Ok(vec![0xc0])
+    );
     wait_until("the backups", || servers.iter().all(|server| server.heard(Method::CreateBackup).len() == 1));
 
     let mut stranger = Line::connect(manager.address);
@@ -252,13 +261,21 @@ fn strangers_and_nonsense_are_refused() {
     let mut later = before.0.clone();
     later.clocktime.0 += 1 << 40;
     later.nodes.truncate(1);
-    let sync = stranger.call(Method::HashSpaceSync, |out| params::write_hash_space_sync(out, &later, &later, 1));
+    let sync = stranger
+        .call(Method::HashSpaceSync, |out| method::HashSpaceSync { whs: &later, rhs: &later, clock: 1 }.encode(out));
     assert_eq!(sync, Err(ErrorCode::Server));
-    let election = stranger.call(Method::ReplaceElection, |out| params::write_seed_and_clock(out, &later, 1));
+    let election =
+        stranger.call(Method::ReplaceElection, |out| method::ReplaceElection { seed: &later, clock: 1 }.encode(out));
     assert_eq!(election, Err(ErrorCode::Server));
-    let end = stranger.call(Method::ReplaceCopyEnd, |out| params::write_replace_end(out, before.0.clocktime, 1));
+    let end = stranger.call(Method::ReplaceCopyEnd, |out| {
+        method::ReplaceCopyEnd { clocktime: before.0.clocktime, clock: 1 }.encode(out);
+    });
     assert_eq!(end, Err(ErrorCode::Server));
-    assert_eq!(stranger.call(Method::GetNodesInfo, params::write_empty), Err(ErrorCode::Protocol), "a client's method");
+    assert_eq!(
+        stranger.call(Method::GetNodesInfo, |out| pack::array(out, 0)),
+        Err(ErrorCode::Protocol),
+        "a client's method"
+    );
     assert_eq!(manager.spaces(), before);
 }
 

@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use kumo_server::wire::method::{ErrorCode, Method, Role};
-use kumo_server::wire::{Init, NodeAddress, params};
+use kumo_server::wire::method::{self, ErrorCode, Method, Role};
+use kumo_server::wire::params::Encode as _;
+use kumo_server::wire::{Init, NodeAddress};
 use rustix::process::Signal;
 
 use crate::harness::gateway::Memcached;
@@ -126,7 +127,7 @@ fn a_manager_that_moves_with_its_name_is_found_and_the_old_address_is_nobodys() 
     stranger.send(&init);
     stranger.receive();
     let (whs, rhs) = moved.spaces();
-    let sync = |out: &mut Vec<u8>| params::write_hash_space_sync(out, &whs, &rhs, 1);
+    let sync = |out: &mut Vec<u8>| method::HashSpaceSync { whs: &whs, rhs: &rhs, clock: 1 }.encode(out);
     assert_eq!(stranger.call(Method::HashSpaceSync, sync), Err(ErrorCode::Server));
     assert!(set(at, "c"));
 }

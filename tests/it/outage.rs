@@ -1,7 +1,9 @@
 //! Every process of a cluster ends, managers too, and all are started again.
 
-use kumo_server::wire::method::{Method, STATUS_REMEMBERED};
+use kumo_server::wire::method::{self, Method, STATUS_REMEMBERED};
 use kumo_server::wire::params;
+use kumo_server::wire::params::Encode as _;
+use kumo_server::wire::params::Seed;
 
 use crate::harness::cluster::{Cluster, ask};
 use crate::harness::wait_until;
@@ -22,8 +24,11 @@ fn wait_remembered(cluster: &Cluster) {
     let last = (whs.seed().clone(), rhs.seed().clone());
     wait_until("all servers remember", || {
         cluster.running().all(|server| {
-            let answer = ask(server.address(), Method::GetStatus, |out| params::write_status(out, STATUS_REMEMBERED));
-            answer.and_then(Result::ok).and_then(|bytes| params::hash_spaces(&bytes).ok()) == Some(last.clone())
+            let answer = ask(server.address(), Method::GetStatus, |out| {
+                method::GetStatus { number: STATUS_REMEMBERED }.encode(out);
+            });
+            answer.and_then(Result::ok).and_then(|bytes| params::decode::<(Seed, Seed)>(&bytes).ok())
+                == Some(last.clone())
         })
     });
 }

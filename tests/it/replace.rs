@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 use kumo_server::ring::HashSpace;
-use kumo_server::wire::method::Method;
-use kumo_server::wire::params;
+use kumo_server::wire::method::{self, Method};
+use kumo_server::wire::params::Encode as _;
+use kumo_server::wire::params::Seed;
+use kumo_server::wire::{pack, params};
 use rustix::process::Pid;
 
 use crate::harness::cluster::{Client, Cluster, Written, ask, status};
@@ -95,8 +97,8 @@ fn insist(client: &mut Client, manager: SocketAddr, stop: &AtomicBool, key: &[u8
         if stop.load(Ordering::Relaxed) {
             return false;
         }
-        if let Some(Ok(result)) = ask(manager, Method::HashSpaceRequest, params::write_empty) {
-            let (whs, rhs) = params::hash_spaces(&result).unwrap();
+        if let Some(Ok(result)) = ask(manager, Method::HashSpaceRequest, |out| pack::array(out, 0)) {
+            let (whs, rhs) = params::decode::<(Seed, Seed)>(&result).unwrap();
             client.spaces = (HashSpace::new(whs), HashSpace::new(rhs));
         }
         thread::yield_now();
@@ -234,15 +236,16 @@ fn a_full_replace_leaves_everything_in_its_place() {
     let mut cluster = Cluster::start(4);
     let mut expected = fill(&mut cluster.client(), 200, 100);
     cluster.add_server();
-    cluster.manager(Method::AttachNewServers, |out| params::write_switch(out, false));
-    cluster.manager(Method::StartReplace, |out| params::write_switch(out, true));
+    cluster
+        .manager(Method::AttachNewServers, |out| method::AttachNewServers { replace: false, choice: None }.encode(out));
+    cluster.manager(Method::StartReplace, |out| method::StartReplace { full: true }.encode(out));
     cluster.wait_replaced();
     assert_placed(&cluster, &expected);
     // Once more, among servers that all have everything already.
     let mut client = cluster.client();
     assert_eq!(client.delete(b"fill7"), Written::Bool(true));
     expected.insert(b"fill7".to_vec(), None);
-    cluster.manager(Method::StartReplace, |out| params::write_switch(out, true));
+    cluster.manager(Method::StartReplace, |out| method::StartReplace { full: true }.encode(out));
     wait_until("a server copies", || cluster.running().any(|server| status(server.address(), 11) == Some(4)));
     cluster.wait_replaced();
     assert_placed(&cluster, &expected);

@@ -5,15 +5,15 @@ use std::sync::{Arc, Mutex};
 
 use kumo_server::clock::{ClockTime, unix_seconds};
 use kumo_server::ring::{self, HashSpace};
-use kumo_server::wire::method::{ErrorCode, Method, Role, STATUS_RHS, STATUS_WHS};
-use kumo_server::wire::params::{self, Seed, SetOp};
+use kumo_server::wire::method::{self, ErrorCode, Method, Role, STATUS_RHS, STATUS_WHS};
+use kumo_server::wire::params::{self, Encode as _, Seed, SetOp};
 use kumo_server::wire::record::raw_value;
 use kumo_server::wire::unpack::Reader;
 use kumo_server::wire::{Init, NodeAddress, RecordValue, pack};
 
 use crate::harness::cluster::seed as seed_at;
 use crate::harness::scripted::{Line, ScriptedNode};
-use crate::harness::{Folder, Port, Process, kumo_server, wait_until};
+use crate::harness::{Folder, Port, Process, kumo_server, requests, wait_until};
 
 /// What a replica does with a call: the result object, or silence.
 type Answer = Box<dyn FnMut(Method, &[u8]) -> Option<Vec<u8>> + Send>;
@@ -64,7 +64,7 @@ impl Stage {
         let nodes = (1..4).map(|index| (NodeAddress::new(address(index)), true)).collect();
         let seed = Seed { nodes, clocktime: ClockTime::new(1_500_000_000, 1) };
         let mut bytes = Vec::new();
-        seed.write(&mut bytes);
+        seed.encode(&mut bytes);
         let answer = move |method, _: &[u8]| match Method::from_number(method)? {
             Method::KeepAlive => Some(NIL.to_vec()),
             method @ (Method::WhsRequest | Method::RhsRequest) => Some(manager(method, &bytes)),
@@ -118,11 +118,11 @@ impl Stage {
 
     fn set(&self, op: SetOp, expected: ClockTime, data: &[u8]) -> Vec<u8> {
         let value = raw_value(expected, 0, data);
-        self.call(Method::Set, |out| params::write_set(out, op, &self.key(), &value)).unwrap()
+        self.call(Method::Set, |out| method::Set { op, key: &self.key(), value: &value }.encode(out)).unwrap()
     }
 
     fn get(&self) -> Option<Vec<u8>> {
-        let result = self.call(Method::Get, |out| params::write_get(out, &self.key())).unwrap();
+        let result = self.call(Method::Get, |out| method::Get { key: &self.key() }.encode(out)).unwrap();
         let mut reader = Reader::new(&result);
         if reader.nil() { None } else { Some(RecordValue::new(reader.raw().unwrap()).unwrap().data().to_vec()) }
     }
@@ -146,7 +146,7 @@ fn once(method: Method, result: &'static [u8]) -> Answer {
 fn a_deletion_that_is_stamped_anew_still_says_that_it_has_deleted() {
     let stage = Stage::set_up(once(Method::ReplicateDelete, FALSE));
     stage.set(SetOp::Sync, ClockTime(0), b"v");
-    let deleted = stage.call(Method::Delete, |out| params::write_delete(out, 0, &stage.key())).unwrap();
+    let deleted = stage.call(Method::Delete, |out| method::Delete { flags: 0, key: &stage.key() }.encode(out)).unwrap();
     assert_eq!(deleted, TRUE);
     assert_eq!(stage.get(), None);
 }
@@ -158,7 +158,7 @@ fn a_set_over_a_record_from_the_future_succeeds_and_is_alone_ahead() {
     let later = raw_value(future, 0, b"later");
     let stage = Stage::set_up(Box::new(move |method, params| match method {
         Method::ReplicateSet => {
-            let sent = params::replicate_set(params).unwrap().value.clocktime();
+            let sent = requests::replicate_set(params).value.clocktime();
             Some(if future.is_before(sent) { TRUE } else { FALSE }.to_vec())
         }
         Method::Get => {
@@ -171,7 +171,7 @@ fn a_set_over_a_record_from_the_future_succeeds_and_is_alone_ahead() {
     let written = ClockTime(Reader::new(&stage.set(SetOp::Sync, ClockTime(0), b"v")).u64().unwrap());
     assert!(future.is_before(written), "{written}");
     assert_eq!(stage.get().as_deref(), Some(&b"v"[..]));
-    let now = stage.call(Method::GetStatus, |out| params::write_status(out, 8)).unwrap();
+    let now = stage.call(Method::GetStatus, |out| method::GetStatus { number: 8 }.encode(out)).unwrap();
     let now = ClockTime(Reader::new(&now).u64().unwrap());
     assert!(now.seconds() < 3_000_000_000, "{now}");
 }
@@ -182,7 +182,7 @@ fn a_swap_that_a_replica_has_already_is_no_failure() {
     let mut held = Vec::new();
     let stage = Stage::set_up(Box::new(move |method, params| match method {
         Method::ReplicateSet => {
-            held = params::replicate_set(params).unwrap().value.bytes().to_vec();
+            held = requests::replicate_set(params).value.bytes().to_vec();
             Some(FALSE.to_vec())
         }
         Method::Get => {
@@ -262,14 +262,14 @@ fn a_swap_while_records_are_copied_is_decided_on_what_the_owners_for_reading_hav
     });
     // The real server is in the hash space for writing only.
     let old_space: SpaceAnswer = Box::new(|method, bytes| {
-        let mut seed = params::seed(bytes).unwrap();
+        let mut seed = params::decode::<Seed>(bytes).unwrap();
         if method == Method::RhsRequest {
             seed.nodes.remove(0);
             seed.nodes.truncate(1);
             seed.clocktime = ClockTime::new(1_400_000_000, 1);
         }
         let mut out = Vec::new();
-        seed.write(&mut out);
+        seed.encode(&mut out);
         out
     });
     let stage = Stage::with_manager(first, old_space);

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use kumo_server::clock::ClockTime;
-use kumo_server::wire::method::Method;
-use kumo_server::wire::params;
+use kumo_server::wire::method::{self, Method};
+use kumo_server::wire::params::Encode as _;
 
 use crate::harness::cluster::Cluster;
 use crate::harness::{Folder, wait_until};
@@ -18,7 +18,7 @@ fn a_backup_of_a_running_server_becomes_a_store() {
         assert!(client.set(format!("k{index}").as_bytes(), b"value").is_acknowledged());
     }
     client.delete(b"k0");
-    cluster.manager(Method::ManagerBackup, |out| params::write_backup_suffix(out, b"today"));
+    cluster.manager(Method::ManagerBackup, |out| method::ManagerBackup { suffix: b"today", ask: None }.encode(out));
     let backup = cluster.folder().join("server0.tch-today");
     wait_until("the backup is there", || backup.exists());
     let backup = backup.to_str().unwrap();

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use kumo_server::ring;
-use kumo_server::wire::method::{ErrorCode, Method};
-use kumo_server::wire::params::{self, SetOp};
+use kumo_server::wire::method::{self, ErrorCode, Method};
+use kumo_server::wire::params::{Encode as _, SetOp};
 use kumo_server::wire::record::raw_value;
 use kumo_server::wire::{NodeAddress, RecordValue, frame};
 
@@ -41,7 +41,7 @@ fn set_message(key: &[u8], length: usize) -> Vec<u8> {
     let mut out = Vec::new();
     frame::request_head(&mut out, 1, Method::Set);
     let value = raw_value(kumo_server::clock::ClockTime(0), 0, &vec![b'x'; length]);
-    params::write_set(&mut out, SetOp::Sync, &ring::raw_key(key), &value);
+    method::Set { op: SetOp::Sync, key: &ring::raw_key(key), value: &value }.encode(&mut out);
     out
 }
 
@@ -154,7 +154,8 @@ fn a_replace_names_the_server_that_does_not_take_a_record_and_copies_the_others(
     }
     // Those that fit are there.
     wait_until("the others are copied", || {
-        let items = ask(address, Method::GetStatus, |out| params::write_status(out, 7)).unwrap().unwrap();
+        let items =
+            ask(address, Method::GetStatus, |out| method::GetStatus { number: 7 }.encode(out)).unwrap().unwrap();
         items[..] == [100]
     });
     assert_none_cut(&mut cluster);

@@ -10,15 +10,17 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use flate2::read::ZlibDecoder;
 use flate2::write::ZlibEncoder;
+use kumo_server::wire::method;
+use kumo_server::wire::params::{self, Encode as _, Stamped};
 use kumo_server::wire::record::{raw_key, raw_value};
 use kumo_server::wire::unpack::Reader;
-use kumo_server::wire::{Message, RecordKey, RecordValue, Request, pack, params};
+use kumo_server::wire::{Message, RecordKey, RecordValue, Request, pack};
 use kumo_server::{clock::ClockTime, ring};
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::scripted::{Line, PATIENCE, ScriptedNode, hex, unhex};
-use crate::harness::{Folder, Process, kumo_server};
+use crate::harness::{Folder, Process, kumo_server, requests};
 
 /// Exchanges whose recorded answer is a fault of the original, with ours (protocol, section 7).
 const DIFFERENT: [(&str, &str); 5] = [
@@ -224,7 +226,7 @@ fn before_a_hash_space(stage: &mut Stage) {
 
 fn status(stage: &Stage, number: u32) -> u64 {
     let mut bytes = vec![0x94, 0x00, 0x01, 0x61];
-    params::write_status(&mut bytes, number);
+    method::GetStatus { number }.encode(&mut bytes);
     Reader::new(result(&Line::connect(stage.server).ask(&bytes))).u64().unwrap()
 }
 
@@ -280,10 +282,9 @@ fn three_servers(stage: &mut Stage) {
     for port in [29802, 29803] {
         let heard = stage.peers[&port].hear("the replica of a delete", |bytes| is_request(bytes, REPLICATE_DELETE));
         let (ours, theirs) = (request(&heard), request(&recorded));
-        let (ours, theirs) =
-            (params::replicate_delete(ours.params).unwrap(), params::replicate_delete(theirs.params).unwrap());
+        let (ours, theirs) = (requests::replicate_delete(ours.params), requests::replicate_delete(theirs.params));
         assert_eq!((ours.key, ours.flags), (theirs.key, theirs.flags));
-        assert_eq!(ours.clock, ours.value.clock());
+        assert_eq!(ours.clock, ours.clocktime.clock());
     }
     stage.client("set.not-coordinator");
     stage.client("get.as-replica");
@@ -292,20 +293,14 @@ fn three_servers(stage: &mut Stage) {
 /// Same bytes but for msgid and clocks: the clocktime is the one that the client was answered.
 fn assert_same_replica_set(stage: &Stage, recorded: &[u8], heard: &[u8]) {
     let (ours, theirs) = (request(heard), request(recorded));
-    let (ours, theirs) = (params::replicate_set(ours.params).unwrap(), params::replicate_set(theirs.params).unwrap());
+    let (ours, theirs) = (requests::replicate_set(ours.params), requests::replicate_set(theirs.params));
     assert_eq!((ours.key, ours.flags, ours.value.body()), (theirs.key, theirs.flags, theirs.value.body()));
     let answered = stage.times.0[&theirs.value.clocktime().0];
     assert_eq!(ours.value.clocktime(), ClockTime(answered));
     assert_eq!(ours.clock, ours.value.clocktime().clock());
     let mut canonical = Vec::new();
-    params::write_replicate_set(
-        &mut canonical,
-        ours.clock,
-        ours.flags,
-        ours.key.bytes(),
-        ours.value.clocktime(),
-        ours.value.body(),
-    );
+    let value = Stamped { clocktime: ours.value.clocktime(), body: ours.value.body() };
+    method::ReplicateSet { clock: ours.clock, flags: ours.flags, key: ours.key, value }.encode(&mut canonical);
     assert_eq!(hex(request(heard).params), hex(&canonical));
 }
 
@@ -351,7 +346,7 @@ fn load(stage: &mut Stage) {
             "peer3.recv" => 29803,
             _ => continue,
         };
-        let replica = params::replicate_set(request(bytes).params).unwrap();
+        let replica = requests::replicate_set(request(bytes).params);
         expected.entry(replica.key.bytes().to_vec()).or_default().insert(port);
         clocktimes.insert(replica.key.bytes().to_vec(), replica.value.clocktime().0);
     }
@@ -359,14 +354,13 @@ fn load(stage: &mut Stage) {
         if *name != "load" {
             continue;
         }
-        let key = params::set(request(bytes).params).unwrap().1.bytes().to_vec();
+        let key = requests::set(request(bytes).params).key.bytes().to_vec();
         let answer = Line::connect(stage.server).ask(bytes);
         let clocktime = Reader::new(result(&answer)).u64().unwrap();
         stage.times.0.insert(clocktimes[&key], clocktime);
         for port in &expected[&key] {
             stage.peers[port].hear("a replica of the load", |bytes| {
-                is_request(bytes, REPLICATE_SET)
-                    && params::replicate_set(request(bytes).params).unwrap().key.bytes() == key
+                is_request(bytes, REPLICATE_SET) && requests::replicate_set(request(bytes).params).key.bytes() == key
             });
         }
     }
@@ -410,7 +404,7 @@ impl Stage {
 fn assert_end(stage: &Stage, method: u32, note: &str) {
     let heard = stage.manager.hear(note, |bytes| is_request(bytes, method));
     let recorded = stage.recording.one("mgr.recv", note);
-    let clocktime = |bytes: &[u8]| params::replace_end(request(bytes).params).unwrap().0;
+    let clocktime = |bytes: &[u8]| params::decode::<method::ReplaceCopyEnd>(request(bytes).params).unwrap().clocktime;
     assert_eq!(clocktime(&heard), clocktime(&recorded));
 }
 

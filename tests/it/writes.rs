@@ -4,9 +4,9 @@ use std::thread;
 
 use kumo_server::clock::ClockTime;
 use kumo_server::ring;
-use kumo_server::wire::method::{ErrorCode, Method};
-use kumo_server::wire::params::SetOp;
-use kumo_server::wire::{RecordValue, frame, params};
+use kumo_server::wire::method::{self, ErrorCode, Method};
+use kumo_server::wire::params::{Encode as _, SetOp};
+use kumo_server::wire::{RecordValue, frame};
 
 use crate::harness::cluster::{Cluster, Written, ask};
 use crate::harness::scripted::Line;
@@ -149,7 +149,8 @@ fn requests_go_to_owners_and_nobody_else() {
         if !owner {
             assert_eq!(found, Err(ErrorCode::Server));
         }
-        let set = |out: &mut Vec<u8>| params::write_set(out, SetOp::Sync, &ring::raw_key(b"k"), &[0; 12]);
+        let set =
+            |out: &mut Vec<u8>| method::Set { op: SetOp::Sync, key: &ring::raw_key(b"k"), value: &[0; 12] }.encode(out);
         let accepted = ask(address, Method::Set, set).unwrap();
         assert_eq!(accepted.is_ok(), owners[0].socket() == address);
     }
@@ -173,10 +174,12 @@ fn pipelined_writes_to_one_key_take_effect_in_their_order() {
     let mut line = Line::connect(cluster.servers[0].address());
     let mut requests = Vec::new();
     for (msgid, key) in (0..).step_by(2).zip(&keys) {
-        frame::request_head(&mut requests, msgid, Method::Delete);
-        params::write_delete(&mut requests, 0, &ring::raw_key(key));
-        frame::request_head(&mut requests, msgid + 1, Method::Set);
-        params::write_set(&mut requests, SetOp::Sync, &ring::raw_key(key), &[&[0; 10], &b"new"[..]].concat());
+        frame::request(&mut requests, msgid, &method::Delete { flags: 0, key: &ring::raw_key(key) });
+        frame::request(
+            &mut requests,
+            msgid + 1,
+            &method::Set { op: SetOp::Sync, key: &ring::raw_key(key), value: &[&[0; 10], &b"new"[..]].concat() },
+        );
     }
     line.send(&requests);
     for _ in 0..2 * keys.len() {

@@ -11,8 +11,8 @@ use kumo_server::net::{DialPolicy, Limits};
 use kumo_server::ring;
 use kumo_server::server::{self, Server};
 use kumo_server::store;
-use kumo_server::wire::method::{ErrorCode, Method};
-use kumo_server::wire::{NodeAddress, params};
+use kumo_server::wire::NodeAddress;
+use kumo_server::wire::method::{ErrorCode, Get};
 
 use super::store_driver::Driver;
 use super::world::{Machine, World};
@@ -201,7 +201,7 @@ pub(crate) struct Operator {
 impl Operator {
     /// Attaches all servers that are connected, and has records moved.
     pub(crate) async fn attach(&self) -> Result<(), ErrorCode> {
-        self.caller.switch(self.managers[0], Method::AttachNewServers, true).await
+        self.caller.attach(self.managers[0], true, None).await.map(drop)
     }
 
     /// Waits until so many servers are known and not attached, for at most `limit`.
@@ -233,6 +233,6 @@ impl Operator {
     /// The raw value that a server answers for a key.
     pub(crate) async fn read(&self, server: NodeAddress, key: &[u8]) -> Result<Vec<u8>, ErrorCode> {
         let key = ring::raw_key(key);
-        self.caller.ask(server, Method::Get, |out| params::write_get(out, &key)).await
+        self.caller.ask(server, &Get { key: &key }).await
     }
 }

@@ -7,7 +7,7 @@ use super::{Stop, failed, nodes};
 use crate::client::{Caller, Overview};
 use crate::wire::NodeAddress;
 use crate::wire::extension::{Changed, Choice};
-use crate::wire::method::Method;
+use crate::wire::method::ErrorCode;
 
 /// Pause between two looks at what the manager lists.
 const GLANCE: Duration = Duration::from_millis(100);
@@ -35,8 +35,8 @@ pub(super) async fn change(
             Ok(servers) => {
                 let changed = if overview.state.is_some() {
                     let choice = Choice { servers };
-                    let answer = caller.change_chosen(manager, method(wish.kind), replace, &choice).await;
-                    answer.map_err(|error| failed(manager, error))?
+                    let changed = order(caller, manager, wish.kind, replace, Some(choice)).await?;
+                    changed.ok_or_else(|| failed(manager, ErrorCode::Unknown))?
                 } else {
                     change_at_original(caller, manager, wish, replace, &overview, servers).await?
                 };
@@ -57,11 +57,19 @@ pub(super) async fn change(
     }
 }
 
-fn method(kind: Kind) -> Method {
-    match kind {
-        Kind::Attach => Method::AttachNewServers,
-        Kind::Detach => Method::DetachFaultServers,
-    }
+/// Has the manager attach or detach; one of this program says what it has done if there is a choice.
+async fn order(
+    caller: &Caller,
+    manager: NodeAddress,
+    kind: Kind,
+    replace: bool,
+    choice: Option<Choice>,
+) -> Result<Option<Changed>, Stop> {
+    let answer = match kind {
+        Kind::Attach => caller.attach(manager, replace, choice).await,
+        Kind::Detach => caller.detach(manager, replace, choice).await,
+    };
+    answer.map_err(|error| failed(manager, error))
 }
 
 /// An original manager takes every server that it lists and says nothing: if that is not what is wished, it is not asked.
@@ -84,7 +92,7 @@ async fn change_at_original(
             )));
         }
     }
-    caller.switch(manager, method(wish.kind), replace).await.map_err(|error| failed(manager, error))?;
+    order(caller, manager, wish.kind, replace, None).await?;
     let after = nodes(caller, manager).await?;
     let left = servers.map(|servers| Wish { servers: servers.into_iter().collect(), ..wish.clone() }.left(&after));
     if let Some(left) = left.filter(|left| !left.is_empty()) {

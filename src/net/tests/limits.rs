@@ -3,7 +3,22 @@
 use super::*;
 use crate::net::peers::NODE_CONNECTIONS;
 use crate::net::registry::Connected;
-use crate::wire;
+use crate::wire::params::{Encode, Object};
+use crate::wire::{self, Call};
+
+/// Parameters that are no array.
+struct Bytes(Vec<u8>);
+
+impl Encode for Bytes {
+    fn encode(&self, out: &mut Vec<u8>) {
+        pack::raw(out, &self.0);
+    }
+}
+
+impl Call for Bytes {
+    const METHOD: Method = Method::GetStatus;
+    type Answer<'r> = Object<'r>;
+}
 
 #[tokio::test]
 async fn no_more_is_read_while_too_much_is_in_flight() {
@@ -29,7 +44,7 @@ async fn a_call_that_is_larger_than_the_node_takes_fails_alone_and_at_once() {
     let (a, b) = (node(), node_with(Limits { message: 1000, ..Limits::default() }));
     let session = a.peers.session(b.address);
     session.set_message_limit(1000);
-    let ask = |length: usize| session.ask(Method::GetStatus, STEPS, move |out| pack::raw(out, &vec![7; length]));
+    let ask = |length: usize| session.ask(&Bytes(vec![7; length]), STEPS);
     // Not even dialled for.
     assert_eq!(ask(1000).await, Err(ErrorCode::TooLarge));
     assert!(!session.is_connected());
@@ -128,7 +143,7 @@ async fn nodes_are_let_in_when_clients_are_not() {
     let clients = (client(&node).await, client(&node).await);
     until("two are connected", || node.peers.link_count() == 2).await;
     let session = other.peers.session(node.address);
-    let result = session.ask(Method::GetStatus, STEPS, |out| params::write_status(out, 7)).await;
+    let result = session.ask(&GetStatus { number: 7 }, STEPS).await;
     assert_eq!(result, Ok(vec![0x91, 0x07]));
     // Nor do nodes take the places of clients.
     drop(clients);

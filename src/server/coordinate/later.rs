@@ -9,8 +9,8 @@ use crate::net::STEPS;
 use crate::server::remote;
 use crate::server::shared::Shared;
 use crate::store::Outcome;
-use crate::wire::method::Method;
-use crate::wire::{NodeAddress, RecordKey, RecordValue, params, record};
+use crate::wire::method::{ReplicateDelete, ReplicateSet};
+use crate::wire::{NodeAddress, RecordKey, RecordValue, record};
 
 /// The record that a replica holds which has ignored a write.
 pub(super) enum Held {
@@ -65,13 +65,9 @@ fn spread(server: &Shared, key: RecordKey<'_>, value: RecordValue<'_>) {
         let flags = target.flags();
         let ignore = Box::new(|_: Result<&[u8], _>| ());
         if value.is_tombstone() {
-            let params = |out: &mut Vec<u8>| params::write_replicate_delete(out, clock, flags, clocktime, key.bytes());
-            target.session.call(Method::ReplicateDelete, STEPS, params, ignore);
+            target.session.call(&ReplicateDelete { clock, flags, clocktime, key }, STEPS, ignore);
         } else {
-            let params = |out: &mut Vec<u8>| {
-                params::write_replicate_set(out, clock, flags, key.bytes(), clocktime, value.body());
-            };
-            target.session.call(Method::ReplicateSet, STEPS, params, ignore);
+            target.session.call(&ReplicateSet { clock, flags, key, value }, STEPS, ignore);
         }
     });
 }

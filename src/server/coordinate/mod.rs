@@ -11,9 +11,10 @@ use parking_lot::Mutex;
 use super::key_order::Job;
 use super::shared::Shared;
 use super::spaces::Target;
-use super::submission::{Answer, Submission, replicates};
+use super::submission::{Submission, answer_to, replicates};
 use crate::store::Outcome;
 use crate::wire::RecordKey;
+use crate::wire::params::Encode;
 pub(super) use operation::Operation;
 
 /// Sends a decided write to `targets`. Its local part stays open until [`Operation::committed`].
@@ -80,9 +81,9 @@ pub(super) fn decide(server: &Arc<Shared>, job: Job) {
                     match begun {
                         Started::Replicated(operation) => operation.committed(result.is_ok()),
                         Started::Alone(submission, outcome) => {
-                            let answer = Answer::to(outcome).or_deleted(submission.deleted);
+                            let answer = answer_to(outcome, submission.deleted);
                             if let Some(reply) = submission.reply.filter(|_| result.is_ok()) {
-                                reply.ok(|out| answer.write(out));
+                                reply.ok(|out| answer.encode(out));
                             }
                         }
                     }

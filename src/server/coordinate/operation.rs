@@ -16,11 +16,12 @@ use crate::net::{InFlight, Reply, STEPS};
 use crate::server::remote;
 use crate::server::shared::Shared;
 use crate::server::spaces::Target;
-use crate::server::submission::{Answer, Change, Submission};
+use crate::server::submission::{Change, Submission, answer_to};
 use crate::store::Outcome;
-use crate::wire::method::{ErrorCode, Method};
-use crate::wire::unpack::Reader;
-use crate::wire::{NodeAddress, RecordKey, RecordValue, params};
+use crate::wire::method::{ErrorCode, ReplicateDelete, ReplicateSet};
+use crate::wire::params::{Encode, Stamped, Written, decode};
+use crate::wire::record::{KEY_HEADER, META_LEN};
+use crate::wire::{NodeAddress, RecordKey, RecordValue};
 
 /// The pause before a failed replica is tried again; it doubles up to [`RETRY_PAUSE_MAX`].
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
@@ -118,23 +119,20 @@ impl Operation {
         let (clock, clocktime) = (self.clocktime.clock(), self.clocktime);
         let done = Box::new(move |result: Result<&[u8], ErrorCode>| operation.replied(target, tries, pause, result));
         if self.change == Change::Delete {
-            let params = |out: &mut Vec<u8>| params::write_replicate_delete(out, clock, flags, clocktime, &self.key);
-            session.call(Method::ReplicateDelete, STEPS, params, done);
+            session.call(&ReplicateDelete { clock, flags, clocktime, key: &self.key }, STEPS, done);
         } else {
-            let params = |out: &mut Vec<u8>| {
-                params::write_replicate_set(out, clock, flags, &self.key, clocktime, &self.body);
-            };
-            session.call(Method::ReplicateSet, STEPS, params, done);
+            let value = Stamped { clocktime, body: &self.body };
+            session.call(&ReplicateSet { clock, flags, key: &self.key, value }, STEPS, done);
         }
     }
 
     fn replied(self: Arc<Self>, target: Target, tries: u32, pause: Duration, result: Result<&[u8], ErrorCode>) {
         match result {
-            Ok(result) => match Reader::new(result).bool() {
-                Ok(true) if target.by_rhs => self.ended(DELETED_BY_RHS),
-                Ok(false) if !target.by_rhs => self.ignored(target.session.address(), tries),
-                Ok(_) => self.ended(0),
-                Err(_) => self.failed(target, tries, pause, ErrorCode::Protocol),
+            Ok(result) => match decode(result) {
+                Ok(Written::Is(true)) if target.by_rhs => self.ended(DELETED_BY_RHS),
+                Ok(Written::Is(false)) if !target.by_rhs => self.ignored(target.session.address(), tries),
+                Ok(Written::Is(_)) => self.ended(0),
+                _ => self.failed(target, tries, pause, ErrorCode::Protocol),
             },
             Err(error) => self.failed(target, tries, pause, error),
         }
@@ -164,12 +162,12 @@ impl Operation {
     }
 
     fn log_failure(&self, to: NodeAddress) {
-        let key = self.key.get(8..).unwrap_or_default();
+        let key = self.key.get(KEY_HEADER..).unwrap_or_default();
         let hash = self.hash();
         self.server.binary_log.write(&match self.change {
             Change::Delete => Record::ReplicateDeleteFailed { key, hash, to },
             Change::Set | Change::Cas(_) => {
-                let value = self.body.get(2..).unwrap_or_default();
+                let value = self.body.get(META_LEN..).unwrap_or_default();
                 Record::ReplicateSetFailed { key, value, hash, clocktime: self.clocktime.0, to }
             }
         });
@@ -188,7 +186,7 @@ impl Operation {
                 let mut in_flight = InFlight::new(answering.link(), 1);
                 in_flight.weigh(self.key.len() + self.body.len());
                 reply.1 = Some(in_flight);
-                answering.ok(|out| Answer::to(self.outcome).write(out));
+                answering.ok(|out| answer_to(self.outcome, false).encode(out));
             }
         }
         self.ended(if durable { 0 } else { LOCAL_FAILED });
@@ -217,7 +215,7 @@ impl Operation {
         }
         let deleted = self.deleted || flags & DELETED_BY_RHS != 0;
         let failed = flags & REPLICA_FAILED != 0;
-        self.reply(if failed { Answer::Nil } else { Answer::to(self.outcome).or_deleted(deleted) });
+        self.reply(if failed { Written::Partly } else { answer_to(self.outcome, deleted) });
     }
 
     /// This server was given up before the write was anywhere else: forgets it. It may rest on a record that others have
@@ -228,7 +226,7 @@ impl Operation {
             if let Ok(key) = RecordKey::new(&operation.key) {
                 remote::forget(&operation.server, key, operation.clocktime).await;
             }
-            operation.reply(Answer::Nil);
+            operation.reply(Written::Partly);
         });
     }
 
@@ -239,10 +237,10 @@ impl Operation {
             || self.flags.load(Ordering::Acquire) & DELETED_BY_RHS != 0
     }
 
-    fn reply(&self, answer: Answer) {
+    fn reply(&self, answer: Written) {
         let (reply, in_flight) = std::mem::take(&mut *self.reply.lock());
         if let Some(reply) = reply {
-            reply.ok(|out| answer.write(out));
+            reply.ok(|out| answer.encode(out));
         }
         drop(in_flight);
     }
@@ -291,7 +289,7 @@ impl Operation {
                     None => false,
                 };
                 // Where the swap stays stored, with the replica in doubt, it has not failed either.
-                return operation.reply(if given_up { Answer::Bool(false) } else { Answer::Nil });
+                return operation.reply(if given_up { Written::Is(false) } else { Written::Partly });
             }
             if operation.stamps > 1
                 && let Some((node, _)) = later
@@ -299,7 +297,7 @@ impl Operation {
                 later::follow_time(&operation.server, node, &operation.key, operation.clocktime).await;
             }
             if operation.stamps >= STAMP_TRIES {
-                return operation.reply(Answer::Nil);
+                return operation.reply(Written::Partly);
             }
             let (reply, in_flight) = std::mem::take(&mut *operation.reply.lock());
             let submission = Submission {

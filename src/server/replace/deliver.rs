@@ -12,8 +12,7 @@ use super::plan::Plan;
 use crate::net::{OFFER_STEPS, STEPS};
 use crate::server::stream::{self, Chunk};
 use crate::wire::NodeAddress;
-use crate::wire::method::{ErrorCode, Method};
-use crate::wire::params;
+use crate::wire::method::{ErrorCode, ReplaceOffer, ReplicateDelete};
 
 /// How often a stream is offered again after the first time.
 const OFFER_RETRIES: u32 = 3;
@@ -66,8 +65,7 @@ async fn offer(context: &Context, target: NodeAddress, chunk: &Arc<Chunk>) -> Re
     let silence = context.settings.silence;
     let mut offer = context.offers.open(target);
     let session = context.host.peers().session(target);
-    let write = |out: &mut Vec<u8>| params::write_replace_offer(out, context.stream_address);
-    let answer = session.ask(Method::ReplaceOffer, OFFER_STEPS, write);
+    let answer = session.ask(&ReplaceOffer { stream: context.stream_address }, OFFER_STEPS);
     // The original never answers an offer; that the stream is acknowledged is what counts.
     let stream = tokio::select! {
         biased;
@@ -102,7 +100,7 @@ async fn tell(context: &Context, plan: &Plan, batch: Vec<Tombstone>) -> Vec<Tomb
     for tombstone in batch {
         let Some(target) = plan.all_targets().get(tombstone.target) else { continue };
         let (clock, clocktime, key) = (context.host.clock().take(), tombstone.clocktime, tombstone.key.clone());
-        let write = |out: &mut Vec<u8>| params::write_replicate_delete(out, clock, 0, clocktime, &key);
+        let call = ReplicateDelete { clock, flags: 0, clocktime, key: &key };
         let sender = sender.clone();
         // True and false are both fine: the target has it, or something newer.
         let on_reply = move |answer: Result<&[u8], ErrorCode>| {
@@ -110,7 +108,7 @@ async fn tell(context: &Context, plan: &Plan, batch: Vec<Tombstone>) -> Vec<Tomb
                 let _ = sender.send(tombstone);
             }
         };
-        context.host.peers().session(*target).call(Method::ReplicateDelete, STEPS, write, Box::new(on_reply));
+        context.host.peers().session(*target).call(&call, STEPS, Box::new(on_reply));
     }
     drop(sender);
     let mut left = Vec::new();

@@ -30,9 +30,9 @@ use crate::clock::ClockTime;
 use crate::env::{Listener, Task};
 use crate::net::STEPS;
 use crate::ring::HashSpace;
-use crate::wire::NodeAddress;
-use crate::wire::method::{ErrorCode, FLAG_COPYING, FLAG_DELETING, Method};
-use crate::wire::params::{self, Seed};
+use crate::wire::method::{ErrorCode, FLAG_COPYING, FLAG_DELETING, ReplaceCopyEnd, ReplaceDeleteEnd};
+use crate::wire::params::Seed;
+use crate::wire::{Call, NodeAddress};
 
 use context::{Context, Failure, Settling};
 pub use context::{Host, Settings, TOMBSTONE_LEASE};
@@ -166,7 +166,7 @@ impl Replace {
                 Ok(job) => {
                     replace.ended(run, Phase::Copied, Some(job));
                     tracing::info!(seed = %clocktime, "replace: copied in {:.1?} {}", begun.elapsed(), replace.progress());
-                    replace.report(Method::ReplaceCopyEnd, manager, clocktime).await;
+                    replace.report(manager, |clock| ReplaceCopyEnd { clocktime, clock }).await;
                 }
                 Err(error) => {
                     replace.ended(run, Phase::Idle, None);
@@ -238,7 +238,7 @@ impl Replace {
                 Ok(()) => {
                     replace.ended(run, Phase::Idle, None);
                     tracing::info!(seed = %clocktime, "replace: deleted in {:.1?} {}", begun.elapsed(), replace.progress());
-                    replace.report(Method::ReplaceDeleteEnd, manager, clocktime).await;
+                    replace.report(manager, |clock| ReplaceDeleteEnd { clocktime, clock }).await;
                     // Nobody waits for this: should it be remembered all the same, there is nothing left to delete.
                     if let Err(error) = replace.ledger.store(None).await {
                         tracing::warn!("state of the replace: {error}");
@@ -263,13 +263,12 @@ impl Replace {
     }
 
     /// Tells the manager that a phase has ended, until it answers, or is no manager of this server any more.
-    async fn report(&self, method: Method, manager: NodeAddress, clocktime: ClockTime) {
-        let host = &self.context.host;
+    async fn report<C: Call>(&self, manager: NodeAddress, end: impl Fn(u32) -> C) {
+        let (host, method) = (&self.context.host, C::METHOD);
         let mut pause = REPORT_PAUSE_MIN;
         while host.is_manager(manager) {
-            let clock = host.clock().take();
-            let write = |out: &mut Vec<u8>| params::write_replace_end(out, clocktime, clock);
-            match host.peers().session(manager).ask(method, STEPS, write).await {
+            let end = end(host.clock().take());
+            match host.peers().session(manager).ask(&end, STEPS).await {
                 Err(error @ (ErrorCode::TransportLost | ErrorCode::NodeLost | ErrorCode::TimedOut)) => {
                     tracing::debug!(%manager, ?method, %error, "not answered; telling again");
                 }

@@ -11,7 +11,8 @@ use crate::net::{DialPolicy, Limits, Link, Peers, Reply, Service};
 use crate::ring;
 use crate::store::{Options, OwnedWrite, Store, SweepPolicy, Write};
 use crate::time::Time;
-use crate::wire::method::Role;
+use crate::wire::method::{Method, ReplaceCopyEnd, ReplaceOffer, ReplicateDelete, Role};
+use crate::wire::params::decode;
 use crate::wire::{Init, RecordKey, RecordValue, Request, pack, record};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -84,7 +85,7 @@ impl Service for Node {
             match method {
                 Method::ReplaceOffer if refused(&mut self.refusals.lock()) => reply.error(ErrorCode::Server),
                 Method::ReplaceOffer => {
-                    let offerer = params::replace_offer(request.params).unwrap();
+                    let offerer = decode::<ReplaceOffer>(request.params).unwrap().stream;
                     let replace = self.replace.get().unwrap().clone();
                     tokio::spawn(async move {
                         match replace.offer(offerer).await {
@@ -94,12 +95,12 @@ impl Service for Node {
                     });
                 }
                 Method::ReplicateDelete => {
-                    let call = params::replicate_delete(request.params).unwrap();
-                    self.update(call.key.bytes(), &record::tombstone(call.value));
+                    let call = decode::<ReplicateDelete<RecordKey<'_>>>(request.params).unwrap();
+                    self.update(call.key.bytes(), &record::tombstone(call.clocktime));
                     reply.ok(|out| pack::bool(out, true));
                 }
                 Method::ReplaceCopyEnd | Method::ReplaceDeleteEnd => {
-                    let (clocktime, _) = params::replace_end(request.params).unwrap();
+                    let ReplaceCopyEnd { clocktime, .. } = decode(request.params).unwrap();
                     let from = link.session().unwrap().address();
                     self.ends.send((method, from, clocktime)).unwrap();
                     reply.ok(|out| pack::bool(out, true));

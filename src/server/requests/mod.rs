@@ -16,13 +16,13 @@ use super::coordinate::{self, Operation, arriving};
 use super::refusal::Refusal;
 use super::shared::Shared;
 use super::spaces::Spaces;
-use super::submission::{Answer, Change, Submission, replicates};
+use super::submission::{Change, Submission, answer_to, replicates};
 use crate::clock::ClockTime;
 use crate::net::{InFlight, Link, Reply};
 use crate::store::{Applied, Batch, Outcome, OwnedWrite, Write};
-use crate::wire::method::{DELETE_ASYNC, ErrorCode, REPLICATE_BY_RHS};
-use crate::wire::params::{COPY_OVERHEAD, SetOp};
-use crate::wire::{MESSAGE_LIMIT_MIN, RecordKey, RecordValue, Request, frame, params, record};
+use crate::wire::method::{DELETE_ASYNC, Delete, ErrorCode, REPLICATE_BY_RHS, ReplicateDelete, ReplicateSet, Set};
+use crate::wire::params::{COPY_OVERHEAD, Encode, SetOp, Written};
+use crate::wire::{MESSAGE_LIMIT_MIN, RecordKey, RecordValue, frame, record};
 
 /// Handles the requests of one read.
 pub(super) struct Handler<'a, 'r> {
@@ -34,7 +34,7 @@ pub(super) struct Handler<'a, 'r> {
     /// Writes by this coordinator that are decided and not replicated yet.
     decided: Vec<Decided<'r>>,
     /// Answers that wait for the commit.
-    answers: Vec<(u32, Answer)>,
+    answers: Vec<(u32, Written)>,
     misses: Vec<Miss>,
     deferred: Vec<Deferred>,
     /// Hashes of deferred writes by this coordinator.
@@ -99,9 +99,8 @@ impl<'a, 'r> Handler<'a, 'r> {
     }
 
     /// Appends an answer that is known at once.
-    pub(super) fn answer(&mut self, msgid: u32, write: impl FnOnce(&mut Vec<u8>)) {
-        frame::response_head(self.out, msgid);
-        write(self.out);
+    pub(super) fn answer(&mut self, msgid: u32, result: &impl Encode) {
+        frame::response(self.out, msgid, result);
     }
 
     /// Get and, with a clocktime, `GetIfModified`.
@@ -129,19 +128,17 @@ impl<'a, 'r> Handler<'a, 'r> {
     }
 
     /// Set in its three kinds.
-    pub(super) fn set(&mut self, request: Request<'r>) -> Result<(), Refusal> {
-        let (op, key, value) = params::set(request.params)?;
-        let change = match op {
-            SetOp::Cas => Change::Cas(value.clocktime()),
+    pub(super) fn set(&mut self, msgid: u32, call: &Set<RecordKey<'r>, RecordValue<'r>>) -> Result<(), Refusal> {
+        let change = match call.op {
+            SetOp::Cas => Change::Cas(call.value.clocktime()),
             SetOp::Sync | SetOp::Async => Change::Set,
         };
-        self.coordinate(request.msgid, change, op != SetOp::Async, key, value.body())
+        self.coordinate(msgid, change, call.op != SetOp::Async, call.key, call.value.body())
     }
 
     /// Delete.
-    pub(super) fn delete(&mut self, request: Request<'r>) -> Result<(), Refusal> {
-        let (flags, key) = params::delete(request.params)?;
-        self.coordinate(request.msgid, Change::Delete, flags & DELETE_ASYNC == 0, key, &[])
+    pub(super) fn delete(&mut self, msgid: u32, call: &Delete<RecordKey<'r>>) -> Result<(), Refusal> {
+        self.coordinate(msgid, Change::Delete, call.flags & DELETE_ASYNC == 0, call.key, &[])
     }
 
     fn coordinate(
@@ -217,16 +214,22 @@ impl<'a, 'r> Handler<'a, 'r> {
     }
 
     /// `ReplicateSet`: the coordinator of a key sends a copy.
-    pub(super) fn replicate_set(&mut self, request: Request<'r>) -> Result<(), Refusal> {
-        let call = params::replicate_set(request.params)?;
+    pub(super) fn replicate_set(
+        &mut self,
+        msgid: u32,
+        call: &ReplicateSet<RecordKey<'r>, RecordValue<'r>>,
+    ) -> Result<(), Refusal> {
         self.server.note_peer_time(self.link, call.value.clocktime());
-        self.replicate(request.msgid, call.clock, call.flags, call.key, call.value.bytes())
+        self.replicate(msgid, call.clock, call.flags, call.key, call.value.bytes())
     }
 
     /// `ReplicateDelete`: likewise of a deletion.
-    pub(super) fn replicate_delete(&mut self, request: Request<'r>) -> Result<(), Refusal> {
-        let call = params::replicate_delete(request.params)?;
-        self.replicate(request.msgid, call.clock, call.flags, call.key, &record::tombstone(call.value))
+    pub(super) fn replicate_delete(
+        &mut self,
+        msgid: u32,
+        call: &ReplicateDelete<RecordKey<'r>>,
+    ) -> Result<(), Refusal> {
+        self.replicate(msgid, call.clock, call.flags, call.key, &record::tombstone(call.clocktime))
     }
 
     fn replicate(
@@ -237,9 +240,6 @@ impl<'a, 'r> Handler<'a, 'r> {
         key: RecordKey<'r>,
         value: &[u8],
     ) -> Result<(), Refusal> {
-        if !self.sender_is_member() {
-            return Err(Refusal(ErrorCode::Server));
-        }
         let space = if flags & REPLICATE_BY_RHS == 0 { &self.spaces.whs } else { &self.spaces.rhs };
         if !space.owners(key.hash()).is_active_owner(self.server.address) {
             return Err(OBSOLETE);
@@ -249,7 +249,7 @@ impl<'a, 'r> Handler<'a, 'r> {
         match self.batch().apply(&write) {
             Applied::Done(outcome) => {
                 self.server.late_writes.note(key);
-                self.answers.push((msgid, Answer::Bool(was_stored(outcome))));
+                self.answers.push((msgid, Written::Is(was_stored(outcome))));
             }
             Applied::Later => {
                 self.deferred.push(Deferred::Replica(OwnedWrite::from(&write), Reply::new(self.link, msgid)));
@@ -321,7 +321,7 @@ impl<'a, 'r> Handler<'a, 'r> {
                 spaces.targets(self.server.address, key.hash(), |target| targets.push(target));
             }
             if targets.is_empty() {
-                self.answers.push((msgid, Answer::to(outcome)));
+                self.answers.push((msgid, answer_to(outcome, false)));
             } else {
                 let submission = Submission::new(change, wait, key, body, Reply::new(self.link, msgid));
                 operations.push(coordinate::replicate(self.server, submission, outcome, targets));
@@ -349,15 +349,14 @@ impl<'a, 'r> Handler<'a, 'r> {
 }
 
 /// Sends the answers of one commit; all are errors if it failed.
-fn answer_all(link: &Link, answers: &[(u32, Answer)], durable: bool) {
+fn answer_all(link: &Link, answers: &[(u32, Written)], durable: bool) {
     if answers.is_empty() {
         return;
     }
     link.push(|out| {
         for (msgid, answer) in answers {
             if durable {
-                frame::response_head(out, *msgid);
-                answer.write(out);
+                frame::response(out, *msgid, answer);
             } else {
                 frame::error_response(out, *msgid, ErrorCode::Server);
             }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use crate::clock::ClockTime;
 use crate::net::Reply;
 use crate::server::shared::Shared;
+use crate::wire::RecordValue;
 use crate::wire::method::ErrorCode;
+use crate::wire::params::{Encode, Modified};
 use crate::wire::record::TOMBSTONE_LEN;
-use crate::wire::{RecordValue, pack};
 
 /// A read that has to look at the disk.
 pub(super) struct Miss {
@@ -19,11 +20,9 @@ pub(super) struct Miss {
 
 /// The result of a Get: the raw value, nil if there is none, true if it is not after the asker's.
 pub(super) fn write_found(out: &mut Vec<u8>, value: Option<RecordValue<'_>>, unless_after: Option<ClockTime>) {
-    match (value.filter(|value| !value.is_tombstone()), unless_after) {
-        (None, _) => pack::nil(out),
-        (Some(value), Some(known)) if !known.is_before(value.clocktime()) => pack::bool(out, true),
-        (Some(value), _) => pack::raw(out, value.bytes()),
-    }
+    let live = value.filter(|value| !value.is_tombstone());
+    let unchanged = |known: ClockTime| live.is_some_and(|value| !known.is_before(value.clocktime()));
+    if unless_after.is_some_and(unchanged) { Modified::No } else { Modified::Now(live) }.encode(out);
 }
 
 /// Reads on the store's read threads what memory could not answer.

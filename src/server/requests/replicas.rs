@@ -5,8 +5,9 @@ use std::sync::Arc;
 use crate::net::Reply;
 use crate::server::shared::Shared;
 use crate::store::{Outcome, OwnedWrite};
+use crate::wire::RecordKey;
 use crate::wire::method::ErrorCode;
-use crate::wire::{RecordKey, pack};
+use crate::wire::params::{Encode, Written};
 
 /// The answer to a copy: whether it was newer.
 pub(super) fn was_stored(outcome: Outcome) -> bool {
@@ -36,7 +37,7 @@ pub(super) fn store_replicas(server: &Arc<Shared>, replicas: Vec<(OwnedWrite, Re
                 drop(permit);
                 for (reply, stored) in replies.into_iter().zip(stored.lock().iter()) {
                     match (&result, stored) {
-                        (Ok(()), Some(stored)) => reply.ok(|out| pack::bool(out, *stored)),
+                        (Ok(()), Some(stored)) => reply.ok(|out| Written::Is(*stored).encode(out)),
                         _ => reply.error(ErrorCode::Server),
                     }
                 }

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use kumo_server::clock::ClockTime;
 use kumo_server::ring::{self, HashSpace};
-use kumo_server::wire::method::{ErrorCode, Method};
-use kumo_server::wire::params::{self, Seed, SetOp};
+use kumo_server::wire::method::{self, ErrorCode, Method};
+use kumo_server::wire::params::{self, Encode as _, Seed, SetOp};
 use kumo_server::wire::record::raw_value;
 use kumo_server::wire::unpack::Reader;
-use kumo_server::wire::{NodeAddress, RecordValue};
+use kumo_server::wire::{NodeAddress, RecordValue, pack};
 use rustix::process::Signal;
 
 use super::scripted::Line;
@@ -224,12 +224,13 @@ impl Cluster {
 
     /// The hash space for writing, and the servers not attached.
     pub(crate) fn nodes_info(&self) -> (Seed, Vec<NodeAddress>) {
-        params::nodes_info(&self.manager(Method::GetNodesInfo, params::write_empty)).unwrap()
+        params::decode(&self.manager(Method::GetNodesInfo, |out| pack::array(out, 0))).unwrap()
     }
 
     /// Both hash spaces as the manager has them.
     pub(crate) fn spaces(&self) -> (HashSpace, HashSpace) {
-        let (whs, rhs) = params::hash_spaces(&self.manager(Method::HashSpaceRequest, params::write_empty)).unwrap();
+        let (whs, rhs) =
+            params::decode::<(Seed, Seed)>(&self.manager(Method::HashSpaceRequest, |out| pack::array(out, 0))).unwrap();
         (HashSpace::new(whs), HashSpace::new(rhs))
     }
 
@@ -241,12 +242,16 @@ impl Cluster {
 
     /// Starts an attach and goes on.
     pub(crate) fn start_attach(&self) {
-        self.manager(Method::AttachNewServers, |out| params::write_switch(out, true));
+        self.manager(Method::AttachNewServers, |out| {
+            method::AttachNewServers { replace: true, choice: None }.encode(out);
+        });
     }
 
     /// Removes faulty servers, and waits until the replace is over.
     pub(crate) fn detach(&self) {
-        self.manager(Method::DetachFaultServers, |out| params::write_switch(out, true));
+        self.manager(Method::DetachFaultServers, |out| {
+            method::DetachFaultServers { replace: true, choice: None }.encode(out);
+        });
         self.wait_replaced();
     }
 
@@ -320,14 +325,14 @@ pub(crate) fn ask(
 
 /// A number of `GetStatus`.
 pub(crate) fn status(address: SocketAddr, number: u32) -> Option<u64> {
-    let result = ask(address, Method::GetStatus, |out| params::write_status(out, number))?.ok()?;
+    let result = ask(address, Method::GetStatus, |out| method::GetStatus { number }.encode(out))?.ok()?;
     Reader::new(&result).u64().ok()
 }
 
 /// A hash space of a server: 9 rhs, 10 whs.
 pub(crate) fn seed(address: SocketAddr, number: u32) -> Option<Seed> {
-    let result = ask(address, Method::GetStatus, |out| params::write_status(out, number))?.ok()?;
-    params::seed(&result).ok()
+    let result = ask(address, Method::GetStatus, |out| method::GetStatus { number }.encode(out))?.ok()?;
+    params::decode::<Seed>(&result).ok()
 }
 
 /// Whether a server has the hash space and nothing to do for it.
@@ -388,16 +393,16 @@ impl Client {
 
     pub(crate) fn set_op(&mut self, op: SetOp, key: &[u8], clocktime: ClockTime, data: &[u8]) -> Written {
         let value = raw_value(clocktime, 0, data);
-        self.write(key, Method::Set, |out| params::write_set(out, op, &ring::raw_key(key), &value))
+        self.write(key, Method::Set, |out| method::Set { op, key: &ring::raw_key(key), value: &value }.encode(out))
     }
 
     pub(crate) fn delete(&mut self, key: &[u8]) -> Written {
-        self.write(key, Method::Delete, |out| params::write_delete(out, 0, &ring::raw_key(key)))
+        self.write(key, Method::Delete, |out| method::Delete { flags: 0, key: &ring::raw_key(key) }.encode(out))
     }
 
     /// Gets from one server, whoever it is.
     pub(crate) fn get_from(&mut self, address: SocketAddr, key: &[u8]) -> Result<Option<Vec<u8>>, ErrorCode> {
-        let result = self.call(address, Method::Get, |out| params::write_get(out, &ring::raw_key(key)));
+        let result = self.call(address, Method::Get, |out| method::Get { key: &ring::raw_key(key) }.encode(out));
         let result = result.unwrap_or(Err(ErrorCode::TransportLost))?;
         let mut reader = Reader::new(&result);
         Ok(if reader.nil() { None } else { Some(reader.raw().unwrap().to_vec()) })

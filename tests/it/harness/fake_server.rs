@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use kumo_server::wire::method::{ErrorCode, Method, Role};
-use kumo_server::wire::params::{self, Seed};
+use kumo_server::wire::method::{self, ErrorCode, Method, Role};
+use kumo_server::wire::params::{self, Encode as _, Seed};
 use kumo_server::wire::{Init, Message, NodeAddress, Request, frame, pack};
 
 use super::scripted::{Line, Look};
@@ -170,7 +170,7 @@ impl Shared {
                 Look::Closed => return,
                 Look::Nothing => {
                     if dialled && !self.hung.load(Ordering::SeqCst) {
-                        line.request(Method::KeepAlive, |out| params::write_keep_alive(out, 1));
+                        line.request(Method::KeepAlive, |out| method::KeepAlive { clock: 1, told: None }.encode(out));
                     }
                 }
                 Look::Message(_) if self.hung.load(Ordering::SeqCst) => {}
@@ -193,18 +193,21 @@ impl Shared {
         match method {
             Method::KeepAlive => pack::nil(&mut out),
             Method::HashSpaceSync => {
-                let (whs, rhs, _) = params::hash_space_sync(request.params).expect("two hash spaces");
+                let method::HashSpaceSync { whs, rhs, .. } =
+                    params::decode::<method::HashSpaceSync<Seed>>(request.params).expect("two hash spaces");
                 *self.spaces.lock().unwrap() = (whs, rhs);
                 pack::bool(&mut out, true);
             }
             Method::ReplaceCopyStart => {
-                let (seed, _, _) = params::replace_copy_start(request.params).expect("a hash space");
+                let method::ReplaceCopyStart { seed, .. } =
+                    params::decode::<method::ReplaceCopyStart<Seed>>(request.params).expect("a hash space");
                 end = Some((Method::ReplaceCopyEnd, seed.clocktime));
                 self.spaces.lock().unwrap().0 = seed;
                 pack::bool(&mut out, true);
             }
             Method::ReplaceDeleteStart => {
-                let (seed, _) = params::seed_and_clock(request.params).expect("a hash space");
+                let method::ReplaceDeleteStart { seed, .. } =
+                    params::decode::<method::ReplaceDeleteStart<Seed>>(request.params).expect("a hash space");
                 end = Some((Method::ReplaceDeleteEnd, seed.clocktime));
                 *self.spaces.lock().unwrap() = (seed.clone(), seed);
                 pack::bool(&mut out, true);
@@ -212,10 +215,10 @@ impl Shared {
             Method::CreateBackup => pack::bool(&mut out, true),
             Method::GetStatus => {
                 let (whs, rhs) = self.spaces.lock().unwrap().clone();
-                match params::status(request.params).expect("a number") {
+                match params::decode::<method::GetStatus>(request.params).expect("a number").number {
                     3 => pack::raw(&mut out, b"0.4.13"),
-                    9 => rhs.write(&mut out),
-                    10 => whs.write(&mut out),
+                    9 => rhs.encode(&mut out),
+                    10 => whs.encode(&mut out),
                     0..=11 => pack::uint(&mut out, 0),
                     // As an original server does.
                     _ => pack::nil(&mut out),
@@ -228,7 +231,7 @@ impl Shared {
         }
         line.try_send(&out);
         if let Some((method, clocktime)) = end.filter(|_| !self.endless.load(Ordering::SeqCst)) {
-            line.request(method, |out| params::write_replace_end(out, clocktime, 1));
+            line.request(method, |out| method::ReplaceCopyEnd { clocktime, clock: 1 }.encode(out));
         }
     }
 }

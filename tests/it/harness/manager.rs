@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use kumo_server::wire::NodeAddress;
-use kumo_server::wire::method::{ErrorCode, Method};
-use kumo_server::wire::params::{self, Seed};
+use kumo_server::wire::method::{self, ErrorCode, Method};
+use kumo_server::wire::params::{self, Encode as _, Seed};
+use kumo_server::wire::{NodeAddress, pack};
 
 use super::scripted::Line;
 use super::{Folder, Port, Process, kumo_server, wait_until};
@@ -31,19 +31,20 @@ impl Manager {
 
     /// The hash space for writing and the connected servers that are not in it, as `kumoctl status` asks.
     pub(crate) fn nodes(&self) -> (Seed, Vec<NodeAddress>) {
-        let answer = Line::connect(self.address).call(Method::GetNodesInfo, params::write_empty);
-        params::nodes_info(&answer.expect("an answer")).expect("nodes")
+        let answer = Line::connect(self.address).call(Method::GetNodesInfo, |out| pack::array(out, 0));
+        params::decode(&answer.expect("an answer")).expect("nodes")
     }
 
     /// Both hash spaces.
     pub(crate) fn spaces(&self) -> (Seed, Seed) {
-        let answer = Line::connect(self.address).call(Method::HashSpaceRequest, params::write_empty);
-        params::hash_spaces(&answer.expect("an answer")).expect("two hash spaces")
+        let answer = Line::connect(self.address).call(Method::HashSpaceRequest, |out| pack::array(out, 0));
+        params::decode::<(Seed, Seed)>(&answer.expect("an answer")).expect("two hash spaces")
     }
 
     /// Asks for something that takes a boolean and answers nil; the error, if it is refused.
     pub(crate) fn switch(&self, method: Method, value: bool) -> Result<(), ErrorCode> {
-        let answer = Line::connect(self.address).call(method, |out| params::write_switch(out, value));
+        let answer = Line::connect(self.address)
+            .call(method, |out| method::AttachNewServers { replace: value, choice: None }.encode(out));
         answer.map(|result| assert_eq!(result, [0xc0], "nil"))
     }
 

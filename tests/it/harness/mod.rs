@@ -6,6 +6,7 @@ pub(crate) mod gateway;
 pub(crate) mod manager;
 pub(crate) mod port;
 pub(crate) mod process;
+pub(crate) mod requests;
 pub(crate) mod required;
 pub(crate) mod scripted;
 
