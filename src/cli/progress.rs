@@ -6,7 +6,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use parking_lot::Mutex;
 
-use crate::offline::Watch;
+use crate::offline::Progress;
 
 /// Redraws a second.
 const REDRAWS: u8 = 10;
@@ -24,7 +24,7 @@ impl<'a> Bar<'a> {
     }
 }
 
-impl Watch for Bar<'_> {
+impl Progress for Bar<'_> {
     fn begin(&self, what: &str, total: Option<u64>) {
         let template = match total {
             Some(_) => "{msg} {wide_bar} {percent}% {human_pos} of {human_len}, {per_sec}, {eta} left",

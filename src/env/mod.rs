@@ -6,8 +6,10 @@
 
 mod dial;
 mod group;
+mod host;
 mod network;
 mod real;
+mod socket;
 mod tasks;
 
 use std::fmt;
@@ -20,39 +22,12 @@ use tokio::sync::oneshot;
 
 pub(crate) use dial::{dial, dial_blocking, outgoing, refuse_itself};
 pub use group::Group;
+pub use host::{Host, Work};
 pub use network::{BoxFuture, ByteStream, Listener, Stream};
-pub(crate) use real::{bind, bind_ipv6_only, canonical, is_without_ipv6, set_silence_limit};
+pub(crate) use socket::{bind, bind_ipv6_only, canonical, is_without_ipv6, set_silence_limit};
 pub use tasks::{Task, Tasks};
 
 use crate::time::Time;
-
-/// The work of a task.
-pub type Work = BoxFuture<'static, ()>;
-
-/// A machine, or a simulated one.
-pub trait Host: Send + Sync + 'static {
-    /// Sixty-four bits of chance.
-    fn random(&self) -> u64;
-
-    /// Runs a task.
-    fn spawn(&self, work: Work) -> Task;
-
-    /// Runs what may wait for a disk, where that keeps no task waiting.
-    fn run_blocking(&self, work: Box<dyn FnOnce() + Send>);
-
-    /// Connects to a port, for as long as that takes.
-    fn connect(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<Stream>>;
-
-    /// Listens on a port; zero: on one that is free.
-    fn listen(&self, address: SocketAddr) -> io::Result<Listener>;
-
-    /// The addresses that a name stands for, each with `port`, for as long as finding them takes. A machine without names
-    /// need not know this.
-    fn resolve(&self, name: &str, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
-        let error = io::Error::new(io::ErrorKind::Unsupported, format!("'{name}:{port}' is not an address"));
-        Box::pin(std::future::ready(Err(error)))
-    }
-}
 
 /// A handle to a machine; cheap to clone.
 #[derive(Clone)]

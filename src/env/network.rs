@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use super::real;
+use super::socket;
 
 /// A future that may be sent to another thread.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -44,7 +44,7 @@ impl Stream {
     /// quarter of an hour, or for ever on an idle connection.
     pub fn set_silence_limit(&self, limit: Duration) -> io::Result<()> {
         match self {
-            Self::Tcp(stream) => real::set_silence_limit(stream, limit),
+            Self::Tcp(stream) => socket::set_silence_limit(stream, limit),
             Self::Unix(_) | Self::Other(_) => Ok(()),
         }
     }
@@ -134,7 +134,7 @@ impl Listener {
         poll_fn(|cx| match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = ready!(listener.poll_accept(cx))?;
-                Poll::Ready(Ok((Stream::Tcp(stream), real::canonical(peer))))
+                Poll::Ready(Ok((Stream::Tcp(stream), socket::canonical(peer))))
             }
             Self::Unix(listener) => {
                 let (stream, _) = ready!(listener.poll_accept(cx))?;

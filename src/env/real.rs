@@ -1,22 +1,16 @@
 //! The machine that this process runs on.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
-use std::time::Duration;
+use std::net::SocketAddr;
 
-use rustix::io::Errno;
-use rustix::net::sockopt;
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 
 use super::dial::dial;
-use super::{BoxFuture, Host, Listener, Stream, Task, Work};
-
-/// Connections that the kernel may keep waiting to be accepted.
-const BACKLOG: i32 = 1024;
-/// Probes of an idle connection that may stay unanswered.
-const PROBES: u32 = 3;
+use super::host::{Host, Work};
+use super::network::{BoxFuture, Listener, Stream};
+use super::socket::bind;
+use super::tasks::Task;
 
 /// This machine, with the runtime that tasks belong to: they are started from threads that are not the runtime's, too.
 pub(super) struct Machine {
@@ -57,52 +51,4 @@ impl Host for Machine {
         let name = name.to_owned();
         Box::pin(async move { tokio::net::lookup_host((name, port)).await.map(Iterator::collect) })
     }
-}
-
-/// Binds a listening socket. `[::]` stands for all addresses of this machine, IPv4 ones included.
-pub(crate) fn bind(address: SocketAddr) -> io::Result<StdListener> {
-    listen(address, false)
-}
-
-/// The same, where `[::]` stands for all IPv6 addresses.
-pub(crate) fn bind_ipv6_only(address: SocketAddr) -> io::Result<StdListener> {
-    listen(address, true)
-}
-
-/// Whether an attempt to bind `[::]` has failed because the kernel has no IPv6.
-pub(crate) fn is_without_ipv6(error: &io::Error) -> bool {
-    let missing = [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL].map(Errno::raw_os_error);
-    error.raw_os_error().is_some_and(|number| missing.contains(&number))
-}
-
-fn listen(address: SocketAddr, ipv6_only: bool) -> io::Result<StdListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(ipv6_only)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
-}
-
-/// The address of a peer as people know it: IPv4 ones come through an IPv6 socket in a longer form.
-pub(crate) fn canonical(peer: SocketAddr) -> SocketAddr {
-    match peer.ip().to_canonical() {
-        ip @ IpAddr::V4(_) => SocketAddr::new(ip, peer.port()),
-        IpAddr::V6(_) => peer,
-    }
-}
-
-/// Ends the connection when the other machine has not been heard of for `limit`: while nothing is sent by probes, else
-/// by what it does not confirm.
-pub(crate) fn set_silence_limit(stream: &TcpStream, limit: Duration) -> io::Result<()> {
-    let whole_seconds = |time: Duration| Duration::from_secs(time.as_secs().max(1));
-    sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, whole_seconds(limit / 2))?;
-    sockopt::set_tcp_keepintvl(stream, whole_seconds(limit / 2 / PROBES))?;
-    sockopt::set_tcp_keepcnt(stream, PROBES)?;
-    sockopt::set_tcp_user_timeout(stream, u32::try_from(limit.as_millis()).unwrap_or(u32::MAX))?;
-    Ok(())
 }

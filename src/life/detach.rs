@@ -11,8 +11,6 @@ use std::process::ExitCode;
 use daemonize::{Daemonize, Outcome, Stdio};
 use rustix::fs::FileType;
 
-use super::Settings;
-
 /// What the daemon writes to the pipe.
 const READY: u8 = 0;
 const FAILED: u8 = 1;
@@ -40,13 +38,12 @@ pub(super) enum Side {
 #[derive(Debug)]
 pub(super) struct Ready(Option<PipeWriter>);
 
-/// Detaches if `settings` say so. The working directory and the file mode mask stay, so that relative paths do too.
-pub(super) fn detach(settings: &Settings) -> Result<Side, Error> {
-    if settings.pid_file.is_none() {
-        return Ok(Side::Daemon(Ready(None)));
-    }
+/// Detaches from the terminal. With `keep_stdout`, stdout stays even if it is a terminal or a pipe.
+///
+/// The working directory and the file mode mask stay, so that relative paths do too.
+pub(super) fn detach(keep_stdout: bool) -> Result<Side, Error> {
     let (reader, writer) = io::pipe()?;
-    let keep_stdout = settings.keep_stdout || outlives_the_terminal(io::stdout().as_fd());
+    let keep_stdout = keep_stdout || outlives_the_terminal(io::stdout().as_fd());
     let mask = rustix::process::umask(rustix::fs::Mode::empty());
     rustix::process::umask(mask);
     let outcome = Daemonize::new()
@@ -85,6 +82,11 @@ fn outlives_the_terminal(stream: BorrowedFd) -> bool {
 }
 
 impl Ready {
+    /// Of a process that stays in the foreground: nobody waits for it.
+    pub(super) fn foreground() -> Self {
+        Self(None)
+    }
+
     /// The service listens: the launching process may end with success.
     pub(super) fn tell(&mut self) {
         let Some(mut pipe) = self.0.take() else { return };

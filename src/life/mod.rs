@@ -82,10 +82,11 @@ pub trait Service: Sized {
 /// When it detaches, this returns in the launching process once the service listens or has failed.
 pub fn run<S: Service>(settings: &Settings, start: impl AsyncFnOnce() -> Result<S, Cause>) -> ExitCode {
     // Outlives everything else: the launching process ends only when the reason is told and the pid file is gone.
-    let mut ready = match detach::detach(settings) {
-        Ok(Side::Launcher(status)) => return status,
-        Ok(Side::Daemon(ready)) => ready,
-        Err(error) => return complain(settings, &error),
+    let mut ready = match settings.pid_file.as_ref().map(|_| detach::detach(settings.keep_stdout)) {
+        None => Ready::foreground(),
+        Some(Ok(Side::Daemon(ready))) => ready,
+        Some(Ok(Side::Launcher(status))) => return status,
+        Some(Err(error)) => return complain(settings, &error),
     };
     match live(settings, &mut ready, start) {
         Ok(()) => ExitCode::SUCCESS,

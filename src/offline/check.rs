@@ -6,10 +6,11 @@ use std::rc::Rc;
 
 use serde::Serialize;
 
+use super::error::Error;
+use super::progress::{self, Progress};
 use super::sorter::SortSpace;
-use super::source::{Findings, Kind, PROGRESS_STEP, Source, plural};
+use super::source::{Findings, Kind, Source, plural};
 use super::stream::{Merge, Stream};
-use super::{Error, Watch};
 use crate::ring;
 use crate::store::at_rest::{AtRest, Claim};
 use crate::wire::{RecordKey, RecordValue};
@@ -45,21 +46,21 @@ struct Records {
 }
 
 /// Checks the file at `path`. A record of after the unix second `latest` is one from the future.
-pub fn check(path: &Path, latest: u32, watch: &dyn Watch) -> Result<Checked, Error> {
+pub fn check(path: &Path, latest: u32, progress: &dyn Progress) -> Result<Checked, Error> {
     let mut source = Source::open(path)?;
     let kind = source.kind();
     let mut problems = Vec::new();
     if let Some((store, _)) = source.store() {
-        watch.begin("checking the database", None);
+        progress.begin("checking the database", None);
         problems.extend(integrity(store, path)?);
     }
     let findings = Rc::new(RefCell::new(Findings::default()));
     let room = SortSpace { folder: std::env::temp_dir(), memory: MEMORY };
     let (claimed, overrides) = (source.claimed(), source.overrides());
     let records = {
-        let mut stream = Merge::new(source.streams(0, &room, watch, &findings)?)?;
-        watch.begin("checking records", claimed);
-        each_record(&mut stream, overrides, latest, watch)?
+        let mut stream = Merge::new(source.streams(0, &room, progress, &findings)?)?;
+        progress.begin("checking records", claimed);
+        each_record(&mut stream, overrides, latest, progress)?
     };
     let findings = findings.borrow();
     problems.extend(findings.all_damage());
@@ -97,15 +98,18 @@ fn integrity(store: &AtRest, path: &Path) -> Result<Vec<String>, Error> {
     Ok(found)
 }
 
-fn each_record(stream: &mut Merge<'_>, overrides: bool, latest: u32, watch: &dyn Watch) -> Result<Records, Error> {
+fn each_record(
+    stream: &mut Merge<'_>,
+    overrides: bool,
+    latest: u32,
+    progress: &dyn Progress,
+) -> Result<Records, Error> {
     let mut records = Records::default();
     let mut item = stream.next_item()?;
     let mut items = 0_u64;
     while let Some(current) = item {
         items += 1;
-        if items.is_multiple_of(PROGRESS_STEP) {
-            watch.advance(PROGRESS_STEP);
-        }
+        progress::count(items, progress)?;
         item = stream.next_item()?;
         if item.as_ref().is_some_and(|next| next.key == current.key) {
             records.duplicates += u64::from(!overrides);

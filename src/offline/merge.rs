@@ -8,12 +8,13 @@ use std::rc::Rc;
 
 use serde::Serialize;
 
+use super::error::Error;
 use super::output::{Format, Output, folder, refuse_existing};
+use super::progress::{self, Progress};
 use super::resolve::Resolver;
 use super::sorter::SortSpace;
-use super::source::{Findings, Kind, PROGRESS_STEP, Source};
+use super::source::{Findings, Kind, Source};
 use super::stream::{Merge, Stream};
-use super::{Error, Watch};
 
 /// Memory for sorting, in bytes, all sources together.
 const MEMORY: usize = 256 << 20;
@@ -84,7 +85,7 @@ pub fn merge(
     format: Format,
     sources: &[PathBuf],
     policy: Policy,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<Merged, Error> {
     // A mistake should show at once, not after an hour of reading.
     refuse_existing(destination)?;
@@ -105,10 +106,10 @@ pub fn merge(
     let mut output = Output::create(destination, format, total.unwrap_or(0).min(bytes / 16), room.clone())?;
     let mut streams = Vec::new();
     for (index, (source, findings)) in sources.iter_mut().zip(&findings).enumerate() {
-        streams.extend(source.streams(index, &room, watch, findings)?);
+        streams.extend(source.streams(index, &room, progress, findings)?);
     }
-    watch.begin("merging", total);
-    let tallies = write(Merge::new(streams)?, &about, &mut output, watch)?;
+    progress.begin("merging", total);
+    let tallies = write(Merge::new(streams)?, &about, &mut output, progress)?;
     let reports: Vec<_> = about
         .into_iter()
         .zip(tallies)
@@ -121,7 +122,7 @@ pub fn merge(
         let damage = damage.iter().cloned().chain(malformed).collect::<Vec<_>>().join("; ");
         return Err(Error::Damaged { path: path.clone(), damage });
     }
-    let sum = output.finish(watch)?;
+    let sum = output.finish(progress)?;
     Ok(Merged {
         destination: destination.to_path_buf(),
         records: sum.records,
@@ -153,7 +154,7 @@ fn write(
     mut stream: Merge<'_>,
     about: &[(PathBuf, Kind, bool)],
     output: &mut Output,
-    watch: &dyn Watch,
+    progress: &dyn Progress,
 ) -> Result<Vec<Tally>, Error> {
     let mut tallies = vec![Tally::default(); about.len()];
     let mut resolve = Resolver::default();
@@ -173,12 +174,7 @@ fn write(
         resolve.offer(item.source, item.value, overrides, |source| enter(&mut tallies, source));
         current = Some(item.key);
         items += 1;
-        if items.is_multiple_of(PROGRESS_STEP) {
-            watch.advance(PROGRESS_STEP);
-            if watch.is_stopped() {
-                return Err(Error::Stopped);
-            }
-        }
+        progress::count(items, progress)?;
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use super::Error;
+use super::error::Error;
 use super::stream::{Item, Merge, Stream};
 use crate::store::at_rest::tree_order;
 

@@ -8,15 +8,13 @@ use std::rc::Rc;
 
 use serde::Serialize;
 
+use super::error::Error;
+use super::progress::{self, Progress};
 use super::sorter::{SortSpace, Sorter};
 use super::stream::{Item, Stream};
-use super::{Error, Watch};
 use crate::store::at_rest::{AtRest, Claim, Gaps, LogEnd, Rows};
 use crate::tokyo::{self, Scan};
 use crate::wire::{RecordKey, RecordValue};
-
-/// Records between two looks at whether the work is to end.
-pub(super) const PROGRESS_STEP: u64 = 1024;
 
 /// The kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -157,15 +155,15 @@ impl Source {
         &mut self,
         index: usize,
         room: &SortSpace,
-        watch: &dyn Watch,
+        progress: &dyn Progress,
         findings: &Rc<RefCell<Findings>>,
     ) -> Result<Vec<Box<dyn Stream + '_>>, Error> {
         findings.borrow_mut().claimed = self.claimed();
         let path = &self.path;
-        let mut feed = Feed { sorter: Sorter::new(room.clone(), index), findings, watch, count: 0 };
+        let mut feed = Feed { sorter: Sorter::new(room.clone(), index), findings, progress, count: 0 };
         match &mut self.inner {
             Inner::Tokyo(scan) => {
-                watch.begin(&format!("reading {}", path.display()), Some(scan.header().records));
+                progress.begin(&format!("reading {}", path.display()), Some(scan.header().records));
                 findings.borrow_mut().damage.extend(scan.header().problems.iter().filter_map(
                     |problem| match problem {
                         tokyo::Problem::NotClosed => None,
@@ -186,7 +184,7 @@ impl Source {
             Inner::Store(store) => {
                 let mut streams: Vec<Box<dyn Stream + '_>> = Vec::new();
                 if store.claim().is_none_or(|claim| !claim.closed) {
-                    watch.begin(&format!("reading the redo log of {}", path.display()), None);
+                    progress.begin(&format!("reading the redo log of {}", path.display()), None);
                     let mut stopped = None;
                     let end = store.log(|entry| {
                         feed.push(entry.key, entry.sequence, entry.value).map_err(|error| {
@@ -225,19 +223,14 @@ impl Source {
 struct Feed<'a> {
     sorter: Sorter,
     findings: &'a Rc<RefCell<Findings>>,
-    watch: &'a dyn Watch,
+    progress: &'a dyn Progress,
     count: u64,
 }
 
 impl Feed<'_> {
     fn push(&mut self, key: &[u8], order: u64, value: Option<&[u8]>) -> Result<(), Error> {
         self.count += 1;
-        if self.count.is_multiple_of(PROGRESS_STEP) {
-            self.watch.advance(PROGRESS_STEP);
-            if self.watch.is_stopped() {
-                return Err(Error::Stopped);
-            }
-        }
+        progress::count(self.count, self.progress)?;
         if !well_formed(key, value) {
             self.findings.borrow_mut().malformed += 1;
             return Ok(());

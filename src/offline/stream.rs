@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use super::Error;
+use super::error::Error;
 use crate::store::at_rest::tree_order;
 
 /// A record on its way, or the mark that there is none.

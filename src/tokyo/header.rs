@@ -1,39 +1,14 @@
 //! The header: which layout the file has, and how much of what it says can be believed.
 
-use super::{Error, MAGIC};
+use super::error::Error;
+use super::format::{HEADER_LEN, Layout, MAGIC, OPTION_LARGE};
 
-/// Bytes of the header.
-pub(super) const LEN: usize = 256;
 /// Flag: the file was not closed.
 const FLAG_OPEN: u8 = 1;
 /// Flag: the library has met an error it could not mend.
 const FLAG_FATAL: u8 = 2;
-/// Option: places of records have 64 bits.
-pub(super) const OPTION_LARGE: u8 = 1;
 /// Options under which records are not stored as they are.
 const COMPRESSIONS: [(u8, &str); 4] = [(2, "deflate"), (4, "bzip2"), (8, "TCBS"), (16, "an external codec")];
-
-/// How numbers are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Layout {
-    pub(super) big_endian: bool,
-    /// Places of children have eight bytes instead of four.
-    pub(super) large: bool,
-}
-
-impl Layout {
-    /// The number in up to eight bytes.
-    pub(super) fn number(self, bytes: &[u8]) -> u64 {
-        let add = |number: u64, byte: &u8| number << 8 | u64::from(*byte);
-        if self.big_endian { bytes.iter().fold(0, add) } else { bytes.iter().rev().fold(0, add) }
-    }
-
-    /// A number in `len` bytes, eight at most.
-    pub(super) fn bytes(self, number: u64, len: usize) -> Vec<u8> {
-        let bytes = number.to_le_bytes().into_iter().take(len);
-        if self.big_endian { bytes.rev().collect() } else { bytes.collect() }
-    }
-}
 
 /// A sign in the header that the file is not whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +55,7 @@ impl Header {
             return Err(Error::NotTokyoCabinet);
         }
         let byte = |offset: usize| bytes.get(offset).copied().unwrap_or_default();
-        if bytes.len() < LEN {
+        if bytes.len() < HEADER_LEN {
             return Err(Error::Header);
         }
         match byte(32) {
@@ -125,7 +100,7 @@ impl Header {
     fn likelihood(&self, size: u64) -> u32 {
         let exact = self.file_size == size;
         let near = self.file_size >= size / 16 && self.file_size <= size.saturating_mul(16);
-        let first = (LEN as u64..=size).contains(&self.first_record);
+        let first = (HEADER_LEN as u64..=size).contains(&self.first_record);
         let records = self.records <= size / 16;
         u32::from(exact) * 4 + u32::from(near) * 2 + u32::from(first) * 2 + u32::from(near && records)
     }

@@ -8,9 +8,10 @@
 use std::io;
 use std::ops::Range;
 
-use super::header::{Header, LEN, Layout, Problem};
+use super::error::Error;
+use super::format::{FREE, HEADER_LEN, Layout, RECORD};
+use super::header::{Header, Problem};
 use super::window::{Bytes, Window};
-use super::{Error, FREE, RECORD};
 
 /// Bytes of a free block's head.
 const FREE_HEAD: usize = 5;
@@ -60,11 +61,15 @@ impl<B: Bytes> Scan<B> {
     pub fn new(source: B) -> Result<Self, Error> {
         let mut window = Window::new(source)?;
         let size = window.size();
-        let mut header = Header::parse(window.at(0, LEN)?, size)?;
+        let mut header = Header::parse(window.at(0, HEADER_LEN)?, size)?;
         if header.file_size > size {
             header.problems.push(Problem::Truncated { bytes: header.file_size - size });
         }
-        let at = if (LEN as u64..size).contains(&header.first_record) { header.first_record } else { LEN as u64 };
+        let at = if (HEADER_LEN as u64..size).contains(&header.first_record) {
+            header.first_record
+        } else {
+            HEADER_LEN as u64
+        };
         let mut scan = Self { window, header, at, records: 0, damage: Damage::default(), in_stretch: false, hashed: 0 };
         scan.settle_layout()?;
         Ok(scan)

@@ -118,7 +118,7 @@ fn every_layout_is_read() {
 fn keys_are_in_the_buckets_of_recorded_files() {
     for (order, big_endian) in [("big", true), ("little", false)] {
         let (bytes, _) = fixture(order);
-        let layout = header::Layout { big_endian, large: false };
+        let layout = format::Layout { big_endian, large: false };
         for (key, _) in read(&bytes).unwrap().0 {
             let place = 256 + 4 * usize::try_from(bucket(&key, 131_071)).unwrap();
             let record = usize::try_from(layout.number(&bytes[place..place + 4]) << 4).unwrap();

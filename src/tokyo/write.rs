@@ -6,9 +6,8 @@
 
 use std::io::{self, Seek, SeekFrom, Write};
 
-use super::header::{LEN, Layout, OPTION_LARGE};
+use super::format::{HEADER_LEN, Layout, MAGIC, OPTION_LARGE, RECORD};
 use super::scan::hash_byte;
-use super::{MAGIC, RECORD};
 
 /// Blocks begin at multiples of two to this power.
 const ALIGNMENT_POWER: u8 = 4;
@@ -59,8 +58,8 @@ impl<W: Write + Seek> Writer<W> {
     /// Begins a file with so many buckets. Both writers are of the same file, with places of their own.
     pub fn new(mut records_out: W, mut buckets_out: W, big_endian: bool, buckets: u64) -> io::Result<Self> {
         let layout = Layout { big_endian, large: true };
-        let first = align(LEN as u64 + buckets * 8 + POOL);
-        buckets_out.seek(SeekFrom::Start(LEN as u64))?;
+        let first = align(HEADER_LEN as u64 + buckets * 8 + POOL);
+        buckets_out.seek(SeekFrom::Start(HEADER_LEN as u64))?;
         records_out.seek(SeekFrom::Start(first))?;
         let (next_bucket, at, count, last) = (0, first, 0, None);
         Ok(Self { records_out, buckets_out, layout, buckets, next_bucket, at, first, count, last })
@@ -105,7 +104,7 @@ impl<W: Write + Seek> Writer<W> {
         for field in [self.buckets, self.count, size, self.first] {
             header.extend(layout.bytes(field, 8));
         }
-        header.resize(LEN, 0);
+        header.resize(HEADER_LEN, 0);
         self.buckets_out.flush()?;
         self.buckets_out.seek(SeekFrom::Start(0))?;
         self.buckets_out.write_all(&header)?;

@@ -59,17 +59,12 @@ const KNOWN_CIRCLES: &[&str] = &[
     "cli/cluster.rs cli/cluster/children.rs",
     "cli/ctl.rs cli/ctl/backup.rs cli/ctl/members.rs cli/ctl/wait.rs",
     "cli/stat.rs cli/stat/check.rs cli/stat/told.rs",
-    "env/mod.rs env/network.rs env/real.rs",
     "gateway/item.rs gateway/outcome.rs",
     "gateway/protocol/binary.rs gateway/protocol/meta.rs gateway/protocol/mod.rs gateway/protocol/text.rs",
-    "life/detach.rs life/mod.rs",
     "net/connection.rs net/link.rs net/mod.rs net/peers.rs net/session.rs",
-    "offline/check.rs offline/merge.rs offline/mod.rs offline/output/database.rs offline/output/mod.rs \
-     offline/output/store.rs offline/sorter.rs offline/source.rs offline/stream.rs",
     "store/redo/log.rs store/redo/log/files.rs",
     "store/redo/mod.rs store/redo/recover.rs",
     "store/tree/mod.rs store/tree/schema.rs store/tree/writer.rs",
-    "tokyo/header.rs tokyo/mod.rs",
 ];
 
 fn root() -> &'static Path {

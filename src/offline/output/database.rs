@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
-use super::{Sum, step};
+use super::digest::Digest;
+use crate::offline::error::Error;
+use crate::offline::progress::{self, Progress};
 use crate::offline::sorter::{SortSpace, Sorter};
 use crate::offline::stream::Stream;
-use crate::offline::{Error, Watch};
 use crate::tokyo::{self, Scan, Writer, file_order, key_of_order};
 
 /// Buckets at least: what servers of 2010 began with.
@@ -32,19 +33,19 @@ impl Body {
         self.sorter.push(&order, 0, Some(value)).map_err(|source| Error::Io { path: self.path.clone(), source })
     }
 
-    pub(super) fn finish(self, watch: &dyn Watch) -> Result<Sum, Error> {
+    pub(super) fn finish(self, progress: &dyn Progress) -> Result<Digest, Error> {
         let failed = |source| Error::Io { path: self.path.clone(), source };
         let open = || File::options().write(true).open(&self.path).map(BufWriter::new);
         let mut out = Writer::new(open().map_err(failed)?, open().map_err(failed)?, self.big_endian, self.buckets)
             .map_err(failed)?;
-        watch.begin("writing", None);
-        let mut written = Sum::default();
+        progress.begin("writing", None);
+        let mut written = Digest::default();
         let mut sorted = self.sorter.finish()?;
         while let Some(item) = sorted.next_item()? {
             let (key, value) = (key_of_order(&item.key), item.value.as_deref().unwrap_or_default());
             out.append(key, value).map_err(failed)?;
             written.add(key, value);
-            step(written.records, watch)?;
+            progress::count(written.records, progress)?;
         }
         out.finish().map_err(failed)?;
         File::open(&self.path).and_then(|file| file.sync_all()).map_err(failed)?;
@@ -53,13 +54,13 @@ impl Body {
 }
 
 /// Reads the file back, in its order.
-pub(super) fn read_back(path: &Path, watch: &dyn Watch) -> Result<Sum, Error> {
+pub(super) fn read_back(path: &Path, progress: &dyn Progress) -> Result<Digest, Error> {
     let failed = |source| Error::Tokyo { path: path.to_path_buf(), source };
     let mut scan = Scan::new(File::open(path).map_err(|error| failed(error.into()))?).map_err(failed)?;
-    let mut sum = Sum::default();
+    let mut found = Digest::default();
     while let Some((key, value)) = scan.next_record().map_err(|error| failed(tokyo::Error::Io(error)))? {
-        sum.add(key, value);
-        step(sum.records, watch)?;
+        found.add(key, value);
+        progress::count(found.records, progress)?;
     }
-    Ok(sum)
+    Ok(found)
 }

@@ -1,6 +1,7 @@
 //! The new file: written under a name of its own, read back, and only then given its name.
 
 mod database;
+mod digest;
 mod store;
 
 use std::ffi::{OsStr, OsString};
@@ -10,12 +11,12 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
+use super::error::Error;
+use super::progress::Progress;
 use super::sorter::SortSpace;
-use super::source::PROGRESS_STEP;
-use super::{Error, Watch};
 use crate::store::at_rest::side_files;
 use crate::store::temporary;
-use crate::wire::RecordValue;
+use digest::Digest;
 
 /// End of the name of a file that is not complete.
 const SUFFIX: &str = ".tmp";
@@ -48,30 +49,6 @@ enum Body {
     Database(database::Body),
 }
 
-/// How many records there were, and a checksum of all their bytes in order.
-#[derive(Debug, Clone, Default)]
-pub(in crate::offline) struct Sum {
-    pub(in crate::offline) records: u64,
-    pub(in crate::offline) tombstones: u64,
-    hasher: crc32fast::Hasher,
-}
-
-impl Sum {
-    fn add(&mut self, key: &[u8], value: &[u8]) {
-        self.records += 1;
-        self.tombstones += u64::from(RecordValue::new(value).is_ok_and(|value| value.is_tombstone()));
-        for part in [key, value] {
-            self.hasher.update(&(part.len() as u64).to_le_bytes());
-            self.hasher.update(part);
-        }
-    }
-
-    fn is_same(&self, other: &Self) -> bool {
-        let sum = |of: &Self| (of.records, of.tombstones, of.hasher.clone().finalize());
-        sum(self) == sum(other)
-    }
-}
-
 /// The folder that a file is or will be in.
 pub(super) fn folder(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
@@ -101,19 +78,19 @@ impl Output {
     }
 
     /// Completes the file, reads it back, and gives it its name.
-    pub(super) fn finish(self, watch: &dyn Watch) -> Result<Sum, Error> {
+    pub(super) fn finish(self, progress: &dyn Progress) -> Result<Digest, Error> {
         let Self { destination, file, body } = self;
         let (written, found) = match body {
             Body::Store(body) => {
                 let written = body.finish()?;
-                watch.begin("verifying", Some(written.records));
-                let found = store::read_back(file.path(), watch)?;
+                progress.begin("verifying", Some(written.records));
+                let found = store::read_back(file.path(), progress)?;
                 (written, found)
             }
             Body::Database(body) => {
-                let written = body.finish(watch)?;
-                watch.begin("verifying", Some(written.records));
-                let found = database::read_back(file.path(), watch)?;
+                let written = body.finish(progress)?;
+                progress.begin("verifying", Some(written.records));
+                let found = database::read_back(file.path(), progress)?;
                 (written, found)
             }
         };
@@ -156,17 +133,6 @@ fn temporary_file(destination: &Path) -> io::Result<NamedTempFile> {
         }
     }
     Err(io::ErrorKind::ResourceBusy.into())
-}
-
-/// Counts a step of long work, which ends here if it is to end.
-fn step(count: u64, watch: &dyn Watch) -> Result<(), Error> {
-    if count.is_multiple_of(PROGRESS_STEP) {
-        watch.advance(PROGRESS_STEP);
-        if watch.is_stopped() {
-            return Err(Error::Stopped);
-        }
-    }
-    Ok(())
 }
 
 /// Refuses a name that is taken, or that has side files of a store which would be taken for the new one's.

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Sum, step};
-use crate::offline::{Error, Watch};
+use super::digest::Digest;
+use crate::offline::error::Error;
+use crate::offline::progress::{self, Progress};
 use crate::store::at_rest::{AtRest, Builder, tree_order};
 use crate::wire::RecordValue;
 
@@ -18,13 +19,13 @@ pub(super) struct Body {
     builder: Builder,
     chunk: Vec<(Box<[u8]>, Vec<u8>)>,
     chunk_bytes: usize,
-    written: Sum,
+    written: Digest,
 }
 
 impl Body {
     pub(super) fn create(path: &Path) -> Result<Self, Error> {
         let builder = Builder::create(path)?;
-        Ok(Self { path: path.to_path_buf(), builder, chunk: Vec::new(), chunk_bytes: 0, written: Sum::default() })
+        Ok(Self { path: path.to_path_buf(), builder, chunk: Vec::new(), chunk_bytes: 0, written: Digest::default() })
     }
 
     pub(super) fn push(&mut self, key: Box<[u8]>, value: Vec<u8>) -> Result<(), Error> {
@@ -42,23 +43,23 @@ impl Body {
         Ok(())
     }
 
-    pub(super) fn finish(mut self) -> Result<Sum, Error> {
+    pub(super) fn finish(mut self) -> Result<Digest, Error> {
         self.flush()?;
         self.builder.finish().map_err(|source| Error::Store { path: self.path, source })?;
         Ok(self.written)
     }
 }
 
-pub(super) fn read_back(path: &Path, watch: &dyn Watch) -> Result<Sum, Error> {
+pub(super) fn read_back(path: &Path, progress: &dyn Progress) -> Result<Digest, Error> {
     let failed = |source| Error::Store { path: path.to_path_buf(), source };
     let store = AtRest::open(path)?;
-    let mut sum = Sum::default();
+    let mut found = Digest::default();
     // Keys that share a hash lie in two tables: in order they are one.
     let [mut records, mut collisions] = store.tables();
     let (mut record, mut collision) = (records.next_row().map_err(failed)?, collisions.next_row().map_err(failed)?);
     loop {
         let from_collisions = match (&record, &collision) {
-            (None, None) => return Ok(sum),
+            (None, None) => return Ok(found),
             (Some(record), Some(collision)) => tree_order(&collision.key, &record.key).is_lt(),
             (record, _) => record.is_none(),
         };
@@ -68,8 +69,8 @@ pub(super) fn read_back(path: &Path, watch: &dyn Watch) -> Result<Sum, Error> {
             std::mem::replace(&mut record, records.next_row().map_err(failed)?)
         };
         if let Some(row) = row {
-            sum.add(&row.key, &row.value);
+            found.add(&row.key, &row.value);
         }
-        step(sum.records, watch)?;
+        progress::count(found.records, progress)?;
     }
 }
