@@ -62,9 +62,6 @@ const KNOWN_CIRCLES: &[&str] = &[
     "gateway/item.rs gateway/outcome.rs",
     "gateway/protocol/binary.rs gateway/protocol/meta.rs gateway/protocol/mod.rs gateway/protocol/text.rs",
     "net/connection.rs net/link.rs net/mod.rs net/peers.rs net/session.rs",
-    "store/redo/log.rs store/redo/log/files.rs",
-    "store/redo/mod.rs store/redo/recover.rs",
-    "store/tree/mod.rs store/tree/schema.rs store/tree/writer.rs",
 ];
 
 fn root() -> &'static Path {

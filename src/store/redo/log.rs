@@ -4,37 +4,20 @@
 //! A commit writes everything that is buffered, by all threads; the next one then often finds its entries written.
 //! Lock order: `syncing`, then `writer`, then `buffer`.
 
-mod files;
-
-use super::{Entry, FILE_HEADER, FLAG_EARLIER_DURABLE, FRAME_HEADER, FileHeader, seal_frame};
-use crate::store::disk::{Disk, LogFile};
+use super::file::{RedoOptions, create, marker};
+use super::format::{Entry, FILE_HEADER, FLAG_EARLIER_DURABLE, FRAME_HEADER, FileHeader, seal_frame};
+use crate::store::disk::LogFile;
 use crate::store::error::Error;
-use crate::store::failures::{Failures, Operation};
+use crate::store::failures::Operation;
 use crate::store::paths::redo_file;
-use files::{create, marker};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// A buffer grown beyond this by large records is given back.
 const SPARE_LIMIT: usize = 4 << 20;
-
-/// Where and how to log.
-pub(in crate::store) struct RedoOptions {
-    /// Path of the store.
-    pub(in crate::store) store: PathBuf,
-    /// Which store the files belong to.
-    pub(in crate::store) store_id: u64,
-    /// Bytes of all files together.
-    pub(in crate::store) limit: u64,
-    /// The file system.
-    pub(in crate::store) disk: Arc<dyn Disk>,
-    /// Where failures are noted.
-    pub(in crate::store) failures: Arc<Failures>,
-}
 
 /// The result of an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,29 +30,29 @@ pub(in crate::store) enum Append {
 
 /// The log.
 pub(in crate::store) struct Redo {
-    options: RedoOptions,
-    buffer: Mutex<Buffer>,
-    writer: Mutex<Writer>,
+    pub(super) options: RedoOptions,
+    pub(super) buffer: Mutex<Buffer>,
+    pub(super) writer: Mutex<Writer>,
     /// Held while syncing: files must become durable in their order.
-    syncing: Mutex<()>,
+    pub(super) syncing: Mutex<()>,
     /// All up to this sequence number is written to files.
-    written: AtomicU64,
+    pub(super) written: AtomicU64,
     /// All up to this sequence number is durable.
-    synced: AtomicU64,
+    pub(super) synced: AtomicU64,
     /// Bytes in files and buffer.
-    used: AtomicU64,
+    pub(super) used: AtomicU64,
     /// Bytes in the buffer.
-    buffered: AtomicU64,
+    pub(super) buffered: AtomicU64,
     /// A sync has failed: what the kernel still has of the files written so far proves nothing.
-    suspect: AtomicBool,
+    pub(super) suspect: AtomicBool,
 }
 
-struct Buffer {
+pub(super) struct Buffer {
     /// A frame without its header filled in.
-    frame: Vec<u8>,
-    count: u32,
+    pub(super) frame: Vec<u8>,
+    pub(super) count: u32,
     /// Sequence number of the first entry in it, or of the next if it is empty.
-    first: u64,
+    pub(super) first: u64,
 }
 
 impl Buffer {
@@ -78,18 +61,18 @@ impl Buffer {
     }
 }
 
-struct Writer {
-    file: Arc<dyn LogFile>,
-    number: u64,
-    offset: u64,
+pub(super) struct Writer {
+    pub(super) file: Arc<dyn LogFile>,
+    pub(super) number: u64,
+    pub(super) offset: u64,
     /// A frame that is not written yet: empty, or what the last write failed on.
-    pending: Vec<u8>,
-    pending_first: u64,
-    pending_count: u32,
+    pub(super) pending: Vec<u8>,
+    pub(super) pending_first: u64,
+    pub(super) pending_count: u32,
     /// Files before this one that are not synced yet, oldest first.
-    unsynced: Vec<Arc<dyn LogFile>>,
+    pub(super) unsynced: Vec<Arc<dyn LogFile>>,
     /// Files before this one that still exist: number and bytes, oldest first.
-    closed: VecDeque<(u64, u64)>,
+    pub(super) closed: VecDeque<(u64, u64)>,
 }
 
 impl Redo {

@@ -8,7 +8,7 @@
 //!   notes that the earlier ones had become durable; otherwise the file is damaged, and that is an error.
 //! * Files below the number in the main tree are merged; a loss of power may have brought them back.
 
-use super::{
+use super::format::{
     FILE_HEADER, FLAG_EARLIER_DURABLE, FRAME_HEADER, FRAME_LIMIT, FRAME_SUMS, FileHeader, FrameHeader, ReadEntry,
     each_entry, frame_crc,
 };

@@ -1,5 +1,6 @@
 //! The log on its own: what is written comes back, whatever the end looks like.
 
+use super::format::FILE_HEADER;
 use super::*;
 use crate::store::disk::{Disk, LogFile, RealDisk};
 use crate::store::error::OpenError;

@@ -1,6 +1,7 @@
 //! Reading the tree: single records and bounded pieces of the whole.
 
-use super::{end_transaction, join_key, key_bound, split_key};
+use super::row::{join_key, key_bound, split_key};
+use super::schema::end_transaction;
 use rusqlite::{Connection, OptionalExtension, Statement};
 
 /// Unwanted rows that one step passes over at most, for each wanted one it may return: a step must stay short.

@@ -1,6 +1,6 @@
 //! Recognising the file at a path, making a new tree, and opening connections with the settings they need.
 
-use super::Tally;
+use super::row::Tally;
 use crate::store::error::OpenError;
 use crate::store::paths::{directory, side_path};
 use rusqlite::config::DbConfig;
@@ -204,6 +204,12 @@ fn settle(connection: &Connection, cache_kib: i64) -> rusqlite::Result<()> {
         connection.execute_batch(&format!("PRAGMA {pragma}")).or_else(ignore_rows)?;
     }
     Ok(())
+}
+
+/// Rolls back what a commit or rollback that failed has left open: it would keep the checkpoint waiting, and the next
+/// transaction from beginning.
+pub(super) fn end_transaction(connection: &Connection) -> rusqlite::Result<()> {
+    if connection.is_autocommit() { Ok(()) } else { connection.execute_batch("ROLLBACK") }
 }
 
 /// A connection that only reads; `sharing` of them will be open.

@@ -1,6 +1,8 @@
 //! Writing the tree: sorted rows in short transactions, checkpoints, state, and the oldest tombstones.
 
-use super::{Tally, end_transaction, join_key, key_bound, schema, split_key, wal};
+use super::row::{Tally, join_key, key_bound, split_key};
+use super::schema::{self, end_transaction};
+use super::wal;
 use crate::wire::RecordValue;
 use crate::wire::record::TOMBSTONE_LEN;
 use rusqlite::config::DbConfig;

@@ -1,13 +1,11 @@
 //! The files of the log being written: begun, handed over to the merge, deleted.
 
-use super::{Redo, RedoOptions};
-use crate::store::disk::LogFile;
+use super::file::create;
+use super::format::{FILE_HEADER, FRAME_HEADER, FileHeader};
+use super::log::Redo;
 use crate::store::error::Error;
-use crate::store::paths::{directory, redo_file, side_path};
-use crate::store::redo::{FILE_HEADER, FRAME_HEADER, FileHeader};
+use crate::store::paths::{directory, redo_file};
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 impl Redo {
@@ -94,30 +92,4 @@ impl Redo {
         }
         let _ = self.options.disk.sync_directory(directory(&self.options.store));
     }
-}
-
-/// Is there while a sync has failed and what it lost may still be needed.
-pub(super) fn marker(store: &Path) -> PathBuf {
-    side_path(store, ".redo.failed")
-}
-
-/// Makes the file `number`, durable by name. One left over from an attempt that failed is emptied and used: without its
-/// name, recovery would miss it.
-pub(super) fn create(options: &RedoOptions, number: u64) -> io::Result<Arc<dyn LogFile>> {
-    let path = redo_file(&options.store, number);
-    let (file, is_new) = match options.disk.create(&path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            let file = options.disk.open(&path)?;
-            file.truncate(0)?;
-            (file, false)
-        }
-        other => (other?, true),
-    };
-    if let Err(error) = options.disk.sync_directory(directory(&options.store)) {
-        if is_new {
-            let _ = options.disk.remove(&path);
-        }
-        return Err(error);
-    }
-    Ok(file)
 }
