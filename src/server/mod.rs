@@ -82,8 +82,8 @@ impl Server {
         let address = NodeAddress::new(SocketAddr::new(config.address.socket().ip(), port));
 
         let binary_log = Binlog::open(config.binary_log.as_deref())?;
-        let options = config.store.clone();
         let time = env.time().clone();
+        let options = store::Options { time: time.clone(), new_id: env.random(), ..config.store.clone() };
         let opening = env.blocking(move || {
             let mut clock = Arc::new(Clock::new(&time, 0));
             let store = Store::open(options, |first| {

@@ -12,12 +12,13 @@ use super::signal::Signal;
 use super::throttle::{self, Throttle};
 use super::tree::Tally;
 use crate::clock::Clock;
+use crate::time::Moment;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use parking_lot::Mutex;
 use rusqlite::Connection;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Share of the cache that unmerged records may take, in quarters.
 const DIRTY_QUARTERS: u64 = 3;
@@ -64,7 +65,7 @@ pub(super) struct Core {
     pub(super) tombstones: AtomicU64,
     pub(super) tombstone_bytes: AtomicU64,
     /// Until when no tombstone is swept.
-    tombstones_held: Mutex<Option<Instant>>,
+    tombstones_held: Mutex<Option<Moment>>,
     /// Who waits for a sync (mode `Always`).
     pub(super) sync_waiters: Mutex<Vec<SyncWaiter>>,
     pub(super) sync_signal: Signal,
@@ -78,11 +79,11 @@ pub(super) struct Core {
     pub(super) wake_pending: AtomicBool,
     /// Milliseconds since `started` of the last write.
     last_write: AtomicU64,
-    started: Instant,
+    started: Moment,
     /// No new work is accepted.
     pub(super) closing: AtomicBool,
     /// Since when.
-    closing_since: OnceLock<Instant>,
+    closing_since: OnceLock<Moment>,
     /// The log thread may go.
     pub(super) stop_log: AtomicBool,
     /// The log thread is gone; changes with `sync_waiters` locked.
@@ -111,6 +112,7 @@ impl Core {
     pub(super) fn new(parts: Parts) -> Self {
         let (requests, request_inbox) = crossbeam_channel::bounded(64);
         Self {
+            started: parts.options.time.now(),
             options: parts.options,
             opened: parts.opened,
             disk: parts.disk,
@@ -132,7 +134,6 @@ impl Core {
             request_inbox,
             wake_pending: AtomicBool::new(false),
             last_write: AtomicU64::new(0),
-            started: Instant::now(),
             closing: AtomicBool::new(false),
             closing_since: OnceLock::new(),
             stop_log: AtomicBool::new(false),
@@ -144,14 +145,24 @@ impl Core {
         }
     }
 
+    /// Now, by the clock that the store measures by.
+    pub(super) fn now(&self) -> Moment {
+        self.options.time.now()
+    }
+
+    /// How long ago `moment` was.
+    pub(super) fn elapsed(&self, moment: Moment) -> Duration {
+        self.options.time.elapsed(moment)
+    }
+
     /// Has no tombstone swept for so long from now, whatever was said before.
     pub(super) fn hold_tombstones(&self, time: Duration) {
-        *self.tombstones_held.lock() = Instant::now().checked_add(time);
+        *self.tombstones_held.lock() = Some(self.now() + time);
     }
 
     /// Whether tombstones may be swept now.
     pub(super) fn may_sweep(&self) -> bool {
-        self.tombstones_held.lock().is_none_or(|until| Instant::now() >= until)
+        self.tombstones_held.lock().is_none_or(|until| self.now() >= until)
     }
 
     /// Bytes that unmerged records may take.
@@ -192,25 +203,25 @@ impl Core {
             // A record of usual size takes up to twice as much memory as it takes room in the log.
             throttle::rate(redo.min(dirty / 2), time)
         });
-        self.throttle.set(rate, self.started.elapsed());
+        self.throttle.set(rate, self.elapsed(self.started));
     }
 
     /// Whether a write of `bytes` may come now.
     #[inline]
     pub(super) fn may_write(&self, bytes: u64) -> bool {
-        self.throttle.take(bytes, || self.started.elapsed())
+        self.throttle.take(bytes, || self.elapsed(self.started))
     }
 
     /// Accepts no new work from now on.
     pub(super) fn begin_closing(&self) {
         // Whoever sees that it closes must find since when.
-        self.closing_since.get_or_init(Instant::now);
+        self.closing_since.get_or_init(|| self.now());
         self.closing.store(true, Ordering::Release);
     }
 
     /// Whether closing has merged for as long as it may.
     pub(super) fn must_end(&self) -> bool {
-        self.closing_since.get().is_some_and(|since| since.elapsed() >= self.options.close_merge)
+        self.closing_since.get().is_some_and(|since| self.elapsed(*since) >= self.options.close_merge)
     }
 
     /// Asks the maintenance thread and waits for its answer.
@@ -259,7 +270,7 @@ impl Core {
     }
 
     fn millis(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(self.elapsed(self.started).as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Waits until there is room for a record of `bytes`, with some to spare. An error if there will not be any soon:

@@ -17,6 +17,7 @@ mod driver;
 mod error;
 mod failures;
 mod guard;
+mod identity;
 mod lock;
 mod maintain;
 mod merge;

@@ -34,7 +34,7 @@ pub(super) fn open(
     // One store has one lock and one log, by whichever of its names it is opened.
     options.path = canonical(&options.path);
     let mut lock = OwnerLock::take(&options.path)?;
-    let (connection, store_id, tally) = tree::open(&options.path, options.wal_bytes)?;
+    let (connection, store_id, tally) = tree::open(&options.path, options.new_id, options.wal_bytes)?;
     let opened = lock.lock_database(&options.path)?;
     temporary::remove_unfinished_backups(&options.path, directory(&options.path));
     let tree = Writer::new(connection, tally, side_path(&options.path, "-wal"))

@@ -1,6 +1,8 @@
 //! Settings of a store: its path, when an answer is durable, and every bound.
 
 use super::driver::Driver;
+use super::identity::random_id;
+use crate::time::Time;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,6 +71,10 @@ pub struct Options {
     pub queue_jobs: usize,
     /// Does the work of both pools, which then have no threads.
     pub driver: Option<Arc<dyn Driver>>,
+    /// What the store's threads measure time by; how they wait is the system's affair.
+    pub time: Time,
+    /// The id of the store if it has to be made. No two stores share one.
+    pub new_id: u64,
 }
 
 impl Options {
@@ -86,6 +92,8 @@ impl Options {
             sweep: SweepPolicy::default(),
             queue_jobs: 1024,
             driver: None,
+            time: Time::real(),
+            new_id: random_id(),
         }
     }
 

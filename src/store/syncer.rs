@@ -5,7 +5,7 @@ use super::error::Error;
 use super::failures::Operation;
 use super::options::SyncMode;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Pause between retries of a failed append.
 const RETRY: Duration = Duration::from_millis(100);
@@ -14,7 +14,7 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Runs until the store is closed and nobody waits any more.
 pub(super) fn run(core: &Core) {
-    let mut last_sync = Instant::now();
+    let mut last_sync = core.now();
     loop {
         let stop = || core.stop_log.load(Ordering::Acquire);
         core.sync_signal.wait(RETRY, || stop() || !core.sync_waiters.lock().is_empty());
@@ -29,7 +29,7 @@ pub(super) fn run(core: &Core) {
             if core.redo.is_suspect() {
                 core.wake();
             }
-            last_sync = Instant::now();
+            last_sync = core.now();
             for waiter in waiters {
                 (waiter.done)(result.clone());
             }
@@ -48,8 +48,8 @@ pub(super) fn run(core: &Core) {
                 return;
             }
         }
-        if last_sync.elapsed() >= EVERY {
-            last_sync = Instant::now();
+        if core.elapsed(last_sync) >= EVERY {
+            last_sync = core.now();
             tick(core);
         }
     }

@@ -18,7 +18,7 @@ const LAYERS: &[&[(&str, &[&str])]] = &[
     &[("clock", &["time"])],
     &[("wire", &["clock"])],
     &[("ring", &["clock", "wire"])],
-    &[("store", &["clock", "wire"]), ("binlog", &["wire"]), ("tokyo", &[])],
+    &[("store", &["time", "clock", "wire"]), ("binlog", &["wire"]), ("tokyo", &[])],
     &[("env", &["time"])],
     &[("net", &["time", "wire", "env"])],
     &[("client", &["clock", "wire", "ring", "env", "net"])],

@@ -2,6 +2,7 @@
 
 use crate::clock::{Clock, ClockTime};
 use crate::store::error::{Error, OpenError};
+use crate::store::identity::random_id;
 use crate::store::newest::{Newest, is_low};
 use crate::store::paths::side_path;
 use crate::store::tree::{self, MergeRow, Tally, Writer};
@@ -21,7 +22,7 @@ pub struct Builder {
 impl Builder {
     /// Begins a store in the file at `path`, which is empty or not there.
     pub fn create(path: &Path) -> Result<Self, OpenError> {
-        let connection = tree::make(path, tree::random_id())?;
+        let connection = tree::make(path, random_id())?;
         let tally = Tally { redo_from: 1, clean: true, ..Tally::default() };
         let writer = Writer::new(connection, tally, side_path(path, "-wal"))
             .map_err(|source| OpenError::Sqlite { path: path.to_path_buf(), source })?;

@@ -8,11 +8,12 @@ use crate::store::error::Error;
 use crate::store::paths::{directory, side_path};
 use crate::store::temporary;
 use crate::store::tree::{Tally, Writer};
+use crate::time::Time;
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 use std::fs::File;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Pages copied at once: a MiB.
 const STEP_PAGES: i32 = 256;
@@ -37,6 +38,8 @@ pub(super) trait Host {
     fn work_between(&self) -> bool;
     /// The tally to store in the copy.
     fn tally(&self) -> Tally;
+    /// The clock to measure by.
+    fn time(&self) -> &Time;
     /// Called at each [`Step`].
     fn reached(&self, step: Step) -> Result<(), Error>;
 }
@@ -83,12 +86,13 @@ fn create(path: &Path) -> Result<File, String> {
 
 fn copy(host: &impl Host, temporary: &Path) -> Result<(), String> {
     let text = |error: rusqlite::Error| error.to_string();
+    let time = host.time();
     let mut copy = Connection::open(temporary).map_err(text)?;
     // The file is synced as a whole at its end, and is nothing before that.
     copy.execute_batch("PRAGMA synchronous = OFF").map_err(text)?;
     {
         let backup = Backup::new(host.connection(), &mut copy).map_err(text)?;
-        let (mut begun, mut share) = (Instant::now(), Duration::ZERO);
+        let (mut begun, mut share) = (time.now(), Duration::ZERO);
         loop {
             match backup.step(STEP_PAGES).map_err(text)? {
                 StepResult::Done => break,
@@ -96,19 +100,19 @@ fn copy(host: &impl Host, temporary: &Path) -> Result<(), String> {
                 _ => {}
             }
             host.reached(Step::BackupCopied).map_err(|error| error.to_string())?;
-            if begun.elapsed() < share {
+            if time.elapsed(begun) < share {
                 continue;
             }
             if host.may_pause() {
-                std::thread::sleep(begun.elapsed() / PAUSE_SHARE);
+                std::thread::sleep(time.elapsed(begun) / PAUSE_SHARE);
             }
             // When one merge follows the other, a step after each would never come to an end.
-            let paused = Instant::now();
+            let paused = time.now();
             if !host.work_between() {
                 return Err("the store is being closed".to_owned());
             }
-            begun = Instant::now();
-            share = (begun.duration_since(paused) / STEPS_SHARE).min(STEPS_LIMIT);
+            begun = time.now();
+            share = (begun.since(paused) / STEPS_SHARE).min(STEPS_LIMIT);
         }
     }
     copy.query_row("PRAGMA journal_mode = DELETE", (), |_| Ok(())).map_err(text)?;

@@ -12,13 +12,14 @@ use super::merge::Merge;
 use super::options::SyncMode;
 use super::request::{Reply, Request};
 use super::tree::{Tally, Writer};
+use crate::time::{Moment, Time};
 use crossbeam_channel::RecvTimeoutError;
 use rusqlite::Connection;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use sweep::Sweep;
 
 /// How often the thread looks around when nobody calls.
@@ -42,8 +43,8 @@ const WAL_PAGE: u64 = 4096 + 24;
 struct Maintenance<'a> {
     core: &'a Core,
     tree: Writer,
-    last_merge: Cell<Instant>,
-    failed_at: Cell<Option<Instant>>,
+    last_merge: Cell<Moment>,
+    failed_at: Cell<Option<Moment>>,
     sweep: RefCell<Sweep>,
     /// Who wants the store closed.
     closing: RefCell<Option<Reply<()>>>,
@@ -54,7 +55,7 @@ pub(super) fn run(core: &Core, tree: Writer) {
     let this = Maintenance {
         core,
         tree,
-        last_merge: Cell::new(Instant::now()),
+        last_merge: Cell::new(core.now()),
         failed_at: Cell::new(None),
         sweep: RefCell::default(),
         closing: RefCell::default(),
@@ -135,7 +136,7 @@ impl Maintenance<'_> {
 
     fn merge_if_due(&self) {
         let core = self.core;
-        if self.failed_at.get().is_some_and(|at| at.elapsed() < RETRY) {
+        if self.failed_at.get().is_some_and(|at| core.elapsed(at) < RETRY) {
             return;
         }
         let waiting = core.cache.dirty_count() > 0 || core.redo.has_closed();
@@ -144,7 +145,7 @@ impl Maintenance<'_> {
             || core.redo.is_suspect()
             || self.failed_at.get().is_some()
             || !core.opened.is_there()
-            || (waiting && (core.idle() >= IDLE || self.last_merge.get().elapsed() >= AGE));
+            || (waiting && (core.idle() >= IDLE || core.elapsed(self.last_merge.get()) >= AGE));
         if due {
             // Noted where it fails.
             let _ = self.flush();
@@ -155,14 +156,14 @@ impl Maintenance<'_> {
     /// all of it, and the log is synced.
     fn flush(&self) -> Result<(), Error> {
         let core = self.core;
-        let begun = Instant::now();
+        let begun = core.now();
         let result = self.merge();
-        self.last_merge.set(Instant::now());
+        self.last_merge.set(core.now());
         match &result {
             Ok(rows) => {
                 self.failed_at.set(None);
                 core.failures.clear(Operation::Merge);
-                let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+                let micros = u64::try_from(core.elapsed(begun).as_micros()).unwrap_or(u64::MAX);
                 core.figures.merges.fetch_add(1, Ordering::Relaxed);
                 core.figures.records.fetch_add(*rows, Ordering::Relaxed);
                 core.figures.micros.fetch_add(micros, Ordering::Relaxed);
@@ -170,7 +171,7 @@ impl Maintenance<'_> {
             }
             Err(Error::Closed) => {}
             Err(error) => {
-                self.failed_at.set(Some(Instant::now()));
+                self.failed_at.set(Some(core.now()));
                 let cause = if let Error::Failed(cause) = error { cause.to_string() } else { error.to_string() };
                 core.failures.note(Operation::Merge, &cause);
             }
@@ -195,7 +196,7 @@ impl Maintenance<'_> {
             core.redo.sync()?;
         }
         let merge = Merge { cache: &core.cache, tree: &self.tree, disk: &*core.disk };
-        let begun = Instant::now();
+        let begun = core.now();
         let mut chunk_begun = begun;
         let moved = merge
             .run(
@@ -206,13 +207,13 @@ impl Maintenance<'_> {
                 },
                 |done, left| {
                     self.bound_wal()?;
-                    self.throttle(begun.elapsed(), done, left);
+                    self.throttle(core.elapsed(begun), done, left);
                     // When one merge follows the other, the sweeper has no other time.
                     self.sweep();
                     if !core.in_a_hurry() {
-                        std::thread::sleep(chunk_begun.elapsed().min(PAUSE_LIMIT));
+                        std::thread::sleep(core.elapsed(chunk_begun).min(PAUSE_LIMIT));
                     }
-                    chunk_begun = Instant::now();
+                    chunk_begun = core.now();
                     Ok(!core.must_end())
                 },
             )
@@ -371,6 +372,10 @@ impl backup::Host for Maintenance<'_> {
         self.merge_if_due();
         self.sweep();
         !self.core.crashed.load(Ordering::Acquire) && !self.core.closing.load(Ordering::Acquire)
+    }
+
+    fn time(&self) -> &Time {
+        &self.core.options.time
     }
 
     fn tally(&self) -> Tally {

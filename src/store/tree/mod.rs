@@ -20,5 +20,5 @@ mod writer;
 
 pub(super) use reader::{Reader, Row, get_state};
 pub(super) use row::{Tally, join_key, split_key};
-pub(super) use schema::{identity, inspect, make, open, open_at_rest, open_reader, random_id};
+pub(super) use schema::{identity, inspect, make, open, open_at_rest, open_reader};
 pub(super) use writer::{MergeRow, Writer, tombstone_bytes};

@@ -129,15 +129,15 @@ pub(super) fn set_identity(connection: &Connection, store_id: u64, tally: &Tally
     Ok(())
 }
 
-/// The connection that writes, the store's id and its tally. Makes the tree if there is none.
+/// The connection that writes, the store's id and its tally. Makes the tree, with `new_id`, if there is none.
 ///
 /// The caller has the store's lock and has [inspected](inspect) the file.
-pub(in crate::store) fn open(path: &Path, wal_bytes: u64) -> Result<(Connection, u64, Tally), OpenError> {
+pub(in crate::store) fn open(path: &Path, new_id: u64, wal_bytes: u64) -> Result<(Connection, u64, Tally), OpenError> {
     if rusqlite::version_number() < OLDEST_SQLITE {
         return Err(OpenError::OldSqlite { found: rusqlite::version() });
     }
     if !inspect(path)? {
-        create(path, random_id())?;
+        create(path, new_id)?;
     }
     let refused = |source: rusqlite::Error| OpenError::Sqlite { path: path.to_path_buf(), source };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -254,11 +254,4 @@ fn unchanging_uri(path: &Path) -> String {
         }
     }
     uri + "?immutable=1"
-}
-
-/// A number that no two stores share.
-pub(in crate::store) fn random_id() -> u64 {
-    use std::hash::{BuildHasher, RandomState};
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
-    RandomState::new().hash_one((now, std::process::id()))
 }

@@ -3,6 +3,7 @@
 use super::row::{Tally, join_key, key_bound, split_key};
 use super::schema::{self, end_transaction};
 use super::wal;
+use crate::store::identity::random_id;
 use crate::wire::RecordValue;
 use crate::wire::record::TOMBSTONE_LEN;
 use rusqlite::config::DbConfig;
@@ -176,7 +177,7 @@ impl Writer {
     /// Makes a finished copy of this tree a store of its own: another id, no redo log.
     pub(in crate::store) fn adopt_copy(copy: &Connection, tally: &Tally) -> rusqlite::Result<()> {
         let tally = Tally { clean: true, redo_from: 1, ..*tally };
-        schema::set_identity(copy, schema::random_id(), &tally)
+        schema::set_identity(copy, random_id(), &tally)
     }
 
     /// Pages in the write-ahead log.
