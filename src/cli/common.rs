@@ -121,6 +121,7 @@ impl Common {
             end_with_stdin: self.end_with_stdin,
             log: logging::Settings { target: log, verbose: self.verbose },
             network_threads: bounds.network_threads,
+            blocking_calls: None,
             shutdown_timeout: bounds.shutdown_timeout,
         }
     }

@@ -130,7 +130,9 @@ impl life::Service for Server {
 fn settings(call: &Call) -> Result<(life::Settings, Config), Stop> {
     let args: Args = parse(call, adjusted)?;
     let config = args.config(&system_resolver)?;
-    Ok((args.common.life(&call.program, &args.bounds), config))
+    let mut life = args.common.life(&call.program, &args.bounds);
+    life.blocking_calls = Some(config.store.log_writes.clone());
+    Ok((life, config))
 }
 
 /// The server's flags, with what the binary can do besides.

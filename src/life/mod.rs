@@ -6,12 +6,15 @@ mod detach;
 mod files;
 mod launcher;
 mod pid_file;
+mod reserve;
 mod signals;
 
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -47,16 +50,19 @@ pub struct Settings {
     pub log: logging::Settings,
     /// Threads that serve connections; `None`: half as many as the machine has cores.
     pub network_threads: Option<usize>,
+    /// Counts up when a network thread begins a call that the kernel may hold back, and when that ends. With it there is a
+    /// thread in reserve.
+    pub blocking_calls: Option<Arc<AtomicU64>>,
     /// How long requests in flight may take once the process is told to end.
     pub shutdown_timeout: Duration,
 }
 
 impl Settings {
-    /// Half of the cores: the store's threads and the kernel's work for the sockets need the others. With a thread for
+    /// Half of the cores, and the one in reserve: the store's threads and the kernel's work for the sockets need the others. With a thread for
     /// each core they wake and displace one another, and single requests cost a fifth more.
     fn worker_threads(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        self.network_threads.unwrap_or((cores / 2).max(1))
+        self.network_threads.unwrap_or((cores / 2).max(1)) + usize::from(self.blocking_calls.is_some())
     }
 }
 
@@ -116,6 +122,10 @@ fn live<S: Service>(
     let mut pid_file = settings.pid_file.as_deref().map(claim).transpose()?;
     let log = Log::open(&settings.log)?;
     files::raise_limit();
+    let _reserve = {
+        let _within = runtime.enter();
+        settings.blocking_calls.clone().map(reserve::stand_by)
+    };
     let end = runtime.block_on(serve(settings, &log, &mut pid_file, signals, ready, start));
     if let Err(cause) = &end {
         tracing::error!("ending: {}", line(&**cause));

@@ -34,7 +34,8 @@ pub trait Service: Send + Sync + 'static {
     /// Handles the requests that one read has brought, in order.
     ///
     /// Answers go to `out` when they are known at once, else through a [`Reply`]. Runs on a network thread: it must
-    /// not block. A panic ends this connection only.
+    /// not block, but for a write to a log of which another thread is there to take its place (`life/reserve`). A panic
+    /// ends this connection only.
     fn handle(&self, link: &Arc<Link>, requests: &mut dyn Iterator<Item = Request<'_>>, out: &mut Vec<u8>);
 
     /// A connection to this node stands: the node has said what it is, or this side has dialled as a client.

@@ -1,7 +1,7 @@
 //! Writes that are decided in memory and go to the log together.
 
 use super::cache::{Before, Change, split_value};
-use super::core::{Core, SyncWaiter};
+use super::core::{Core, LogWaiter};
 use super::error::Error;
 use super::guard::AbortOnPanic;
 use super::options::SyncMode;
@@ -9,9 +9,13 @@ use super::redo::{Append, Entry, Kind};
 use super::write::{Decision, Outcome, Previous, Write, decide};
 use crate::wire::RecordValue;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Bytes in the log's buffer at which a batch writes them out before its end.
 const WRITE_OUT_BYTES: u64 = 1 << 20;
+
+/// How long a batch waits for another's write before it leaves its own to the log's thread.
+const PATIENCE: Duration = Duration::from_millis(1);
 
 /// The result of [`Batch::apply`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,16 +146,16 @@ impl<'s> Batch<'s> {
         core.cache.make_room();
         if core.redo.buffered() > WRITE_OUT_BYTES {
             // A failure stands in `failures` and meets the commit.
-            let _ = core.redo.write_out(seq);
+            let _ = core.redo.write_out_within(seq, PATIENCE);
         }
         Applied::Done(outcome)
     }
 
     /// Writes what was decided to the log, with one `write` for all that is waiting.
     ///
-    /// `done` is called when the outcomes may be acknowledged: with [`SyncMode::Always`] on the log's thread after a sync, otherwise
-    /// before this returns. It must not block, nor panic. On an error nothing of the batch may be acknowledged, though
-    /// some of it may turn out to have been stored, and is visible.
+    /// `done` is called when the outcomes may be acknowledged: with [`SyncMode::Always`] on the log's thread after a sync,
+    /// otherwise before this returns, or on another thread if the disk holds a write back. It must not block, nor panic. On
+    /// an error nothing of the batch may be acknowledged, though some of it may turn out to have been stored, and is visible.
     pub fn commit(self, done: impl FnOnce(Result<(), Error>) + Send + 'static) {
         let core = self.core;
         if self.need == 0 {
@@ -165,20 +169,38 @@ impl<'s> Batch<'s> {
             if core.redo.synced() >= self.need {
                 return done(Ok(()));
             }
-            let mut waiters = core.sync_waiters.lock();
-            if !core.log_ended.load(Ordering::Relaxed) {
-                waiters.push(SyncWaiter { need: self.need, done: Box::new(done) });
-                drop(waiters);
-                core.sync_signal.raise();
-                return;
-            }
-            drop(waiters);
+        } else if let Some(result) = write_out_soon(core, self.need) {
+            core.answer_written();
+            return done(result);
+        }
+        if let Err(done) = leave_to_log(core, self.need, done) {
             return done(core.redo.write_out(self.need).and_then(|()| core.redo.sync()));
         }
-        let result = {
-            let _guard = AbortOnPanic::new("writing the log");
-            core.redo.write_out(self.need).and_then(|()| core.failures.error().map_or(Ok(()), Err))
-        };
-        done(result);
+        // Whoever was writing may have ended before this batch waited, and knows nothing of it.
+        if core.options.sync != SyncMode::Always && write_out_soon(core, self.need).is_some() {
+            core.answer_written();
+        }
     }
+}
+
+/// Writes the log up to `need`, unless another thread is held back by the disk.
+fn write_out_soon(core: &Core, need: u64) -> Option<Result<(), Error>> {
+    let _guard = AbortOnPanic::new("writing the log");
+    // Where some wait already it is known that the disk is slow.
+    let patience = if core.has_log_waiters.load(Ordering::Relaxed) { Duration::ZERO } else { PATIENCE };
+    let result = core.redo.write_out_within(need, patience)?;
+    Some(result.and_then(|()| core.failures.error().map_or(Ok(()), Err)))
+}
+
+/// Has the log's thread write up to `need`, and sync if that is the mode. Gives `done` back if the thread is gone.
+fn leave_to_log<F: FnOnce(Result<(), Error>) + Send + 'static>(core: &Core, need: u64, done: F) -> Result<(), F> {
+    let mut waiters = core.log_waiters.lock();
+    if core.log_ended.load(Ordering::Relaxed) {
+        return Err(done);
+    }
+    waiters.push(LogWaiter { need, done: Box::new(done) });
+    core.has_log_waiters.store(true, Ordering::Release);
+    drop(waiters);
+    core.log_signal.raise();
+    Ok(())
 }

@@ -5,7 +5,7 @@ use super::disk::Disk;
 use super::error::Error;
 use super::failures::Failures;
 use super::lock::OpenedFile;
-use super::options::Options;
+use super::options::{Options, SyncMode};
 use super::redo::Redo;
 use super::request::{Reply, Request};
 use super::signal::Signal;
@@ -33,8 +33,8 @@ const ROOM_SLACK: u64 = 4096;
 /// How often a write that the throttle holds back asks again.
 const THROTTLE_RETRY: Duration = Duration::from_millis(1);
 
-/// A batch that waits for the disk.
-pub(super) struct SyncWaiter {
+/// A batch that waits for its place in the log to be written, and with [`SyncMode::Always`] to be durable.
+pub(super) struct LogWaiter {
     pub(super) need: u64,
     pub(super) done: Box<dyn FnOnce(Result<(), Error>) + Send>,
 }
@@ -66,9 +66,11 @@ pub(super) struct Core {
     pub(super) tombstone_bytes: AtomicU64,
     /// Until when no tombstone is swept.
     tombstones_held: Mutex<Option<Moment>>,
-    /// Who waits for a sync (mode `Always`).
-    pub(super) sync_waiters: Mutex<Vec<SyncWaiter>>,
-    pub(super) sync_signal: Signal,
+    /// Batches that the log's thread is to write, or to sync; whoever else has written answers those it has.
+    pub(super) log_waiters: Mutex<Vec<LogWaiter>>,
+    /// Whether there are any.
+    pub(super) has_log_waiters: AtomicBool,
+    pub(super) log_signal: Signal,
     /// Raised when the log or the unmerged records have shrunk, or failed.
     pub(super) room_signal: Signal,
     pub(super) room_waiters: AtomicU32,
@@ -86,7 +88,7 @@ pub(super) struct Core {
     closing_since: OnceLock<Moment>,
     /// The log thread may go.
     pub(super) stop_log: AtomicBool,
-    /// The log thread is gone; changes with `sync_waiters` locked.
+    /// The log thread is gone; changes with `log_waiters` locked.
     pub(super) log_ended: AtomicBool,
     /// The maintenance thread answers no more.
     pub(super) ended: AtomicBool,
@@ -125,8 +127,9 @@ impl Core {
             tombstones: AtomicU64::new(0),
             tombstone_bytes: AtomicU64::new(0),
             tombstones_held: Mutex::default(),
-            sync_waiters: Mutex::default(),
-            sync_signal: Signal::default(),
+            log_waiters: Mutex::default(),
+            has_log_waiters: AtomicBool::new(false),
+            log_signal: Signal::default(),
             room_signal: Signal::default(),
             room_waiters: AtomicU32::new(0),
             throttle: Throttle::default(),
@@ -257,6 +260,23 @@ impl Core {
     /// The maintenance thread has noticed that it was woken.
     pub(super) fn wake_noticed(&self) {
         self.wake_pending.store(false, Ordering::Release);
+    }
+
+    /// Answers the batches that only wait to be written, as far as they are. Whoever has written calls it afterwards.
+    pub(super) fn answer_written(&self) {
+        if !self.has_log_waiters.load(Ordering::Acquire) || self.options.sync == SyncMode::Always {
+            return;
+        }
+        let written = self.redo.written();
+        let mut waiters = self.log_waiters.lock();
+        let (ready, rest) = std::mem::take(&mut *waiters).into_iter().partition(|waiter| waiter.need <= written);
+        *waiters = rest;
+        self.has_log_waiters.store(!waiters.is_empty(), Ordering::Release);
+        drop(waiters);
+        let ready: Vec<LogWaiter> = ready;
+        for waiter in ready {
+            (waiter.done)(self.failures.error().map_or(Ok(()), Err));
+        }
     }
 
     /// Something was written.

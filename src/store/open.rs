@@ -61,6 +61,7 @@ pub(super) fn open(
         store_id,
         limit: options.redo_bytes,
         disk: disk.clone(),
+        writes: options.log_writes.clone(),
         failures: failures.clone(),
     };
     let redo = Redo::start(redo_options, log.next_number, log.next_sequence, log.files)

@@ -5,6 +5,7 @@ use super::identity::random_id;
 use crate::time::Time;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 /// When an acknowledged write is on the disk and not only with the kernel.
@@ -71,6 +72,9 @@ pub struct Options {
     pub queue_jobs: usize,
     /// Does the work of both pools, which then have no threads.
     pub driver: Option<Arc<dyn Driver>>,
+    /// Counts up when a write to the redo log begins and when it ends: odd while the kernel has one, which it may hold back
+    /// for as long as the disk stalls. One at a time is under way, and batches write on the thread that commits them.
+    pub log_writes: Arc<AtomicU64>,
     /// What the store's threads measure time by; how they wait is the system's affair.
     pub time: Time,
     /// The id of the store if it has to be made. No two stores share one.
@@ -92,6 +96,7 @@ impl Options {
             sweep: SweepPolicy::default(),
             queue_jobs: 1024,
             driver: None,
+            log_writes: Arc::default(),
             time: Time::real(),
             new_id: random_id(),
         }

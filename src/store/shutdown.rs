@@ -32,7 +32,7 @@ impl Shutdown {
             let _ = thread.join();
         }
         core.stop_log.store(true, Ordering::Release);
-        core.sync_signal.raise();
+        core.log_signal.raise();
         let _ = self.log.join();
         core.drop_connections();
         let result = core.ask(Request::Close);

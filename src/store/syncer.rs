@@ -17,19 +17,28 @@ pub(super) fn run(core: &Core) {
     let mut last_sync = core.now();
     loop {
         let stop = || core.stop_log.load(Ordering::Acquire);
-        core.sync_signal.wait(RETRY, || stop() || !core.sync_waiters.lock().is_empty());
+        core.log_signal.wait(RETRY, || stop() || !core.log_waiters.lock().is_empty());
         if core.crashed.load(Ordering::Acquire) {
             return;
         }
         let stopping = stop();
-        let waiters = std::mem::take(&mut *core.sync_waiters.lock());
+        let waiters = {
+            let mut waiters = core.log_waiters.lock();
+            core.has_log_waiters.store(false, Ordering::Release);
+            std::mem::take(&mut *waiters)
+        };
         if !waiters.is_empty() {
             let need = waiters.iter().map(|waiter| waiter.need).max().unwrap_or(0);
-            let result = core.redo.write_out(need).and_then(|()| core.redo.sync());
-            if core.redo.is_suspect() {
-                core.wake();
+            let mut result = core.redo.write_out(need);
+            if core.options.sync == SyncMode::Always {
+                result = result.and_then(|()| core.redo.sync());
+                if core.redo.is_suspect() {
+                    core.wake();
+                }
+                last_sync = core.now();
+            } else {
+                result = result.and_then(|()| core.failures.error().map_or(Ok(()), Err));
             }
-            last_sync = core.now();
             for waiter in waiters {
                 (waiter.done)(result.clone());
             }
@@ -42,7 +51,7 @@ pub(super) fn run(core: &Core) {
             }
         }
         if stopping {
-            let waiters = core.sync_waiters.lock();
+            let waiters = core.log_waiters.lock();
             if waiters.is_empty() {
                 core.log_ended.store(true, Ordering::Relaxed);
                 return;
@@ -59,6 +68,7 @@ pub(super) fn run(core: &Core) {
 fn tick(core: &Core) {
     if core.redo.buffered() > 0 && !core.failures.any() {
         let _ = core.redo.write_all();
+        core.answer_written();
     }
     let lags = core.redo.synced() < core.redo.written();
     if core.options.sync != SyncMode::Os && lags && !core.redo.is_suspect() {

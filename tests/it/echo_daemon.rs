@@ -111,6 +111,7 @@ fn main() -> ExitCode {
         keep_stdout: false,
         end_with_stdin: false,
         network_threads: None,
+        blocking_calls: None,
         log: logging::Settings { target: logging::Target::Stdout, verbose: true },
         shutdown_timeout: Duration::from_millis(500),
     };

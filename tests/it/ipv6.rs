@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::harness::gateway::Memcached;
-use crate::harness::{Folder, Port, Process, kumo_server, required, wait_until};
+use crate::harness::{Folder, Port, Process, kumo_server, preload, required, wait_until};
 
 fn at(port: &Port) -> String {
     SocketAddr::from((Ipv6Addr::LOCALHOST, port.number())).to_string()
@@ -107,16 +107,16 @@ fn a_port_that_is_taken_for_one_kind_of_addresses_is_not_served_on_the_other() {
 
 /// A library that makes the kernel look as if it had been built without IPv6.
 fn shim(folder: &Folder) -> PathBuf {
-    let (source, path) = (folder.join("shim.c"), folder.join("shim.so"));
-    let text = "#define _GNU_SOURCE\n#include <errno.h>\n#include <sys/socket.h>\n#include <sys/syscall.h>\n\
-                #include <unistd.h>\n\
-                int socket(int domain, int type, int protocol) {\n\
-                if (domain == AF_INET6) { errno = EAFNOSUPPORT; return -1; }\n\
-                return (int)syscall(SYS_socket, domain, type, protocol);\n}\n";
-    std::fs::write(&source, text).expect("a file");
-    let status = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&path, &source]).status();
-    assert!(status.expect("a C compiler, as SQLite needs one, too").success(), "the shim must compile");
-    path
+    const SOURCE: &str = "
+        #include <errno.h>
+        #include <sys/socket.h>
+        #include <sys/syscall.h>
+        #include <unistd.h>
+        int socket(int domain, int type, int protocol) {
+            if (domain == AF_INET6) { errno = EAFNOSUPPORT; return -1; }
+            return (int)syscall(SYS_socket, domain, type, protocol);
+        }";
+    preload::library(folder, "no-ipv6", SOURCE)
 }
 
 #[test]

@@ -53,6 +53,7 @@ mod signals;
 #[path = "../simulation/mod.rs"]
 mod simulation;
 mod sizes;
+mod stalled_disk;
 mod stat;
 mod store_bounds;
 mod tools;

@@ -6,6 +6,7 @@ use crate::store::paths::{directory, redo_file, side_path};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// Where and how to log.
 pub(in crate::store) struct RedoOptions {
@@ -17,6 +18,8 @@ pub(in crate::store) struct RedoOptions {
     pub(in crate::store) limit: u64,
     /// The file system.
     pub(in crate::store) disk: Arc<dyn Disk>,
+    /// As in the store's options.
+    pub(in crate::store) writes: Arc<AtomicU64>,
     /// Where failures are noted.
     pub(in crate::store) failures: Arc<Failures>,
 }

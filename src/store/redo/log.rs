@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// A buffer grown beyond this by large records is given back.
 const SPARE_LIMIT: usize = 4 << 20;
@@ -175,6 +176,19 @@ impl Redo {
         self.write_locked(&mut writer)
     }
 
+    /// As [`Redo::write_out`], unless another thread writes for longer than `patience`.
+    #[inline]
+    pub(in crate::store) fn write_out_within(&self, need: u64, patience: Duration) -> Option<Result<(), Error>> {
+        if self.written.load(Ordering::Acquire) >= need {
+            return Some(Ok(()));
+        }
+        let mut writer = self.writer.try_lock().or_else(|| self.writer.try_lock_for(patience))?;
+        if self.written.load(Ordering::Acquire) >= need {
+            return Some(Ok(()));
+        }
+        Some(self.write_locked(&mut writer))
+    }
+
     /// Writes what is buffered, also when nobody has asked for it.
     pub(in crate::store) fn write_all(&self) -> Result<(), Error> {
         self.write_locked(&mut self.writer.lock())
@@ -211,7 +225,10 @@ impl Redo {
                 .failures
                 .note(Operation::Append, &"a frame of the redo log has outgrown its format"));
         }
-        if let Err(error) = writer.file.write_at(&writer.pending, writer.offset) {
+        self.options.writes.fetch_add(1, Ordering::Relaxed);
+        let result = writer.file.write_at(&writer.pending, writer.offset);
+        self.options.writes.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = result {
             // Best effort: the space is wanted back, and the tail is recognised as torn in any case.
             let _ = writer.file.truncate(writer.offset);
             let name = redo_file(&self.options.store, writer.number);

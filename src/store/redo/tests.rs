@@ -19,7 +19,8 @@ fn start(store: &Path, number: u64, first: u64, limit: u64) -> Redo {
 
 fn start_on(disk: Arc<dyn Disk>, store: &Path, number: u64, first: u64, limit: u64) -> Redo {
     let failures = Arc::new(Failures::default());
-    let options = RedoOptions { store: store.to_path_buf(), store_id: STORE_ID, limit, disk, failures };
+    let options =
+        RedoOptions { store: store.to_path_buf(), store_id: STORE_ID, limit, disk, writes: Arc::default(), failures };
     Redo::start(options, number, first, Vec::new()).unwrap()
 }
 

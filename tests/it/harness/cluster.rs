@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use kumo_server::clock::ClockTime;
 use kumo_server::ring::{self, HashSpace};
@@ -74,6 +75,8 @@ pub(crate) struct Cluster {
     flags: Vec<String>,
     /// More flags for managers that are started from now on.
     pub(crate) manager_flags: Vec<&'static str>,
+    /// The environment of servers that are started from now on, besides what they inherit.
+    pub(crate) environment: Vec<(&'static str, PathBuf)>,
     /// Dropped last: the processes show what they have written there.
     folder: Folder,
 }
@@ -103,6 +106,7 @@ impl Cluster {
             servers: Vec::new(),
             flags: flags.iter().map(ToString::to_string).collect(),
             manager_flags: Vec::new(),
+            environment: Vec::new(),
         };
         for index in 0..managers {
             cluster.start_manager(index);
@@ -188,7 +192,9 @@ impl Cluster {
             args.extend(["-p", second]);
         }
         args.extend(server.flags.iter().map(String::as_str));
-        server.process = Some(Process::spawn(&self.folder, &server.name, &kumo_server(), &args));
+        let mut command = Command::new(kumo_server());
+        command.args(args).envs(self.environment.iter().cloned());
+        server.process = Some(Process::spawn_command(&self.folder, &server.name, command));
     }
 
     /// Waits until the managers know a server, attached or not.

@@ -5,6 +5,7 @@ pub(crate) mod fake_server;
 pub(crate) mod gateway;
 pub(crate) mod manager;
 pub(crate) mod port;
+pub(crate) mod preload;
 pub(crate) mod process;
 pub(crate) mod requests;
 pub(crate) mod required;
