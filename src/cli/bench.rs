@@ -8,12 +8,12 @@ use std::time::Duration;
 use clap::builder::RangedU64ValueParser;
 use clap::{ArgGroup, Parser, ValueEnum};
 
-use super::gateway::TEXT_PORT;
-use super::interrupt::Interrupt;
-use super::parse::{Call, Stop, parse};
+use super::args::values::{positive_seconds, seconds};
+use super::args::{Call, parse};
+use super::daemon::gateway::TEXT_PORT;
+use super::exit::{Stop, USAGE, print};
+use super::tool::Interrupt;
 use super::tool::json_text;
-use super::values::{positive_seconds, seconds};
-use super::{USAGE, print};
 use crate::bench::{self, Config, Distribution, ENTRY_LEN, Extent, KEYS_LIMIT, Mix, Progress, Target};
 use crate::life;
 use crate::net::hosts::{HostPort, MANAGER_PORT, Resolver, SERVER_PORT, system_resolver};

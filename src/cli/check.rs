@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use super::parse::{Call, Stop, parse};
-use super::progress::Bar;
+use super::args::values::seconds;
+use super::args::{Call, parse};
+use super::exit::Stop;
+use super::tool::Bar;
 use super::tool::{json_text, show};
-use super::values::seconds;
 use crate::clock::unix_seconds;
 use crate::offline;
 

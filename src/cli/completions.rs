@@ -7,9 +7,10 @@ use std::process::ExitCode;
 use clap::{Arg, Command, Parser, ValueEnum};
 use clap_complete::generate;
 
-use super::parse::{Call, Stop, parse};
-use super::tool::{show, write_files};
-use super::{SERVER, TOOLS, server};
+use super::args::{Call, parse};
+use super::daemon::server;
+use super::exit::Stop;
+use super::tool::{SERVER, Tool, show, write_files};
 
 /// Prints a script that completes kumo-server, its tools and the links to them
 #[derive(Debug, Parser)]
@@ -30,9 +31,10 @@ enum Shell {
     Fish,
 }
 
-pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
+/// Prints the scripts of the server and of `tools`.
+pub(super) fn run(call: &Call, tools: &'static [Tool]) -> Result<ExitCode, Stop> {
     let args: Args = parse(call, |command| command)?;
-    let scripts = programs().map(|(name, command)| (args.shell.file(name), args.shell.script(name, command)));
+    let scripts = programs(tools).map(|(name, command)| (args.shell.file(name), args.shell.script(name, command)));
     match &args.dir {
         Some(dir) => write_files(dir, scripts)?,
         None => show(scripts.map(|(_, script)| script).collect::<Vec<_>>().concat().as_bytes())?,
@@ -41,10 +43,10 @@ pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
 }
 
 /// Each name that the binary may be called by, with what it takes.
-fn programs() -> impl Iterator<Item = (&'static str, Command)> {
-    let tools = TOOLS.iter().map(|tool| visible(&(tool.command)(), tool.name).about(tool.about));
-    let root = visible(&server::command(), SERVER).subcommands(tools).disable_help_subcommand(true);
-    let links = TOOLS.iter().filter_map(|tool| Some((tool.link?, visible(&(tool.command)(), tool.link?))));
+fn programs(tools: &'static [Tool]) -> impl Iterator<Item = (&'static str, Command)> {
+    let subcommands = tools.iter().map(|tool| visible(&(tool.command)(), tool.name).about(tool.about));
+    let root = visible(&server::command(), SERVER).subcommands(subcommands).disable_help_subcommand(true);
+    let links = tools.iter().filter_map(|tool| Some((tool.link?, visible(&(tool.command)(), tool.link?))));
     std::iter::once((SERVER, root)).chain(links)
 }
 

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use super::layout::{LayoutArgs, item};
-use super::parse::{Call, Stop, parse};
+use super::args::layout::{LayoutArgs, item};
+use super::args::{Call, parse};
+use super::exit::Stop;
 use super::tool::{Managers, block_on, failed, not_found, show};
 
 /// Prints the value of a key, byte for byte; exit status 1 if it is not there.

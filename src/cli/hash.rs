@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use serde_json::{Value, json};
 
-use super::parse::{Call, Stop, parse};
+use super::args::{Call, parse};
+use super::exit::Stop;
 use super::tool::{Cluster, block_on, json, server, show};
 use crate::clock::ClockTime;
 use crate::net::hosts::HostPort;

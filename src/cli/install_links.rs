@@ -7,9 +7,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use super::parse::{Call, Stop, parse};
-use super::tool::show;
-use super::{SERVER, TOOLS};
+use super::args::{Call, parse};
+use super::exit::Stop;
+use super::tool::{SERVER, Tool, show};
 
 /// Makes kumo-server, kumo-manager, kumoctl and the other names links to this binary
 #[derive(Debug, Parser)]
@@ -34,7 +34,8 @@ enum Place {
     Folder,
 }
 
-pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
+/// Makes the links of `tools`.
+pub(super) fn run(call: &Call, tools: &[Tool]) -> Result<ExitCode, Stop> {
     let args: Args = parse(call, |command| command)?;
     let cannot = |path: &Path, error: std::io::Error| Stop::Failed(format!("{}: {error}", path.display()));
     let binary = std::env::current_exe().and_then(fs::canonicalize);
@@ -43,7 +44,7 @@ pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
     if !dir.is_dir() {
         return Err(Stop::Failed(format!("{}: not a folder", args.dir.display())));
     }
-    let names = std::iter::once(SERVER).chain(TOOLS.iter().filter_map(|tool| tool.link));
+    let names = std::iter::once(SERVER).chain(tools.iter().filter_map(|tool| tool.link));
     let places: Vec<_> =
         names.map(|name| (name, dir.join(name))).map(|(name, path)| (name, place(&path, &binary), path)).collect();
     // All or nothing.

@@ -8,10 +8,11 @@ use std::process::ExitCode;
 use clap::{Command, Parser};
 use clap_mangen::Man;
 
-use super::historic::restore_page;
-use super::parse::{Call, Stop, named, parse};
-use super::tool::write_files;
-use super::{SERVER, TOOLS, Tool, server};
+use super::args::historic::restore_page;
+use super::args::{Call, named, parse};
+use super::daemon::server;
+use super::exit::Stop;
+use super::tool::{SERVER, Tool, write_files};
 
 /// Writes the man pages of kumo-server, its tools and the links to them
 #[derive(Debug, Parser)]
@@ -20,12 +21,14 @@ pub(super) struct Args {
     dir: PathBuf,
 }
 
-pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
+/// Writes the pages of the server and of `tools`.
+pub(super) fn run(call: &Call, tools: &'static [Tool]) -> Result<ExitCode, Stop> {
     let args: Args = parse(call, |command| command)?;
-    let rendered = pages().map(|page| (format!("{}.1", page.name), page.render())).map(|(file, page)| match page {
-        Ok(page) => Ok((file, page)),
-        Err(error) => Err(Stop::Failed(format!("{file}: {error}"))),
-    });
+    let rendered =
+        pages(tools).map(|page| (format!("{}.1", page.name), page.render())).map(|(file, page)| match page {
+            Ok(page) => Ok((file, page)),
+            Err(error) => Err(Stop::Failed(format!("{file}: {error}"))),
+        });
     write_files(&args.dir, rendered.collect::<Result<Vec<_>, _>>()?)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -42,14 +45,13 @@ struct Page {
 }
 
 /// Every page: `kumo-server`, then `kumo-server-TOOL`, and the same under the name of its link.
-fn pages() -> impl Iterator<Item = Page> {
+fn pages(tools: &'static [Tool]) -> impl Iterator<Item = Page> {
     let root = Page {
         name: SERVER.to_owned(),
         about: "The storage daemon of kumofs, and its tools".to_owned(),
-        // The tools have a section of their own.
-        command: named(server::command(), SERVER).after_help(""),
-        see_also: TOOLS.iter().map(|tool| format!("{SERVER}-{}", tool.name)).collect(),
-        tools: TOOLS,
+        command: named(server::command(), SERVER),
+        see_also: tools.iter().map(|tool| format!("{SERVER}-{}", tool.name)).collect(),
+        tools,
     };
     let page = |tool: &Tool, name: String, program: &str, other: Option<String>| Page {
         name,
@@ -58,13 +60,13 @@ fn pages() -> impl Iterator<Item = Page> {
         see_also: other.into_iter().chain([SERVER.to_owned()]).collect(),
         tools: &[],
     };
-    let tools = TOOLS.iter().flat_map(move |tool| {
+    let others = tools.iter().flat_map(move |tool| {
         let name = format!("{SERVER}-{}", tool.name);
         let by_link = tool.link.map(|link| page(tool, link.to_owned(), link, Some(name.clone())));
         let link = tool.link.map(ToOwned::to_owned);
         [Some(page(tool, name, &format!("{SERVER} {}", tool.name), link)), by_link].into_iter().flatten()
     });
-    std::iter::once(root).chain(tools)
+    std::iter::once(root).chain(others)
 }
 
 impl Page {

@@ -6,15 +6,13 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 
-use super::interrupt::Interrupt;
-use super::parse::{Call, Stop, parse};
-use super::progress::Bar;
+use super::args::{Call, parse};
+use super::exit::{LOSSES, Stop};
+use super::tool::Bar;
+use super::tool::Interrupt;
 use super::tool::{json_text, show};
 use crate::life;
 use crate::offline::{Error, Format, Merged, Policy, SourceReport, merge};
-
-/// Exit status when something was lost on the way.
-const LOSSES: u8 = 3;
 
 /// What `--help` says of exit statuses, after what 1 means.
 const STATUSES: &str = "Exit status: 0 complete, 3 made from damaged files with losses, which are listed, 1 failed and \

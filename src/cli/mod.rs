@@ -2,69 +2,40 @@
 //!
 //! Everything about flags ends here: the layers above receive resolved settings and know no flag's name.
 
+mod args;
 mod bench;
 mod check;
 mod cluster;
-mod common;
 mod completions;
 mod ctl;
-mod date;
+mod daemon;
 mod delete;
-mod gateway;
+mod exit;
 mod get;
 mod hash;
-mod historic;
 mod install_links;
-mod interrupt;
-mod layout;
 mod log;
 mod man;
-mod manager;
 mod mergedb;
-mod parse;
-mod progress;
-mod server;
 mod set;
-mod space;
 mod stat;
 mod tool;
 mod top;
-mod values;
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
 use clap::{Command, CommandFactory};
 
-pub use parse::{Call, Stop, parse};
-
-/// Name of the binary, and of its oldest tool.
-const SERVER: &str = "kumo-server";
-
-/// Exit status after a mistake in the arguments.
-const USAGE: u8 = 2;
-
-/// Exit status when a condition that the arguments set was not met.
-const UNMET: u8 = 3;
-
-/// A tool of the binary.
-struct Tool {
-    /// First argument that selects it.
-    name: &'static str,
-    /// Name of a link to the binary that selects it: its name in 2010, if it had one.
-    link: Option<&'static str>,
-    /// What it does, for `--help`.
-    about: &'static str,
-    /// Its arguments, from which help, completions and man page are made.
-    command: fn() -> Command,
-    run: Run,
-}
+use args::Call;
+use daemon::{gateway, manager, server};
+use exit::{USAGE, print, report};
+use tool::{Run, SERVER, Tool};
 
 /// Every tool but the server, which has no name: it is what flags without a tool's name mean.
-const TOOLS: &[Tool] = &[
+static TOOLS: &[Tool] = &[
     Tool {
         name: "manager",
         link: Some("kumo-manager"),
@@ -157,19 +128,23 @@ const TOOLS: &[Tool] = &[
         link: None,
         about: "Prints a script with which a shell completes all this",
         command: completions::Args::command,
-        run: completions::run,
+        run: |call| completions::run(call, TOOLS),
     },
-    Tool { name: "man", link: None, about: "Writes the man pages", command: man::Args::command, run: man::run },
+    Tool {
+        name: "man",
+        link: None,
+        about: "Writes the man pages",
+        command: man::Args::command,
+        run: |call| man::run(call, TOOLS),
+    },
     Tool {
         name: "install-links",
         link: None,
         about: "Makes links to this binary under the tools' own names",
         command: install_links::Args::command,
-        run: install_links::run,
+        run: |call| install_links::run(call, TOOLS),
     },
 ];
-
-type Run = fn(&Call) -> Result<ExitCode, Stop>;
 
 /// Runs what the process's arguments ask for; the result is the process's exit status.
 pub fn main() -> ExitCode {
@@ -194,7 +169,7 @@ fn choose(program: &str, mut args: Vec<OsString>) -> Result<(Call, Run), String>
         return Err(usage());
     };
     if first.as_encoded_bytes().starts_with(b"-") {
-        return Ok((Call { program: SERVER.to_owned(), args }, server::run));
+        return Ok((Call { program: SERVER.to_owned(), args }, |call| server::run(call, list_tools)));
     }
     match TOOLS.iter().find(|tool| first == tool.name) {
         Some(tool) => {
@@ -205,59 +180,20 @@ fn choose(program: &str, mut args: Vec<OsString>) -> Result<(Call, Run), String>
     }
 }
 
+/// Adds the tools to the server's help and version.
+fn list_tools(command: Command) -> Command {
+    static VERSION: LazyLock<String> = LazyLock::new(|| tool::version(TOOLS));
+    command.after_help(tool::help(TOOLS)).long_version(VERSION.as_str())
+}
+
 fn usage() -> String {
     format!(
         "usage: {SERVER} -m <addr[:19700]> [-p <addr[:19700]>] -l <addr[:19800]> -s <path> [option]...\n       \
          {SERVER} <tool> ...\n\
          tools: {}\n\
          More with '{SERVER} --help'.\n",
-        tool_names()
+        tool::names(TOOLS)
     )
-}
-
-fn tool_names() -> String {
-    TOOLS.iter().map(|tool| tool.name).collect::<Vec<_>>().join(", ")
-}
-
-/// The version, and what else the binary can do.
-static VERSION_AND_TOOLS: LazyLock<String> =
-    LazyLock::new(|| format!("{}\ntools: {}", env!("CARGO_PKG_VERSION"), tool_names()));
-
-/// The tools, for the end of the server's `--help`.
-fn tools_help() -> String {
-    let line = |tool: &Tool| {
-        let link = tool.link.map(|link| format!(" (link: {link})")).unwrap_or_default();
-        format!("\n  {:<13} {}{link}", tool.name, tool.about)
-    };
-    let lines = TOOLS.iter().map(line);
-    format!("Tools ({SERVER} <tool> --help):{}", lines.collect::<String>())
-}
-
-/// Prints why a tool did not run; the result is the exit status.
-fn report(program: &str, stop: Stop) -> ExitCode {
-    match stop {
-        Stop::Show(text) => {
-            print(std::io::stdout(), &text);
-            ExitCode::SUCCESS
-        }
-        Stop::Usage(line) => {
-            print(std::io::stderr(), &format!("{program}: {line}; try '{program} --help'\n"));
-            ExitCode::from(USAGE)
-        }
-        Stop::Failed(line) => {
-            print(std::io::stderr(), &format!("{program}: {line}\n"));
-            ExitCode::FAILURE
-        }
-        Stop::Unmet(line) => {
-            print(std::io::stderr(), &format!("{program}: {line}\n"));
-            ExitCode::from(UNMET)
-        }
-    }
-}
-
-/// Prints as much as the other end wants: a closed pipe is no reason to fail.
-fn print(mut to: impl Write, text: &str) {
-    let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
 }
 
 #[cfg(test)]
@@ -289,7 +225,7 @@ mod tests {
     #[test]
     fn the_arguments_of_each_tool_fit_together() {
         for tool in TOOLS {
-            parse::named((tool.command)(), tool.name).debug_assert();
+            args::named((tool.command)(), tool.name).debug_assert();
         }
     }
 

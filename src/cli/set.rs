@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use super::layout::LayoutArgs;
-use super::parse::{Call, Stop, parse};
+use super::args::layout::LayoutArgs;
+use super::args::{Call, parse};
+use super::exit::Stop;
 use super::tool::{Managers, block_on, failed};
 use crate::gateway::layout::Layout;
 use crate::wire::MESSAGE_LIMIT;

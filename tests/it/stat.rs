@@ -147,7 +147,7 @@ fn servers_of_2010_are_asked_for_what_they_know() {
     assert_eq!(fine(&[&address, "replstat"]), "ready\n");
     assert!(fine(&[&address, "stats"]).ends_with("STAT curr_items 0\nEND\n"));
     let figures = stat(&[&address, "figures"]);
-    let line = format!("kumo-server stat: server {address} does not know the question\n");
+    let line = format!("kumo-server stat: server {address} does not support this request\n");
     assert_eq!((figures.status.code(), figures.stderr), (Some(1), line));
     let table = Process::run(&Folder::new(), &kumo_server(), &["top", "--once", "-i", "0.1", "--json", &address]);
     let row = &serde_json::from_str::<Value>(&table.stdout).unwrap()[0];

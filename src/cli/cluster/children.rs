@@ -8,11 +8,14 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{GLANCE, Ports, folder::Folder};
-use crate::cli::parse::Stop;
+use super::folder::Folder;
+use super::ports::Ports;
+use crate::cli::exit::Stop;
 
 /// How long a process may take to end; more than it takes itself.
 const END: Duration = Duration::from_secs(15);
+/// Pause between two looks at the processes.
+pub(super) const POLL_PAUSE: Duration = Duration::from_millis(50);
 /// Name of the gateway.
 const GATEWAY: &str = "gateway";
 /// Pause between two keep-alives: on one machine, losses may be noticed soon.
@@ -134,7 +137,7 @@ impl<'a> Children<'a> {
     pub(super) async fn watch(&mut self) -> Result<(), Stop> {
         loop {
             self.check()?;
-            tokio::time::sleep(GLANCE).await;
+            tokio::time::sleep(POLL_PAUSE).await;
         }
     }
 
@@ -149,7 +152,7 @@ impl<'a> Children<'a> {
             if over && pause.is_none() {
                 return Err(Stop::Failed("all processes have ended".to_owned()));
             }
-            tokio::time::sleep(GLANCE).await;
+            tokio::time::sleep(POLL_PAUSE).await;
         }
     }
 
@@ -223,7 +226,7 @@ async fn end(members: &mut Vec<Member>) {
         if members.is_empty() {
             return;
         }
-        tokio::time::sleep(GLANCE).await;
+        tokio::time::sleep(POLL_PAUSE).await;
     }
     for member in members {
         if let State::Running { child, .. } = &mut member.state {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cli::parse::Stop;
+use crate::cli::exit::Stop;
 
 /// Number of servers without a flag and without a note.
 const SERVERS: usize = 3;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::choice::names;
-use super::{Stop, caller, failed, nodes};
+use super::manager::{caller, failed, overview};
+use crate::cli::exit::Stop;
 use crate::client::Caller;
 use crate::wire::NodeAddress;
 use crate::wire::method::ErrorCode;
@@ -13,7 +14,7 @@ const BACKUP: Duration = Duration::from_hours(1);
 
 /// Has every active server write a backup; with `wait` until all have ended.
 pub(super) async fn back_up(asker: &Caller, manager: NodeAddress, suffix: &str, wait: bool) -> Result<(), Stop> {
-    let before = nodes(asker, manager).await?;
+    let before = overview(asker, manager).await?;
     // An original manager, and an older one of this program, answers as if it had asked somebody.
     if !before.whs.has_active() {
         return Err(failed(manager, ErrorCode::Server));

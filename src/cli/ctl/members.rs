@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::choice::{Kind, Unmet, Wish, names};
-use super::{Stop, failed, nodes};
+use super::manager::{failed, overview};
+use crate::cli::exit::Stop;
 use crate::client::{Caller, Overview};
 use crate::wire::NodeAddress;
 use crate::wire::extension::{Changed, Choice};
@@ -30,7 +31,7 @@ pub(super) async fn change(
 ) -> Result<Done, Stop> {
     let started = Instant::now();
     loop {
-        let overview = nodes(caller, manager).await?;
+        let overview = overview(caller, manager).await?;
         let unmet = match wish.choose(&overview) {
             Ok(servers) => {
                 let changed = if overview.state.is_some() {
@@ -93,7 +94,7 @@ async fn change_at_original(
         }
     }
     order(caller, manager, wish.kind, replace, None).await?;
-    let after = nodes(caller, manager).await?;
+    let after = overview(caller, manager).await?;
     let left = servers.map(|servers| Wish { servers: servers.into_iter().collect(), ..wish.clone() }.left(&after));
     if let Some(left) = left.filter(|left| !left.is_empty()) {
         return Err(Stop::Unmet(format!("{}: the manager did not {} it", names(&left), wish.verb())));

@@ -3,7 +3,8 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use super::{Stop, failed};
+use super::manager::failed;
+use crate::cli::exit::Stop;
 use crate::client::{Caller, Overview};
 use crate::wire::NodeAddress;
 use crate::wire::extension::ManagerState;

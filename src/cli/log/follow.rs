@@ -7,10 +7,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use super::super::interrupt::Interrupt;
-use super::super::parse::Stop;
-use super::{Printer, Tail, report_damage, unreadable};
+use super::output::{Printer, Tail, report_damage, unreadable};
 use crate::binlog::{Decoder, Entry};
+use crate::cli::exit::Stop;
+use crate::cli::tool::Interrupt;
 
 /// Pause between two looks at the file.
 const GLANCE: Duration = Duration::from_millis(200);

@@ -6,8 +6,8 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value as Json};
 
-use super::super::date::stamp;
 use crate::binlog::{Entry, Value};
+use crate::cli::tool::date::stamp;
 use crate::wire::NodeAddress;
 
 /// Role, name in the log, meaning. The role's letter is the original's.

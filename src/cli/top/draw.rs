@@ -6,10 +6,10 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Sparkline, SparklineBar};
 
-use super::super::tool::trouble;
 use super::model::Model;
 use super::row::{Mood, Row, Sort};
 use super::table::{self, Column, GAP};
+use crate::cli::tool::reason;
 
 /// Height from which room is kept for the chart.
 const TALL: u16 = 20;
@@ -106,7 +106,7 @@ impl View {
 fn heading<'a>(model: &Model, view: &View, width: usize) -> Line<'a> {
     let bold = Style::default().add_modifier(Modifier::BOLD);
     let (manager, mood) = match (model.trouble.last(), &model.nodes) {
-        (Some((manager, error)), _) => (format!(", manager {manager} {}", trouble(*error)), Mood::Alarm),
+        (Some((manager, error)), _) => (format!(", manager {manager} {}", reason(*error)), Mood::Alarm),
         (None, Some(nodes)) => (format!(", manager {}", nodes.manager), Mood::Calm),
         (None, None) => (String::new(), Mood::Calm),
     };

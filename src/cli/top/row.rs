@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::super::stat::replace_state;
+use crate::cli::tool::space::replace_state;
 use crate::client::Status;
 use crate::clock::ClockTime;
 use crate::wire::NodeAddress;

@@ -8,11 +8,11 @@ use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, Ke
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::super::parse::Stop;
 use super::draw::{View, draw};
 use super::model::Model;
 use super::row::Sort;
 use super::watch::{Asking, News, Watch};
+use crate::cli::exit::Stop;
 use crate::clock::unix_seconds;
 
 /// Keys that may wait.

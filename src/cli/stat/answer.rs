@@ -1,16 +1,17 @@
-//! One answer of one server: how it is asked for, and how it looks as text and as JSON.
+//! The answers of servers: how one is asked for, how it looks as text and as JSON, and the error line for those that failed.
 
 use std::fmt;
 
 use serde_json::{Map, Value};
 
-use super::super::space;
-use super::Command;
-use crate::client::Caller;
+use super::command::Command;
+use crate::cli::exit::Stop;
+use crate::cli::tool::{failed, space};
+use crate::client::{Caller, Error};
 use crate::wire::NodeAddress;
 use crate::wire::method::{
-    ErrorCode, FLAG_COPYING, FLAG_DELETING, FLAG_DIFFERENT, FLAG_INACTIVE, STATUS_DELETES, STATUS_FLAGS, STATUS_GETS,
-    STATUS_ITEMS, STATUS_PID, STATUS_RHS, STATUS_SETS, STATUS_TIME, STATUS_UPTIME, STATUS_VERSION, STATUS_WHS,
+    ErrorCode, STATUS_DELETES, STATUS_FLAGS, STATUS_GETS, STATUS_ITEMS, STATUS_PID, STATUS_RHS, STATUS_SETS,
+    STATUS_TIME, STATUS_UPTIME, STATUS_VERSION, STATUS_WHS,
 };
 use crate::wire::params::Seed;
 
@@ -25,9 +26,9 @@ const STATS: [(&str, u32); 7] = [
     ("curr_items", STATUS_ITEMS),
 ];
 
-/// What a server has told.
+/// What a server has answer.
 #[derive(Debug, PartialEq)]
-pub(super) enum Told {
+pub(super) enum Answer {
     Number(u64),
     Text(String),
     Space(Seed),
@@ -36,8 +37,8 @@ pub(super) enum Told {
 }
 
 /// Asks `server` for what `command` shows.
-pub(super) async fn tell(caller: &Caller, server: NodeAddress, command: Command) -> Result<Told, ErrorCode> {
-    let number = async |number| caller.number(server, number).await.map(Told::Number);
+pub(super) async fn ask(caller: &Caller, server: NodeAddress, command: Command) -> Result<Answer, ErrorCode> {
+    let number = async |number| caller.number(server, number).await.map(Answer::Number);
     match command {
         Command::Pid => number(STATUS_PID).await,
         Command::Uptime => number(STATUS_UPTIME).await,
@@ -46,37 +47,30 @@ pub(super) async fn tell(caller: &Caller, server: NodeAddress, command: Command)
         Command::CmdSet => number(STATUS_SETS).await,
         Command::CmdDelete => number(STATUS_DELETES).await,
         Command::Items => number(STATUS_ITEMS).await,
-        Command::Version => caller.text(server, STATUS_VERSION).await.map(Told::Text),
-        Command::Rhs => caller.space(server, STATUS_RHS).await.map(Told::Space),
-        Command::Whs => caller.space(server, STATUS_WHS).await.map(Told::Space),
+        Command::Version => caller.text(server, STATUS_VERSION).await.map(Answer::Text),
+        Command::Rhs => caller.space(server, STATUS_RHS).await.map(Answer::Space),
+        Command::Whs => caller.space(server, STATUS_WHS).await.map(Answer::Space),
         Command::Replstat => {
             let flags = caller.number(server, STATUS_FLAGS).await?;
-            Ok(Told::Text(replace_state(flags).to_owned()))
+            Ok(Answer::Text(space::replace_state(flags).to_owned()))
         }
-        Command::SetDelay => caller.set_nodelay(server, false).await.map(Told::Number),
-        Command::UnsetDelay => caller.set_nodelay(server, true).await.map(Told::Number),
-        Command::Figures => caller.figures(server).await?.map(Told::Figures).ok_or(ErrorCode::Protocol),
+        Command::SetDelay => caller.set_nodelay(server, false).await.map(Answer::Number),
+        Command::UnsetDelay => caller.set_nodelay(server, true).await.map(Answer::Number),
+        Command::Figures => caller.figures(server).await?.map(Answer::Figures).ok_or(ErrorCode::Protocol),
         Command::Stats => {
             let version = caller.text(server, STATUS_VERSION).await?;
             let mut numbers = Vec::new();
             for (name, number) in STATS {
                 numbers.push((name, caller.number(server, number).await?));
             }
-            Ok(Told::Stats { version, numbers })
+            Ok(Answer::Stats { version, numbers })
         }
         // Not asked of one server.
         Command::Hscheck => Err(ErrorCode::Protocol),
     }
 }
 
-/// The state of a replace in kumostat's words, by a server's flags.
-pub(in crate::cli) fn replace_state(flags: u64) -> &'static str {
-    let words =
-        [(FLAG_INACTIVE, "inactive"), (FLAG_DELETING, "Deleting"), (FLAG_COPYING, "Copying"), (FLAG_DIFFERENT, "WAIT")];
-    words.into_iter().find(|(flag, _)| flags & u64::from(*flag) != 0).map_or("ready", |(_, word)| word)
-}
-
-impl fmt::Display for Told {
+impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Number(number) => writeln!(f, "{number}"),
@@ -96,7 +90,7 @@ impl fmt::Display for Told {
     }
 }
 
-impl Told {
+impl Answer {
     /// The members of a JSON object for what `name` has shown.
     pub(super) fn object(&self, name: &str) -> Map<String, Value> {
         let value = match self {
@@ -113,33 +107,30 @@ impl Told {
     }
 }
 
+/// The error line if not all have answered.
+pub(super) fn outcome<T>(answers: &[(NodeAddress, Result<T, ErrorCode>)]) -> Result<(), Stop> {
+    let mut failures = answers.iter().filter_map(|(node, answer)| answer.as_ref().err().map(|error| (*node, *error)));
+    match (answers, failures.next()) {
+        (_, None) => Ok(()),
+        ([_], Some((node, error))) => Err(failed(Error::Server(node, error))),
+        (_, Some(_)) => {
+            Err(Stop::Failed(format!("{} of {} nodes did not answer", failures.count() + 1, answers.len())))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn stats_look_as_memcacheds() {
-        let told =
-            Told::Stats { version: "0.4.13".to_owned(), numbers: vec![("pid", 7), ("time", 9), ("curr_items", 3)] };
-        assert_eq!(told.to_string(), "STAT pid 7\nSTAT time 9\nSTAT version 0.4.13\nSTAT curr_items 3\nEND\n");
+        let answer =
+            Answer::Stats { version: "0.4.13".to_owned(), numbers: vec![("pid", 7), ("time", 9), ("curr_items", 3)] };
+        assert_eq!(answer.to_string(), "STAT pid 7\nSTAT time 9\nSTAT version 0.4.13\nSTAT curr_items 3\nEND\n");
         assert_eq!(
-            Value::from(told.object("stats")),
+            Value::from(answer.object("stats")),
             serde_json::json!({"pid": 7, "time": 9, "version": "0.4.13", "curr_items": 3})
         );
-    }
-
-    #[test]
-    fn the_first_word_that_fits_counts() {
-        for (flags, word) in [
-            (0, "ready"),
-            (1, "inactive"),
-            (15, "inactive"),
-            (2, "WAIT"),
-            (6, "Copying"),
-            (14, "Deleting"),
-            (32, "ready"),
-        ] {
-            assert_eq!(replace_state(flags), word, "{flags}");
-        }
     }
 }

@@ -2,9 +2,11 @@
 
 use serde_json::json;
 
-use super::super::space;
-use super::super::tool::{ask_all, json, show, trouble};
-use super::{Args, Stop, outcome};
+use super::answer::outcome;
+use super::target::Target;
+use crate::cli::exit::Stop;
+use crate::cli::tool::space;
+use crate::cli::tool::{ask_all, json, reason, show};
 use crate::client::Caller;
 use crate::wire::NodeAddress;
 use crate::wire::method::{ErrorCode, STATUS_RHS, STATUS_WHS};
@@ -14,11 +16,11 @@ use crate::wire::params::Seed;
 type Spaces = (Seed, Seed);
 
 /// Asks managers and servers, prints a line for each, and fails if they differ.
-pub(super) async fn run(args: &Args) -> Result<(), Stop> {
-    let caller = args.cluster.caller();
-    let managers = args.cluster.managers()?;
-    let servers = args.relatives(&caller).await?;
-    let limit = args.cluster.timeout;
+pub(super) async fn run(target: &Target, as_json: bool) -> Result<(), Stop> {
+    let caller = target.cluster.caller();
+    let managers = target.cluster.managers()?;
+    let servers = target.relatives(&caller).await?;
+    let limit = target.cluster.timeout;
     let nodes: Vec<_> = managers.iter().chain(&servers).copied().collect();
     let answers = ask_all(&nodes, limit, |node| {
         let (caller, is_manager) = (caller.clone(), managers.contains(&node));
@@ -28,7 +30,7 @@ pub(super) async fn run(args: &Args) -> Result<(), Stop> {
     let answers: Vec<_> = nodes.into_iter().zip(answers).collect();
     let first = answers.iter().find_map(|(_, answer)| answer.as_ref().ok());
     let is_same = |answer: &Result<Spaces, ErrorCode>| answer.as_ref().is_ok_and(|spaces| Some(spaces) == first);
-    let text = if args.json {
+    let text = if as_json {
         let objects: Vec<_> = answers
             .iter()
             .map(|(node, answer)| match answer {
@@ -38,7 +40,7 @@ pub(super) async fn run(args: &Args) -> Result<(), Stop> {
                     "rhs": space::Json::new(rhs),
                     "same": is_same(answer),
                 }),
-                Err(error) => json!({"address": node.to_string(), "error": trouble(*error)}),
+                Err(error) => json!({"address": node.to_string(), "error": reason(*error)}),
             })
             .collect();
         json(&objects)?
@@ -62,7 +64,7 @@ fn verdict(answer: &Result<Spaces, ErrorCode>, first: Option<&Spaces>) -> String
     let ((whs, rhs), first) = match (answer, first) {
         (Ok(spaces), Some(first)) => (spaces, first),
         (Ok(spaces), None) => (spaces, spaces),
-        (Err(error), _) => return trouble(*error).to_owned(),
+        (Err(error), _) => return reason(*error).to_owned(),
     };
     let all = std::ptr::eq(first, answer.as_ref().unwrap_or(first));
     let described = [("whs", whs, &first.0), ("rhs", rhs, &first.1)]

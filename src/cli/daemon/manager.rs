@@ -1,4 +1,4 @@
-//! The manager's flags, letter for letter, and the settings they resolve to. Every check of a flag is here.
+//! The manager's flags, letter for letter, and the settings they resolve to.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -6,9 +6,11 @@ use std::time::Duration;
 use clap::{Command, CommandFactory, Parser};
 use tokio::time::Instant;
 
-use super::common::{Bounds, Common, fit_connections, own_address, peer_node};
-use super::parse::{Call, Stop, parse};
-use super::values::seconds;
+use super::common::{Bounds, Common, fit_connections};
+use crate::cli::args::addresses::{own_address, peer_node};
+use crate::cli::args::values::seconds;
+use crate::cli::args::{Call, parse};
+use crate::cli::exit::Stop;
 use crate::env::Env;
 use crate::life;
 use crate::manager::{Config, Manager};
@@ -41,7 +43,7 @@ struct Args {
 }
 
 /// Runs a manager until a signal ends it.
-pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
+pub(in crate::cli) fn run(call: &Call) -> Result<ExitCode, Stop> {
     let (life, mut config) = settings(call)?;
     Ok(life::run(&life, async || {
         fit_connections(&mut config.limits.connections);
@@ -68,7 +70,7 @@ fn settings(call: &Call) -> Result<(life::Settings, Config), Stop> {
 }
 
 /// The manager's flags: those of every daemon, as far as they concern it.
-pub(super) fn command() -> Command {
+pub(in crate::cli) fn command() -> Command {
     adjusted(Args::command())
 }
 

@@ -12,14 +12,14 @@ use crate::offline::Progress;
 const REDRAWS: u8 = 10;
 
 /// A bar on stderr, which draws nothing if that is no terminal.
-pub(super) struct Bar<'a> {
+pub(in crate::cli) struct Bar<'a> {
     bar: Mutex<ProgressBar>,
     stop: &'a AtomicBool,
 }
 
 impl<'a> Bar<'a> {
     /// Work that ends when `stop` is set.
-    pub(super) fn new(stop: &'a AtomicBool) -> Self {
+    pub(in crate::cli) fn new(stop: &'a AtomicBool) -> Self {
         Self { bar: Mutex::new(ProgressBar::hidden()), stop }
     }
 }

@@ -5,9 +5,10 @@
 
 mod children;
 mod folder;
+mod ports;
 
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -17,33 +18,25 @@ use clap::builder::RangedU64ValueParser;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::ctl;
-use super::gateway::TEXT_PORT;
-use super::parse::{Call, Stop, parse};
-use super::tool::block_on;
-use super::values::positive_seconds;
+use crate::cli::args::values::positive_seconds;
+use crate::cli::args::{Call, parse};
+use crate::cli::exit::Stop;
+use crate::cli::tool::block_on;
 use crate::client::Caller;
 use crate::env::dial;
 use crate::net::hosts::MANAGER_PORT;
 use crate::wire::NodeAddress;
 use crate::wire::method::AttachNewServers;
-use children::Children;
+use children::{Children, POLL_PAUSE};
 use folder::Folder;
+use ports::{Ports, check_ports, free_port_above, gateway_port, wait_free};
 
 /// Most servers of a cluster on one machine.
 const SERVERS_MAX: usize = 50;
-/// From the base port to that of the first server, and of its stream, less one.
-const SERVER_PORTS: u16 = 100;
-const STREAM_PORTS: u16 = 200;
-/// Ports tried for the gateway when the usual one is taken.
-const GATEWAY_PORTS: usize = 100;
 /// How long the processes may take to find each other.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// How long ports of a cluster that is just ending may stay taken.
-const PORT_PATIENCE: Duration = Duration::from_secs(5);
 /// How long one call may take.
 const CALL: Duration = Duration::from_secs(10);
-/// Pause between two looks at the processes.
-const GLANCE: Duration = Duration::from_millis(50);
 
 /// Runs a manager, servers and a gateway on this machine until Ctrl-C; the data is kept.
 #[derive(Debug, Parser)]
@@ -72,40 +65,6 @@ pub(super) struct Args {
     /// Do not start again what has ended
     #[arg(long, conflicts_with = "restart_after")]
     no_restart: bool,
-}
-
-/// Where everything listens.
-#[derive(Debug, Clone, Copy)]
-struct Ports {
-    base: u16,
-    gateway: u16,
-}
-
-impl Ports {
-    fn manager(self) -> SocketAddr {
-        local(self.base)
-    }
-
-    fn gateway(self) -> SocketAddr {
-        local(self.gateway)
-    }
-
-    /// The server with this number, from 1 on.
-    fn server(self, number: usize) -> SocketAddr {
-        local(self.base.saturating_add(SERVER_PORTS).saturating_add(offset(number)))
-    }
-
-    fn stream(self, number: usize) -> SocketAddr {
-        local(self.base.saturating_add(STREAM_PORTS).saturating_add(offset(number)))
-    }
-}
-
-fn local(port: u16) -> SocketAddr {
-    (Ipv4Addr::LOCALHOST, port).into()
-}
-
-fn offset(number: usize) -> u16 {
-    u16::try_from(number).unwrap_or(u16::MAX)
 }
 
 pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
@@ -137,46 +96,6 @@ pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
         ended
     })?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Makes sure that nobody else listens on any port of the cluster.
-fn check_ports(ports: Ports, servers: usize, has_data: bool) -> Result<(), Stop> {
-    let hint = if has_data { "the data of this --dir belongs to these ports" } else { "another --base-port may help" };
-    let numbers = 1..=servers;
-    let all = std::iter::once(ports.manager()).chain(numbers.flat_map(|i| [ports.server(i), ports.stream(i)]));
-    for address in all {
-        wait_free(address, hint)?;
-    }
-    Ok(())
-}
-
-/// Waits a moment for a port of a cluster that is just ending; `hint` is what to say if it stays taken.
-fn wait_free(address: SocketAddr, hint: &str) -> Result<(), Stop> {
-    let deadline = Instant::now() + PORT_PATIENCE;
-    while let Err(error) = TcpListener::bind(address) {
-        if Instant::now() > deadline {
-            return Err(Stop::Failed(format!("port {address}: {error}; {hint}")));
-        }
-        std::thread::sleep(GLANCE);
-    }
-    Ok(())
-}
-
-/// The gateway's port: the one wanted, else that of the last time, else the usual one, which only the cluster with the
-/// usual ports takes.
-fn gateway_port(wanted: Option<u16>, last: Option<u16>, base: u16) -> u16 {
-    let usual = if base == MANAGER_PORT { TEXT_PORT } else { base.saturating_add(1) };
-    wanted.or(last).unwrap_or(usual)
-}
-
-/// A port that nobody listens on and that no process of the cluster will.
-fn free_port_above(port: u16, ports: Ports, servers: usize) -> Result<u16, Stop> {
-    let own = |port: u16| (1..=servers).any(|i| [ports.server(i), ports.stream(i)].contains(&local(port)));
-    (port..u16::MAX)
-        .skip(1)
-        .take(GATEWAY_PORTS)
-        .find(|port| !own(*port) && TcpListener::bind(local(*port)).is_ok())
-        .ok_or_else(|| Stop::Failed(format!("no free port for the gateway near {port}; see --gateway-port")))
 }
 
 /// Brings everything up, which fails if a process ends meanwhile, and then keeps it up.
@@ -225,7 +144,7 @@ async fn bring_up(
     loop {
         children.check()?;
         // Until the manager listens there is no answer.
-        if let Ok(nodes) = ctl::nodes(caller, manager).await {
+        if let Ok(nodes) = ctl::overview(caller, manager).await {
             let is_there = |number| {
                 let node = NodeAddress::new(ports.server(number));
                 (nodes.detached.contains(&node), nodes.whs.nodes.contains(&(node, true)))
@@ -243,7 +162,7 @@ async fn bring_up(
         if Instant::now() > deadline {
             return Err(Stop::Failed(format!("the servers have not found the manager within {PATIENCE:?}")));
         }
-        tokio::time::sleep(GLANCE).await;
+        tokio::time::sleep(POLL_PAUSE).await;
     }
     tokio::select! {
         replaced = ctl::wait(caller, manager) => replaced,
@@ -259,7 +178,7 @@ async fn wait_gateway(children: &mut Children<'_>, ports: Ports) -> Result<(), S
         if Instant::now() > deadline {
             return Err(Stop::Failed(format!("the gateway does not listen within {PATIENCE:?}")));
         }
-        tokio::time::sleep(GLANCE).await;
+        tokio::time::sleep(POLL_PAUSE).await;
     }
     Ok(())
 }

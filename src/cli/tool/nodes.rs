@@ -1,16 +1,13 @@
-//! What the short-lived tools share: a runtime, the managers to ask, and output.
+//! The nodes that a tool asks: how they are named, and asking several at once.
 
 use std::future::Future;
-use std::io::{ErrorKind, Write};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
-
-use super::common::{peer_address, peer_node};
-use super::parse::Stop;
-use super::values::positive_seconds;
+use super::failure::failed;
+use crate::cli::args::addresses::{peer_address, peer_node};
+use crate::cli::args::values::positive_seconds;
+use crate::cli::exit::Stop;
 use crate::client::{self, Caller, Error, Options};
 use crate::env::Env;
 use crate::net::NamedNode;
@@ -21,7 +18,7 @@ use crate::wire::params::Seed;
 
 /// The managers of the cluster that a tool works on.
 #[derive(Debug, clap::Args)]
-pub(super) struct Managers {
+pub(in crate::cli) struct Managers {
     /// Address of a manager of the cluster [port: 19700]
     #[arg(short, long, value_name = "ADDR[:PORT]")]
     manager1: HostPort,
@@ -33,7 +30,7 @@ pub(super) struct Managers {
 
 impl Managers {
     /// A client of the cluster.
-    pub(super) async fn connect(&self) -> Result<client::Cluster, Stop> {
+    pub(in crate::cli) async fn connect(&self) -> Result<client::Cluster, Stop> {
         let managers = named_managers([("-m", Some(&self.manager1)), ("-p", self.manager2.as_ref())])?;
         client::Cluster::connect(managers, Options::default()).await.map_err(failed)
     }
@@ -41,7 +38,7 @@ impl Managers {
 
 /// Where the short-lived tools that ask servers find them: named one by one, or by a manager.
 #[derive(Debug, clap::Args)]
-pub(super) struct Cluster {
+pub(in crate::cli) struct Cluster {
     /// Ask this manager for the servers [port: 19700]
     #[arg(short, long, value_name = "ADDR[:PORT]")]
     manager1: Option<HostPort>,
@@ -52,12 +49,12 @@ pub(super) struct Cluster {
 
     /// How long each node may take to answer
     #[arg(long, value_name = "SEC", default_value = "3", value_parser = positive_seconds)]
-    pub(super) timeout: Duration,
+    pub(in crate::cli) timeout: Duration,
 }
 
 impl Cluster {
     /// The managers that were named; none: servers are.
-    pub(super) fn managers(&self) -> Result<Vec<NodeAddress>, Stop> {
+    pub(in crate::cli) fn managers(&self) -> Result<Vec<NodeAddress>, Stop> {
         [("-m", &self.manager1), ("-p", &self.manager2)]
             .into_iter()
             .filter_map(|(flag, host)| host.as_ref().map(|host| manager(flag, host)))
@@ -65,12 +62,12 @@ impl Cluster {
     }
 
     /// The same for a tool that goes on for a while: it looks up again those that cannot be reached.
-    pub(super) fn named_managers(&self) -> Result<Vec<NamedNode>, Stop> {
+    pub(in crate::cli) fn named_managers(&self) -> Result<Vec<NamedNode>, Stop> {
         named_managers([("-m", self.manager1.as_ref()), ("-p", self.manager2.as_ref())])
     }
 
     /// A client of nodes. Must be called within a runtime.
-    pub(super) fn caller(&self) -> Arc<Caller> {
+    pub(in crate::cli) fn caller(&self) -> Arc<Caller> {
         let connect_timeout = self.timeout.min(Options::default().connect_timeout);
         Arc::new(Caller::new(
             &Env::real(),
@@ -79,7 +76,7 @@ impl Cluster {
     }
 
     /// The hash space for writing, of the first manager that answers; the error is the last one's.
-    pub(super) async fn space(&self, caller: &Caller) -> Result<Seed, Stop> {
+    pub(in crate::cli) async fn space(&self, caller: &Caller) -> Result<Seed, Stop> {
         let mut failure = Stop::Failed("no manager to ask".to_owned());
         for manager in self.managers()? {
             match caller.spaces(manager).await {
@@ -95,12 +92,12 @@ impl Cluster {
 }
 
 /// The address of a server given as `what`.
-pub(super) fn server(what: &str, host: &HostPort) -> Result<NodeAddress, Stop> {
+pub(in crate::cli) fn server(what: &str, host: &HostPort) -> Result<NodeAddress, Stop> {
     peer_address(what, host, SERVER_PORT, &system_resolver)
 }
 
 /// The address of a manager given as `what`.
-pub(super) fn manager(what: &str, host: &HostPort) -> Result<NodeAddress, Stop> {
+pub(in crate::cli) fn manager(what: &str, host: &HostPort) -> Result<NodeAddress, Stop> {
     peer_address(what, host, MANAGER_PORT, &system_resolver)
 }
 
@@ -118,40 +115,8 @@ fn named_managers(flags: [(&str, Option<&HostPort>); 2]) -> Result<Vec<NamedNode
     }
 }
 
-/// Runs a tool's work on this thread.
-pub(super) fn block_on<T>(work: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Stop::Failed(format!("cannot start: {error}")))?;
-    let done = runtime.block_on(work);
-    // The look-up of a name may take long, and cannot be cut short.
-    runtime.shutdown_background();
-    done
-}
-
-/// The one line for an operation that failed.
-pub(super) fn failed(error: Error) -> Stop {
-    Stop::Failed(match error {
-        Error::Manager(node, error) => format!("manager {node} {}", trouble(error)),
-        Error::Server(node, error) => format!("server {node} {}", trouble(error)),
-        error => error.to_string(),
-    })
-}
-
-/// What is the matter with a node, to be read behind its name.
-pub(super) fn trouble(error: ErrorCode) -> &'static str {
-    match error {
-        ErrorCode::NodeLost => "cannot be reached",
-        ErrorCode::TimedOut => "does not answer",
-        ErrorCode::TransportLost => "has closed the connection",
-        ErrorCode::Protocol => "does not know the question",
-        ErrorCode::Server => "refuses",
-        ErrorCode::TooLarge => "does not take a message of this length",
-        ErrorCode::Unknown => "gives an answer that is not understood",
-    }
-}
-
 /// Asks all nodes at once; each may take so long. The answers are in the order of the nodes.
-pub(super) async fn ask_all<T, F>(
+pub(in crate::cli) async fn ask_all<T, F>(
     nodes: &[NodeAddress],
     limit: Duration,
     ask: impl Fn(NodeAddress) -> F,
@@ -170,41 +135,4 @@ where
         });
     }
     answers
-}
-
-/// A value as a line of JSON.
-pub(super) fn json(value: &impl Serialize) -> Result<String, Stop> {
-    serde_json::to_string(value).map(|text| text + "\n").map_err(|error| Stop::Failed(error.to_string()))
-}
-
-/// Writes to stdout what was asked for. Whoever stops reading early has had enough.
-pub(super) fn show(bytes: &[u8]) -> Result<(), Stop> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Stop::Failed(format!("stdout: {error}"))),
-        _ => Ok(()),
-    }
-}
-
-/// What `--json` prints.
-pub(super) fn json_text(report: &impl serde::Serialize) -> Result<String, Stop> {
-    serde_json::to_string_pretty(report).map(|text| text + "\n").map_err(|error| Stop::Failed(error.to_string()))
-}
-
-/// Writes files into a folder, which is made if it is not there, and prints the path of each.
-pub(super) fn write_files(dir: &Path, files: impl IntoIterator<Item = (String, String)>) -> Result<(), Stop> {
-    let cannot = |path: &Path, error: std::io::Error| Stop::Failed(format!("{}: {error}", path.display()));
-    std::fs::create_dir_all(dir).map_err(|error| cannot(dir, error))?;
-    let mut paths = String::new();
-    for (name, text) in files {
-        let path = dir.join(name);
-        std::fs::write(&path, text).map_err(|error| cannot(&path, error))?;
-        paths.extend([&*path.to_string_lossy(), "\n"]);
-    }
-    show(paths.as_bytes())
-}
-
-/// The line for a key that is not there.
-pub(super) fn not_found(key: &[u8]) -> Stop {
-    Stop::Failed(format!("{}: not found", key.escape_ascii()))
 }

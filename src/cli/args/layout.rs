@@ -9,7 +9,7 @@ use crate::gateway::layout::{FlagBytes, Layout};
 
 /// How the values of a cluster are kept.
 #[derive(Debug, Clone, clap::Args)]
-pub(super) struct LayoutArgs {
+pub(in crate::cli) struct LayoutArgs {
     /// Values are kept with flags; the same for all gateways and tools of a cluster
     #[arg(short = 'F', long)]
     memproto_save_flag: bool,
@@ -25,7 +25,7 @@ pub(super) struct LayoutArgs {
 
 impl LayoutArgs {
     /// The layout of the values of such gateways.
-    pub(super) fn layout(&self) -> Layout {
+    pub(in crate::cli) fn layout(&self) -> Layout {
         let flags = match (self.memproto_save_flag, self.flag_bytes.as_str()) {
             (false, _) => FlagBytes::Zero,
             (true, "4") => FlagBytes::Four,
@@ -35,13 +35,13 @@ impl LayoutArgs {
     }
 
     /// Likewise; `None` if no flag says so.
-    pub(super) fn given(&self) -> Option<Layout> {
+    pub(in crate::cli) fn given(&self) -> Option<Layout> {
         Some(self.layout()).filter(|layout| *layout != Layout::BARE)
     }
 }
 
 /// The application's bytes of a value, kept with this layout unless it names another; `None` if it has expired.
-pub(super) fn item(value: &Value, layout: Layout) -> Option<&[u8]> {
+pub(in crate::cli) fn item(value: &Value, layout: Layout) -> Option<&[u8]> {
     let rules = Rules { layout, value_limit: usize::MAX };
     let item = Item::decode(value.clocktime, value.meta, &value.data, &rules);
     (!item.is_expired(unix_seconds())).then_some(item.data)

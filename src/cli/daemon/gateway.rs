@@ -1,4 +1,4 @@
-//! The gateway's flags, letter for letter, and the settings they resolve to. Every check of a flag is here.
+//! The gateway's flags, letter for letter, and the settings they resolve to.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -11,10 +11,12 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Command, CommandFactory, Parser};
 use tokio::time::Instant;
 
-use super::common::{Bounds, Common, fit_connections, peer_node, resolve};
-use super::layout::LayoutArgs;
-use super::parse::{Call, Stop, parse};
-use super::values::mebibytes;
+use super::common::{Bounds, Common, fit_connections};
+use crate::cli::args::addresses::{peer_node, resolve};
+use crate::cli::args::layout::LayoutArgs;
+use crate::cli::args::values::mebibytes;
+use crate::cli::args::{Call, parse};
+use crate::cli::exit::Stop;
 use crate::env::Env;
 use crate::gateway::item::Rules;
 use crate::gateway::{Config, Gateway, Limits, Listen};
@@ -23,7 +25,7 @@ use crate::net::STEPS;
 use crate::net::hosts::{HostPort, MANAGER_PORT, Resolver, system_resolver};
 
 /// Default port of the text protocol.
-pub(super) const TEXT_PORT: u16 = 11411;
+pub(in crate::cli) const TEXT_PORT: u16 = 11411;
 /// Default port of the binary protocol.
 const BINARY_PORT: u16 = 11511;
 
@@ -173,7 +175,7 @@ fn item_size(text: &str) -> Result<usize, String> {
 }
 
 /// Runs a gateway until a signal ends it.
-pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
+pub(in crate::cli) fn run(call: &Call) -> Result<ExitCode, Stop> {
     let args: Args = parse(call, adjusted)?;
     let mut config = args.config(&system_resolver)?;
     let life = args.common.life(&call.program, &args.bounds);
@@ -198,7 +200,7 @@ impl life::Service for Gateway {
 }
 
 /// The gateway's flags: those of every daemon, as far as they concern it.
-pub(super) fn command() -> Command {
+pub(in crate::cli) fn command() -> Command {
     adjusted(Args::command())
 }
 

@@ -32,8 +32,8 @@ const FLAGS: &[Flag] = &[
 
 /// Arguments as clap understands them, and how each option was spelled.
 #[derive(Debug)]
-pub(super) struct Rewritten {
-    pub(super) args: Vec<OsString>,
+pub(in crate::cli) struct Rewritten {
+    pub(in crate::cli) args: Vec<OsString>,
     spelled: Vec<(String, String)>,
 }
 
@@ -41,7 +41,10 @@ pub(super) struct Rewritten {
 ///
 /// Values of other options and everything behind `--` stay as they are. `-gN5` and `-gN=5` count as `-gN 5`. The error
 /// names a flag that looks like a two-letter one but is none.
-pub(super) fn rewrite(command: &Command, args: impl IntoIterator<Item = OsString>) -> Result<Rewritten, String> {
+pub(in crate::cli) fn rewrite(
+    command: &Command,
+    args: impl IntoIterator<Item = OsString>,
+) -> Result<Rewritten, String> {
     let mut out = Rewritten { args: Vec::new(), spelled: Vec::new() };
     let mut args = args.into_iter();
     while let Some(arg) = args.next() {
@@ -88,7 +91,7 @@ pub(super) fn rewrite(command: &Command, args: impl IntoIterator<Item = OsString
 
 impl Rewritten {
     /// Puts flags in clap's `message` back to the way they were spelled.
-    pub(super) fn restore(&self, message: &str) -> String {
+    pub(in crate::cli) fn restore(&self, message: &str) -> String {
         self.spelled
             .iter()
             .fold(message.to_owned(), |text, (long, spelling)| replace_word(&text, &format!("--{long}"), spelling))
@@ -96,14 +99,14 @@ impl Rewritten {
 }
 
 /// Shows the two-letter flags in clap's `help`, in the column of the one-letter ones.
-pub(super) fn restore_help(help: &str) -> String {
+pub(in crate::cli) fn restore_help(help: &str) -> String {
     FLAGS.iter().fold(help.to_owned(), |text, flag| {
         replace_word(&text, &format!("      --{}", flag.long), &format!(" -{}, --{}", flag.letters, flag.long))
     })
 }
 
 /// Shows the two-letter flags in a man `page` in front of their long names.
-pub(super) fn restore_page(page: &str) -> String {
+pub(in crate::cli) fn restore_page(page: &str) -> String {
     FLAGS.iter().fold(page.to_owned(), |text, flag| {
         let long = format!("\\fB\\-\\-{}\\fR", flag.long.replace('-', "\\-"));
         text.replace(&long, &format!("\\fB\\-{}\\fR, {long}", flag.letters))

@@ -1,36 +1,29 @@
 //! From a tool's arguments to its flags: clap, with the historic spellings, and one line for each error.
 
+pub(super) mod addresses;
+pub(super) mod historic;
+pub(super) mod layout;
+pub(super) mod values;
+
 use std::ffi::OsString;
 
 use clap::error::ErrorKind;
 use clap::{Command, CommandFactory, FromArgMatches};
 
-use super::historic::{restore_help, rewrite};
-
-/// Why a tool does not run: what to print, where, and the exit status that follows from it.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// Text that was asked for (`--help`, `--version`): to stdout, status 0.
-    Show(String),
-    /// A mistake in the arguments, in one line: to stderr, status 2.
-    Usage(String),
-    /// What could not be done, in one line: to stderr, status 1.
-    Failed(String),
-    /// A condition that the arguments set was not met, in one line: to stderr, status 3.
-    Unmet(String),
-}
+use super::exit::Stop;
+use historic::{restore_help, rewrite};
 
 /// How a tool was called.
 #[derive(Debug, Clone)]
-pub struct Call {
+pub(super) struct Call {
     /// The name to use in help and in front of errors: `kumo-server`, `kumo-manager`, `kumo-server ctl`.
-    pub program: String,
+    pub(super) program: String,
     /// What follows the name.
-    pub args: Vec<OsString>,
+    pub(super) args: Vec<OsString>,
 }
 
 /// Parses a tool's arguments. `adjust` may change the command that `A` derives, e.g. its defaults.
-pub fn parse<A>(call: &Call, adjust: impl FnOnce(Command) -> Command) -> Result<A, Stop>
+pub(super) fn parse<A>(call: &Call, adjust: impl FnOnce(Command) -> Command) -> Result<A, Stop>
 where
     A: CommandFactory + FromArgMatches,
 {

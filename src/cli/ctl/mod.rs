@@ -2,29 +2,30 @@
 
 mod backup;
 mod choice;
+mod manager;
 mod members;
+mod status;
 mod wait;
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use serde::Serialize;
 
-use super::parse::{Call, Stop, parse};
-use super::space;
-use super::tool::{block_on, json, manager, server, show, trouble};
-use super::values::seconds;
-use crate::client::{Caller, Options, Overview};
+use crate::cli::args::values::seconds;
+use crate::cli::args::{Call, parse};
+use crate::cli::exit::Stop;
+use crate::cli::tool::date;
+use crate::cli::tool::{block_on, manager, server, show};
+use crate::client::{Caller, Overview};
 use crate::clock::unix_seconds;
-use crate::env::Env;
 use crate::net::hosts::HostPort;
 use crate::wire::NodeAddress;
 use crate::wire::method::{ErrorCode, SetAutoReplace, StartReplace};
 use crate::wire::params::{NODE_LIMIT, is_backup_suffix};
 use choice::{Kind, Wish};
+pub(super) use manager::{caller, failed, overview};
 pub(super) use wait::wait;
 
 /// How long a manager may take to answer a question.
@@ -120,13 +121,13 @@ pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
     let wish = args.wish()?;
     block_on(async {
         if args.command == Command::Status {
-            let nodes = nodes(&caller(QUESTION), manager).await?;
-            return show(if args.json { status_json(&nodes)? } else { status_text(&nodes) }.as_bytes());
+            let overview = overview(&caller(QUESTION), manager).await?;
+            return show(if args.json { status::to_json(&overview)? } else { status::text(&overview) }.as_bytes());
         }
         let caller = caller(CHANGE);
         match (args.command, wish) {
             (_, Some((wish, replace))) => {
-                let before = nodes(&caller, manager).await?;
+                let before = overview(&caller, manager).await?;
                 let done = members::change(&caller, manager, &wish, replace, args.timeout.unwrap_or(LISTING)).await?;
                 show(done.text.as_bytes())?;
                 if args.wait && done.replace { wait::wait_for(&caller, manager, &before).await } else { Ok(()) }
@@ -136,7 +137,7 @@ pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
                 backup::back_up(&caller, manager, &suffix, args.wait).await
             }
             _ => {
-                let before = nodes(&caller, manager).await?;
+                let before = overview(&caller, manager).await?;
                 switch(&caller, manager, args.command, &before).await?;
                 if args.wait { wait::wait_for(&caller, manager, &before).await } else { Ok(()) }
             }
@@ -197,11 +198,6 @@ impl Args {
     }
 }
 
-/// A client of nodes whose answers may take so long.
-pub(super) fn caller(call_timeout: Duration) -> Caller {
-    Caller::new(&Env::real(), &Options { call_timeout, ..Options::default() })
-}
-
 /// Asks the manager for a change that is a switch; it answers when the change has begun.
 async fn switch(caller: &Caller, manager: NodeAddress, command: Command, before: &Overview) -> Result<(), Stop> {
     let answer = match command {
@@ -215,83 +211,12 @@ async fn switch(caller: &Caller, manager: NodeAddress, command: Command, before:
 }
 
 fn today() -> String {
-    super::date::compact(unix_seconds())
-}
-
-/// The one line for a call to the manager that failed.
-pub(super) fn failed(manager: NodeAddress, error: ErrorCode) -> Stop {
-    Stop::Failed(match error {
-        ErrorCode::Server => format!("manager {manager} refuses: no server is active (its log says more)"),
-        error => format!("manager {manager} {}", trouble(error)),
-    })
-}
-
-/// The servers of a cluster as its manager knows them.
-pub(super) async fn nodes(caller: &Caller, manager: NodeAddress) -> Result<Overview, Stop> {
-    caller.overview(manager).await.map_err(|error| failed(manager, error))
-}
-
-fn status_text(nodes: &Overview) -> String {
-    let mut text = space::text(&nodes.whs);
-    text += "not attached node:\n";
-    for node in &nodes.detached {
-        let _ = writeln!(text, "  {node}");
-    }
-    text
-}
-
-fn status_json(nodes: &Overview) -> Result<String, Stop> {
-    #[derive(Serialize)]
-    struct Status {
-        #[serde(flatten)]
-        whs: space::Json,
-        not_attached: Vec<String>,
-    }
-    json(&Status {
-        whs: space::Json::new(&nodes.whs),
-        not_attached: nodes.detached.iter().map(NodeAddress::to_string).collect(),
-    })
+    date::compact(unix_seconds())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::ClockTime;
-    use crate::wire::params::Seed;
-
-    fn nodes() -> Overview {
-        let node = |port| NodeAddress::new(([127, 0, 0, 1], port).into());
-        let whs = Seed {
-            nodes: vec![(node(19801), true), (node(19802), false)],
-            clocktime: ClockTime::new(1_228_315_535, 62),
-        };
-        Overview { whs, detached: vec![node(19803)], state: None }
-    }
-
-    #[test]
-    fn status_looks_as_it_did() {
-        assert_eq!(
-            status_text(&nodes()),
-            "hash space timestamp:\n  Wed Dec 03 14:45:35 +0000 2008 clock 62\n\
-             attached node:\n  127.0.0.1:19801  (active)\n  127.0.0.1:19802  (fault)\n\
-             not attached node:\n  127.0.0.1:19803\n"
-        );
-        let empty = Overview::default();
-        assert_eq!(
-            status_text(&empty),
-            "hash space timestamp:\n  Thu Jan 01 00:00:00 +0000 1970 clock 0\nattached node:\nnot attached node:\n"
-        );
-    }
-
-    #[test]
-    fn status_as_json_says_the_same() {
-        assert_eq!(
-            status_json(&nodes()).unwrap(),
-            "{\"clocktime\":5275575051993743422,\"time\":1228315535,\"clock\":62,\
-             \"attached\":[{\"address\":\"127.0.0.1:19801\",\"active\":true},\
-             {\"address\":\"127.0.0.1:19802\",\"active\":false}],\"not_attached\":[\"127.0.0.1:19803\"]}\n"
-        );
-    }
 
     fn checked(line: &str) -> Result<(), Stop> {
         let args = line.split_whitespace().map(Into::into).collect();

@@ -6,7 +6,7 @@ use std::time::Duration;
 const LONGEST_SECONDS: f64 = 1e8;
 
 /// Seconds, possibly with a fraction; zero is allowed.
-pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+pub(in crate::cli) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
     if !(0.0..=LONGEST_SECONDS).contains(&seconds) {
         return Err(format!("must be from 0 to {LONGEST_SECONDS} seconds"));
@@ -15,7 +15,7 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 /// Seconds, possibly with a fraction, at least a millisecond: for what repeats or must be able to happen.
-pub(super) fn positive_seconds(text: &str) -> Result<Duration, String> {
+pub(in crate::cli) fn positive_seconds(text: &str) -> Result<Duration, String> {
     seconds(text).and_then(|time| match time {
         time if time < Duration::from_millis(1) => Err("must be at least 0.001 seconds".to_owned()),
         time => Ok(time),
@@ -23,12 +23,12 @@ pub(super) fn positive_seconds(text: &str) -> Result<Duration, String> {
 }
 
 /// `KiB` as bytes.
-pub(super) fn kibibytes(text: &str) -> Result<u64, String> {
+pub(in crate::cli) fn kibibytes(text: &str) -> Result<u64, String> {
     bytes(text, 1 << 10, "KiB")
 }
 
 /// `MiB` as bytes.
-pub(super) fn mebibytes(text: &str) -> Result<u64, String> {
+pub(in crate::cli) fn mebibytes(text: &str) -> Result<u64, String> {
     bytes(text, 1 << 20, "MiB")
 }
 

@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 use clap::{ArgGroup, Parser};
 use serde_json::{Value, json};
 
-use super::parse::{Call, Stop, parse};
-use super::tool::{Cluster, ask_all, block_on, failed, json, server, show, trouble};
-use super::values::positive_seconds;
+use crate::cli::args::values::positive_seconds;
+use crate::cli::args::{Call, parse};
+use crate::cli::exit::Stop;
+use crate::cli::tool::{Cluster, ask_all, block_on, failed, json, reason, server, show};
 use crate::client::Error;
 use crate::net::hosts::HostPort;
 use model::Model;
@@ -156,7 +157,7 @@ fn object(row: &Row) -> Value {
                 "flags": status.flags, "replace": progress, "failed": figures.failed,
             })
         }
-        (None, Some(error)) => json!({"error": trouble(error)}),
+        (None, Some(error)) => json!({"error": reason(error)}),
         (None, None) => Value::Null,
     };
     if let (Value::Object(object), Value::Object(members)) = (&mut object, members) {

@@ -5,7 +5,7 @@ const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Au
 const DAY: u32 = 86_400;
 
 /// The date and time of unix seconds.
-pub(super) fn date(seconds: u32) -> String {
+pub(in crate::cli) fn date(seconds: u32) -> String {
     let (day, second) = (seconds / DAY, seconds % DAY);
     let name = DAYS.get(usize::try_from(day % 7).unwrap_or_default()).copied().unwrap_or_default();
     let (year, month, day) = civil(day);
@@ -14,7 +14,7 @@ pub(super) fn date(seconds: u32) -> String {
 }
 
 /// Unix seconds as `2026-11-22 17:05:31 +0000`.
-pub(super) fn stamp(seconds: u64) -> String {
+pub(in crate::cli) fn stamp(seconds: u64) -> String {
     let Ok(seconds) = u32::try_from(seconds) else { return format!("unix second {seconds}") };
     let (year, month, day) = civil(seconds / DAY);
     let second = seconds % DAY;
@@ -23,7 +23,7 @@ pub(super) fn stamp(seconds: u64) -> String {
 }
 
 /// The day of unix seconds as `20261122`.
-pub(super) fn compact(seconds: u32) -> String {
+pub(in crate::cli) fn compact(seconds: u32) -> String {
     let (year, month, day) = civil(seconds / DAY);
     format!("{year:04}{:02}{day:02}", month + 1)
 }

@@ -6,27 +6,27 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::parse::Stop;
+use crate::cli::exit::Stop;
 
 /// Set by SIGINT and SIGTERM; a second one ends the process at once.
-pub(super) struct Interrupt {
+pub(in crate::cli) struct Interrupt {
     stop: Arc<AtomicBool>,
     signal: Arc<AtomicU8>,
 }
 
 impl Interrupt {
     /// Receives the signals from now on.
-    pub(super) fn watch() -> Result<Self, Stop> {
+    pub(in crate::cli) fn watch() -> Result<Self, Stop> {
         Self::start().map_err(|error| Stop::Failed(format!("cannot watch for signals: {error}")))
     }
 
     /// Whether one has come.
-    pub(super) fn flag(&self) -> &AtomicBool {
+    pub(in crate::cli) fn flag(&self) -> &AtomicBool {
         &self.stop
     }
 
     /// The exit status of a tool that has ended well, or because of a signal.
-    pub(super) fn status(&self) -> ExitCode {
+    pub(in crate::cli) fn status(&self) -> ExitCode {
         match self.signal.load(Ordering::Relaxed) {
             0 => ExitCode::SUCCESS,
             signal => ExitCode::from(128 + signal),

@@ -1,28 +1,22 @@
 //! `log`: binary logs as text or JSON.
 
 mod follow;
+mod output;
 mod render;
 
-use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgAction, Parser};
 
-use super::parse::{Call, Stop, parse};
-use crate::binlog::{Decoder, Entries, Entry};
+use crate::binlog::{Entries, Entry};
+use crate::cli::args::{Call, parse};
+use crate::cli::exit::{LOSSES, Stop};
+use output::{Printer, Tail, report_damage, unreadable};
 
-/// Exit status when part of a file was damaged.
-const LOSSES: u8 = 3;
 /// How many records -t and -h show.
 const USUAL_LINES: usize = 10;
-/// Bytes of text that -t keeps at most, whatever -n says.
-const KEPT_BYTES: usize = 256 << 20;
-/// Bytes of text printed at a time.
-const PRINTED_BYTES: usize = 64 << 10;
-
 /// Prints binary logs (-g) as text, a line for each record
 ///
 /// Reads those of servers, managers and gateways, ours and the original's. What is damaged is passed over and counted on
@@ -97,65 +91,4 @@ pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
 fn lines(text: &str) -> Result<usize, String> {
     let count: Result<usize, _> = text.strip_prefix('-').unwrap_or(text).parse();
     count.map_err(|_| "not a number of records".to_owned())
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> Stop {
-    Stop::Failed(format!("{}: {error}", path.display()))
-}
-
-/// Says on stderr what was passed over, if anything was.
-fn report_damage(path: &Path, decoder: &Decoder) -> bool {
-    let (bytes, stretches) = (decoder.skipped_bytes(), decoder.damaged_stretches());
-    if stretches > 0 {
-        super::print(std::io::stderr(), &format!("{}: damaged: {bytes} bytes in {stretches} places\n", path.display()));
-    }
-    stretches > 0
-}
-
-/// The last lines, as far as memory may hold them.
-struct Tail {
-    count: usize,
-    lines: VecDeque<String>,
-    bytes: usize,
-}
-
-impl Tail {
-    fn new(count: usize) -> Self {
-        Self { count, lines: VecDeque::new(), bytes: 0 }
-    }
-
-    fn push(&mut self, line: String) {
-        self.bytes += line.len();
-        self.lines.push_back(line);
-        while self.lines.len() > self.count || (self.bytes > KEPT_BYTES && self.lines.len() > 1) {
-            self.bytes -= self.lines.pop_front().map_or(0, |line| line.len());
-        }
-    }
-
-    fn print(&self, printer: &mut Printer) -> Result<(), Stop> {
-        self.lines.iter().try_for_each(|line| printer.line(line))
-    }
-}
-
-/// Lines on their way to stdout. Whoever stops reading them ends the work.
-#[derive(Default)]
-struct Printer {
-    text: String,
-}
-
-impl Printer {
-    fn line(&mut self, line: &str) -> Result<(), Stop> {
-        self.text.push_str(line);
-        if self.text.len() < PRINTED_BYTES { Ok(()) } else { self.flush() }
-    }
-
-    fn flush(&mut self) -> Result<(), Stop> {
-        let mut out = std::io::stdout().lock();
-        let written = out.write_all(self.text.as_bytes()).and_then(|()| out.flush());
-        self.text.clear();
-        match written {
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Stop::Show(String::new())),
-            written => written.map_err(|error| Stop::Failed(format!("stdout: {error}"))),
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! The server's flags, letter for letter, and the settings they resolve to. Every check of a flag is here.
+//! The server's flags, letter for letter, and the settings they resolve to.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,9 +8,11 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Command, CommandFactory, Parser, ValueEnum};
 use tokio::time::Instant;
 
-use super::common::{Bounds, Common, fit_connections, own_address, peer_node};
-use super::parse::{Call, Stop, parse};
-use super::values::{kibibytes, mebibytes, seconds};
+use super::common::{Bounds, Common, fit_connections};
+use crate::cli::args::addresses::{own_address, peer_node};
+use crate::cli::args::values::{kibibytes, mebibytes, seconds};
+use crate::cli::args::{Call, parse};
+use crate::cli::exit::Stop;
 use crate::env::Env;
 use crate::life;
 use crate::net::hosts::{HostPort, MANAGER_PORT, Resolver, SERVER_PORT, system_resolver};
@@ -106,9 +108,9 @@ enum Sync {
     Os,
 }
 
-/// Serves until told to end.
-pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
-    let (life, mut config) = settings(call)?;
+/// Runs a server until a signal ends it. `adjust` adds to its help and version whatever else the binary can do.
+pub(in crate::cli) fn run(call: &Call, adjust: fn(Command) -> Command) -> Result<ExitCode, Stop> {
+    let (life, mut config) = settings(call, adjust)?;
     Ok(life::run(&life, async || {
         fit_connections(&mut config.limits.connections);
         Ok(Server::start(&Env::real(), config).await?)
@@ -127,21 +129,17 @@ impl life::Service for Server {
 }
 
 /// Parses and resolves the server's flags.
-fn settings(call: &Call) -> Result<(life::Settings, Config), Stop> {
-    let args: Args = parse(call, adjusted)?;
+fn settings(call: &Call, adjust: fn(Command) -> Command) -> Result<(life::Settings, Config), Stop> {
+    let args: Args = parse(call, adjust)?;
     let config = args.config(&system_resolver)?;
     let mut life = args.common.life(&call.program, &args.bounds);
     life.blocking_calls = Some(config.store.log_writes.clone());
     Ok((life, config))
 }
 
-/// The server's flags, with what the binary can do besides.
-pub(super) fn command() -> Command {
-    adjusted(Args::command())
-}
-
-fn adjusted(command: Command) -> Command {
-    command.after_help(super::tools_help()).long_version(super::VERSION_AND_TOOLS.as_str())
+/// The server's flags.
+pub(in crate::cli) fn command() -> Command {
+    Args::command()
 }
 
 impl Args {

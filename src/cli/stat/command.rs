@@ -1,0 +1,52 @@
+//! What `stat` can be asked to show.
+
+use clap::ValueEnum;
+
+/// What to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Command {
+    /// Process id
+    Pid,
+    /// Seconds since the start
+    Uptime,
+    /// Unix seconds by the server's clock
+    Time,
+    /// Version
+    Version,
+    /// Get requests since the start
+    #[value(name = "cmd_get")]
+    CmdGet,
+    /// Set requests since the start
+    #[value(name = "cmd_set")]
+    CmdSet,
+    /// Delete requests since the start
+    #[value(name = "cmd_delete")]
+    CmdDelete,
+    /// Stored records, deleted ones that are still remembered included
+    Items,
+    /// All of these, as memcached's stats
+    Stats,
+    /// The hash space for reading
+    Rhs,
+    /// The hash space for writing
+    Whs,
+    /// Whether managers and servers have the same hash spaces; exit status 1 if not
+    Hscheck,
+    /// State of the replace: inactive, Deleting, Copying, WAIT or ready
+    Replstat,
+    /// Let the kernel gather small packets on the server's connections; shows how many there are
+    #[value(name = "set_delay")]
+    SetDelay,
+    /// Send small packets at once, as after the start
+    #[value(name = "unset_delay")]
+    UnsetDelay,
+    /// Everything that a server of this program tells, as JSON
+    Figures,
+}
+
+impl Command {
+    /// The word for it on the command line.
+    pub(super) fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
