@@ -1,6 +1,34 @@
-//! kumo-server: the replicated, rebalancing key-value store of kumofs in one binary.
+//! kumo-server is the storage daemon of kumofs: a replicated, rebalancing key-value store. Most use its binary, which is the
+//! server, the manager, the memcached gateway and all tools. This library is for programs in Rust:
 //!
-//! The modules form layers; each uses modules of the layers above it in this list, never its own layer or those below:
+//! - [`client`] reads, writes, swaps and deletes keys on a cluster,
+//! - [`embedded`] is a whole cluster in the process of a test,
+//! - [`offline`] reads a server's file without a server.
+//!
+//! ```
+//! use kumo_server::client::Client;
+//! use kumo_server::embedded::Cluster;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // A manager and three servers in this process. To use a cluster that runs, name its managers: Client::connect(["mgr1"]).
+//! let cluster = Cluster::start(3).await?;
+//! let client = Client::connect([cluster.manager()]).await?;
+//!
+//! client.set(b"greeting", b"hello").await?;
+//! let value = client.get(b"greeting").await?.expect("it was set");
+//! assert_eq!(value.data, b"hello");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The programs in `examples/` teach these three, one step each. [`client::promises`] says what a cluster promises, and what
+//! it does not.
+//!
+//! # Inside
+//!
+//! All other modules are the program's own, and change without notice. They form layers; each uses modules of the layers
+//! above it in this list, never its own layer or those below:
 //!
 //! 1. [`time`]: where time comes from.
 //! 2. [`clock`]: which of two writes is later.
@@ -11,27 +39,49 @@
 //! 7. [`net`]: connections, sessions and listeners.
 //! 8. [`client`]: requests as a client of the cluster, routed to the servers.
 //! 9. [`server`], [`manager`], [`gateway`], [`mod@bench`], [`offline`]: the roles; the load generator; stores at rest.
-//! 10. [`logging`]: where log lines go.
-//! 11. [`life`]: detaching, signals, the end of a process.
-//! 12. [`cli`]: flags and the tools.
+//! 10. [`embedded`]: a whole cluster in one process.
+//! 11. [`logging`]: where log lines go.
+//! 12. [`life`]: detaching, signals, the end of a process.
+//! 13. [`cli`]: flags and the tools.
 //!
 //! `docs/architecture.md` says how they work together.
 
-pub mod bench;
-pub mod binlog;
-pub mod cli;
 pub mod client;
-pub mod clock;
-pub mod env;
-pub mod gateway;
-pub mod life;
-pub mod logging;
-pub mod manager;
-pub mod net;
+pub mod embedded;
 pub mod offline;
+
+// Used by the binary, by tests/, benches/ and examples/, and by nobody else.
+#[doc(hidden)]
+pub mod binlog;
+#[doc(hidden)]
+pub mod cli;
+#[doc(hidden)]
+pub mod clock;
+#[doc(hidden)]
+pub mod env;
+#[doc(hidden)]
+pub mod life;
+#[doc(hidden)]
+pub mod logging;
+#[doc(hidden)]
+pub mod manager;
+#[doc(hidden)]
+pub mod net;
+#[doc(hidden)]
 pub mod ring;
+#[doc(hidden)]
 pub mod server;
+#[doc(hidden)]
 pub mod store;
+#[doc(hidden)]
 pub mod time;
-pub mod tokyo;
+#[doc(hidden)]
 pub mod wire;
+
+// Used by the library alone.
+#[doc(hidden)]
+pub mod bench;
+#[doc(hidden)]
+pub mod gateway;
+#[doc(hidden)]
+pub mod tokyo;

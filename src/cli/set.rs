@@ -55,7 +55,7 @@ pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
     let mut data = Vec::with_capacity(layout.length() + value.len());
     layout.write(&mut data, NEVER, NO_FLAGS);
     data.extend_from_slice(&value);
-    block_on(async { args.managers.connect().await?.set(key, meta, &data).await.map_err(failed) })?;
+    block_on(async { args.managers.connect().await?.set_with_meta(key, meta, &data).await.map_err(failed) })?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -64,14 +64,14 @@ impl AsRef<[u8]> for RawKey {
 /// A try that has ended: whom it went to, and the result object's bytes or why there is none.
 pub type Tried = (Arc<Node>, Result<Vec<u8>, ErrorCode>);
 
-/// What became of a compare-and-swap.
+/// The outcome of a compare-and-swap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Swapped {
     /// Done; the new clocktime.
     At(ClockTime),
-    /// Done, and overwritten by somebody else before its clocktime was known.
+    /// Done, and overwritten or deleted by somebody else before the new clocktime was known.
     Overwritten,
-    /// Not done: the clocktime was another one.
+    /// Not done: somebody else has written or deleted the key, so that it has another clocktime than the expected one.
     Mismatch,
 }
 

@@ -18,10 +18,12 @@
 
 use std::fmt;
 
+use crate::wire::record::META_BARE;
+
 /// Bytes of an expiry.
 const EXPIRY_LEN: usize = 4;
-/// High byte of a meta that names a layout.
-const NAMED: u16 = 0x4b00;
+/// High byte of a meta that names a layout: that of one without a header.
+const NAMED: u16 = META_BARE;
 /// Its bit for an expiry.
 const NAMED_EXPIRY: u16 = 1;
 /// Its bit for what is awaited.

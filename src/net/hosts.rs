@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 
 use super::named::{NamedNode, cause};
@@ -32,6 +32,11 @@ impl HostPort {
     /// Its port, or the one that is meant when none is written.
     pub(crate) fn port(&self, default_port: u16) -> u16 {
         self.port.unwrap_or(default_port)
+    }
+
+    /// The address that is written in place of a name.
+    pub(crate) fn ip(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
     }
 
     /// The node that it names, with the address that it has been resolved to, if it has been.

@@ -17,6 +17,8 @@ pub const VALUE_HEADER: usize = 10;
 pub const META_LEN: usize = 2;
 /// Bytes of a tombstone.
 pub const TOMBSTONE_LEN: usize = 8;
+/// The meta of a value in front of which no gateway has put anything.
+pub const META_BARE: u16 = 0x4b00;
 
 /// A raw key: at least eight bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,10 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use kumo_server::client::{Cluster as Client, Error, Options};
-use kumo_server::clock::ClockTime;
+use kumo_server::client::{Client, ClockTime, Error, Options, Swapped};
 use kumo_server::ring;
-use kumo_server::wire::NodeAddress;
 use rustix::process::Signal;
 use tokio::runtime::Runtime;
 
@@ -17,8 +15,14 @@ fn runtime() -> Runtime {
 }
 
 fn connect(runtime: &Runtime, managers: &[std::net::SocketAddr], deadline: Duration) -> Result<Client, Error> {
-    let managers = managers.iter().map(|manager| NodeAddress::new(*manager)).collect();
-    runtime.block_on(Client::connect(managers, Options { deadline, ..Options::default() }))
+    runtime.block_on(Client::connect_with(managers, Options { deadline, ..Options::default() }))
+}
+
+fn clocktime(swapped: Result<Swapped, Error>) -> ClockTime {
+    match swapped {
+        Ok(Swapped::At(clocktime)) => clocktime,
+        other => panic!("not swapped: {other:?}"),
+    }
 }
 
 #[test]
@@ -27,16 +31,16 @@ fn a_swap_counts_once_and_only_on_what_it_names() {
     let runtime = runtime();
     let client = connect(&runtime, &[cluster.managers[0].0.address()], Duration::from_secs(5)).unwrap();
     runtime.block_on(async {
-        let first = client.cas(b"k", ClockTime(0), 7, b"one").await.unwrap().expect("added");
-        assert_eq!(client.cas(b"k", ClockTime(0), 7, b"no").await, Ok(None));
-        let second = client.cas(b"k", first, 7, b"two").await.unwrap().expect("swapped");
-        assert_eq!(client.cas(b"k", first, 7, b"no").await, Ok(None));
+        let first = clocktime(client.cas(b"k", None, b"one").await);
+        assert_eq!(client.cas(b"k", None, b"no").await, Ok(Swapped::Mismatch));
+        let second = clocktime(client.cas(b"k", Some(first), b"two").await);
+        assert_eq!(client.cas(b"k", Some(first), b"no").await, Ok(Swapped::Mismatch));
         let found = client.get(b"k").await.unwrap().expect("a value");
-        assert_eq!((found.clocktime, found.meta, found.data.as_slice()), (second, 7, &b"two"[..]));
+        assert_eq!((found.clocktime, found.meta, found.data.as_slice()), (second, 0x4b00, &b"two"[..]));
         assert_eq!(client.delete(b"k").await, Ok(true));
         assert_eq!(client.delete(b"k").await, Ok(false));
         assert_eq!(client.get(b"k").await, Ok(None));
-        assert_eq!(client.cas(b"k", second, 0, b"no").await, Ok(None));
+        assert_eq!(client.cas(b"k", Some(second), b"no").await, Ok(Swapped::Mismatch));
     });
 }
 
@@ -48,7 +52,7 @@ fn a_dead_server_delays_writes_and_not_reads() {
     let keys: Vec<_> = (0..60).map(|index| format!("key{index}")).collect();
     let set_all = async |data: &[u8]| {
         for key in &keys {
-            client.set(key.as_bytes(), 0, data).await.unwrap();
+            client.set(key.as_bytes(), data).await.unwrap();
         }
     };
     runtime.block_on(set_all(b"before"));
@@ -94,20 +98,20 @@ fn everything_ends() {
     let manager = Manager::start(&folder, "manager", &ports[1], "");
     let client = connect(&runtime, &addresses, limit).unwrap();
     assert_eq!(runtime.block_on(client.get(b"k")), Err(Error::NoServer));
-    assert_eq!(runtime.block_on(client.set(b"k", 0, b"v")), Err(Error::NoServer));
+    assert_eq!(runtime.block_on(client.set(b"k", b"v")), Err(Error::NoServer));
     drop(manager);
     // Every server is hung, and the manager with them.
     let mut cluster = Cluster::start(2);
     let client = connect(&runtime, &[cluster.managers[0].0.address()], limit).unwrap();
-    runtime.block_on(client.set(b"k", 0, b"v")).unwrap();
+    runtime.block_on(client.set(b"k", b"v")).unwrap();
     let hung = Instant::now();
     cluster.managers[0].1.as_ref().expect("a manager").signal(Signal::STOP);
     for index in 0..2 {
         cluster.servers[index].process().signal(Signal::STOP);
     }
     // They were sent, and nobody says what became of them.
-    assert!(matches!(runtime.block_on(client.set(b"k", 0, b"w")), Err(Error::Doubtful(..))));
-    assert!(matches!(runtime.block_on(client.cas(b"k", ClockTime(0), 0, b"w")), Err(Error::Doubtful(..))));
+    assert!(matches!(runtime.block_on(client.set(b"k", b"w")), Err(Error::Doubtful(..))));
+    assert!(matches!(runtime.block_on(client.cas(b"k", None, b"w")), Err(Error::Doubtful(..))));
     assert!(matches!(runtime.block_on(client.get(b"k")), Err(Error::Server(..))));
     assert!(hung.elapsed() < Duration::from_secs(20), "{:?}", hung.elapsed());
     assert!(started.elapsed() < Duration::from_mins(1));

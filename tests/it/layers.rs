@@ -27,8 +27,9 @@ const LAYERS: &[&[(&str, &[&str])]] = &[
         ("manager", &["clock", "wire", "ring", "binlog", "env", "net", "client"]),
         ("gateway", &["time", "clock", "wire", "ring", "binlog", "env", "net", "client"]),
         ("bench", &["time", "clock", "wire", "ring", "env"]),
-        ("offline", &["clock", "wire", "store", "tokyo"]),
+        ("offline", &["clock", "wire", "ring", "store", "tokyo"]),
     ],
+    &[("embedded", &["store", "wire", "env", "net", "client", "server", "manager"])],
     &[("logging", &[])],
     &[("life", &["logging"])],
     &[(
@@ -48,7 +49,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("ratatui", &["cli"]),
     ("rusqlite", &["store"]),
     ("sha1", &["ring"]),
-    ("tokio", &["env", "net", "client", "server", "manager", "gateway", "life", "cli"]),
+    ("tokio", &["env", "net", "client", "server", "manager", "gateway", "embedded", "life", "cli"]),
     ("tracing_appender", &["logging"]),
     ("tracing_subscriber", &["logging"]),
 ];

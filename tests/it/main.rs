@@ -18,6 +18,7 @@ mod ctl;
 mod ctl_members;
 mod daemon;
 mod disk;
+mod embedded;
 mod faults;
 mod gateway;
 mod gateway_clients;

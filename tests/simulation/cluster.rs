@@ -179,9 +179,9 @@ impl Cluster {
     }
 
     /// A client of the cluster on one of the clients' machines.
-    pub(crate) async fn client(&self, number: usize) -> Option<client::Cluster> {
+    pub(crate) async fn client(&self, number: usize) -> Option<client::Client> {
         let options = client::Options { deadline: Duration::from_secs(10), ..client::Options::default() };
-        client::Cluster::connect_from(&self.clients[number].env(), self.manager_addresses(), options).await.ok()
+        client::Client::connect_from(&self.clients[number].env(), self.manager_addresses(), options).await.ok()
     }
 
     /// Whom to ask as an operator.

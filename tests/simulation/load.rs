@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kumo_server::client;
-use kumo_server::clock::ClockTime;
+use kumo_server::client::{self, Swapped};
 use parking_lot::Mutex;
 
 use super::history::{Kind, Operation, Value};
@@ -59,7 +58,7 @@ pub(crate) fn value_of(data: &[u8]) -> u64 {
 }
 
 /// Notes what a client reads of a key when all is over; says whether it was answered.
-pub(crate) async fn read_at_the_end(world: &World, ledger: &Ledger, cluster: &client::Cluster, key: u64) -> bool {
+pub(crate) async fn read_at_the_end(world: &World, ledger: &Ledger, cluster: &client::Client, key: u64) -> bool {
     let begun = world.now();
     let Ok(found) = cluster.get(&key_name(key)).await else { return false };
     let kind = Kind::Get(found.map(|found| value_of(&found.data)));
@@ -71,7 +70,7 @@ pub(crate) async fn read_at_the_end(world: &World, ledger: &Ledger, cluster: &cl
 pub(crate) async fn work(
     world: Arc<World>,
     ledger: Arc<Ledger>,
-    cluster: Arc<client::Cluster>,
+    cluster: Arc<client::Client>,
     number: usize,
     count: usize,
     keys: u64,
@@ -98,7 +97,7 @@ pub(crate) async fn work(
 async fn operation(
     world: &World,
     ledger: &Ledger,
-    cluster: &client::Cluster,
+    cluster: &client::Client,
     number: usize,
     key: u64,
 ) -> (Option<Kind>, bool) {
@@ -113,7 +112,7 @@ async fn operation(
         }
         4..7 => {
             let value = ledger.next_value();
-            let done = cluster.set(&name, 0, &value.to_be_bytes()).await.is_ok();
+            let done = cluster.set(&name, &value.to_be_bytes()).await.is_ok();
             (Some(Kind::Set(value)), done)
         }
         7 => (Some(Kind::Delete(None)), cluster.delete(&name).await.is_ok()),
@@ -125,20 +124,20 @@ async fn operation(
 async fn swap(
     world: &World,
     ledger: &Ledger,
-    cluster: &client::Cluster,
+    cluster: &client::Client,
     number: usize,
     key: u64,
 ) -> (Option<Kind>, bool) {
     let name = key_name(key);
     let begun = world.now();
     let Ok(found) = cluster.get(&name).await else { return (None, false) };
-    let (expected, clocktime): (Value, ClockTime) =
-        found.map_or((None, ClockTime(0)), |found| (Some(value_of(&found.data)), found.clocktime));
+    let expected: Value = found.as_ref().map(|found| value_of(&found.data));
+    let clocktime = found.map(|found| found.clocktime);
     let read = Operation { client: number, kind: Kind::Get(expected), begun, ended: Some(world.now()) };
     ledger.note(key, read);
     let value = ledger.next_value();
-    match cluster.cas(&name, clocktime, 0, &value.to_be_bytes()).await {
-        Ok(done) => (Some(Kind::Swap(expected, value, done.is_some())), true),
+    match cluster.cas(&name, clocktime, &value.to_be_bytes()).await {
+        Ok(done) => (Some(Kind::Swap(expected, value, done != Swapped::Mismatch)), true),
         Err(_) => (Some(Kind::Swap(expected, value, true)), false),
     }
 }

@@ -213,7 +213,7 @@ impl Run {
     }
 
     /// Reads every key once more: what was acknowledged must be there, and the same on all its owners.
-    async fn read_all(&mut self, ledger: &Ledger, client: &kumo_server::client::Cluster) {
+    async fn read_all(&mut self, ledger: &Ledger, client: &kumo_server::client::Client) {
         for key in ledger.histories().into_keys() {
             if !load::read_at_the_end(&self.world, ledger, client, key).await {
                 self.violation(&format!("key {key} cannot be read at the end"));

@@ -8,7 +8,7 @@ use super::failure::failed;
 use crate::cli::args::addresses::{peer_address, peer_node};
 use crate::cli::args::values::positive_seconds;
 use crate::cli::exit::Stop;
-use crate::client::{self, Caller, Error, Options};
+use crate::client::{Caller, Client, Error, Options};
 use crate::env::Env;
 use crate::net::NamedNode;
 use crate::net::hosts::{HostPort, MANAGER_PORT, SERVER_PORT, system_resolver};
@@ -30,9 +30,9 @@ pub(in crate::cli) struct Managers {
 
 impl Managers {
     /// A client of the cluster.
-    pub(in crate::cli) async fn connect(&self) -> Result<client::Cluster, Stop> {
+    pub(in crate::cli) async fn connect(&self) -> Result<Client, Stop> {
         let managers = named_managers([("-m", Some(&self.manager1)), ("-p", self.manager2.as_ref())])?;
-        client::Cluster::connect(managers, Options::default()).await.map_err(failed)
+        Client::connect_from(&Env::real(), managers, Options::default()).await.map_err(failed)
     }
 }
 
