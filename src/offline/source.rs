@@ -183,7 +183,7 @@ impl Source {
             }
             Inner::Store(store) => {
                 let mut streams: Vec<Box<dyn Stream + '_>> = Vec::new();
-                if store.claim().is_none_or(|claim| !claim.closed) {
+                if store.has_log() {
                     progress.begin(&format!("reading the redo log of {}", path.display()), None);
                     let mut stopped = None;
                     let end = store.log(|entry| {

@@ -44,6 +44,7 @@ mod manager;
 mod manager_vectors;
 mod mergedb;
 mod names;
+mod offline;
 mod outage;
 mod own_port;
 mod replace;

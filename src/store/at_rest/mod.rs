@@ -15,7 +15,7 @@ use super::lock::OwnerLock;
 use super::paths::{canonical, redo_file, side_path};
 use super::redo::{Kind, recover};
 use super::tree::{self, Tally, split_key};
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 use std::cmp::Ordering;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -108,6 +108,24 @@ impl AtRest {
     /// The records of the main table, and of that for further keys of a hash, each in [order](tree_order).
     pub fn tables(&self) -> [Rows<'_>; 2] {
         ["record", "twin"].map(|table| Rows::new(&self.connection, table))
+    }
+
+    /// The raw value or tombstone of a raw key in the tables, whatever the redo log says.
+    pub fn find(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let (hash, rest) = split_key(key);
+        for table in ["record", "twin"] {
+            let sql = format!("SELECT value FROM {table} WHERE hash = ?1 AND key = ?2");
+            let found = self.connection.query_row(&sql, (hash, rest), |row| row.get(0)).optional();
+            if let Some(value) = found.map_err(Error::read)? {
+                return Ok(Some(value));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether there may be something in the redo log: the store was not closed in order, or that cannot be known.
+    pub fn has_log(&self) -> bool {
+        self.claim().is_none_or(|claim| !claim.closed)
     }
 
     /// Reads the redo log. An error may come after some entries: these are good.
