@@ -19,6 +19,7 @@ mod ctl_members;
 mod daemon;
 mod disk;
 mod embedded;
+mod examples;
 mod faults;
 mod gateway;
 mod gateway_clients;
