@@ -34,7 +34,8 @@
 //! 2. [`clock`]: which of two writes is later.
 //! 3. [`wire`]: messages, records and addresses as bytes.
 //! 4. [`ring`]: who owns a key.
-//! 5. [`store`], [`binlog`], [`tokyo`]: records on disk and in memory; the binary log; the files of 2010.
+//! 5. [`store`], [`binlog`], [`tokyo`], [`mod@register`]: records on disk and in memory; the binary log; the files of 2010; who
+//!    decides the cluster's configuration.
 //! 6. [`mod@env`]: the machine that a role runs on: time, chance, tasks, the network.
 //! 7. [`net`]: connections, sessions and listeners.
 //! 8. [`client`]: requests as a client of the cluster, routed to the servers.
@@ -83,5 +84,7 @@ pub mod wire;
 pub mod bench;
 #[doc(hidden)]
 pub mod gateway;
+#[doc(hidden)]
+pub mod register;
 #[doc(hidden)]
 pub mod tokyo;

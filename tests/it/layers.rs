@@ -18,7 +18,12 @@ const LAYERS: &[&[(&str, &[&str])]] = &[
     &[("clock", &["time"])],
     &[("wire", &["clock"])],
     &[("ring", &["clock", "wire"])],
-    &[("store", &["time", "clock", "wire"]), ("binlog", &["wire"]), ("tokyo", &[])],
+    &[
+        ("store", &["time", "clock", "wire"]),
+        ("binlog", &["wire"]),
+        ("tokyo", &[]),
+        ("register", &["time", "clock", "wire", "ring"]),
+    ],
     &[("env", &["time"])],
     &[("net", &["time", "wire", "env"])],
     &[("client", &["clock", "wire", "ring", "env", "net"])],

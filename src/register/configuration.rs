@@ -1,0 +1,149 @@
+//! A configuration: both hash spaces, who the servers are, and who votes for the next one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::ClockTime;
+use crate::ring::HashSpace;
+use crate::wire::NodeAddress;
+use crate::wire::params::Seed;
+
+/// A place in the line of configurations.
+///
+/// Two that have the same counter are the same, unless an operator has put one in force without its voters: then the
+/// clocktimes differ, and neither may be taken for the other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Version {
+    /// One more than that of the configuration before.
+    pub counter: u64,
+    /// That of the hash space for writing.
+    pub clocktime: ClockTime,
+}
+
+impl Version {
+    /// Whether this is later in the line than `other`.
+    pub fn is_after(self, other: Self) -> bool {
+        self.counter > other.counter
+    }
+}
+
+/// Who votes. A server is known by its store: one that lost its disk is another. A manager is known by one start: it keeps
+/// nothing, and must not vote twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Voter {
+    /// The server with this store.
+    Server(u64),
+    /// The manager that drew this number when it started.
+    Manager(u64),
+}
+
+/// A server of a configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The id of its store.
+    pub store: u64,
+    /// The counter of the configuration that admitted it: what it has held from before counts for nothing until the others
+    /// have sent it.
+    pub admitted: u64,
+}
+
+/// Orders the proposals for one place in the line. No two proposers make equal ones.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Ballot {
+    /// Raised by a proposer that met a higher one.
+    pub round: u64,
+    /// The number that the proposer drew when it started.
+    pub proposer: u64,
+}
+
+/// Both hash spaces, with all that their servers have to agree on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// See [`Version::counter`]; zero if there is no configuration.
+    pub counter: u64,
+    /// The hash space for writing.
+    pub whs: Seed,
+    /// The hash space for reading.
+    pub rhs: Seed,
+    /// The servers that are active in either.
+    pub members: BTreeMap<NodeAddress, Member>,
+    /// Who decides the next one.
+    pub voters: BTreeSet<Voter>,
+}
+
+impl Configuration {
+    /// Its place in the line.
+    pub fn version(&self) -> Version {
+        Version { counter: self.counter, clocktime: self.whs.clocktime }
+    }
+
+    /// Whether `next` can be what follows in the line.
+    pub fn precedes(&self, next: &Self) -> bool {
+        self.counter.checked_add(1) == Some(next.counter)
+    }
+
+    /// How many voters are a majority.
+    pub fn majority(&self) -> usize {
+        self.voters.len() / 2 + 1
+    }
+
+    /// Whether `voters` are a majority of those that vote here.
+    pub fn is_majority<'v>(&self, voters: impl IntoIterator<Item = &'v Voter>) -> bool {
+        !self.voters.is_empty()
+            && voters.into_iter().filter(|voter| self.voters.contains(voter)).count() >= self.majority()
+    }
+
+    /// The configuration that follows this one with these hash spaces.
+    ///
+    /// `stores` are the stores of the servers that are active in them; `None` if one is not known. A server keeps its
+    /// admission as long as it is active in one of the hash spaces without a break and keeps its store. The voters are
+    /// the servers that are active for writing, with one of `managers` if their number is even: so there is no tie.
+    pub fn next(
+        &self,
+        whs: Seed,
+        rhs: Seed,
+        stores: &BTreeMap<NodeAddress, u64>,
+        managers: &BTreeSet<u64>,
+    ) -> Option<Self> {
+        let counter = self.counter.checked_add(1)?;
+        let active = |seed: &Seed| -> BTreeSet<NodeAddress> {
+            seed.nodes.iter().filter(|(_, active)| *active).map(|(node, _)| *node).collect()
+        };
+        let mut members = BTreeMap::new();
+        for node in active(&whs).union(&active(&rhs)) {
+            let store = *stores.get(node)?;
+            let admitted = self.members.get(node).filter(|member| member.store == store).map(|member| member.admitted);
+            members.insert(*node, Member { store, admitted: admitted.unwrap_or(counter) });
+        }
+        let stores = active(&whs).into_iter().filter_map(|node| members.get(&node)).map(|member| member.store);
+        let mut voters: BTreeSet<Voter> = stores.map(Voter::Server).collect();
+        if voters.len().is_multiple_of(2) {
+            // The one that votes already goes on: it is known to be there.
+            let present = managers.iter().find(|start| self.voters.contains(&Voter::Manager(**start)));
+            voters.extend(present.or(managers.first()).map(|start| Voter::Manager(*start)));
+        }
+        Some(Self { counter, whs, rhs, members, voters })
+    }
+
+    /// The stores of servers that lose a right with `next`, which they might go on to use as long as they do not hear of
+    /// it: coordinating writes of some keys, or answering reads of some. Without their store they lose all they have.
+    pub fn losers(&self, next: &Self) -> BTreeSet<u64> {
+        let spaces = [(&self.whs, &next.whs), (&self.rhs, &next.rhs)];
+        let [whs, rhs] = spaces.map(|(old, new)| (HashSpace::new(old.clone()), HashSpace::new(new.clone())));
+        let mut losers = BTreeSet::new();
+        for point in whs.0.points().iter().chain(whs.1.points()) {
+            losers.extend(
+                whs.0.owners(*point).coordinator().filter(|node| whs.1.owners(*point).coordinator() != Some(*node)),
+            );
+        }
+        for point in rhs.0.points().iter().chain(rhs.1.points()) {
+            let (old, new) = (rhs.0.owners(*point), rhs.1.owners(*point));
+            losers.extend(old.active().filter(|node| !new.active().any(|owner| owner == *node)));
+        }
+        let replaced =
+            |node: &NodeAddress, member: &Member| next.members.get(node).is_none_or(|new| new.store != member.store);
+        let members = self.members.iter().filter(|(node, member)| losers.contains(node) || replaced(node, member));
+        members.map(|(_, member)| member.store).collect()
+    }
+}

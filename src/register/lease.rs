@@ -1,0 +1,73 @@
+//! Leases: how long a server may act by its configuration, and what a voter has confirmed to others.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::configuration::{Configuration, Version, Voter};
+use crate::time::Moment;
+
+/// How long a confirmation holds, from the moment at which the server sent the question.
+pub const LEASE: Duration = Duration::from_secs(1);
+
+/// What a server has been confirmed.
+#[derive(Debug, Clone, Default)]
+pub struct Lease {
+    version: Version,
+    /// Until when each voter's last confirmation holds.
+    until: BTreeMap<Voter, Moment>,
+}
+
+impl Lease {
+    /// `voter` has confirmed `version`, in answer to a question that left at `sent`.
+    pub fn confirmed(&mut self, version: Version, voter: Voter, sent: Moment) {
+        if self.version != version {
+            // One for an earlier version comes late.
+            if self.version.is_after(version) {
+                return;
+            }
+            *self = Self { version, until: BTreeMap::new() };
+        }
+        let until = self.until.entry(voter).or_insert(Moment::from_nanos(0));
+        *until = (*until).max(sent + LEASE);
+    }
+
+    /// Until when this server may act by `configuration`; never, if a majority has not confirmed it. `own` is its own
+    /// vote, which it gives itself as long as the caller asks: not once it has accepted a successor.
+    pub fn until(&self, configuration: &Configuration, own: Voter) -> Moment {
+        let never = Moment::from_nanos(0);
+        let mut ends: Vec<Moment> = configuration
+            .voters
+            .iter()
+            .map(|voter| match self.until.get(voter) {
+                _ if *voter == own => Moment::from_nanos(u64::MAX),
+                Some(until) if self.version == configuration.version() => *until,
+                _ => never,
+            })
+            .collect();
+        // The latest moment at which a majority still holds.
+        ends.sort_unstable_by(|one, other| other.cmp(one));
+        ends.get(configuration.majority().saturating_sub(1)).copied().unwrap_or(never)
+    }
+}
+
+/// What a voter has confirmed to servers: until when their leases may rest on it.
+#[derive(Debug, Clone, Default)]
+pub struct Confirmations(BTreeMap<u64, Moment>);
+
+impl Confirmations {
+    /// Confirms to the server with `store`, whose question came at `now`: it was sent no later.
+    pub fn confirm(&mut self, store: u64, now: Moment) {
+        self.0.insert(store, now + LEASE);
+    }
+
+    /// A voter that remembers nothing may have confirmed anything until just now.
+    pub fn forget(stores: impl IntoIterator<Item = u64>, now: Moment) -> Self {
+        Self(stores.into_iter().map(|store| (store, now + LEASE)).collect())
+    }
+
+    /// For how long leases of `stores` may last that rest on this voter.
+    pub fn lasting(&self, stores: &BTreeSet<u64>, now: Moment) -> Duration {
+        let ends = stores.iter().filter_map(|store| self.0.get(store));
+        ends.max().map_or(Duration::ZERO, |until| until.since(now))
+    }
+}

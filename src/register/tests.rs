@@ -1,0 +1,408 @@
+//! A randomized model: voters and proposers whose messages are lost, late and twice, who crash, pause and are cut off.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::time::Duration;
+
+use fastrand::Rng;
+
+use super::*;
+use crate::clock::ClockTime;
+use crate::ring::HashSpace;
+use crate::time::Moment;
+use crate::wire::NodeAddress;
+use crate::wire::params::Seed;
+
+/// Rules of the register that a run may be without, to see that it is missed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Without {
+    Nothing,
+    /// The highest proposal accepted before is taken over.
+    TakeOver,
+    /// A majority accepts, not one voter.
+    Majority,
+    /// Votes survive a restart.
+    Durability,
+    /// The proposer waits for leases.
+    LeaseWait,
+    /// A lease counts from the question, not from its answer.
+    SentTime,
+    /// Who has accepted a successor does not act.
+    Leaving,
+    /// A restarted voter takes its confirmations for lasting.
+    Forgetting,
+}
+
+/// Most messages under way; beyond it some are lost.
+const UNDER_WAY: usize = 24;
+
+struct Server {
+    address: NodeAddress,
+    store: u64,
+    acceptor: Acceptor,
+    lease: Lease,
+    confirmations: Confirmations,
+    up: bool,
+}
+
+struct Manager {
+    start: u64,
+    known: Configuration,
+    proposer: Option<Proposer>,
+    round: u64,
+}
+
+#[derive(Clone)]
+enum Message {
+    Prepare { manager: usize, voter: usize, version: Version, ballot: Ballot },
+    Accept { manager: usize, voter: usize, version: Version, ballot: Ballot, next: Box<Configuration> },
+    Answer { manager: usize, version: Version, ballot: Ballot, voter: Voter, answer: Box<Answer>, lasting: Duration },
+    Question { server: usize, voter: usize, version: Version, sent: Moment },
+    Confirmed { server: usize, voter: Voter, version: Version, sent: Moment },
+    Sync { server: usize, configuration: Box<Configuration> },
+}
+
+struct Model {
+    rng: Rng,
+    without: Without,
+    now: Moment,
+    servers: Vec<Server>,
+    managers: Vec<Manager>,
+    messages: Vec<Message>,
+    /// Each configuration's successor, as it came into force.
+    line: BTreeMap<u64, Configuration>,
+    violation: Option<String>,
+    /// Hash spaces by their clocktimes, and who loses by a change: they take long to work out.
+    spaces: BTreeMap<u64, Rc<HashSpace>>,
+    losers: BTreeMap<(u64, u64), BTreeSet<u64>>,
+}
+
+fn node(number: u8) -> NodeAddress {
+    NodeAddress::new(([127, 0, 0, number], 19800).into())
+}
+
+impl Model {
+    fn new(seed: u64, without: Without) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let count = rng.u8(3..6);
+        let nodes: Vec<_> = (1..=count).map(|number| (node(number), true)).collect();
+        let stores = (1..=count).map(|number| (node(number), u64::from(number))).collect();
+        let whs = Seed { nodes, clocktime: ClockTime(1) };
+        let first = Configuration::default().next(whs.clone(), whs, &stores, &BTreeSet::new()).unwrap();
+        let server = |number: u8| Server {
+            address: node(number),
+            store: u64::from(number),
+            acceptor: Acceptor::new(first.clone(), Vote::default()),
+            lease: Lease::default(),
+            confirmations: Confirmations::default(),
+            up: true,
+        };
+        let manager = |start| Manager { start, known: first.clone(), proposer: None, round: 0 };
+        Self {
+            without,
+            now: Moment::from_nanos(1_000_000_000),
+            servers: (1..=count).map(server).collect(),
+            managers: vec![manager(100), manager(200)],
+            messages: Vec::new(),
+            line: BTreeMap::from([(first.counter, first)]),
+            violation: None,
+            rng,
+            spaces: BTreeMap::new(),
+            losers: BTreeMap::new(),
+        }
+    }
+
+    fn server_of(&self, voter: Voter) -> Option<usize> {
+        self.servers.iter().position(|server| Voter::Server(server.store) == voter)
+    }
+
+    /// One more thing happens.
+    fn step(&mut self) {
+        match self.rng.u32(0..100) {
+            0..50 => self.deliver(),
+            50..68 => self.ask(),
+            68..76 => self.propose(),
+            76..92 => self.go_on(),
+            92..97 => self.now = self.now + Duration::from_millis(self.rng.u64(1..400)),
+            97..99 => self.restart(),
+            _ => self.lose(),
+        }
+        // Else most of what is delivered would be of no interest any more.
+        while self.messages.len() > UNDER_WAY {
+            self.lose();
+        }
+        self.check();
+    }
+
+    fn lose(&mut self) {
+        if !self.messages.is_empty() {
+            let lost = self.rng.usize(0..self.messages.len());
+            self.messages.swap_remove(lost);
+        }
+    }
+
+    fn deliver(&mut self) {
+        if self.messages.is_empty() {
+            return;
+        }
+        let at = self.rng.usize(0..self.messages.len());
+        let message = if self.rng.u8(0..10) == 0 { self.messages[at].clone() } else { self.messages.swap_remove(at) };
+        match message {
+            Message::Prepare { manager, voter, version, ballot } => {
+                self.vote(voter, manager, (version, ballot), |acceptor| acceptor.prepare(version, ballot), None);
+            }
+            Message::Accept { manager, voter, version, ballot, next } => {
+                self.vote(
+                    voter,
+                    manager,
+                    (version, ballot),
+                    |acceptor| acceptor.accept(version, ballot, &next),
+                    Some(&next),
+                );
+            }
+            Message::Answer { manager, version, ballot, voter, mut answer, lasting } => {
+                if let (Without::TakeOver, Answer::Promised(before)) = (self.without, &mut *answer) {
+                    *before = None;
+                }
+                let now = self.now;
+                if let Some(proposer) = &mut self.managers[manager].proposer {
+                    proposer.hear((version, ballot), voter, *answer, lasting, now);
+                }
+            }
+            Message::Question { server, voter, version, sent } => {
+                let store = self.servers[server].store;
+                let one = &mut self.servers[voter];
+                let confirms = one.acceptor.configuration().version() == version && !one.acceptor.is_leaving();
+                if one.up && confirms {
+                    one.confirmations.confirm(store, self.now);
+                    let voter = Voter::Server(one.store);
+                    self.messages.push(Message::Confirmed { server, voter, version, sent });
+                }
+            }
+            Message::Confirmed { server, voter, version, sent } => {
+                let sent = if self.without == Without::SentTime { self.now } else { sent };
+                if self.servers[server].up {
+                    self.servers[server].lease.confirmed(version, voter, sent);
+                }
+            }
+            Message::Sync { server, configuration } => {
+                if self.servers[server].up {
+                    self.servers[server].acceptor.adopt(&configuration);
+                }
+            }
+        }
+    }
+
+    fn vote(
+        &mut self,
+        voter: usize,
+        manager: usize,
+        (version, ballot): (Version, Ballot),
+        ask: impl FnOnce(&mut Acceptor) -> Answer,
+        next: Option<&Configuration>,
+    ) {
+        let now = self.now;
+        let one = &mut self.servers[voter];
+        if !one.up {
+            return;
+        }
+        let losers = next.map_or_else(BTreeSet::new, |next| {
+            let before = one.acceptor.configuration();
+            let change = (before.version().clocktime.0, next.version().clocktime.0);
+            self.losers.entry(change).or_insert_with(|| before.losers(next)).clone()
+        });
+        let answer = ask(&mut one.acceptor);
+        let waits = self.without != Without::LeaseWait;
+        let lasting = if waits { one.confirmations.lasting(&losers, now) } else { Duration::ZERO };
+        let (voter, answer) = (Voter::Server(one.store), Box::new(answer));
+        self.messages.push(Message::Answer { manager, version, ballot, voter, answer, lasting });
+    }
+
+    /// A server asks all voters for confirmation.
+    fn ask(&mut self) {
+        let server = self.rng.usize(0..self.servers.len());
+        let one = &self.servers[server];
+        if !one.up {
+            return;
+        }
+        let (version, sent) = (one.acceptor.configuration().version(), self.now);
+        for voter in &one.acceptor.configuration().voters {
+            if let Some(voter) = self.server_of(*voter).filter(|voter| *voter != server) {
+                self.messages.push(Message::Question { server, voter, version, sent });
+            }
+        }
+    }
+
+    /// A manager that does not propose yet begins to: it marks a server faulty, or active again.
+    fn propose(&mut self) {
+        let index = self.rng.usize(0..self.managers.len());
+        let changed = self.rng.usize(0..self.servers.len());
+        let stores: BTreeMap<_, _> = self.servers.iter().map(|server| (server.address, server.store)).collect();
+        let manager = &mut self.managers[index];
+        if manager.proposer.is_some() {
+            return;
+        }
+        let mut whs = manager.known.whs.clone();
+        let place = &mut whs.nodes[changed].1;
+        *place = !*place;
+        if whs.nodes.iter().filter(|(_, active)| *active).count() < 2 {
+            return;
+        }
+        whs.clocktime = ClockTime(manager.known.whs.clocktime.0 + 1 + manager.start);
+        // An odd number of voters without managers: this model has them propose only.
+        let Some(mut next) = manager.known.next(whs.clone(), whs, &stores, &BTreeSet::new()) else { return };
+        if next.voters.len().is_multiple_of(2) {
+            next.voters.pop_last();
+        }
+        let ballot = Ballot { round: manager.round, proposer: manager.start };
+        manager.proposer = Some(Proposer::new(manager.known.clone(), ballot, next));
+    }
+
+    /// A manager does what its proposal needs next.
+    fn go_on(&mut self) {
+        let index = self.rng.usize(0..self.managers.len());
+        let now = self.now;
+        let manager = &mut self.managers[index];
+        let Some(proposer) = &mut manager.proposer else { return };
+        let (version, ballot) = (proposer.base().version(), proposer.ballot());
+        let unheard: Vec<_> = proposer.unheard().collect();
+        let mut progress = proposer.progress(now);
+        if let (Without::Majority, Progress::Asking(Some(next))) = (self.without, &progress)
+            && unheard.len() < proposer.base().voters.len()
+        {
+            progress = Progress::Committed(next.clone());
+        }
+        match progress {
+            Progress::Asking(next) => {
+                for voter in unheard {
+                    let Some(voter) = self.server_of(voter) else { continue };
+                    self.messages.push(match &next {
+                        None => Message::Prepare { manager: index, voter, version, ballot },
+                        Some(next) => {
+                            Message::Accept { manager: index, voter, version, ballot, next: Box::new(next.clone()) }
+                        }
+                    });
+                }
+            }
+            Progress::Waiting(_) => {}
+            Progress::Committed(next) => {
+                self.commit(&next);
+                self.take(index, &next);
+            }
+            Progress::Outbid(round) => {
+                let manager = &mut self.managers[index];
+                (manager.proposer, manager.round) = (None, round);
+            }
+            Progress::Overtaken(configuration) => self.take(index, &configuration),
+        }
+    }
+
+    fn take(&mut self, index: usize, configuration: &Configuration) {
+        let manager = &mut self.managers[index];
+        manager.proposer = None;
+        if configuration.version().is_after(manager.known.version()) {
+            manager.known = configuration.clone();
+        }
+        for server in 0..self.servers.len() {
+            self.messages.push(Message::Sync { server, configuration: Box::new(configuration.clone()) });
+        }
+    }
+
+    fn commit(&mut self, next: &Configuration) {
+        let known = self.line.entry(next.counter).or_insert_with(|| next.clone());
+        if known != next {
+            self.violation = Some(format!("two configurations with the counter {}", next.counter));
+        }
+    }
+
+    /// A server stops, or comes back with what it kept.
+    fn restart(&mut self) {
+        // Seldom are two down at a time.
+        let down = self.servers.iter().position(|server| !server.up).filter(|_| self.rng.u8(0..5) > 0);
+        let index = down.unwrap_or_else(|| self.rng.usize(0..self.servers.len()));
+        let now = self.now;
+        let server = &mut self.servers[index];
+        // Only a fast one finds leases that still last.
+        server.up = !server.up || self.without == Without::Forgetting;
+        if server.up {
+            let configuration = server.acceptor.configuration().clone();
+            let vote =
+                if self.without == Without::Durability { Vote::default() } else { server.acceptor.vote().clone() };
+            server.lease = Lease::default();
+            let stores = 1..=u64::try_from(self.servers.len()).unwrap();
+            let forget = self.without != Without::Forgetting;
+            let server = &mut self.servers[index];
+            server.confirmations = if forget { Confirmations::forget(stores, now) } else { Confirmations::default() };
+            server.acceptor = Acceptor::new(configuration, vote);
+        }
+    }
+
+    /// No two servers that act at one time coordinate the same key.
+    fn check(&mut self) {
+        let acts = |server: &&Server| {
+            let (acceptor, own) = (&server.acceptor, Voter::Server(server.store));
+            let leaves = acceptor.is_leaving() && self.without != Without::Leaving;
+            let member = acceptor.configuration().members.contains_key(&server.address);
+            server.up && member && !leaves && server.lease.until(acceptor.configuration(), own) > self.now
+        };
+        let acting: Vec<_> = self.servers.iter().filter(acts).collect();
+        let seeds: Vec<_> = acting.iter().map(|server| &server.acceptor.configuration().whs).collect();
+        let versions: BTreeSet<_> = acting.iter().map(|server| server.acceptor.configuration().counter).collect();
+        if versions.len() < 2 {
+            return;
+        }
+        let mut spaces = Vec::new();
+        for seed in seeds {
+            let space = self.spaces.entry(seed.clocktime.0).or_insert_with(|| Rc::new(HashSpace::new(seed.clone())));
+            spaces.push(space.clone());
+        }
+        for point in spaces[0].points() {
+            let coordinates = |(server, space): &(&&Server, &Rc<HashSpace>)| {
+                space.owners(*point).coordinator() == Some(server.address)
+            };
+            if acting.iter().zip(&spaces).filter(coordinates).count() > 1 {
+                self.violation = Some(format!("two coordinators of {point:016x} at once, by {versions:?}"));
+                return;
+            }
+        }
+    }
+}
+
+/// Plays until a violation, or to the end; how far the line of configurations came.
+fn play(seed: u64, without: Without) -> Result<usize, String> {
+    let mut model = Model::new(seed, without);
+    for step in 0..1500 {
+        model.step();
+        if let Some(violation) = model.violation {
+            return Err(format!("seed {seed}, step {step}: {violation}"));
+        }
+    }
+    Ok(model.line.len())
+}
+
+#[test]
+fn there_is_one_line_of_configurations_and_one_coordinator() {
+    let lines: Vec<_> = (0..60).map(|seed| play(seed, Without::Nothing).unwrap()).collect();
+    let changes: usize = lines.iter().sum();
+    assert!(changes > 3 * lines.len(), "{changes} configurations in {} runs: this shows little", lines.len());
+}
+
+/// A rule, and the seed from which on it is looked for what goes wrong without it: some need a rare chance.
+const RULES: [(Without, u64); 7] = [
+    (Without::TakeOver, 0),
+    (Without::Majority, 0),
+    (Without::Durability, 0),
+    (Without::LeaseWait, 250),
+    (Without::SentTime, 0),
+    (Without::Leaving, 0),
+    (Without::Forgetting, 1000),
+];
+
+#[test]
+fn every_rule_is_missed() {
+    for (without, from) in RULES {
+        let found = (from..from + 1000).find_map(|seed| play(seed, without).err());
+        println!("without {without:?}: {found:?}");
+        assert!(found.is_some(), "nothing is wrong without {without:?}");
+    }
+}
