@@ -88,7 +88,7 @@ mod tests {
         let dialled = dial(address).await.unwrap();
         let blocking = dial_blocking(address, Duration::from_secs(5)).unwrap();
         for port in [dialled.local_addr().unwrap(), blocking.local_addr().unwrap()] {
-            super::super::bind(port).unwrap();
+            super::super::Env::real().listen(port).unwrap();
         }
     }
 }

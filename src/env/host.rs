@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use super::network::{BoxFuture, Listener, Stream};
 use super::tasks::Task;
@@ -25,6 +26,17 @@ pub trait Host: Send + Sync + 'static {
 
     /// Listens on a port; zero: on one that is free.
     fn listen(&self, address: SocketAddr) -> io::Result<Listener>;
+
+    /// The same, where `[::]` stands for all IPv6 addresses only. A machine with one address need not know this.
+    fn listen_ipv6_only(&self, address: SocketAddr) -> io::Result<Listener> {
+        self.listen(address)
+    }
+
+    /// Listens on a Unix socket. A machine without them need not know this.
+    fn listen_unix(&self, path: &Path) -> io::Result<Listener> {
+        let error = format!("{}: there are no Unix sockets", path.display());
+        Err(io::Error::new(io::ErrorKind::Unsupported, error))
+    }
 
     /// The addresses that a name stands for, each with `port`, for as long as finding them takes. A machine without names
     /// need not know this.

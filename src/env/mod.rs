@@ -11,10 +11,12 @@ mod network;
 mod real;
 mod socket;
 mod tasks;
+mod unix;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,8 +26,9 @@ pub(crate) use dial::{dial, dial_blocking, outgoing, refuse_itself};
 pub use group::Group;
 pub use host::{Host, Work};
 pub use network::{BoxFuture, ByteStream, Listener, Stream};
-pub(crate) use socket::{bind, bind_ipv6_only, canonical, is_without_ipv6, set_silence_limit};
+pub(crate) use socket::is_without_ipv6;
 pub use tasks::{Task, Tasks};
+pub use unix::SocketFile;
 
 use crate::time::Time;
 
@@ -100,6 +103,17 @@ impl Env {
     /// Listens on a port; zero: on one that is free. `[::]` stands for all addresses of the machine.
     pub fn listen(&self, address: SocketAddr) -> io::Result<Listener> {
         self.host.listen(address)
+    }
+
+    /// The same, where `[::]` stands for all IPv6 addresses only.
+    pub fn listen_ipv6_only(&self, address: SocketAddr) -> io::Result<Listener> {
+        self.host.listen_ipv6_only(address)
+    }
+
+    /// Listens on a Unix socket, whose file is removed with the listener. A file that is left of a socket that nobody
+    /// listens on any more is replaced.
+    pub fn listen_unix(&self, path: &Path) -> io::Result<Listener> {
+        self.host.listen_unix(path)
     }
 }
 

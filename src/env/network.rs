@@ -5,13 +5,15 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
+use rustix::net::{SendFlags, send};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::socket;
+use super::unix::SocketFile;
 
 /// A future that may be sent to another thread.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -46,6 +48,18 @@ impl Stream {
         match self {
             Self::Tcp(stream) => socket::set_silence_limit(stream, limit),
             Self::Unix(_) | Self::Other(_) => Ok(()),
+        }
+    }
+
+    /// Sends as much of `bytes` as the stream takes without waiting; the last words before it is closed.
+    pub fn send_at_once(&mut self, bytes: &[u8]) {
+        // Whoever has gone needs no word. A new socket of the runtime would first have to be polled.
+        match self {
+            Self::Tcp(stream) => drop(send(stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)),
+            Self::Unix(stream) => drop(send(stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)),
+            Self::Other(stream) => {
+                drop(Pin::new(stream).poll_write(&mut Context::from_waker(Waker::noop()), bytes));
+            }
         }
     }
 }
@@ -105,8 +119,8 @@ type Accept = Box<dyn FnMut(&mut Context<'_>) -> Poll<io::Result<(Stream, Socket
 pub enum Listener {
     /// A TCP port.
     Tcp(TcpListener),
-    /// A Unix socket.
-    Unix(UnixListener),
+    /// A Unix socket; its file goes with it.
+    Unix(UnixListener, SocketFile),
     /// Anything else, with the address that it listens on.
     Other(SocketAddr, Accept),
 }
@@ -124,7 +138,7 @@ impl Listener {
     pub fn local_address(&self) -> io::Result<SocketAddr> {
         match self {
             Self::Tcp(listener) => listener.local_addr(),
-            Self::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+            Self::Unix(..) => Err(io::ErrorKind::Unsupported.into()),
             Self::Other(address, _) => Ok(*address),
         }
     }
@@ -136,7 +150,7 @@ impl Listener {
                 let (stream, peer) = ready!(listener.poll_accept(cx))?;
                 Poll::Ready(Ok((Stream::Tcp(stream), socket::canonical(peer))))
             }
-            Self::Unix(listener) => {
+            Self::Unix(listener, _) => {
                 let (stream, _) = ready!(listener.poll_accept(cx))?;
                 Poll::Ready(Ok((Stream::Unix(stream), SocketAddr::from(([0; 4], 0)))))
             }
@@ -150,7 +164,7 @@ impl fmt::Debug for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(listener) => listener.fmt(f),
-            Self::Unix(listener) => listener.fmt(f),
+            Self::Unix(listener, _) => listener.fmt(f),
             Self::Other(address, _) => write!(f, "Listener({address})"),
         }
     }

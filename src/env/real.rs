@@ -2,8 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Handle;
 
 use super::dial::dial;
@@ -11,6 +12,7 @@ use super::host::{Host, Work};
 use super::network::{BoxFuture, Listener, Stream};
 use super::socket::bind;
 use super::tasks::Task;
+use super::unix;
 
 /// This machine, with the runtime that tasks belong to: they are started from threads that are not the runtime's, too.
 pub(super) struct Machine {
@@ -44,7 +46,18 @@ impl Host for Machine {
 
     fn listen(&self, address: SocketAddr) -> io::Result<Listener> {
         let _runtime = self.runtime.enter();
-        TcpListener::from_std(bind(address)?).map(Listener::Tcp)
+        TcpListener::from_std(bind(address, false)?).map(Listener::Tcp)
+    }
+
+    fn listen_ipv6_only(&self, address: SocketAddr) -> io::Result<Listener> {
+        let _runtime = self.runtime.enter();
+        TcpListener::from_std(bind(address, true)?).map(Listener::Tcp)
+    }
+
+    fn listen_unix(&self, path: &Path) -> io::Result<Listener> {
+        let _runtime = self.runtime.enter();
+        let (listener, file) = unix::bind(path)?;
+        Ok(Listener::Unix(UnixListener::from_std(listener)?, file))
     }
 
     fn resolve(&self, name: &str, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {

@@ -14,23 +14,14 @@ const BACKLOG: i32 = 1024;
 /// Probes of an idle connection that may stay unanswered.
 const PROBES: u32 = 3;
 
-/// Binds a listening socket. `[::]` stands for all addresses of this machine, IPv4 ones included.
-pub(crate) fn bind(address: SocketAddr) -> io::Result<StdListener> {
-    listen(address, false)
-}
-
-/// The same, where `[::]` stands for all IPv6 addresses.
-pub(crate) fn bind_ipv6_only(address: SocketAddr) -> io::Result<StdListener> {
-    listen(address, true)
-}
-
 /// Whether an attempt to bind `[::]` has failed because the kernel has no IPv6.
 pub(crate) fn is_without_ipv6(error: &io::Error) -> bool {
     let missing = [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL].map(Errno::raw_os_error);
     error.raw_os_error().is_some_and(|number| missing.contains(&number))
 }
 
-fn listen(address: SocketAddr, ipv6_only: bool) -> io::Result<StdListener> {
+/// Binds a listening socket. `[::]` stands for all addresses of this machine, IPv4 ones included unless `ipv6_only`.
+pub(super) fn bind(address: SocketAddr, ipv6_only: bool) -> io::Result<StdListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(ipv6_only)?;
@@ -43,7 +34,7 @@ fn listen(address: SocketAddr, ipv6_only: bool) -> io::Result<StdListener> {
 }
 
 /// The address of a peer as people know it: IPv4 ones come through an IPv6 socket in a longer form.
-pub(crate) fn canonical(peer: SocketAddr) -> SocketAddr {
+pub(super) fn canonical(peer: SocketAddr) -> SocketAddr {
     match peer.ip().to_canonical() {
         ip @ IpAddr::V4(_) => SocketAddr::new(ip, peer.port()),
         IpAddr::V6(_) => peer,
@@ -52,7 +43,7 @@ pub(crate) fn canonical(peer: SocketAddr) -> SocketAddr {
 
 /// Ends the connection when the other machine has not been heard of for `limit`: while nothing is sent by probes, else
 /// by what it does not confirm.
-pub(crate) fn set_silence_limit(stream: &TcpStream, limit: Duration) -> io::Result<()> {
+pub(super) fn set_silence_limit(stream: &TcpStream, limit: Duration) -> io::Result<()> {
     let whole_seconds = |time: Duration| Duration::from_secs(time.as_secs().max(1));
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, whole_seconds(limit / 2))?;

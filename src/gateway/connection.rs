@@ -1,20 +1,11 @@
-//! The task that owns one client's socket: bytes in, requests to their servers, answers out in order.
+//! The memcached protocols on one connection: requests to their servers, answers out in order.
 //!
-//! All requests that one read has brought are sent before anything is waited for; all answers that are ready are
-//! written together. Reading uses a buffer of the thread: an idle connection holds none.
+//! All requests that one read has brought are sent before anything is waited for; all answers that are ready leave
+//! together. The stream belongs to [`crate::net::driver`].
 
-use std::cell::RefCell;
-use std::future::poll_fn;
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::task::{Context, Poll, ready};
+use std::task::Waker;
 
-use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-use super::clients::Clients;
 use super::dispatch::dispatch;
 use super::flush::{self, Moment};
 use super::job::{Job, Reply};
@@ -26,291 +17,153 @@ use super::report;
 use super::shared::Shared;
 use super::stats::{Kind, Stats};
 use crate::client::RawKey;
+use crate::env::Stream;
+use crate::net::driver::{Bounds, Closed, Protocol, Taken, drive};
 use crate::net::output::Output;
+use crate::net::registry::{Connected, Registry};
+use crate::net::task;
 
-/// Bytes taken from a socket at a time.
-const READ_SIZE: usize = 64 << 10;
+/// The last words to a client that is turned away; memcached says the same.
+const TOO_MANY: &[u8] = b"ERROR Too many open connections\r\n";
 
-thread_local! {
-    static INPUT: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_SIZE]);
-}
+/// The connections of clients that are open.
+pub(super) type Clients = Registry<Pipeline<Job>>;
 
-/// Why a connection ended.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Closed {
-    #[error("closed by peer")]
-    ByPeer,
-    #[error("closed by this side")]
-    BySelf,
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    #[error("all connections together hold more than the limit")]
-    MemoryLimit,
-}
-
-/// Serves a client on a task of its own; beyond the limit of connections the stream is given back.
-pub(super) fn accept<S>(shared: &Arc<Shared>, clients: &Arc<Clients>, stream: S, peer: String) -> Result<(), S>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+/// Serves a client on a task of its own, or turns it away if as many as may be are connected.
+pub(super) fn accept(shared: &Arc<Shared>, clients: &Arc<Clients>, mut stream: Stream, peer: String) {
+    let limits = &shared.config.limits;
     let pipeline = Arc::new(Pipeline::new(shared.budget.clone(), shared.env.time(), dispatch));
-    let Some(id) = clients.add(&pipeline, shared.config.limits.connections) else { return Err(stream) };
-    Stats::add(&shared.stats.connections);
-    let (shared, leaving) = (shared.clone(), Leaving { clients: clients.clone(), pipeline, id });
-    shared.env.clone().spawn(async move {
-        match serve(stream, &shared, &leaving.clients, &leaving.pipeline).await {
-            closed @ Closed::MemoryLimit => tracing::warn!(peer, "closed: {closed}"),
-            closed => tracing::debug!(peer, "closed: {closed}"),
-        }
-    });
-    Ok(())
-}
-
-/// Cleans up after a connection, also when a panic ends its task.
-struct Leaving {
-    clients: Arc<Clients>,
-    pipeline: Arc<Pipeline<Job>>,
-    id: u64,
-}
-
-impl Drop for Leaving {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            tracing::error!("closed: a request of this client caused a panic");
-        }
-        self.pipeline.leave();
-        self.clients.remove(self.id);
+    let id = clients.next_id();
+    if !clients.insert(id, pipeline.clone(), limits.connections) {
+        Stats::add(&shared.stats.rejected);
+        clients.warn_turned_away(&peer, limits.connections);
+        return stream.send_at_once(TOO_MANY);
     }
+    Stats::add(&shared.stats.connections);
+    let ended = {
+        let (clients, pipeline) = (clients.clone(), pipeline.clone());
+        move || {
+            pipeline.leave();
+            clients.remove(id);
+        }
+    };
+    let (env, silence) = (&shared.env, limits.stalled);
+    let (shared, clients) = (shared.clone(), clients.clone());
+    let serve = async move |stream| serve(stream, &shared, &clients, &pipeline).await;
+    task::spawn(env, stream, peer, silence, serve, ended);
 }
 
 /// Serves a client until it or this side closes.
-async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
-    stream: S,
-    shared: &Arc<Shared>,
-    clients: &Clients,
-    pipeline: &Arc<Pipeline<Job>>,
-) -> Closed {
+async fn serve(mut stream: Stream, shared: &Arc<Shared>, clients: &Clients, pipeline: &Arc<Pipeline<Job>>) -> Closed {
     let mut connection = Connection {
-        stream,
         shared,
         clients,
         pipeline,
         codec: Codec::new(),
-        input: BytesMut::new(),
-        needed: 0,
-        skip: 0,
-        out: Output::default(),
-        paused: false,
+        standing: Standing::default(),
         room: (0, 0),
         flushing: false,
-        ending: false,
     };
-    let closed = poll_fn(|cx| connection.poll(cx)).await;
-    shared.budget.release(connection.input.len() + connection.out.len());
-    closed
+    // What may have to be sent is bounded before the requests are taken that ask for it.
+    let bounds = Bounds { input: &shared.budget, backlog: usize::MAX };
+    drive(&mut stream, &mut connection, pipeline.control(), bounds, || clients.uptime_seconds()).await
 }
 
-struct Connection<'a, S> {
-    stream: S,
+struct Connection<'a> {
     shared: &'a Arc<Shared>,
     clients: &'a Clients,
     pipeline: &'a Arc<Pipeline<Job>>,
     codec: Codec,
-    /// The beginning of a request whose rest has not arrived, or requests whose turn comes later.
-    input: BytesMut,
-    /// No request can be made of `input` before it has this length.
-    needed: usize,
-    /// Bytes to drop as they arrive.
-    skip: usize,
-    /// Output that the socket has not taken.
-    out: Output,
-    /// `input` may hold whole requests: their turn comes when some of those before are answered.
-    paused: bool,
+    /// How the connection stood when answers were last collected.
+    standing: Standing,
     /// Requests, and bytes that they keep, which may be taken before some are answered.
     room: (usize, usize),
     /// A flush is under way, or a request waits for all those before it.
     flushing: bool,
-    /// No more is read: the client has said its last, or what it says is not understood.
-    ending: bool,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
-        loop {
-            let standing = self.pipeline.collect(cx.waker(), &mut self.out);
-            // Only now: from here on a wake finds this task.
-            if self.pipeline.is_closing() {
-                return Poll::Ready(Closed::BySelf);
-            }
-            let blocked = match self.poll_write(cx) {
-                Poll::Ready(Err(error)) => return Poll::Ready(error.into()),
-                Poll::Ready(Ok(())) => false,
-                Poll::Pending => true,
-            };
-            let draining = self.pipeline.is_draining();
-            if (self.ending || draining) && !blocked && standing.in_flight == 0 {
-                return Poll::Ready(if self.ending { Closed::ByPeer } else { Closed::BySelf });
-            }
-            let may_read = !self.ending && !draining && self.may_read(standing);
-            self.note_owing(blocked, may_read);
-            if !may_read {
-                return Poll::Pending;
-            }
-            let fed = if self.paused { self.resume() } else { ready!(self.poll_input(cx)) };
-            if let Err(closed) = fed {
-                return Poll::Ready(closed);
-            }
-        }
-    }
-
-    /// Sends what is ready, as far as the socket takes it.
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.out.next().is_empty() {
-            let len = ready!(Pin::new(&mut self.stream).poll_write(cx, self.out.next()))?;
-            if len == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.out.advance(len);
-            self.shared.budget.release(len);
-            Stats::add_many(&self.shared.stats.bytes_written, len);
-            self.pipeline.owing_since.store(0, Ordering::Relaxed);
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Whether to take more requests.
-    fn may_read(&mut self, standing: Standing) -> bool {
-        self.flushing &= standing.in_flight > 0;
-        if self.flushing {
-            return false;
-        }
-        let limits = &self.shared.config.limits;
-        let unsent = self.out.len();
-        if self.shared.budget.is_tight() && (standing.in_flight > 0 || unsent > 0) {
-            return false;
-        }
-        // No more than what their answers may take; one at least.
-        let most = (limits.in_flight_bytes / standing.estimate.max(1)).clamp(1, limits.in_flight);
-        let requests = most.saturating_sub(standing.in_flight);
-        let bytes = limits.in_flight_bytes.saturating_sub(standing.held);
-        self.room = (requests, bytes);
-        requests > 0 && bytes > 0 && unsent < limits.unread_answers
-    }
-
-    /// Tells the reaper whether the client owes us something: the rest of a request, or taking answers.
-    fn note_owing(&self, blocked: bool, may_read: bool) {
-        let incomplete = !self.input.is_empty() || self.skip > 0;
-        let owing = blocked || (may_read && !self.paused && incomplete);
-        let since = &self.pipeline.owing_since;
-        if !owing {
-            since.store(0, Ordering::Relaxed);
-        } else if since.load(Ordering::Relaxed) == 0 {
-            since.store(self.shared.uptime_seconds(), Ordering::Relaxed);
-        }
-    }
-
-    /// Reads once, if there is something, and handles all of it.
-    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
-        INPUT.with_borrow_mut(|buffer| {
-            let mut buffer = ReadBuf::new(buffer);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
-            if buffer.filled().is_empty() {
-                // Half a request will never be whole; what came before it is answered.
-                self.ending = true;
-                return Poll::Ready(Ok(()));
-            }
-            Stats::add_many(&self.shared.stats.bytes_read, buffer.filled().len());
-            Poll::Ready(self.feed(buffer.filled()))
-        })
-    }
-
-    /// Goes on with what was left when enough was under way.
-    fn resume(&mut self) -> Result<(), Closed> {
-        self.feed(&[])
-    }
-
-    /// Handles what has arrived, together with what was kept from before.
-    fn feed(&mut self, bytes: &[u8]) -> Result<(), Closed> {
-        let bytes = self.after_skip(bytes);
-        let before = self.input.len();
-        if self.input.is_empty() {
-            let used = self.handle(bytes);
-            let bytes = self.after_used(bytes, used);
-            self.input.extend_from_slice(bytes);
-        } else {
-            let mut all = std::mem::take(&mut self.input);
-            all.extend_from_slice(bytes);
-            let used = self.handle(&all);
-            let kept = self.after_used(&all, used).len();
-            all.advance(all.len() - kept);
-            // A copy of what is left gives the room of a large request back.
-            self.input = if used > kept { BytesMut::from(&all[..]) } else { all };
-        }
-        let budget = &self.shared.budget;
-        budget.hold(self.input.len());
-        budget.release(before);
-        if !self.input.is_empty() && budget.is_exceeded_by(0) { Err(Closed::MemoryLimit) } else { Ok(()) }
-    }
-
-    /// What is left of `bytes` when those to be dropped are.
-    fn after_skip<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
-        let dropped = self.skip.min(bytes.len());
-        self.skip -= dropped;
-        bytes.get(dropped..).unwrap_or_default()
-    }
-
-    /// What is left of `bytes` when `used` are dropped, those that have not arrived when they do.
-    fn after_used<'b>(&mut self, bytes: &'b [u8], used: usize) -> &'b [u8] {
-        self.skip += used.saturating_sub(bytes.len());
-        bytes.get(used..).unwrap_or_default()
-    }
-
-    /// Sends every whole request in `bytes` on its way; returns how many bytes that were.
-    fn handle(&mut self, bytes: &[u8]) -> usize {
-        self.pipeline.attend();
-        self.paused = false;
-        let (mut used, mut count, mut held) = (0, 0, 0);
+impl Protocol for Connection<'_> {
+    /// Sends every whole request in `input` on its way, as far as there is room.
+    fn receive(&mut self, input: &[u8], _: &mut Vec<u8>) -> Result<Taken, Closed> {
+        let mut taken = Taken::default();
+        let (mut count, mut held) = (0, 0);
         let mut jobs = Vec::new();
-        while let Some(rest) = bytes.get(used..) {
-            if rest.len() < self.needed || rest.is_empty() {
-                break;
-            }
+        while let Some(rest) = input.get(taken.used..).filter(|rest| !rest.is_empty()) {
             if count >= self.room.0 || held >= self.room.1 || self.flushing {
-                self.paused = true;
+                taken.paused = true;
                 break;
             }
             match self.codec.next(rest, &self.shared.config.rules) {
                 Next::NotYet { needed } => {
-                    self.needed = needed;
+                    taken.needed = needed;
                     break;
                 }
                 Next::Request { request, .. } if self.must_wait(&request) => {
-                    (self.flushing, self.paused) = (true, true);
+                    (self.flushing, taken.paused) = (true, true);
                     break;
                 }
                 Next::Request { length, request } => {
-                    self.needed = 0;
-                    used += length;
+                    taken.used += length;
                     count += 1;
-                    let close = request.close;
-                    let weight = self.take(request, &mut jobs);
-                    held += weight;
-                    if close {
-                        self.ending = true;
+                    taken.last = request.close;
+                    held += self.take(request, &mut jobs);
+                    if taken.last {
                         break;
                     }
                 }
             }
         }
-        if used > 0 {
-            self.pipeline.owing_since.store(0, Ordering::Relaxed);
-        }
         if !jobs.is_empty() {
             dispatch(jobs);
         }
-        used
+        Ok(taken)
     }
 
+    fn collect(&mut self, _: &mut Vec<u8>, out: &mut Output) {
+        self.standing = self.pipeline.collect(out);
+    }
+
+    fn may_read(&mut self, unsent: usize, _: &Waker) -> bool {
+        let Standing { in_flight, held, estimate } = self.standing;
+        self.flushing &= in_flight > 0;
+        if self.flushing {
+            return false;
+        }
+        let limits = &self.shared.config.limits;
+        if self.shared.budget.is_tight() && (in_flight > 0 || unsent > 0) {
+            return false;
+        }
+        // No more than what their answers may take; one at least.
+        let most = (limits.in_flight_bytes / estimate.max(1)).clamp(1, limits.in_flight);
+        let requests = most.saturating_sub(in_flight);
+        let bytes = limits.in_flight_bytes.saturating_sub(held);
+        self.room = (requests, bytes);
+        requests > 0 && bytes > 0 && unsent < limits.unread_answers
+    }
+
+    fn is_idle(&self) -> bool {
+        self.standing.in_flight == 0
+    }
+
+    fn answers_after_end(&self) -> bool {
+        true
+    }
+
+    fn arrived(&self, bytes: usize) {
+        Stats::add_many(&self.shared.stats.bytes_read, bytes);
+    }
+
+    fn sent(&self, bytes: usize) {
+        Stats::add_many(&self.shared.stats.bytes_written, bytes);
+        self.shared.budget.release(bytes);
+    }
+
+    fn left_unsent(&self, bytes: usize) {
+        self.shared.budget.release(bytes);
+    }
+}
+
+impl Connection<'_> {
     /// Takes one request: answers it, or adds it to `jobs` if its turn is now. Returns the bytes it holds.
     fn take(&mut self, request: Request<'_>, jobs: &mut Vec<Job>) -> usize {
         let Request { task, form, .. } = request;
@@ -344,9 +197,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let hash = key.hash();
         let writes = operation.writes();
         let weight = REQUEST_WEIGHT + operation.weight();
-        let number = self.pipeline.open(weight);
-        let reply = Reply::new(self.shared, self.pipeline, number, key, form, (kind, writes), weight);
-        jobs.extend(self.pipeline.begin(hash, writes, Job { reply, operation }));
+        jobs.extend(self.pipeline.enqueue(weight, hash, writes, |number| {
+            let reply = Reply::new(self.shared, self.pipeline, number, key, form, (kind, writes), weight);
+            Job { reply, operation }
+        }));
         weight
     }
 
@@ -355,7 +209,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         let shared = self.shared;
         let outcome = match section {
             Section::General => {
-                let (shared, pipeline, number) = (shared.clone(), self.pipeline.clone(), self.pipeline.open(0));
+                let (shared, pipeline, number) = (shared.clone(), self.pipeline.clone(), self.pipeline.open());
                 let mut rows = report::general(&report::Gateway {
                     config: &shared.config,
                     stats: &shared.stats,
@@ -413,7 +267,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
         }
         self.flushing = true;
         let under_way = self.shared.flushes.begin();
-        let (pipeline, number) = (self.pipeline.clone(), self.pipeline.open(0));
+        let (pipeline, number) = (self.pipeline.clone(), self.pipeline.open());
         self.shared.env.spawn(async move {
             let flushed = under_way.finish().await;
             pipeline.answer(number, &form, &flushed.map_or_else(Outcome::Failed, |()| Outcome::Done));
@@ -423,8 +277,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
 
     /// Output at once, in its place behind those before.
     fn answer(&self, key: &[u8], form: &Form, outcome: &Outcome<'_>) -> usize {
-        let number = self.pipeline.open(0);
-        self.pipeline.complete(number, 0, (form, key, outcome), None);
+        self.pipeline.answer_at_once(form, key, outcome);
         0
     }
 }

@@ -9,9 +9,7 @@
 mod acknowledge;
 #[cfg(test)]
 mod bed;
-mod budget;
 pub mod change;
-mod clients;
 pub mod config;
 mod connection;
 mod dispatch;
@@ -24,7 +22,7 @@ mod item_locks;
 mod job;
 mod key_order;
 pub mod layout;
-mod listener;
+mod listen;
 mod operation;
 pub mod outcome;
 mod pipeline;
@@ -37,24 +35,19 @@ mod view;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 pub use config::{Config, Limits, Listen};
 
 use crate::binlog::{self, Binlog, Record};
 use crate::env::{Env, Tasks};
-use crate::net::NamedNode;
-use clients::Clients;
-use job::Job;
-use listener::Listener;
-use pipeline::Pipeline;
+use crate::net::{NamedNode, accept_each};
+use connection::Clients;
+use listen::Listening;
 use shared::Shared;
 
 /// How often stalled connections are looked for.
 const REAP_INTERVAL: Duration = Duration::from_secs(1);
-/// Pause between two looks at the connections that are left when draining.
-const DRAIN_PAUSE: Duration = Duration::from_millis(5);
 
 /// Why a gateway cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -80,23 +73,28 @@ impl Gateway {
     pub fn start(env: &Env, config: Config) -> Result<Self, StartError> {
         let mut listeners = Vec::new();
         for listen in &config.listen {
-            let listener = Listener::tcp(*listen);
-            listeners.push(listener.map_err(|error| StartError::Listen(listen.to_string(), error))?);
+            let listening = listen::on_port(env, *listen);
+            listeners.push(listening.map_err(|error| StartError::Listen(listen.to_string(), error))?);
         }
         if let Some(path) = &config.unix {
-            let listener = Listener::unix(path);
-            listeners.push(listener.map_err(|error| StartError::Listen(path.display().to_string(), error))?);
+            let listening = listen::on_path(env, path);
+            listeners.push(listening.map_err(|error| StartError::Listen(path.display().to_string(), error))?);
         }
         let binary_log = Binlog::open(config.binary_log.as_deref())?;
         let manager = |place: usize| config.managers.get(place).and_then(NamedNode::address);
         binary_log.write(&Record::GatewayStarted { manager1: manager(0), manager2: manager(1) });
-        let (shared, clients) = (Shared::new(env, config, binary_log), Arc::new(Clients::default()));
+        let shared = Shared::new(env, config, binary_log);
+        let clients = Arc::new(Clients::new(env.time()));
         let mut tasks = Tasks::default();
-        for listener in listeners {
-            tracing::info!(address = listener.name(), "listening");
-            tasks.add(env.spawn(listener.run(shared.clone(), clients.clone())));
+        for Listening { listener, name, path } in listeners {
+            tracing::info!(address = name, "listening");
+            let (shared, clients) = (shared.clone(), clients.clone());
+            tasks.add(env.spawn(accept_each(listener, move |stream, peer| {
+                let peer = path.as_ref().map_or_else(|| peer.to_string(), ToString::to_string);
+                connection::accept(&shared, &clients, stream, peer);
+            })));
         }
-        tasks.add(env.spawn(reap(shared.clone(), clients.clone())));
+        tasks.add(env.spawn(reap(clients.clone(), shared.config.limits.stalled)));
         Ok(Self { shared, clients, tasks })
     }
 
@@ -108,36 +106,19 @@ impl Gateway {
     /// Accepts no more, answers what is under way until `deadline`, and closes.
     pub async fn stop(mut self, deadline: tokio::time::Instant) {
         self.tasks.stop();
-        loop {
-            let left = self.clients.all();
-            if left.is_empty() {
-                return;
-            }
-            for client in &left {
-                client.drain();
-            }
-            if tokio::time::timeout_at(deadline, tokio::time::sleep(DRAIN_PAUSE)).await.is_err() {
-                tracing::warn!("closing with {} connections open", left.len());
-                return left.iter().for_each(|client| client.close());
-            }
+        let left = self.clients.drain(deadline, |_| true).await;
+        if left > 0 {
+            tracing::warn!("closing with {left} connections open");
+            self.clients.close_all();
         }
     }
 }
 
-/// Closes connections that have owed a request, or left answers unread, for too long.
-async fn reap(shared: Arc<Shared>, clients: Arc<Clients>) {
+/// Closes connections that have owed a request, or left answers unread, for so long.
+async fn reap(clients: Arc<Clients>, stalled: Duration) {
     let mut ticks = tokio::time::interval(REAP_INTERVAL);
     loop {
         ticks.tick().await;
-        let now = shared.uptime_seconds();
-        let limit = u32::try_from(shared.config.limits.stalled.as_secs()).unwrap_or(u32::MAX).max(1);
-        let owes = |client: &Pipeline<Job>| match client.owing_since.load(Ordering::Relaxed) {
-            0 => 0,
-            since => now.saturating_sub(since),
-        };
-        for client in clients.all().into_iter().filter(|client| owes(client) >= limit) {
-            tracing::info!("closing a client: no progress for {limit} s");
-            client.close();
-        }
+        clients.reap(stalled, |_, limit| tracing::info!("closing a client: no progress for {limit} s"));
     }
 }

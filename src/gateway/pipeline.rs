@@ -6,16 +6,16 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::task::Waker;
 
 use parking_lot::Mutex;
 
-use super::budget::Budget;
 use super::key_order::KeyOrder;
 use super::outcome::Outcome;
 use super::protocol::{Early, Form, Writer};
+use crate::net::budget::Budget;
+use crate::net::control::Control;
 use crate::net::output::Output;
+use crate::net::registry::Connected;
 use crate::time::Time;
 
 /// Memory that an unanswered request takes beyond what it carries, roughly.
@@ -31,10 +31,7 @@ pub(super) struct Pipeline<J> {
     time: Time,
     /// Starts requests that have waited for others with the same key.
     dispatch: fn(Vec<J>),
-    draining: AtomicBool,
-    closing: AtomicBool,
-    /// Seconds of the reaper's clock since when the client has owed us progress; zero: it owes nothing.
-    pub(super) owing_since: AtomicU32,
+    control: Control,
 }
 
 #[derive(Debug)]
@@ -51,11 +48,18 @@ struct State<J> {
     key_order: KeyOrder<J>,
     /// Bytes that unanswered requests hold.
     held: usize,
-    waker: Option<Waker>,
+    /// The connection has ended.
     gone: bool,
 }
 
 impl<J> State<J> {
+    /// A new request, behind all others: its number.
+    fn open(&mut self, weight: usize) -> u64 {
+        self.held += weight;
+        self.slots.push_back(None);
+        self.first + self.slots.len() as u64 - 1
+    }
+
     /// An answer has had this length: those to come may have it, too.
     fn expect(&mut self, len: usize) {
         self.estimate = len.max(self.estimate - self.estimate / 8);
@@ -101,7 +105,7 @@ impl<J> State<J> {
 }
 
 /// How a connection stands.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Standing {
     /// Requests that are not answered, or whose answers wait for those before.
     pub(super) in_flight: usize,
@@ -123,30 +127,41 @@ impl<J> Pipeline<J> {
                 estimate: FIRST_ESTIMATE,
                 key_order: KeyOrder::default(),
                 held: 0,
-                waker: None,
                 gone: false,
             }),
             budget,
             time: time.clone(),
             dispatch,
-            draining: AtomicBool::new(false),
-            closing: AtomicBool::new(false),
-            owing_since: AtomicU32::new(0),
+            control: Control::default(),
         }
     }
 
-    /// A new request, behind all others: its number.
-    pub(super) fn open(&self, weight: usize) -> u64 {
-        self.budget.hold(weight);
-        let mut state = self.state.lock();
-        state.held += weight;
-        state.slots.push_back(None);
-        state.first + state.slots.len() as u64 - 1
+    /// A new request without a key, behind all others: its number.
+    pub(super) fn open(&self) -> u64 {
+        self.state.lock().open(0)
     }
 
-    /// Puts a request behind those with the same key: it is given back if it may start now.
-    pub(super) fn begin(&self, hash: u64, writes: bool, job: J) -> Option<J> {
-        self.state.lock().key_order.begin(hash, writes, job)
+    /// A new request of this weight, in bytes, that `job` makes of its number. It is given back if it may start now, else
+    /// it waits for those with the same key.
+    pub(super) fn enqueue(&self, weight: usize, hash: u64, writes: bool, job: impl FnOnce(u64) -> J) -> Option<J> {
+        self.budget.hold(weight);
+        let mut state = self.state.lock();
+        let number = state.open(weight);
+        state.key_order.begin(hash, writes, job(number))
+    }
+
+    /// A new request whose answer is known. Must be called by the connection's task, which is not woken for it.
+    pub(super) fn answer_at_once(&self, form: &Form, key: &[u8], outcome: &Outcome<'_>) {
+        let now = self.now_for(form);
+        let mut state = self.state.lock();
+        let number = state.open(0);
+        state.place(number, (form, key, outcome), now, &self.budget);
+    }
+
+    /// The time in unix seconds, which only answers of the meta protocol tell: asking for it takes as long as the others
+    /// do.
+    fn now_for(&self, form: &Form) -> u32 {
+        if matches!(form, Form::Meta(_)) { self.time.unix_seconds() } else { 0 }
     }
 
     /// Takes the answer to a request that has no key.
@@ -163,21 +178,19 @@ impl<J> Pipeline<J> {
         answer: (&Form, &[u8], &Outcome<'_>),
         order: Option<(u64, bool)>,
     ) {
-        // Only answers of the meta protocol tell the time: asking for it takes as long as the others do.
-        let now = if matches!(answer.0, Form::Meta(_)) { self.time.unix_seconds() } else { 0 };
+        let now = self.now_for(answer.0);
         let mut next = Vec::new();
-        let waker = {
+        let ready = {
             let mut state = self.state.lock();
             state.held = state.held.saturating_sub(weight);
             self.budget.release(weight);
             if let Some((hash, writes)) = order {
                 state.key_order.end(hash, writes, &mut next);
             }
-            let ready = !state.gone && state.place(number, answer, now, &self.budget);
-            if ready { state.waker.take() } else { None }
+            !state.gone && state.place(number, answer, now, &self.budget)
         };
-        if let Some(waker) = waker {
-            waker.wake();
+        if ready {
+            self.control.wake();
         }
         if !next.is_empty() {
             (self.dispatch)(next);
@@ -189,58 +202,27 @@ impl<J> Pipeline<J> {
         self.state.lock().slots.is_empty()
     }
 
-    /// Moves the answers that are ready to the end of `out`; from now on more of them wake `waker`.
-    pub(super) fn collect(&self, waker: &Waker, out: &mut Output) -> Standing {
+    /// Moves the answers that are ready to the end of `out`.
+    pub(super) fn collect(&self, out: &mut Output) -> Standing {
         let mut state = self.state.lock();
         out.take(&mut state.ready);
-        match &mut state.waker {
-            Some(known) => known.clone_from(waker),
-            none => *none = Some(waker.clone()),
-        }
         Standing { in_flight: state.slots.len(), held: state.held, estimate: state.estimate }
-    }
-
-    /// Says that the connection's task will look again before it sleeps.
-    pub(super) fn attend(&self) {
-        self.state.lock().waker = None;
     }
 
     /// The connection has gone: answers are kept no more.
     pub(super) fn leave(&self) {
         let mut state = self.state.lock();
         state.gone = true;
-        state.waker = None;
         let early: usize = state.slots.iter().flatten().map(Early::len).sum();
         self.budget.release(state.ready.len() + early);
         state.ready = Output::default();
         state.slots.clear();
     }
+}
 
-    /// Asks the connection's task to read no more, and to end when everything under way is answered and sent.
-    pub(super) fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
-        self.wake();
-    }
-
-    pub(super) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
-    }
-
-    /// Asks the connection's task to end, without waiting for anything under way.
-    pub(super) fn close(&self) {
-        self.closing.store(true, Ordering::Release);
-        self.wake();
-    }
-
-    pub(super) fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Acquire)
-    }
-
-    fn wake(&self) {
-        let waker = self.state.lock().waker.take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+impl<J: Send> Connected for Pipeline<J> {
+    fn control(&self) -> &Control {
+        &self.control
     }
 }
 
@@ -251,7 +233,15 @@ mod tests {
 
     const LINE: Form = Form::Line { quiet: false };
 
-    fn pipeline() -> (Pipeline<()>, Arc<Budget>) {
+    impl Pipeline<u64> {
+        /// A new request for a key that no other has: its number.
+        fn number(&self, weight: usize) -> u64 {
+            let hash = self.state.lock().slots.len() as u64;
+            self.enqueue(weight, hash, false, |number| number).expect("nothing to wait for")
+        }
+    }
+
+    fn pipeline() -> (Pipeline<u64>, Arc<Budget>) {
         let budget = Arc::new(Budget::new(1000));
         (Pipeline::new(budget.clone(), &Time::real(), drop), budget)
     }
@@ -260,11 +250,11 @@ mod tests {
     fn answers_leave_in_the_order_of_the_requests() {
         let (pipeline, budget) = pipeline();
         let mut out = Output::default();
-        let numbers: Vec<_> = (0..4).map(|_| pipeline.open(10)).collect();
+        let numbers: Vec<_> = (0..4).map(|_| pipeline.number(10)).collect();
         let outcomes = [Outcome::Deleted, Outcome::NotFound, Outcome::Done, Outcome::Exists];
         for (place, ready) in [(2, 0), (1, 0), (0, 1), (3, 1)] {
             pipeline.complete(numbers[place], 10, (&LINE, b"", &outcomes[place]), None);
-            pipeline.collect(Waker::noop(), &mut out);
+            pipeline.collect(&mut out);
             assert_eq!(!out.next().is_empty(), ready > 0, "after {place}");
         }
         assert_eq!(budget.held(), out.len());
@@ -279,7 +269,7 @@ mod tests {
     #[test]
     fn what_nobody_takes_any_more_is_given_back() {
         let (pipeline, budget) = pipeline();
-        let numbers: Vec<_> = (0..3).map(|_| pipeline.open(10)).collect();
+        let numbers: Vec<_> = (0..3).map(|_| pipeline.number(10)).collect();
         pipeline.complete(numbers[0], 10, (&LINE, b"", &Outcome::Done), None);
         pipeline.complete(numbers[2], 10, (&LINE, b"", &Outcome::Failed(Failure::Unavailable)), None);
         assert!(budget.held() > 10);

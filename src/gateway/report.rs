@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use super::budget::Budget;
 use super::config::Config;
 use super::holdings::Held;
 use super::layout::FlagBytes;
 use super::outcome::VERSION;
 use super::stats::{Fate, Kind, Stats};
 use crate::client::Router;
+use crate::net::budget::Budget;
 
 /// Names and values, in order.
 pub(super) type Rows = Vec<(String, String)>;

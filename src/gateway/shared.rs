@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use super::budget::Budget;
 use super::config::Config;
 use super::flushes::Flushes;
 use super::holdings::Holdings;
@@ -12,6 +11,7 @@ use super::stats::Stats;
 use crate::binlog::Binlog;
 use crate::client::{Options, Router};
 use crate::env::Env;
+use crate::net::budget::Budget;
 use crate::time::Moment;
 use crate::wire::params::SetOp;
 
@@ -21,6 +21,7 @@ pub(super) struct Shared {
     pub(super) env: Env,
     pub(super) config: Config,
     pub(super) router: Arc<Router>,
+    /// What the requests and answers of all connections hold.
     pub(super) budget: Arc<Budget>,
     pub(super) flushes: Arc<Flushes>,
     pub(super) item_locks: ItemLocks,

@@ -43,6 +43,12 @@ impl Budget {
         self.held.load(Ordering::SeqCst) >= self.limit
     }
 
+    /// Whether more than half is held: who holds something should take no more before some of that is released.
+    #[inline]
+    pub(crate) fn is_tight(&self) -> bool {
+        self.held.load(Ordering::SeqCst) > self.limit / 2
+    }
+
     /// Whether it is full; if so, `waker` is woken when it is so no more.
     pub(crate) fn is_full_for(&self, waker: &Waker) -> bool {
         if !self.is_full() {
@@ -87,8 +93,10 @@ mod tests {
         let count = Arc::new(Count::default());
         let waker = Waker::from(count.clone());
         assert!(!budget.is_full_for(&waker));
-        budget.hold(150);
-        assert!(budget.is_full_for(&waker) && budget.is_exceeded_by(0));
+        budget.hold(50);
+        assert!(!budget.is_tight());
+        budget.hold(100);
+        assert!(budget.is_tight() && budget.is_full_for(&waker) && budget.is_exceeded_by(0));
         budget.release(20);
         assert_eq!(count.0.load(Ordering::Relaxed), 0);
         budget.release(50);

@@ -96,8 +96,14 @@ pub(crate) trait Protocol {
         false
     }
 
+    /// Bytes have arrived. They are shown to [`Self::receive`], with what has been kept of those before.
+    fn arrived(&self, _bytes: usize) {}
+
     /// Bytes of what was collected as pieces have been sent.
     fn sent(&self, _bytes: usize) {}
+
+    /// The connection has ended with so many bytes of what was collected as pieces unsent.
+    fn left_unsent(&self, _bytes: usize) {}
 }
 
 /// What bounds a connection.
@@ -124,6 +130,7 @@ pub(crate) async fn drive(
         bounds,
         now,
         input: BytesMut::new(),
+        counted: 0,
         needed: 0,
         skip: 0,
         paused: false,
@@ -131,8 +138,7 @@ pub(crate) async fn drive(
         out: Output::default(),
     };
     let closed = poll_fn(|cx| driver.poll(cx)).await;
-    bounds.input.release(driver.input.len());
-    driver.protocol.sent(driver.out.len());
+    drop(driver);
     if matches!(closed, Closed::BySelf) && control.is_draining() && !control.is_closing() {
         linger(stream).await;
     }
@@ -161,7 +167,7 @@ async fn linger(stream: &mut Stream) {
     let _ = tokio::time::timeout(LINGER, until_closed).await;
 }
 
-struct Driver<'a, P, F> {
+struct Driver<'a, P: Protocol, F> {
     stream: &'a mut Stream,
     protocol: &'a mut P,
     control: &'a Control,
@@ -169,6 +175,8 @@ struct Driver<'a, P, F> {
     now: F,
     /// The beginning of a message whose rest has not arrived, or messages whose turn comes later.
     input: BytesMut,
+    /// Bytes of `input` that are counted against their bound.
+    counted: usize,
     /// Nothing can be made of `input` before it has this length.
     needed: usize,
     /// Bytes to drop as they arrive.
@@ -179,6 +187,14 @@ struct Driver<'a, P, F> {
     ending: bool,
     /// What the stream has not taken.
     out: Output,
+}
+
+/// Gives back what the connection holds, also when a panic ends it.
+impl<P: Protocol, F> Drop for Driver<'_, P, F> {
+    fn drop(&mut self) {
+        self.bounds.input.release(self.counted);
+        self.protocol.left_unsent(self.out.len());
+    }
 }
 
 impl<P: Protocol, F: Fn() -> u32> Driver<'_, P, F> {
@@ -249,6 +265,7 @@ impl<P: Protocol, F: Fn() -> u32> Driver<'_, P, F> {
                 let worthwhile = self.protocol.answers_after_end();
                 return Poll::Ready(if worthwhile { Ok(()) } else { Err(Closed::ByPeer) });
             }
+            self.protocol.arrived(buffer.filled().len());
             Poll::Ready(self.feed(cx, buffer.filled(), output))
         })
     }
@@ -264,7 +281,6 @@ impl<P: Protocol, F: Fn() -> u32> Driver<'_, P, F> {
 
     fn receive(&mut self, bytes: &[u8], output: &mut Vec<u8>) -> Result<(), Closed> {
         let bytes = self.after_skip(bytes);
-        let before = self.input.len();
         if self.input.is_empty() {
             let used = self.hand_over(bytes, output)?;
             let rest = self.after_used(bytes, used);
@@ -274,7 +290,7 @@ impl<P: Protocol, F: Fn() -> u32> Driver<'_, P, F> {
         } else {
             let mut all = std::mem::take(&mut self.input);
             all.extend_from_slice(bytes);
-            let used = self.hand_over(&all, output).inspect_err(|_| self.bounds.input.release(before))?;
+            let used = self.hand_over(&all, output)?;
             let kept = self.after_used(&all, used).len();
             all.advance(all.len() - kept);
             // A copy of what is left gives the room of a large message back.
@@ -282,7 +298,7 @@ impl<P: Protocol, F: Fn() -> u32> Driver<'_, P, F> {
         }
         let budget = self.bounds.input;
         budget.hold(self.input.len());
-        budget.release(before);
+        budget.release(std::mem::replace(&mut self.counted, self.input.len()));
         if !self.input.is_empty() && budget.is_exceeded_by(0) { Err(Closed::MemoryLimit) } else { Ok(()) }
     }
 
@@ -352,3 +368,6 @@ fn some(written: io::Result<usize>) -> Result<usize, Closed> {
         len => Ok(len),
     }
 }
+
+#[cfg(test)]
+mod tests;

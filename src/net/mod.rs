@@ -15,12 +15,14 @@ pub(crate) mod output;
 mod peers;
 pub(crate) mod registry;
 mod session;
+pub(crate) mod task;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use link::{InFlight, Link, LinkKind, Reply};
 pub use listener::accept;
+pub(crate) use listener::accept_each;
 pub(crate) use named::names_one_host;
 pub use named::{Moved, NamedNode};
 pub use peers::Peers;

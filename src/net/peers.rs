@@ -9,10 +9,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::budget::Budget;
-use super::connection;
-use super::driver::Closed;
 use super::registry::Registry;
 use super::{DialPolicy, Limits, Link, LinkKind, Service, Session};
+use super::{connection, task};
 use crate::env::{Env, Stream};
 use crate::wire::method::ErrorCode;
 use crate::wire::{Init, NodeAddress};
@@ -177,19 +176,17 @@ impl Peers {
             self.links.remove(link.id());
             return;
         };
+        let ended = {
+            let (peers, link) = (self.clone(), link.clone());
+            move || {
+                peers.ended(&link);
+                after();
+            }
+        };
+        let (env, peer, silence) = (&self.env, link.peer(), self.limits.stalled);
         let peers = self.clone();
-        self.env.spawn(async move {
-            let ending = Ending { peers: &peers, link: &link, closed: None, after: Some(after) };
-            // Requests are small and answers are awaited: never wait to fill a packet.
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(peer = %link.peer(), %error, "TCP_NODELAY");
-            }
-            if let Err(error) = stream.set_silence_limit(peers.limits.stalled) {
-                tracing::debug!(peer = %link.peer(), %error, "keep-alive of the socket");
-            }
-            let closed = connection::serve(stream, &link, &peers, &*service).await;
-            ending.with(closed);
-        });
+        let serve = async move |stream| connection::serve(stream, &link, &peers, &*service).await;
+        task::spawn(env, stream, peer, silence, serve, ended);
     }
 
     /// An init has arrived on `link`: binds it to the node's session. If this side accepted, ours is appended to `out`,
@@ -271,20 +268,9 @@ impl Peers {
     }
 
     /// A connection has ended: its calls fail, and if it was the node's last one the node is dialled again.
-    fn ended(self: &Arc<Self>, link: &Arc<Link>, closed: Option<&Closed>) {
+    fn ended(self: &Arc<Self>, link: &Arc<Link>) {
         link.shut();
         self.links.remove(link.id());
-        match closed {
-            None if std::thread::panicking() => {
-                tracing::error!(peer = %link.peer(), "closed: a message of this peer caused a panic");
-            }
-            // The runtime is going.
-            None => {}
-            Some(closed @ (Closed::Wire(_) | Closed::Backlog(_) | Closed::MemoryLimit)) => {
-                tracing::warn!(peer = %link.peer(), "closed: {closed}");
-            }
-            Some(closed) => tracing::debug!(peer = %link.peer(), "closed: {closed}"),
-        }
         let Some(session) = link.session() else { return };
         let connected = session.detach(link);
         if connected || self.init.is_none() || self.stopping.load(Ordering::Acquire) {
@@ -312,29 +298,6 @@ impl Drop for Accepted {
             self.0.accepted_nodes.fetch_sub(1, Ordering::AcqRel);
         }
         self.0.accepted.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// Cleans up after a connection, also when a panic ends its task.
-struct Ending<'a, F: FnOnce()> {
-    peers: &'a Arc<Peers>,
-    link: &'a Arc<Link>,
-    closed: Option<Closed>,
-    after: Option<F>,
-}
-
-impl<F: FnOnce()> Ending<'_, F> {
-    fn with(mut self, closed: Closed) {
-        self.closed = Some(closed);
-    }
-}
-
-impl<F: FnOnce()> Drop for Ending<'_, F> {
-    fn drop(&mut self) {
-        self.peers.ended(self.link, self.closed.as_ref());
-        if let Some(after) = self.after.take() {
-            after();
-        }
     }
 }
 
