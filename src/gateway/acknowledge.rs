@@ -6,8 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::change::Reward;
+use super::failure::Failure;
 use super::job::Reply;
-use super::outcome::{Failure, Outcome};
+use super::outcome::Outcome;
 use crate::client::Swapped;
 use crate::clock::ClockTime;
 

@@ -1,13 +1,14 @@
-//! What a change does to an item: pure decisions, no bytes on the wire, no cluster.
+//! Changes of items, and how each is decided: pure decisions, no bytes on the wire, no cluster.
 //!
-//! The engine asks [`Change::direct`] first. If that says nothing, or a compare-and-swap has not matched, it reads the
+//! The gateway asks [`Change::direct`] first. If that says nothing, or a compare-and-swap has not matched, it reads the
 //! record at its coordinator and asks [`Change::decide`], until a write succeeds or there is an answer.
 
 use std::borrow::Cow;
 
+use super::failure::Failure;
 use super::item::{Item, Rules, encode, expires};
 use super::layout::Layout;
-use super::outcome::{Failure, Outcome};
+use super::outcome::Outcome;
 use crate::clock::ClockTime;
 
 /// The clocktime of no record: what a compare-and-swap expects when it adds.
@@ -30,7 +31,7 @@ pub enum Mode {
     Prepend,
 }
 
-/// What a request wants done to an item.
+/// A change of an item, as a request wants it.
 ///
 /// `compare` is the CAS unique that the item must have; `exptime` is as clients give it, in seconds (see
 /// [`expires`]).
@@ -60,7 +61,7 @@ pub enum Change<'a> {
         up: bool,
         /// By how much.
         delta: u64,
-        /// What is stored if there is no item: the number and its exptime.
+        /// Stored if there is no item: the number and its exptime.
         create: Option<(u64, i64)>,
         /// A new exptime.
         exptime: Option<i64>,
@@ -91,7 +92,7 @@ pub enum Change<'a> {
 /// A record as read at its coordinator: its clocktime, its meta and its data.
 pub type Current<'a> = (ClockTime, u16, &'a [u8]);
 
-/// What is to be done next.
+/// The next step of a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision<'a> {
     /// Write this data.
@@ -100,7 +101,7 @@ pub enum Decision<'a> {
         expected: Option<ClockTime>,
         /// The record's data.
         data: Vec<u8>,
-        /// What the answer is once it is written.
+        /// The answer once it is written.
         reward: Reward,
     },
     /// Delete the record.
@@ -112,7 +113,7 @@ pub enum Decision<'a> {
     Answer(Outcome<'a>),
 }
 
-/// What a write earns.
+/// The answer to a write that has been done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reward {
     /// [`Outcome::Stored`].
@@ -159,10 +160,10 @@ impl Reward {
 }
 
 impl Change<'_> {
-    /// What can be done without reading the record first; `None` if it must be read.
+    /// The step that can be done without reading the record first; `None` if it must be read.
     ///
     /// If the clocktime of such a [`Decision::Store`] does not match, the record is to be read and [`Self::decide`]
-    /// asked. That is always so if it may have expired: only a read tells.
+    /// asked. That is always so if it may have expired: only a read can show.
     pub fn direct(&self, now: u32, rules: &Rules) -> Option<Decision<'static>> {
         match self {
             Self::Put { mode, flags, exptime, data, compare } => {
@@ -185,7 +186,7 @@ impl Change<'_> {
         }
     }
 
-    /// What to do now that the record is known to be `current`, `None` if there is none. A record that has expired
+    /// The step to take now that the record is known to be `current`, `None` if there is none. A record that has expired
     /// counts as absent, but is named by its clocktime when it is overwritten.
     pub fn decide<'r>(&self, current: Option<Current<'r>>, now: u32, rules: &Rules) -> Decision<'r> {
         // What must be there for a write to take place, whether or not it can be seen.

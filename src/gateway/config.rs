@@ -1,4 +1,4 @@
-//! What a gateway is told at start: resolved, checked settings.
+//! The settings of a gateway: resolved and checked.
 //!
 //! No flag names and no parsing here; the command line makes one of these, tests make their own.
 
@@ -19,7 +19,7 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// A Unix socket to listen on as well.
     pub unix: Option<PathBuf>,
-    /// What is kept with a value, and how long a value may be.
+    /// The layout of values, and how long one may be.
     pub rules: Rules,
     /// Stands in front of every key in the cluster.
     pub key_prefix: Vec<u8>,

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::dispatch::dispatch;
+use super::failure::Failure;
 use super::flush::{self, Moment};
 use super::job::{Job, Reply};
 use super::operation::Operation;
-use super::outcome::{Failure, Outcome};
+use super::outcome::Outcome;
 use super::pipeline::{Pipeline, REQUEST_WEIGHT, Standing};
 use super::protocol::{Codec, Form, Next, Request, Section, Task};
 use super::report;

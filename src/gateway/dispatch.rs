@@ -8,9 +8,10 @@ use tokio::time::Instant;
 
 use super::acknowledge::{acknowledge, must_wait};
 use super::execute::execute;
+use super::failure::Failure;
 use super::job::Job;
 use super::operation::Operation;
-use super::outcome::{Failure, Outcome};
+use super::outcome::Outcome;
 use super::view;
 use crate::client::verdict::{self, Verdict};
 use crate::client::{Node, RawKey, Routes, delete_flags, set_length, steps};

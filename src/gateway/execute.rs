@@ -7,9 +7,10 @@ use tokio::time::Instant;
 
 use super::acknowledge::acknowledge;
 use super::change::{Change, Decision, Reward};
+use super::failure::Failure;
 use super::job::{Job, Reply};
 use super::operation::Operation;
-use super::outcome::{Failure, Outcome};
+use super::outcome::Outcome;
 use super::stats::Stats;
 use super::swap::swap;
 use super::view;

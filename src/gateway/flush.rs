@@ -34,25 +34,25 @@ pub(super) fn moment(delay: i64, now: u32) -> Moment {
 
 /// The line that a flush draws: each server's clocktime when it was asked, and who owned the keys then.
 ///
-/// What a server stamps is in sequence: its records from before have earlier clocktimes than it told, later ones have
+/// The stamps of one server are in sequence: its records from before have earlier clocktimes than it answered, later ones have
 /// not, wherever its clock stands. A server also learns the clock of every copy that it stores. So what was written
 /// before is before the clocktime of each active owner, and what is written later by any of them is not before its own.
 #[derive(Debug)]
 pub(super) struct Boundary {
     whs: HashSpace,
-    told: HashMap<NodeAddress, ClockTime>,
+    clocktimes: HashMap<NodeAddress, ClockTime>,
 }
 
 impl Boundary {
-    /// `told`: the clocktimes of those servers of `whs` that have answered; one at least.
-    pub(super) fn new(whs: HashSpace, told: HashMap<NodeAddress, ClockTime>) -> Self {
-        assert!(!told.is_empty(), "a flush that no server has answered hides everything for ever");
-        Self { whs, told }
+    /// `clocktimes`: of those servers of `whs` that have answered; one at least.
+    pub(super) fn new(whs: HashSpace, clocktimes: HashMap<NodeAddress, ClockTime>) -> Self {
+        assert!(!clocktimes.is_empty(), "a flush that no server has answered hides everything for ever");
+        Self { whs, clocktimes }
     }
 
     /// Whether a record was written before. `whs` is the version of the hash space for writing now.
     pub(super) fn hides(&self, hash: u64, written: ClockTime, whs: ClockTime) -> bool {
-        let is_before = |server| self.told.get(&server).map(|told| written.is_before(*told));
+        let is_before = |server| self.clocktimes.get(&server).map(|clocktime| written.is_before(*clocktime));
         // As long as one server writes the key, the clocks of others do not matter.
         if whs == self.whs.clocktime()
             && let Some(is_before) = self.whs.owners(hash).coordinator().and_then(is_before)
@@ -63,7 +63,7 @@ impl Boundary {
         if owners.peek().is_some() {
             owners.all(|is_before| is_before)
         } else {
-            self.told.values().all(|told| written.is_before(*told))
+            self.clocktimes.values().all(|clocktime| written.is_before(*clocktime))
         }
     }
 }
@@ -82,13 +82,13 @@ mod tests {
         HashSpace::new(Seed { nodes, clocktime: ClockTime::new(version, 1) })
     }
 
-    /// A boundary of three servers that have told these clocktimes, in the order of the owners of hash 7.
-    fn boundary(told: [Option<(u32, u32)>; 3]) -> Boundary {
+    /// A boundary of three servers that have answered these clocktimes, in the order of the owners of hash 7.
+    fn boundary(answers: [Option<(u32, u32)>; 3]) -> Boundary {
         let whs = space(9);
         let owners: Vec<_> = whs.owners(7).active().collect();
-        let told = owners.into_iter().zip(told).filter_map(|(owner, told)| Some((owner, told?)));
-        let told = told.map(|(owner, (seconds, clock))| (owner, ClockTime::new(seconds, clock))).collect();
-        Boundary::new(whs, told)
+        let answered = owners.into_iter().zip(answers).filter_map(|(owner, answer)| Some((owner, answer?)));
+        let clocktimes = answered.map(|(owner, (seconds, clock))| (owner, ClockTime::new(seconds, clock))).collect();
+        Boundary::new(whs, clocktimes)
     }
 
     fn hides(boundary: &Boundary, (seconds, clock): (u32, u32), version: u32) -> bool {

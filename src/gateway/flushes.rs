@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::failure::Failure;
 use super::flush::Boundary;
-use super::outcome::Failure;
 use crate::client::Router;
 use crate::clock::ClockTime;
 use crate::env::{Group, Task};
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_millis(250);
 /// Pause before the servers are asked again if none has answered.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// What has been flushed, is being flushed, and will be.
+/// Flushes in effect, under way, and to come.
 #[derive(Debug)]
 pub(super) struct Flushes {
     router: Arc<Router>,

@@ -17,7 +17,7 @@ const KEPT: Duration = Duration::from_secs(1);
 /// How long servers are waited for. Of those that have not answered, what they said before counts.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// What the cluster holds, each key counted once.
+/// The contents of the cluster, each key counted once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Held {
     /// Keys. Those that have expired and are still stored count, and so do deletions that no server has merged yet.
@@ -26,7 +26,7 @@ pub(super) struct Held {
     pub(super) bytes: u64,
 }
 
-/// What each server has said, and when they were asked.
+/// The last answer of each server, and when they were asked.
 #[derive(Debug, Default)]
 pub(super) struct Holdings(Mutex<Asked>);
 
@@ -37,7 +37,7 @@ struct Asked {
 }
 
 impl Holdings {
-    /// What the servers hold now, or held less than a second ago. Those who ask meanwhile wait for the same answers.
+    /// The contents of the servers now, or as they were less than a second ago. Those who ask meanwhile wait for the same answers.
     pub(super) async fn get(&self, router: &Arc<Router>) -> Held {
         let mut asked = self.0.lock().await;
         let known = router.routes();
@@ -61,7 +61,7 @@ impl Holdings {
     }
 }
 
-/// What one server says; an original one tells only its number of records.
+/// The contents of one server; an original one has only a number of records to say.
 async fn ask(router: &Router, server: NodeAddress) -> Option<Held> {
     match router.caller().figures(server).await {
         Ok(Some(figures)) => {
@@ -74,7 +74,7 @@ async fn ask(router: &Router, server: NodeAddress) -> Option<Held> {
     }
 }
 
-/// What these servers hold, divided by the number of copies that they have of a key.
+/// The contents of these servers, divided by the number of copies that they have of a key.
 fn once<'a>(servers: impl ExactSizeIterator<Item = &'a Held>, copies: usize) -> Held {
     let copies = copies.min(servers.len()).max(1) as u64;
     let all = servers.fold(Held::default(), |all, held| Held {

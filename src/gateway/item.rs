@@ -3,13 +3,13 @@
 
 use crate::clock::ClockTime;
 
+use super::failure::Failure;
 use super::layout::{FlagBytes, Layout};
-use super::outcome::Failure;
 
 /// An exptime up to this many seconds is relative to now, as in memcached.
 const RELATIVE_LIMIT: i64 = 60 * 60 * 24 * 30;
 
-/// What this gateway keeps with a value. All gateways of a cluster must agree on the layout.
+/// The rules by which this gateway keeps values. All gateways of a cluster must agree on the layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
     /// The header of the values that it writes, and of those that do not name theirs.
@@ -87,7 +87,7 @@ pub fn expires(exptime: i64, now: u32) -> u32 {
 
 /// A record's data for these flags, this expiry (unix seconds) and the application's bytes, given in parts.
 ///
-/// What the layout has no room for is refused: dropping it silently would change what clients read back.
+/// Flags or an expiry that the layout has no room for are refused: dropping it silently would change what clients read back.
 pub fn encode(flags: u32, expires: u32, parts: [&[u8]; 2], rules: &Rules) -> Result<Vec<u8>, Failure> {
     let [first, second] = parts;
     let (layout, length) = (rules.layout, first.len().saturating_add(second.len()));

@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
+use super::failure::Failure;
 use super::operation::Operation;
-use super::outcome::{Failure, Outcome};
+use super::outcome::Outcome;
 use super::pipeline::Pipeline;
 use super::protocol::Form;
 use super::shared::Shared;

@@ -13,7 +13,7 @@ use crate::env::{self, Env, Listener};
 pub(super) struct Listening {
     pub(super) listener: Listener,
     pub(super) name: String,
-    /// What its clients are called in the log, where they have no addresses.
+    /// Stands for its clients in the log, where they have no addresses.
     pub(super) path: Option<Arc<str>>,
 }
 

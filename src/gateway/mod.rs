@@ -1,19 +1,28 @@
 //! The gateway: memcached clients on one side, a cluster on the other.
 //!
-//! [`protocol`] turns bytes into tasks and outcomes into bytes; [`change`] decides what a task does to a record;
-//! [`item`] is what clients see of a record, [`layout`] how it lies in there. These know neither sockets nor the cluster. `connection` owns a
-//! client's socket, its `pipeline` keeps its answers in order, `dispatch` sends its requests to their servers, and `execute`
-//! goes on where one call is not enough; whom to ask, and whom next, is the affair of [`crate::client`]. `flush` says what a
-//! `flush_all` hides, `flushes` carries it out.
+//! A request passes through these, in order:
+//!
+//! 1. `listen` binds ports and a Unix socket; [`crate::net`] accepts, reads, sends, and bounds the connections.
+//! 2. `connection` has the requests of one read parsed by [`protocol`], and puts each into the `pipeline` of the connection,
+//!    which keeps the answers in the order of the requests and the requests for one key apart (`key_order`).
+//! 3. `operation` is what a request asks of the servers, `job` its operation with the duty to answer it.
+//! 4. `dispatch` sends all of them to their servers at once; where one call is not enough, `execute` goes on, and `acknowledge`
+//!    holds back the answer to a write while a flush is under way. Which server is asked is the affair of [`crate::client`].
+//! 5. `view` decides what of a record the client sees, the outcome goes back through the pipeline.
+//!
+//! [`change`] decides how a record is changed, [`item`] is a record as clients see it, [`layout`] its bytes. These know neither
+//! streams nor the cluster, and nor does [`protocol`]. `flush` decides which records a `flush_all` hides, `flushes` carries it
+//! out.
 
 mod acknowledge;
-#[cfg(test)]
-mod bed;
 pub mod change;
 pub mod config;
 mod connection;
 mod dispatch;
 mod execute;
+pub mod failure;
+#[cfg(test)]
+mod fake;
 mod flush;
 mod flushes;
 mod holdings;

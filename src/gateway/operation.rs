@@ -1,12 +1,13 @@
-//! An operation on the record of one key: what a request asks of the servers. Knows neither the client that asked nor how
+//! An operation on the record of one key, as a request asks it of the servers. Knows neither the client that asked nor how
 //! an operation is carried out.
 
 use super::change::{Change, Decision, Reward};
+use super::failure::Failure;
 use super::item::Rules;
-use super::outcome::{Failure, Outcome};
+use super::outcome::Outcome;
 use crate::clock::ClockTime;
 
-/// What is to be done to a record.
+/// An operation on a record.
 #[derive(Debug)]
 pub(super) enum Operation {
     /// Read.

@@ -228,7 +228,7 @@ impl<J: Send> Connected for Pipeline<J> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::outcome::Failure;
+    use super::super::failure::Failure;
     use super::*;
 
     const LINE: Form = Form::Line { quiet: false };

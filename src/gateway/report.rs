@@ -1,4 +1,4 @@
-//! What `stats` shows, under the names that memcached and what watches it use. The counters are in `stats`, what the
+//! The rows of `stats`, under the names that memcached and what watches it use. The counters are in `stats`, what the
 //! servers hold in `holdings`.
 
 use std::fmt::Display;
@@ -18,7 +18,7 @@ use crate::net::budget::Budget;
 /// Names and values, in order.
 pub(super) type Rows = Vec<(String, String)>;
 
-/// What memcached counts and there is nothing of here: nothing is evicted or reclaimed, memory is not divided into
+/// Counters of memcached that are always zero here: nothing is evicted or reclaimed, memory is not divided into
 /// slabs, listening does not pause, and nobody authenticates.
 const NOTHING: [&str; 12] = [
     "auth_cmds",
@@ -35,7 +35,7 @@ const NOTHING: [&str; 12] = [
     "slabs_moved",
 ];
 
-/// What is shown of a gateway.
+/// The parts of a gateway that are shown.
 pub(super) struct Gateway<'a> {
     pub(super) config: &'a Config,
     pub(super) stats: &'a Stats,
@@ -83,7 +83,7 @@ pub(super) fn general(of: &Gateway<'_>) -> Rows {
     rows
 }
 
-/// What is counted of requests.
+/// The counters of requests.
 fn requests(stats: &Stats) -> Rows {
     let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let (get, store, swap) = (Kind::Get, Kind::Store, Kind::Swap);
@@ -124,7 +124,7 @@ fn requests(stats: &Stats) -> Rows {
     rows
 }
 
-/// What the servers hold.
+/// The contents of the servers.
 pub(super) fn cluster(held: Held) -> [(String, String); 2] {
     [row("curr_items", held.items), row("bytes", held.bytes)]
 }

@@ -15,13 +15,13 @@ use crate::net::budget::Budget;
 use crate::time::Moment;
 use crate::wire::params::SetOp;
 
-/// What all connections of a gateway share.
+/// The state that all connections of a gateway share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) env: Env,
     pub(super) config: Config,
     pub(super) router: Arc<Router>,
-    /// What the requests and answers of all connections hold.
+    /// Bytes that the requests and answers of all connections hold.
     pub(super) budget: Arc<Budget>,
     pub(super) flushes: Arc<Flushes>,
     pub(super) item_locks: ItemLocks,

@@ -1,14 +1,15 @@
-//! What a gateway counts. Knows no names of statistics; `report` shows them.
+//! The counters of a gateway. Knows no names of statistics; `report` shows them.
 //!
 //! A request on a key adds one to one counter, in a table of what it asks for and what has become of it; everything that
-//! `stats` tells of such requests is a sum of these. All counters are relaxed: they order nothing.
+//! `stats` shows of such requests is a sum of these. All counters are relaxed: they order nothing.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::change::{Change, Mode};
-use super::outcome::{Failure, Outcome};
+use super::failure::Failure;
+use super::outcome::Outcome;
 
-/// What a request on a key asks for, as far as it is counted apart. Of memcached's choosing.
+/// The kinds of requests on a key that are counted apart, of memcached's choosing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A read that changes nothing, or makes an empty item where there is none.
@@ -45,7 +46,7 @@ impl Kind {
     }
 }
 
-/// What has become of a request.
+/// The ends of a request that are counted apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     /// Found, or done.

@@ -1,9 +1,10 @@
 //! A record as a client sees it: hidden if it has expired or been flushed. Reads nothing itself.
 
 use super::change::Current;
+use super::failure::Failure;
 use super::item::Item;
 use super::layout::Layout;
-use super::outcome::{Failure, Outcome};
+use super::outcome::Outcome;
 use super::shared::Shared;
 use super::stats::Stats;
 use crate::client::Found;

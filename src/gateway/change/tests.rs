@@ -1,7 +1,7 @@
-//! What decisions ask of a server: what is written straight away, what is compared, what is left alone.
+//! Decisions, and what they ask of a server: what is written straight away, what is compared, what is left alone.
 
 use super::*;
-use crate::gateway::bed::RULES;
+use crate::gateway::fake::RULES;
 use crate::gateway::layout::Layout;
 
 const NOW: u32 = 1_700_000_000;
@@ -18,7 +18,7 @@ fn refused(mode: Mode, compare: Option<u64>) -> Change<'static> {
     Change::Put { mode, flags: 65_536, exptime: 0, data: Cow::Borrowed(b"x"), compare }
 }
 
-/// What a decision compares with, in words.
+/// The condition of a decision, in words.
 fn compared(decision: &Decision<'_>) -> String {
     match decision {
         Decision::Store { expected: Some(clocktime), .. } => format!("store if {}", clocktime.0),

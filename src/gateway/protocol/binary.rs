@@ -7,97 +7,22 @@
 
 use std::borrow::Cow;
 
-use super::{KEY_LIMIT, Next, Request, Task, section};
+use super::answer;
+use super::answer::binary::Form;
+use super::opcode::{Command, Opcode, opcode};
+use super::request::{KEY_LIMIT, Next, Request, Task};
+use super::section;
 use crate::clock::ClockTime;
 use crate::gateway::change::{Change, Mode};
+use crate::gateway::failure::Failure;
 use crate::gateway::item::Rules;
-use crate::gateway::outcome::{Failure, Outcome, VERSION};
+use crate::gateway::outcome::Outcome;
 
 /// The first byte of a request.
 pub(super) const REQUEST: u8 = 0x80;
-const RESPONSE: u8 = 0x81;
 const HEADER: usize = 24;
 /// This exptime of an increment means: do not create.
 const NOT_CREATED: u32 = u32::MAX;
-
-/// What an opcode asks for, without its variants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Command {
-    Get,
-    Put(Mode),
-    Delete,
-    Count { up: bool },
-    Quit,
-    Flush,
-    Noop,
-    Version,
-    Stat,
-    Verbosity,
-    Touch,
-    GetAndTouch,
-}
-
-/// What is left out of the answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Silence {
-    None,
-    /// Reads: no answer to a miss.
-    Missing,
-    /// Changes: no answer to success.
-    Success,
-}
-
-/// An opcode's meaning.
-#[derive(Debug, Clone, Copy)]
-struct Opcode {
-    command: Command,
-    silence: Silence,
-    /// The key comes back with the answer.
-    with_key: bool,
-}
-
-fn opcode(byte: u8) -> Option<Opcode> {
-    use Silence::{Missing, Success};
-    let of = |command, silence, with_key| Some(Opcode { command, silence, with_key });
-    let plain = |command| of(command, Silence::None, false);
-    let quiet = |command| of(command, Success, false);
-    match byte {
-        0x00 => plain(Command::Get),
-        0x01 => plain(Command::Put(Mode::Set)),
-        0x02 => plain(Command::Put(Mode::Add)),
-        0x03 => plain(Command::Put(Mode::Replace)),
-        0x04 => plain(Command::Delete),
-        0x05 => plain(Command::Count { up: true }),
-        0x06 => plain(Command::Count { up: false }),
-        0x07 => plain(Command::Quit),
-        0x08 => plain(Command::Flush),
-        0x09 => of(Command::Get, Missing, false),
-        0x0a => plain(Command::Noop),
-        0x0b => plain(Command::Version),
-        0x0c => of(Command::Get, Silence::None, true),
-        0x0d => of(Command::Get, Missing, true),
-        0x0e => plain(Command::Put(Mode::Append)),
-        0x0f => plain(Command::Put(Mode::Prepend)),
-        0x10 => plain(Command::Stat),
-        0x11 => quiet(Command::Put(Mode::Set)),
-        0x12 => quiet(Command::Put(Mode::Add)),
-        0x13 => quiet(Command::Put(Mode::Replace)),
-        0x14 => quiet(Command::Delete),
-        0x15 => quiet(Command::Count { up: true }),
-        0x16 => quiet(Command::Count { up: false }),
-        0x17 => quiet(Command::Quit),
-        0x18 => quiet(Command::Flush),
-        0x19 => quiet(Command::Put(Mode::Append)),
-        0x1a => quiet(Command::Put(Mode::Prepend)),
-        0x1b => plain(Command::Verbosity),
-        0x1c => plain(Command::Touch),
-        0x1d => plain(Command::GetAndTouch),
-        0x1e => of(Command::GetAndTouch, Missing, false),
-        0x23 => of(Command::GetAndTouch, Silence::None, true),
-        0x24 => of(Command::GetAndTouch, Missing, true),
-        _ => None,
-    }
-}
 
 /// A request's header.
 #[derive(Debug, Clone, Copy)]
@@ -128,8 +53,8 @@ impl Header {
         self.body.checked_sub(self.key)?.checked_sub(self.extras)
     }
 
-    fn form(&self) -> super::Form {
-        super::Form::Packet(Form { opcode: self.opcode, opaque: self.opaque })
+    fn form(&self) -> answer::Form {
+        answer::Form::Packet(Form { opcode: self.opcode, opaque: self.opaque })
     }
 }
 
@@ -222,103 +147,6 @@ fn request(header: Header, opcode: Opcode, body: &[u8]) -> Request<'_> {
 /// `N` bytes of the extras, whose length has been checked.
 fn part<const N: usize>(extras: &[u8], from: usize) -> [u8; N] {
     extras.get(from..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; N])
-}
-
-/// How a packet is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Form {
-    opcode: u8,
-    opaque: u32,
-}
-
-/// A response, apart from its opcode and opaque.
-#[derive(Default)]
-struct Response<'a> {
-    status: u16,
-    clocktime: u64,
-    extras: &'a [u8],
-    key: &'a [u8],
-    value: &'a [u8],
-}
-
-const MISSING: u16 = 0x01;
-const EXISTS: u16 = 0x02;
-const NOT_STORED: u16 = 0x05;
-
-impl Form {
-    /// Writes the answer, unless the opcode is a quiet one and this is what it is quiet about.
-    pub(super) fn write(self, key: &[u8], outcome: &Outcome<'_>, out: &mut Vec<u8>) {
-        let opcode = opcode(self.opcode);
-        let silence = opcode.map_or(Silence::None, |opcode| opcode.silence);
-        let with_key = opcode.is_some_and(|opcode| opcode.with_key);
-        let error = |status, text: &'static str| Response { status, value: text.as_bytes(), ..Response::default() };
-        let done = |clocktime: ClockTime| Response { clocktime: clocktime.0, ..Response::default() };
-        let (flags, number, text);
-        let response = match outcome {
-            Outcome::Found(item) | Outcome::Created(item) | Outcome::Touched(item) => {
-                flags = item.flags.to_be_bytes();
-                let touched = matches!(outcome, Outcome::Touched(_));
-                Response {
-                    extras: &flags,
-                    key: if with_key { key } else { &[] },
-                    value: if touched { &[] } else { item.data },
-                    ..done(item.clocktime)
-                }
-            }
-            // The key says which one is missing; there is no text then.
-            Outcome::Missing if with_key => Response { status: MISSING, key, ..Response::default() },
-            Outcome::Missing | Outcome::NotFound => error(MISSING, "Not found"),
-            Outcome::Exists => error(EXISTS, "Data exists for key."),
-            // An add or replace says why; an append does not.
-            Outcome::NotStored => match opcode.map(|opcode| opcode.command) {
-                Some(Command::Put(Mode::Add)) => error(EXISTS, "Data exists for key."),
-                Some(Command::Put(Mode::Replace)) => error(MISSING, "Not found"),
-                _ => error(NOT_STORED, "Not stored."),
-            },
-            Outcome::Stored(clocktime) => done(*clocktime),
-            Outcome::Number(value, item) => {
-                number = value.to_be_bytes();
-                Response { value: &number, ..done(item.clocktime) }
-            }
-            Outcome::Deleted | Outcome::Done | Outcome::Reset => Response::default(),
-            Outcome::Version => Response { value: VERSION.as_bytes(), ..Response::default() },
-            Outcome::Stats(stats) => {
-                for (name, value) in stats {
-                    let response = Response { key: name.as_bytes(), value: value.as_bytes(), ..Response::default() };
-                    self.write_packet(&response, out);
-                }
-                Response::default()
-            }
-            Outcome::Failed(failure) => {
-                text = failure.text();
-                Response { status: failure.status(), value: text.as_bytes(), ..Response::default() }
-            }
-        };
-        let silent = match silence {
-            Silence::None => false,
-            Silence::Missing => response.status == MISSING,
-            Silence::Success => response.status == 0,
-        };
-        if !silent {
-            self.write_packet(&response, out);
-        }
-    }
-
-    fn write_packet(self, response: &Response<'_>, out: &mut Vec<u8>) {
-        let Response { status, clocktime, extras, key, value } = response;
-        let body = extras.len().saturating_add(key.len()).saturating_add(value.len());
-        out.reserve(HEADER.saturating_add(body));
-        out.extend_from_slice(&[RESPONSE, self.opcode]);
-        out.extend_from_slice(&u16::try_from(key.len()).unwrap_or(u16::MAX).to_be_bytes());
-        out.extend_from_slice(&[u8::try_from(extras.len()).unwrap_or(u8::MAX), 0]);
-        out.extend_from_slice(&status.to_be_bytes());
-        out.extend_from_slice(&u32::try_from(body).unwrap_or(u32::MAX).to_be_bytes());
-        out.extend_from_slice(&self.opaque.to_be_bytes());
-        out.extend_from_slice(&clocktime.to_be_bytes());
-        for part in [extras, key, value] {
-            out.extend_from_slice(part);
-        }
-    }
 }
 
 #[cfg(test)]

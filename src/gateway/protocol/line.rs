@@ -1,6 +1,6 @@
 //! Words and numbers of a command line. Knows no command.
 
-use crate::gateway::outcome::Failure;
+use crate::gateway::failure::Failure;
 
 /// A line that does not conform.
 pub(super) const BAD_LINE: Failure = Failure::Syntax("CLIENT_ERROR bad command line format");

@@ -1,4 +1,4 @@
-//! The meta commands: mg, ms, md, ma, mn, me. Their flags, and answers of two letters.
+//! The meta commands: mg, ms, md, ma, mn, me. Their flags; the answers are in `answer`.
 //!
 //! `N` of mg makes an empty item where there is none: its answer has a `W`, and every later one a `Z` until the item is
 //! stored. What needs more than a record keeps is refused with a line that says so: `h` and `l` (hit before, last
@@ -10,13 +10,16 @@ use std::borrow::Cow;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::line::{self, BAD_LINE, Words, exptime, number, words, write_line, write_number};
-use super::text::{Block, Parsed, block, block_length, with_block};
-use super::{KEY_LIMIT, Next, Request, Task};
+use super::answer;
+use super::answer::meta::{Command, Form};
+use super::block::{Block, block, block_length, with_block};
+use super::line::{self, BAD_LINE, Words, exptime, number, words};
+use super::request::{KEY_LIMIT, Next, Parsed, Request, Task};
 use crate::clock::ClockTime;
 use crate::gateway::change::{Change, Mode};
-use crate::gateway::item::{Item, Rules};
-use crate::gateway::outcome::{Failure, Outcome};
+use crate::gateway::failure::Failure;
+use crate::gateway::item::Rules;
+use crate::gateway::outcome::Outcome;
 
 /// Flags that any command takes, if only to ignore them.
 const KNOWN: &[u8] = b"bcfhklqstuvCDFIJLMNOPRT";
@@ -37,33 +40,6 @@ const BAD_TOKEN: Failure = Failure::Syntax("CLIENT_ERROR bad token in command li
 const BAD_INITIAL: Failure = Failure::Syntax("CLIENT_ERROR invalid numeric initial value");
 const BAD_DELTA: Failure = Failure::Syntax("CLIENT_ERROR invalid numeric delta value");
 const BAD_KEY: Failure = Failure::Syntax("CLIENT_ERROR error decoding key");
-
-/// Which command is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Command {
-    Get,
-    Set,
-    Delete,
-    Count,
-    Debug,
-    Noop,
-}
-
-/// How a meta command is answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Form {
-    command: Command,
-    /// `q`: the usual result has no answer.
-    quiet: bool,
-    /// `v`: with the value.
-    value: bool,
-    /// `b`: the key is in base64.
-    base64: bool,
-    /// The flags, in their order.
-    flags: Box<[u8]>,
-    /// The token of `O`.
-    opaque: Box<[u8]>,
-}
 
 /// The flags of a command, as given.
 #[derive(Debug, Default)]
@@ -140,8 +116,8 @@ impl<'a> Flags<'a> {
         refused.map_or(Ok(()), |(_, failure)| Err(*failure))
     }
 
-    fn form(&self, command: Command) -> super::Form {
-        super::Form::Meta(Box::new(Form {
+    fn form(&self, command: Command) -> answer::Form {
+        answer::Form::Meta(Box::new(Form {
             command,
             quiet: self.has(b'q'),
             value: self.has(b'v'),
@@ -183,7 +159,7 @@ pub(super) fn get(rest: Words<'_>) -> Parsed<'_> {
 /// `ms <key> <bytes> <flags>*` and its data block, which is dropped with a line that is refused.
 pub(super) fn set<'a>(line: &'a [u8], behind: &'a [u8], rules: &Rules) -> Next<'a> {
     let refused = |failure, length| {
-        let request = Request::refused(failure, super::Form::Line { quiet: false });
+        let request = Request::refused(failure, answer::Form::Line { quiet: false });
         Next::Request { length, request }
     };
     let mut rest = words(line::trimmed(line));
@@ -201,7 +177,7 @@ pub(super) fn set<'a>(line: &'a [u8], behind: &'a [u8], rules: &Rules) -> Next<'
         Block::NotYet(needed) => Next::NotYet { needed },
         // In every mode, as memcached does.
         Block::Refused(failure @ Failure::TooLarge, length) => {
-            let request = Request::discard(key, failure, super::Form::Line { quiet: false });
+            let request = Request::discard(key, failure, answer::Form::Line { quiet: false });
             Next::Request { length, request }
         }
         Block::Refused(failure, length) => refused(failure, length),
@@ -214,7 +190,7 @@ pub(super) fn set<'a>(line: &'a [u8], behind: &'a [u8], rules: &Rules) -> Next<'
     }
 }
 
-/// What an `ms` writes to, and how.
+/// The target of an `ms`, and how it is written.
 fn target<'a>(word: &'a [u8], rest: Words<'a>) -> Result<(Cow<'a, [u8]>, Mode, Flags<'a>), Failure> {
     let (key, flags) = Flags::read(word, rest)?;
     let mode = match flags.mode {
@@ -268,121 +244,6 @@ pub(super) fn debug(rest: Words<'_>) -> Parsed<'_> {
 /// `mn`
 pub(super) fn noop() -> Request<'static> {
     Request::new(Task::Answer(Outcome::Done), Flags::default().form(Command::Noop))
-}
-
-impl Form {
-    /// Writes the answer, unless it is the usual one of a quiet command.
-    pub(super) fn write(&self, key: &[u8], outcome: &Outcome<'_>, now: u32, out: &mut Vec<u8>) {
-        if self.quiet && self.is_usual(outcome) {
-            return;
-        }
-        let code = match outcome {
-            Outcome::Found(item) if self.command == Command::Debug => return self.write_debug(key, item, now, out),
-            Outcome::Found(item) | Outcome::Number(_, item) => {
-                let mark: &[u8] = if item.awaited { b" Z" } else { b"" };
-                return self.write_item(key, item, mark, now, out);
-            }
-            Outcome::Created(item) => return self.write_item(key, item, b" W", now, out),
-            Outcome::Failed(failure) => return write_line(out, &failure.line()),
-            Outcome::Stored(_) | Outcome::Deleted | Outcome::Touched(_) => "HD",
-            Outcome::NotStored => "NS",
-            Outcome::Exists => "EX",
-            Outcome::Missing => "EN",
-            Outcome::NotFound => "NF",
-            Outcome::Done | Outcome::Version | Outcome::Stats(_) | Outcome::Reset => "MN",
-        };
-        out.extend_from_slice(code.as_bytes());
-        for name in &self.flags {
-            match (name, outcome, self.command) {
-                (b'c', Outcome::Stored(clocktime), _) => write_token(out, 'c', clocktime.0),
-                (b'c', _, Command::Set) => write_token(out, 'c', 0),
-                _ => self.write_flag(*name, key, out),
-            }
-        }
-        out.extend_from_slice(b"\r\n");
-    }
-
-    /// Whether this is what a quiet command is quiet about: a read that misses, a change that succeeds.
-    fn is_usual(&self, outcome: &Outcome<'_>) -> bool {
-        match outcome {
-            Outcome::Missing | Outcome::Stored(_) | Outcome::Deleted | Outcome::Touched(_) | Outcome::Number(..) => {
-                self.command != Command::Debug
-            }
-            _ => false,
-        }
-    }
-
-    /// `VA <bytes> <flags>* <mark>` and the data, or `HD <flags>* <mark>`.
-    fn write_item(&self, key: &[u8], item: &Item<'_>, mark: &[u8], now: u32, out: &mut Vec<u8>) {
-        let data = item.data;
-        if self.value {
-            out.reserve(data.len().saturating_add(key.len()).saturating_add(64));
-            out.extend_from_slice(b"VA ");
-            write_number(out, data.len() as u64);
-        } else {
-            out.extend_from_slice(b"HD");
-        }
-        let read = self.command == Command::Get;
-        for name in &self.flags {
-            match name {
-                b'c' => write_token(out, 'c', item.clocktime.0),
-                b't' => match item.ttl(now) {
-                    Some(seconds) => write_token(out, 't', seconds.into()),
-                    None => out.extend_from_slice(b" t-1"),
-                },
-                b'f' if read => write_token(out, 'f', item.flags.into()),
-                b's' if read => write_token(out, 's', data.len() as u64),
-                _ => self.write_flag(*name, key, out),
-            }
-        }
-        out.extend_from_slice(mark);
-        out.extend_from_slice(b"\r\n");
-        if self.value {
-            out.extend_from_slice(data);
-            out.extend_from_slice(b"\r\n");
-        }
-    }
-
-    /// `ME <key> <name>=<value>*`: of memcached's names those that mean something here.
-    fn write_debug(&self, key: &[u8], item: &Item<'_>, now: u32, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"ME ");
-        self.write_key(key, out);
-        let exp = item.ttl(now).map_or(-1, i64::from);
-        write_line(out, &format!(" exp={exp} cas={} size={}", item.clocktime.0, item.data.len()));
-    }
-
-    /// A flag that does not depend on the item.
-    fn write_flag(&self, name: u8, key: &[u8], out: &mut Vec<u8>) {
-        match name {
-            b'k' => {
-                out.extend_from_slice(b" k");
-                self.write_key(key, out);
-                if self.base64 {
-                    out.extend_from_slice(b" b");
-                }
-            }
-            b'O' => {
-                out.extend_from_slice(b" O");
-                out.extend_from_slice(&self.opaque);
-            }
-            _ => {}
-        }
-    }
-
-    fn write_key(&self, key: &[u8], out: &mut Vec<u8>) {
-        if self.base64 {
-            out.extend_from_slice(STANDARD.encode(key).as_bytes());
-        } else {
-            out.extend_from_slice(key);
-        }
-    }
-}
-
-/// A flag with a number.
-fn write_token(out: &mut Vec<u8>, name: char, number: u64) {
-    out.push(b' ');
-    out.extend_from_slice(name.encode_utf8(&mut [0; 4]).as_bytes());
-    write_number(out, number);
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
-//! What `stats` can be asked for, by its name in the text and in the binary protocol. Knows no counter.
+//! The sections of `stats`, by their names in the text and in the binary protocol. Knows no counter.
 
 use super::line::{BAD_LINE, Words, number};
-use crate::gateway::outcome::{Failure, Outcome};
+use crate::gateway::failure::Failure;
+use crate::gateway::outcome::Outcome;
 
 /// Slab classes of memcached are numbered below this.
 const CLASSES: u32 = 64;
@@ -41,7 +42,7 @@ impl Section {
     }
 }
 
-/// What a request for statistics comes to.
+/// The outcome of parsing a request for statistics.
 #[derive(Debug)]
 pub(super) enum Asked {
     /// The gateway is to show a section.

@@ -1,4 +1,4 @@
-//! What holds for every protocol: how the input is cut does not matter, and nothing that arrives does harm.
+//! Properties of every protocol: how the input is cut does not matter, and nothing that arrives does harm.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -6,8 +6,10 @@ use proptest::sample::{Index, select};
 
 use super::*;
 use crate::clock::ClockTime;
-use crate::gateway::bed::{Bed, RULES};
+use crate::gateway::failure::Failure;
+use crate::gateway::fake::{FakeGateway, RULES};
 use crate::gateway::item::Item;
+use crate::gateway::outcome::Outcome;
 
 /// Words that commands are made of, so that many lines are right or nearly so.
 fn word() -> impl Strategy<Value = Vec<u8>> {
@@ -84,14 +86,14 @@ fn packets() -> impl Strategy<Value = Vec<u8>> {
     vec(bytes, 0..12).prop_map(|packets| packets.concat())
 }
 
-/// What a connection sends, and where to cut it.
+/// Bytes that a connection sends, and where to cut them.
 fn cut(input: &[u8], places: &[Index]) -> (Vec<u8>, bool) {
     let mut ends: Vec<_> = places.iter().map(|place| place.index(input.len() + 1)).collect();
     ends.extend([0, input.len()]);
     ends.sort_unstable();
-    let mut bed = Bed::new(RULES);
-    let out = ends.windows(2).flat_map(|ends| bed.ask(&input[ends[0]..ends[1]])).collect();
-    (out, bed.closed)
+    let mut gateway = FakeGateway::new(RULES);
+    let out = ends.windows(2).flat_map(|ends| gateway.ask(&input[ends[0]..ends[1]])).collect();
+    (out, gateway.closed)
 }
 
 proptest! {
@@ -105,11 +107,11 @@ proptest! {
 
     #[test]
     fn values_come_back_as_they_were(value in vec(any::<u8>(), 0..1000), flags: u16) {
-        let mut bed = Bed::new(RULES);
+        let mut gateway = FakeGateway::new(RULES);
         let set = [format!("set key {flags} 0 {}\r\n", value.len()).as_bytes(), &value, b"\r\n"].concat();
-        prop_assert_eq!(bed.ask(&set), b"STORED\r\n");
+        prop_assert_eq!(gateway.ask(&set), b"STORED\r\n");
         let answer = [format!("VALUE key {flags} {}\r\n", value.len()).as_bytes(), &value, b"\r\nEND\r\n"].concat();
-        prop_assert_eq!(bed.ask(b"get key\r\n"), answer);
+        prop_assert_eq!(gateway.ask(b"get key\r\n"), answer);
     }
 }
 
@@ -117,13 +119,13 @@ proptest! {
 fn byte_by_byte_is_the_same() {
     let input = b"set a 1 0 3\r\nabc\r\nget a b a\r\nmg a v k\r\nset a 0 0 9999\r\nquit\r\n";
     let every: Vec<_> = input.iter().map(std::slice::from_ref).collect();
-    let mut bed = Bed::new(RULES);
-    let out: Vec<u8> = every.into_iter().flat_map(|byte| bed.ask(byte)).collect();
+    let mut gateway = FakeGateway::new(RULES);
+    let out: Vec<u8> = every.into_iter().flat_map(|byte| gateway.ask(byte)).collect();
     let (expected, closed) = cut(input, &[]);
-    assert_eq!((out, bed.closed), (expected, closed));
+    assert_eq!((out, gateway.closed), (expected, closed));
 }
 
-/// The answer to a multi-get with these outcomes, each written when it is its turn, or before.
+/// The answer to a multi-get with these outcomes, each written when those in front of it are, or before.
 fn multi_get(outcomes: &[(Outcome<'static>, bool)]) -> String {
     let (mut codec, mut writer, mut out) = (Codec::new(), Writer::default(), Vec::new());
     let line = format!("get{}\r\n", " k".repeat(outcomes.len()));

@@ -1,25 +1,27 @@
 //! The text protocol: command lines and data blocks. Meta commands are in `meta`.
 
-mod answer;
 mod upkeep;
 
 use std::borrow::Cow;
 
-pub(super) use answer::{Value, write_line};
-
+use super::answer::Form;
+use super::answer::text::Value;
+use super::block::{Block, block, block_length};
 use super::line::{self, BAD_LINE, Words, exptime, number, words};
-use super::{Form, KEY_LIMIT, Next, Request, Task, foreign, meta, section};
+use super::request::{KEY_LIMIT, Next, Parsed, Request, Task};
+use super::{foreign, meta, section};
 use crate::clock::ClockTime;
 use crate::gateway::change::{Change, Mode};
+use crate::gateway::failure::Failure;
 use crate::gateway::item::Rules;
-use crate::gateway::outcome::{Failure, Outcome};
+use crate::gateway::outcome::Outcome;
 
 /// Longest command line that is no retrieval, in bytes.
 const LINE_LIMIT: usize = 2048;
 /// Longest line of a retrieval: some four thousand keys of full length.
 const RETRIEVAL_LIMIT: usize = 1 << 20;
 
-/// What is known between two requests of a connection.
+/// State of the parser between two requests of a connection.
 #[derive(Debug, Default)]
 pub(super) struct State {
     /// So far the input holds no end of line.
@@ -40,9 +42,6 @@ struct Retrieval {
 }
 
 const BAD_EXPTIME: Failure = Failure::Syntax("CLIENT_ERROR invalid exptime argument");
-
-/// What a line asks for, or why it is refused.
-pub(super) type Parsed<'a> = Result<Request<'a>, Failure>;
 
 /// A line that is refused.
 fn refused<'a>(failure: Failure) -> Request<'a> {
@@ -153,40 +152,6 @@ impl State {
 /// Whether this can only become a retrieval.
 fn is_retrieval(input: &[u8]) -> bool {
     [&b"get "[..], b"gets ", b"gat ", b"gats "].iter().any(|command| input.starts_with(command))
-}
-
-/// A data block and its end.
-pub(super) enum Block<'a> {
-    /// The block, and the bytes of line and block together.
-    Data(&'a [u8], usize),
-    /// The request is over after so many bytes, and refused.
-    Refused(Failure, usize),
-    /// So many bytes are needed in all.
-    NotYet(usize),
-}
-
-/// Bytes of a line and its data block of `length` bytes, with its end.
-pub(super) fn with_block(line: usize, length: usize) -> usize {
-    line.saturating_add(length).saturating_add(2)
-}
-
-/// The data block of `length` bytes that follows a line of `before` bytes.
-pub(super) fn block<'a>(before: usize, behind: &'a [u8], length: usize, rules: &Rules) -> Block<'a> {
-    let total = with_block(before, length);
-    if length > rules.value_limit {
-        return Block::Refused(Failure::TooLarge, total);
-    }
-    match behind.split_at_checked(length).map(|(data, rest)| (data, rest.get(..2))) {
-        None | Some((_, None)) => Block::NotYet(total),
-        Some((data, Some(b"\r\n"))) => Block::Data(data, total),
-        Some((_, Some(_))) => Block::Refused(Failure::Syntax("CLIENT_ERROR bad data chunk"), total),
-    }
-}
-
-/// The length of a data block, as a line gives it.
-pub(super) fn block_length(word: &[u8]) -> Option<usize> {
-    // What memcached takes: the end of the block must fit in 31 bits, too.
-    number::<i32>(word).filter(|length| *length < i32::MAX - 2).and_then(|length| usize::try_from(length).ok())
 }
 
 /// The line of a storage command.

@@ -1,7 +1,8 @@
 //! Packets and their answers: what memcached 1.6.18 says, but for CAS uniques.
 
 use super::*;
-use crate::gateway::bed::{Bed, RULES};
+use crate::gateway::fake::{FakeGateway, RULES};
+use crate::gateway::protocol::answer::binary::RESPONSE;
 
 /// A request packet.
 fn packet(opcode: u8, key: &[u8], extras: &[u8], value: &[u8], compare: u64) -> Vec<u8> {
@@ -45,9 +46,9 @@ fn read(mut bytes: &[u8]) -> Vec<String> {
 }
 
 fn converse(steps: &[(Vec<u8>, &[&str])]) {
-    let mut bed = Bed::new(RULES);
+    let mut gateway = FakeGateway::new(RULES);
     for (request, expected) in steps {
-        assert_eq!(read(&bed.ask(request)), *expected, "{request:x?}");
+        assert_eq!(read(&gateway.ask(request)), *expected, "{request:x?}");
     }
 }
 
@@ -152,9 +153,9 @@ fn the_rest_is_answered() {
         (plain(0xff, b""), &["ff 81 ||Unknown command 0"]),
     ]);
     for (opcode, expected) in [(0x07, &["07 00 || 0"][..]), (0x17, &[])] {
-        let mut bed = Bed::new(RULES);
-        assert_eq!(read(&bed.ask(&[plain(opcode, b""), plain(0x0a, b"")].concat())), expected);
-        assert!(bed.closed);
+        let mut gateway = FakeGateway::new(RULES);
+        assert_eq!(read(&gateway.ask(&[plain(opcode, b""), plain(0x0a, b"")].concat())), expected);
+        assert!(gateway.closed);
     }
 }
 
@@ -172,21 +173,21 @@ fn packets_with_wrong_parts_end_the_connection() {
         (packet(0x1c, b"a", b"", b"", 0), 0x1c),
         (packet(0x0a, b"k", b"", b"", 0), 0x0a),
     ] {
-        let mut bed = Bed::new(RULES);
-        assert_eq!(read(&bed.ask(&request)), [format!("{opcode:02x} 04 ||Invalid arguments 0")], "{request:x?}");
-        assert!(bed.closed);
+        let mut gateway = FakeGateway::new(RULES);
+        assert_eq!(read(&gateway.ask(&request)), [format!("{opcode:02x} 04 ||Invalid arguments 0")], "{request:x?}");
+        assert!(gateway.closed);
     }
     // Lengths that contradict each other, and one that would be held until four GiB have come.
     for (opcode, length) in [(0x00, 0_u32), (0x01, 8), (0x00, u32::MAX)] {
         let mut request = packet(opcode, b"a", if opcode == 1 { b"12345678" } else { b"" }, b"", 0);
         request[8..12].copy_from_slice(&length.to_be_bytes());
-        let mut bed = Bed::new(RULES);
-        assert_eq!(read(&bed.ask(&request)), [format!("{opcode:02x} 04 ||Invalid arguments 0")]);
-        assert!(bed.closed);
+        let mut gateway = FakeGateway::new(RULES);
+        assert_eq!(read(&gateway.ask(&request)), [format!("{opcode:02x} 04 ||Invalid arguments 0")]);
+        assert!(gateway.closed);
     }
-    let mut bed = Bed::new(RULES);
-    assert_eq!(read(&bed.ask(&[packet(0x0a, b"", b"", b"", 0), vec![0x70; 24]].concat())), ["0a 00 || 0"]);
-    assert!(bed.closed, "a wrong magic");
+    let mut gateway = FakeGateway::new(RULES);
+    assert_eq!(read(&gateway.ask(&[packet(0x0a, b"", b"", b"", 0), vec![0x70; 24]].concat())), ["0a 00 || 0"]);
+    assert!(gateway.closed, "a wrong magic");
 }
 
 #[test]
@@ -195,17 +196,17 @@ fn a_value_over_the_limit_is_dropped_and_nothing_else() {
     let value = vec![b'x'; 1001];
     // A set takes what it was to replace with it.
     for (opcode, extras, left) in [(0x01, 8, 0), (0x11, 8, 0), (0x02, 8, 1), (0x03, 8, 1), (0x0e, 0, 1), (0x19, 0, 1)] {
-        let mut bed = Bed::new(RULES);
-        bed.ask(&packet(0x01, b"a", &put(0, 0), b"old", 0));
+        let mut gateway = FakeGateway::new(RULES);
+        gateway.ask(&packet(0x01, b"a", &put(0, 0), b"old", 0));
         let requests = [packet(opcode, b"a", &put(0, 0)[..extras], &value, 0), noop.clone()].concat();
-        assert_eq!(read(&bed.ask(&requests)), [format!("{opcode:02x} 03 ||Too large. 0"), "0a 00 || 0".to_owned()]);
-        assert_eq!(bed.records.len(), left, "{opcode:02x}");
+        assert_eq!(read(&gateway.ask(&requests)), [format!("{opcode:02x} 03 ||Too large. 0"), "0a 00 || 0".to_owned()]);
+        assert_eq!(gateway.records.len(), left, "{opcode:02x}");
     }
-    let mut bed = Bed::new(RULES);
-    assert_eq!(read(&bed.ask(&packet(0x01, b"a", &put(0, 0), &value[1..], 0))), ["01 00 || 1"]);
+    let mut gateway = FakeGateway::new(RULES);
+    assert_eq!(read(&gateway.ask(&packet(0x01, b"a", &put(0, 0), &value[1..], 0))), ["01 00 || 1"]);
     // The original cut a length to 16 bits.
-    let mut bed = Bed::new(crate::gateway::item::Rules { value_limit: 1 << 20, ..RULES });
+    let mut gateway = FakeGateway::new(crate::gateway::item::Rules { value_limit: 1 << 20, ..RULES });
     let value = vec![b'x'; 70_000];
-    bed.ask(&packet(0x01, b"a", &put(0, 0), &value, 0));
-    assert_eq!(bed.ask(&packet(0x00, b"a", b"", b"", 0)).len(), HEADER + 4 + 70_000);
+    gateway.ask(&packet(0x01, b"a", &put(0, 0), &value, 0));
+    assert_eq!(gateway.ask(&packet(0x00, b"a", b"", b"", 0)).len(), HEADER + 4 + 70_000);
 }

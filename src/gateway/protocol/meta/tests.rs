@@ -1,6 +1,6 @@
 //! Conversations in meta commands: what memcached 1.6.18 answers, but for CAS uniques and what is not kept.
 
-use crate::gateway::bed::{Bed, RULES, converse};
+use crate::gateway::fake::{FakeGateway, RULES, converse};
 use crate::gateway::item::Rules;
 use crate::gateway::layout::Layout;
 
@@ -90,7 +90,7 @@ fn what_is_not_kept_is_said_so() {
         ("ms a 1 I C1\r\nx", 'I'),
         ("md a I", 'I'),
     ] {
-        let answer = Bed::new(RULES).talk(&format!("{line}\r\n"));
+        let answer = FakeGateway::new(RULES).talk(&format!("{line}\r\n"));
         assert!(answer.starts_with(&format!("CLIENT_ERROR flag not supported: {flag}, ")), "{line}: {answer}");
         assert!(answer.ends_with(" is not kept\r\n"), "{line}: {answer}");
     }
@@ -125,14 +125,14 @@ fn a_get_that_creates_has_one_winner() {
         .map(|(input, expected)| (input, expected.trim_end_matches('\n'))),
     );
     // It comes to an end if its winner does not come back.
-    let mut bed = Bed::new(RULES);
-    assert_eq!(bed.talk("mg a N30 t\r\n"), "HD t30 W\r\n");
-    bed.now += 30;
-    assert_eq!(bed.talk("mg a\r\nmg a N30 t\r\n"), "EN\r\nHD t30 W\r\n");
+    let mut gateway = FakeGateway::new(RULES);
+    assert_eq!(gateway.talk("mg a N30 t\r\n"), "HD t30 W\r\n");
+    gateway.now += 30;
+    assert_eq!(gateway.talk("mg a\r\nmg a N30 t\r\n"), "EN\r\nHD t30 W\r\n");
     // Without a place for its expiry it can be made only for good.
-    let mut bed = Bed::new(Rules { layout: Layout { expiry: false, ..RULES.layout }, ..RULES });
-    assert_eq!(bed.talk("mg a N30\r\n"), "SERVER_ERROR exptime is not kept: the gateway runs without -E\r\n");
-    assert_eq!(bed.talk("mg a N0\r\nmg a N0\r\n"), "HD W\r\nHD Z\r\n");
+    let mut gateway = FakeGateway::new(Rules { layout: Layout { expiry: false, ..RULES.layout }, ..RULES });
+    assert_eq!(gateway.talk("mg a N30\r\n"), "SERVER_ERROR exptime is not kept: the gateway runs without -E\r\n");
+    assert_eq!(gateway.talk("mg a N0\r\nmg a N0\r\n"), "HD W\r\nHD Z\r\n");
 }
 
 #[test]
@@ -169,10 +169,10 @@ fn sets_have_modes_and_compare() {
 #[test]
 fn a_refused_set_takes_its_data_along() {
     let value = "mn\r\n".repeat(400);
-    let mut bed = Bed::new(RULES);
+    let mut gateway = FakeGateway::new(RULES);
     let lines = format!("ms a {} k O1 q\r\n{value}\r\nmn\r\n", value.len());
-    assert_eq!(bed.talk(&lines), "SERVER_ERROR object too large for cache\r\nMN\r\n");
-    assert_eq!(bed.talk("ms a 2 x\r\nmn\r\nmn\r\n"), "CLIENT_ERROR invalid flag\r\nMN\r\n");
+    assert_eq!(gateway.talk(&lines), "SERVER_ERROR object too large for cache\r\nMN\r\n");
+    assert_eq!(gateway.talk("ms a 2 x\r\nmn\r\nmn\r\n"), "CLIENT_ERROR invalid flag\r\nMN\r\n");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Conversations in the text protocol: what memcached 1.6.18 answers to the same lines, but for CAS uniques.
 
-use crate::gateway::bed::{Bed, RULES, converse};
+use crate::gateway::fake::{FakeGateway, RULES, converse};
 use crate::gateway::item::Rules;
 use crate::gateway::layout::Layout;
 
@@ -83,12 +83,12 @@ fn numbers_are_counted() {
 
 #[test]
 fn an_expiry_is_touched_and_hides() {
-    let mut bed = Bed::new(RULES);
-    assert_eq!(bed.talk("set a 0 10 1\r\nx\r\ntouch a 20\r\n"), "STORED\r\nTOUCHED\r\n");
-    bed.now += 19;
-    assert_eq!(bed.talk("get a\r\n"), "VALUE a 0 1\r\nx\r\nEND\r\n");
-    assert_eq!(bed.talk("gat 10 a nope\r\n"), "VALUE a 0 1\r\nx\r\nEND\r\n");
-    bed.now += 10;
+    let mut gateway = FakeGateway::new(RULES);
+    assert_eq!(gateway.talk("set a 0 10 1\r\nx\r\ntouch a 20\r\n"), "STORED\r\nTOUCHED\r\n");
+    gateway.now += 19;
+    assert_eq!(gateway.talk("get a\r\n"), "VALUE a 0 1\r\nx\r\nEND\r\n");
+    assert_eq!(gateway.talk("gat 10 a nope\r\n"), "VALUE a 0 1\r\nx\r\nEND\r\n");
+    gateway.now += 10;
     for (line, expected) in [
         ("get a", "END"),
         ("gat 10 a", "END"),
@@ -108,20 +108,20 @@ fn an_expiry_is_touched_and_hides() {
         ("gat x a", "CLIENT_ERROR invalid exptime argument"),
         ("gat 1", "ERROR"),
     ] {
-        assert_eq!(bed.talk(&format!("{line}\r\n")), format!("{expected}\r\n"), "{line}");
+        assert_eq!(gateway.talk(&format!("{line}\r\n")), format!("{expected}\r\n"), "{line}");
     }
 }
 
 #[test]
 fn an_unchanged_expiry_writes_nothing() {
-    let mut bed = Bed::new(RULES);
-    bed.talk("set a 0 100 1\r\nx\r\nset b 0 0 1\r\nx\r\n");
-    assert_eq!(bed.talk("touch a 100\r\ngat 0 b\r\ngets a b\r\n").matches(" 0 1 2\r\n").count(), 1);
+    let mut gateway = FakeGateway::new(RULES);
+    gateway.talk("set a 0 100 1\r\nx\r\nset b 0 0 1\r\nx\r\n");
+    assert_eq!(gateway.talk("touch a 100\r\ngat 0 b\r\ngets a b\r\n").matches(" 0 1 2\r\n").count(), 1);
 }
 
 #[test]
 fn what_is_not_kept_is_refused() {
-    let mut bed = Bed::new(Rules { layout: Layout::BARE, ..RULES });
+    let mut gateway = FakeGateway::new(Rules { layout: Layout::BARE, ..RULES });
     for (line, expected) in [
         ("set a 1 0 1\r\nx", "SERVER_ERROR flags are not kept: the gateway runs without -F"),
         ("set a 0 1 1\r\nx", "SERVER_ERROR exptime is not kept: the gateway runs without -E"),
@@ -132,9 +132,9 @@ fn what_is_not_kept_is_refused() {
         // Ignored, as always.
         ("append a 9 9 1\r\ny", "STORED"),
     ] {
-        assert_eq!(bed.talk(&format!("{line}\r\n")), format!("{expected}\r\n"), "{line}");
+        assert_eq!(gateway.talk(&format!("{line}\r\n")), format!("{expected}\r\n"), "{line}");
     }
-    assert_eq!(bed.records.get(&b"a"[..]).unwrap().2, b"xy");
+    assert_eq!(gateway.records.get(&b"a"[..]).unwrap().2, b"xy");
     converse(&[(
         "set a 65536 0 1\nx",
         "SERVER_ERROR flags over 65535 are not kept: the gateway runs without --flag-bytes 4",
@@ -208,23 +208,23 @@ fn the_rest_is_answered() {
 
 #[test]
 fn quit_ends_the_connection_without_an_answer() {
-    let mut bed = Bed::new(RULES);
-    assert_eq!(bed.talk("version\r\nquit\r\nversion\r\n").matches("VERSION").count(), 1);
-    assert!(bed.closed);
+    let mut gateway = FakeGateway::new(RULES);
+    assert_eq!(gateway.talk("version\r\nquit\r\nversion\r\n").matches("VERSION").count(), 1);
+    assert!(gateway.closed);
 }
 
 #[test]
 fn a_value_over_the_limit_is_dropped_and_nothing_else() {
-    let mut bed = Bed::new(RULES);
+    let mut gateway = FakeGateway::new(RULES);
     let too_large = "SERVER_ERROR object too large for cache\r\n";
     let value = "get a\r\n".repeat(200);
     let lines = format!("set a 0 0 {}\r\n{value}\r\nget a\r\n", value.len());
-    assert_eq!(bed.talk(&lines), format!("{too_large}END\r\n"));
+    assert_eq!(gateway.talk(&lines), format!("{too_large}END\r\n"));
     let lines = format!("set a 0 0 {} noreply\r\n{value}\r\nget a\r\n", value.len());
-    assert_eq!(bed.talk(&lines), "END\r\n");
+    assert_eq!(gateway.talk(&lines), "END\r\n");
     let exact = "x".repeat(1000);
     assert_eq!(
-        bed.talk(&format!("set a 0 0 1000\r\n{exact}\r\nappend a 0 0 1\r\nx\r\n")),
+        gateway.talk(&format!("set a 0 0 1000\r\n{exact}\r\nappend a 0 0 1\r\nx\r\n")),
         format!("STORED\r\n{too_large}")
     );
 }
@@ -246,12 +246,12 @@ fn a_set_that_is_refused_takes_the_old_value_with_it() {
         ("cas a 0 0 1001 1", too_large, kept),
         ("set a 65536 0 1001", too_large, gone),
     ] {
-        let answers = Bed::new(RULES).talk(&format!("{old}{line}\r\n{value}\r\nget a\r\n"));
+        let answers = FakeGateway::new(RULES).talk(&format!("{old}{line}\r\n{value}\r\nget a\r\n"));
         assert_eq!(answers, format!("STORED\r\n{answer}{then}"), "{line}");
     }
     let flags = "SERVER_ERROR flags over 65535 are not kept: the gateway runs without --flag-bytes 4\r\n";
     for (line, then) in [("set a 65536 0 1\r\nx", gone), ("replace a 65536 0 1\r\nx", kept)] {
-        let answers = Bed::new(RULES).talk(&format!("{old}{line}\r\nget a\r\n"));
+        let answers = FakeGateway::new(RULES).talk(&format!("{old}{line}\r\nget a\r\n"));
         assert_eq!(answers, format!("STORED\r\n{flags}{then}"), "{line}");
     }
 }
@@ -271,9 +271,9 @@ fn lines_of_other_protocols_end_the_connection() {
         ("\x16\x03\x01set a 0 0 1\r\nx\r\nset a 0 0 1\r\nx\r\n", ""),
         ("\0\0\0\x08set a 0 0 1\r\nx\r\n", ""),
     ] {
-        let mut bed = Bed::new(RULES);
-        let found = bed.talk(lines);
-        assert!(bed.closed && bed.records.is_empty(), "{lines}");
+        let mut gateway = FakeGateway::new(RULES);
+        let found = gateway.talk(lines);
+        assert!(gateway.closed && gateway.records.is_empty(), "{lines}");
         assert!(found.starts_with(answers) && found.matches("\r\n").count() == usize::from(!answers.is_empty()));
     }
     // These are memcached's own.
@@ -289,11 +289,11 @@ fn lines_of_other_protocols_end_the_connection() {
 #[test]
 fn a_line_without_end_is_bounded() {
     for (start, limit) in [("x", 2048), ("get ", 1 << 20), ("gats ", 1 << 20)] {
-        let mut bed = Bed::new(RULES);
+        let mut gateway = FakeGateway::new(RULES);
         let line = format!("{start}{}", "a ".repeat(limit));
-        assert_eq!(bed.talk(&line[..limit - 1]), "");
-        assert_eq!(bed.talk(&line[limit - 1..limit]), "CLIENT_ERROR line too long\r\n", "{start}");
-        assert!(bed.closed);
+        assert_eq!(gateway.talk(&line[..limit - 1]), "");
+        assert_eq!(gateway.talk(&line[limit - 1..limit]), "CLIENT_ERROR line too long\r\n", "{start}");
+        assert!(gateway.closed);
     }
 }
 

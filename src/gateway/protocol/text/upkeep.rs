@@ -1,9 +1,9 @@
-//! `cache_memlimit`, `slabs`, `lru` and `lru_crawler`: how memcached is told to manage its memory.
+//! `cache_memlimit`, `slabs`, `lru` and `lru_crawler`: commands to memcached to manage its memory.
 //!
 //! The gateway has none to manage. It answers as a memcached does that runs with its background threads and dumps
-//! switched off, so that what sends these commands goes on, and is not told that something has happened.
+//! switched off, so that what sends these commands goes on, and learns that nothing has happened.
 
-use crate::gateway::outcome::Failure;
+use crate::gateway::failure::Failure;
 use crate::gateway::protocol::line::{BAD_LINE, number};
 
 /// No command takes as many arguments; what is behind them makes no difference.

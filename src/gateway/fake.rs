@@ -12,21 +12,21 @@ use crate::clock::ClockTime;
 /// Everything is kept, values of up to 1,000 bytes.
 pub(super) const RULES: Rules = Rules { layout: Layout { expiry: true, flags: FlagBytes::Two }, value_limit: 1000 };
 
-pub(super) struct Bed {
+pub(super) struct FakeGateway {
     pub(super) rules: Rules,
     pub(super) now: u32,
     pub(super) records: HashMap<Vec<u8>, (ClockTime, u16, Vec<u8>)>,
     last: u64,
     codec: Codec,
     writer: Writer,
-    /// What has been read and is no whole request.
+    /// Bytes read that are no whole request.
     held: Vec<u8>,
-    /// What of a refused value is yet to be dropped.
+    /// Bytes of a refused value that are yet to be dropped.
     skip: usize,
     pub(super) closed: bool,
 }
 
-impl Bed {
+impl FakeGateway {
     pub(super) fn new(rules: Rules) -> Self {
         Self {
             rules,
@@ -82,7 +82,7 @@ impl Bed {
         }
     }
 
-    /// Does what the engine does, and hands the outcome on.
+    /// Does what a gateway does, and hands the outcome on.
     fn run(&mut self, task: Task<'_>, mut answer: impl FnMut(&[u8], &Outcome<'_>, u32)) {
         let (now, rules) = (self.now, self.rules);
         match task {
@@ -131,9 +131,9 @@ impl Bed {
 /// Each line or block of lines and its answer, on one connection; ends of lines are added.
 #[track_caller]
 pub(super) fn converse(steps: &[(&str, &str)]) {
-    let mut bed = Bed::new(RULES);
+    let mut gateway = FakeGateway::new(RULES);
     for (input, expected) in steps {
-        let answer = bed.talk(&format!("{}\r\n", input.replace('\n', "\r\n")));
+        let answer = gateway.talk(&format!("{}\r\n", input.replace('\n', "\r\n")));
         assert_eq!(answer.replace("\r\n", "\n").trim_end_matches('\n'), *expected, "{input:?}");
     }
 }

@@ -13,7 +13,7 @@ pub struct Value {
 }
 
 impl Value {
-    pub(super) fn new(unique: bool, last: bool) -> Self {
+    pub(in crate::gateway::protocol) fn new(unique: bool, last: bool) -> Self {
         Self { unique, last }
     }
 
