@@ -6,10 +6,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use super::args::layout::LayoutArgs;
 use super::args::{Call, parse};
 use super::exit::Stop;
-use super::tool::{Managers, block_on, failed};
+use super::tool::{KeyArgs, block_on, failed};
 use crate::gateway::layout::Layout;
 use crate::wire::MESSAGE_LIMIT;
 
@@ -24,13 +23,7 @@ const NO_FLAGS: u32 = 0;
 #[derive(Debug, Parser)]
 pub(super) struct Args {
     #[command(flatten)]
-    managers: Managers,
-
-    #[command(flatten)]
-    layout: LayoutArgs,
-
-    /// The key
-    key: OsString,
+    key: KeyArgs,
 
     /// The value; without it, all of stdin
     value: Option<OsString>,
@@ -42,20 +35,20 @@ pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
         Some(value) => value.into_encoded_bytes(),
         None => read_stdin()?,
     };
-    let key = args.key.as_encoded_bytes();
+    let key = args.key.bytes();
     if key.len() + value.len() > MESSAGE_LIMIT - MARGIN {
         let limit = (MESSAGE_LIMIT - MARGIN) >> 10;
         return Err(Stop::Failed(format!("key and value have more than {limit} KiB, the most that servers take")));
     }
     // Unless it is told how gateways keep values, it writes none of their headers, and the record says so.
-    let (meta, layout) = match args.layout.given() {
+    let (meta, layout) = match args.key.layout.given() {
         Some(layout) => (layout.meta(), layout),
         None => (Layout::BARE.named(), Layout::BARE),
     };
     let mut data = Vec::with_capacity(layout.length() + value.len());
     layout.write(&mut data, NEVER, NO_FLAGS);
     data.extend_from_slice(&value);
-    block_on(async { args.managers.connect().await?.set_with_meta(key, meta, &data).await.map_err(failed) })?;
+    block_on(async { args.key.managers.connect().await?.set_with_meta(key, meta, &data).await.map_err(failed) })?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -66,6 +66,11 @@ use std::time::Duration;
 /// Unmerged records up to which [`Store::count`] merges to be exact.
 const COUNT_MERGE: u64 = 100_000;
 
+/// The version of the SQLite library that stores are read and written with.
+pub fn sqlite_version() -> &'static str {
+    rusqlite::version()
+}
+
 /// A store that is open. Clones are the same store; it is closed by [`Store::close`] or with the last of them, wherever
 /// that is dropped.
 #[derive(Clone)]

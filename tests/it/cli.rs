@@ -26,6 +26,13 @@ fn help_and_version_go_to_stdout() {
     let mut lines = version.stdout.lines();
     assert_eq!(lines.next(), Some(concat!("kumo-server ", env!("CARGO_PKG_VERSION"))));
     assert!(lines.next().is_some_and(|line| line.starts_with("tools: ")), "{version:?}");
+    assert!(
+        lines.next().is_some_and(|line| line.starts_with("build: ") && line.contains(", SQLite 3.")),
+        "{version:?}"
+    );
+    for (args, count) in [("-V", 1), ("ctl --version", 2), ("ctl -V", 1)] {
+        assert_eq!(run(args).stdout.lines().count(), count, "{args:?}");
+    }
 }
 
 /// Each block of the manual that begins with a command shows what that command prints, and each tool has one.

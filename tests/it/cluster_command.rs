@@ -164,7 +164,7 @@ fn a_server_that_is_killed_is_missed_started_again_and_taken_back_as_it_says() {
     assert!(shell(offered(&text)[1], folder).status.success());
     let status = || tryit.tool(&["ctl", &manager, "status"]).stdout;
 
-    let [kill, get, ctl] = offered_behind(&text, "To see it go on without server3; it is started again after 2s:")[..]
+    let [kill, get, ctl] = offered_behind(&text, "To see it go on without server3, which is started again after 2s:")[..]
     else {
         panic!("{text}")
     };
@@ -213,7 +213,8 @@ fn a_server_that_was_away_at_the_end_is_attached_at_the_next_start() {
     let (process, text) = tryit.ready("first", &["--no-restart", "--servers", "2"]);
     let children = TryIt::children(&process);
     let manager = tryit.base.address().to_string();
-    assert!(text.contains("To see it go on without server2:\n"), "{text}");
+    assert!(text.contains("To see it go on without server2, which is not started again (--no-restart):\n"), "{text}");
+    assert!(!text.contains("is back"), "it does not come back: {text}");
     rustix::process::kill_process(children[2], Signal::KILL).unwrap();
     wait_until("the end is shown", || process.stdout().contains("see data/server2.log; not started again\n"));
     wait_until("the manager has noticed", || {

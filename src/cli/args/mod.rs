@@ -6,11 +6,13 @@ pub(super) mod layout;
 pub(super) mod values;
 
 use std::ffi::OsString;
+use std::sync::LazyLock;
 
 use clap::error::ErrorKind;
 use clap::{Command, CommandFactory, FromArgMatches};
 
 use super::exit::Stop;
+use crate::store;
 use historic::{restore_help, rewrite};
 
 /// How a tool was called.
@@ -27,7 +29,7 @@ pub(super) fn parse<A>(call: &Call, adjust: impl FnOnce(Command) -> Command) -> 
 where
     A: CommandFactory + FromArgMatches,
 {
-    let mut command = named(adjust(A::command()), &call.program).no_binary_name(true);
+    let mut command = adjust(named(A::command(), &call.program)).no_binary_name(true);
     let written = rewrite(&command, call.args.iter().cloned()).map_err(Stop::Usage)?;
     command.try_get_matches_from_mut(&written.args).and_then(|matches| A::from_arg_matches(&matches)).map_err(|error| {
         match error.kind() {
@@ -38,12 +40,24 @@ where
     })
 }
 
+/// The text of `--version` after the name: the version, which is all that `-V` shows, and on a second line the build.
+static VERSION: LazyLock<String> = LazyLock::new(|| format!("{}\n{}", env!("CARGO_PKG_VERSION"), build()));
+
+/// For which machine, how, and with which SQLite the binary was built, in a line.
+pub(super) fn build() -> String {
+    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    let (arch, os) = (std::env::consts::ARCH, std::env::consts::OS);
+    let libc = if cfg!(target_env = "musl") { "-musl" } else { "" };
+    format!("build: {profile}, {arch}-{os}{libc}, SQLite {}", store::sqlite_version())
+}
+
 /// A tool's command under the name that it is called by.
 pub(super) fn named(command: Command, program: &str) -> Command {
     command
         .display_name(program)
         .bin_name(program)
         .version(env!("CARGO_PKG_VERSION"))
+        .long_version(VERSION.as_str())
         .args_override_self(true)
         .max_term_width(120)
 }
@@ -103,6 +117,10 @@ mod tests {
         assert!(help.contains("Usage: kumo-test"), "{help}");
         assert!(help.contains("\n -TR, --read-threads <N>"), "{help}");
         let version = format!("kumo-test {}\n", env!("CARGO_PKG_VERSION"));
-        assert_eq!(parsed("--version").unwrap_err(), Stop::Show(version));
+        assert_eq!(parsed("-V").unwrap_err(), Stop::Show(version.clone()));
+        let Err(Stop::Show(long)) = parsed("--version") else { panic!("no version") };
+        let build = long.strip_prefix(&version).expect("the short one, and then the build");
+        assert!(build.starts_with("build: debug, ") && build.contains(std::env::consts::ARCH), "{build}");
+        assert!(build.contains(&format!("SQLite {}", store::sqlite_version())), "{build}");
     }
 }

@@ -193,19 +193,26 @@ fn introduce(children: &Children<'_>, folder: &Folder, ports: Ports, servers: us
         |name: &str, address| format!("{name:<9} {address}  pid {:<7} {}\n", pid(name), folder.log(name).display());
     let server = |number| line(&format!("server{number}"), ports.server(number));
     let lines = (1..=servers).map(server).collect::<String>();
-    let back = restart.map_or(String::new(), |pause| format!("; it is started again after {pause:?}"));
+    let (back, attach) = match restart {
+        Some(pause) => (
+            format!("which is started again after {pause:?}"),
+            format!(
+                "When {victim} is back, and status lists it as not attached:\n  {program} ctl {manager} attach --wait\n"
+            ),
+        ),
+        None => ("which is not started again (--no-restart)".to_owned(), String::new()),
+    };
     let text = format!(
         "{}{lines}{}\nReady. Any memcached client can use {gateway}. Try, in another terminal:\n  \
          printf 'set greeting 0 0 5\\r\\nhello\\r\\nget greeting\\r\\nquit\\r\\n' | nc {} {}\n  \
          {program} set -m {manager} hello world\n  \
          {program} get -m {manager} hello\n  \
          {program} ctl {manager} status\n\
-         To see it go on without {victim}{back}:\n  \
+         To see it go on without {victim}, {back}:\n  \
          kill -9 {}\n  \
          {program} get -m {manager} hello\n  \
          {program} ctl {manager} status\n\
-         When {victim} is back, and status lists it as not attached:\n  \
-         {program} ctl {manager} attach --wait\n\
+         {attach}\
          Ctrl-C ends all of it; the data stays in {}.\n",
         line("manager", manager),
         line("gateway", gateway),

@@ -1,5 +1,6 @@
 //! Which servers an attach or detach is for, given what the manager knows. Pure.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use crate::client::Overview;
@@ -19,16 +20,25 @@ pub(super) struct Wish {
     /// The servers that were named; none: all that there are.
     pub(super) servers: BTreeSet<NodeAddress>,
     /// How many there should be.
-    pub(super) expect: Option<usize>,
+    pub(super) expected: Option<Expected>,
+}
+
+/// A number of servers that must be there before anything is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expected {
+    /// Servers to attach or to detach.
+    Changes(usize),
+    /// Servers that are attached, and servers to attach, together.
+    Total(usize),
 }
 
 /// Why a wish cannot be met as things are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Unmet {
-    /// It may be met when more servers are listed.
+    /// It may be met when more servers are listed, or in fault.
     Yet(String),
-    /// More servers are listed than were expected: waiting will not help.
-    TooMany(String),
+    /// Waiting will not help.
+    Never(String),
 }
 
 impl Wish {
@@ -36,22 +46,33 @@ impl Wish {
     pub(super) fn choose(&self, overview: &Overview) -> Result<Option<Vec<NodeAddress>>, Unmet> {
         if !self.servers.is_empty() {
             let reasons: Vec<_> = self.servers.iter().filter_map(|server| self.objection(*server, overview)).collect();
-            return if reasons.is_empty() {
-                Ok(Some(self.servers.iter().copied().collect()))
-            } else {
-                Err(Unmet::Yet(reasons.join(", ")))
+            let reason = reasons.join(", ");
+            return match reasons.len() {
+                0 => Ok(Some(self.servers.iter().copied().collect())),
+                _ if self.servers.iter().any(|server| self.is_hopeless(*server, overview)) => Err(Unmet::Never(reason)),
+                _ => Err(Unmet::Yet(reason)),
             };
         }
-        let Some(expected) = self.expect else { return Ok(None) };
         let listed = self.listed(overview);
+        let attached: Vec<_> = overview.whs.active().collect();
+        let (there, expected) = match self.expected {
+            None => return Ok(None),
+            Some(Expected::Changes(expected)) => (listed.len(), expected),
+            Some(Expected::Total(expected)) => (attached.len() + listed.len(), expected),
+        };
         let text = || {
             let names = if listed.is_empty() { String::new() } else { format!(" ({})", names(&listed)) };
-            format!("{} to {}{names}, {expected} expected", count(listed.len()), self.verb())
+            let attached = match self.kind {
+                Kind::Attach if !attached.is_empty() => format!(", {} attached already", attached.len()),
+                _ => String::new(),
+            };
+            format!("{} to {}{names}{attached}, {expected} expected", count(listed.len()), self.verb())
         };
-        match listed.len() {
-            len if len > expected => Err(Unmet::TooMany(text())),
-            len if len < expected => Err(Unmet::Yet(text())),
-            _ => Ok(Some(listed)),
+        match (there.cmp(&expected), self.expected) {
+            (Ordering::Greater, _) => Err(Unmet::Never(text())),
+            (Ordering::Less, _) => Err(Unmet::Yet(text())),
+            (Ordering::Equal, Some(Expected::Total(_))) => Ok(Some([attached, listed].concat())),
+            (Ordering::Equal, _) => Ok(Some(listed)),
         }
     }
 
@@ -63,11 +84,6 @@ impl Wish {
                 overview.whs.nodes.iter().filter(|(_, active)| !*active).map(|(server, _)| *server).collect()
             }
         }
-    }
-
-    /// Those of `servers` for which nothing needs to be done.
-    pub(super) fn done_before(&self, changed: &[NodeAddress]) -> Vec<NodeAddress> {
-        self.servers.iter().copied().filter(|server| !changed.contains(server)).collect()
     }
 
     /// How the manager's view of the servers has changed as wished: for managers that do not say what they have done.
@@ -104,6 +120,13 @@ impl Wish {
             (Kind::Detach, None) => "is not in the hash space",
         };
         Some(format!("{server} {why}"))
+    }
+
+    /// Whether `server` is to be detached and is in no hash space: it cannot come to be in fault. A manager that has just
+    /// been started has none, and learns it.
+    fn is_hopeless(&self, server: NodeAddress, overview: &Overview) -> bool {
+        let nodes = &overview.whs.nodes;
+        self.kind == Kind::Detach && !nodes.is_empty() && nodes.iter().all(|(known, _)| *known != server)
     }
 
     /// The word for messages.
@@ -146,12 +169,16 @@ mod tests {
         Overview { whs, detached: vec![node(4), node(5)], state: None }
     }
 
-    fn choose(kind: Kind, servers: &[u16], expect: Option<usize>) -> Result<Option<Vec<NodeAddress>>, Unmet> {
-        Wish { kind, servers: servers.iter().map(|port| node(*port)).collect(), expect }.choose(&overview())
+    fn choose(kind: Kind, servers: &[u16], expected: Option<Expected>) -> Result<Option<Vec<NodeAddress>>, Unmet> {
+        Wish { kind, servers: servers.iter().map(|port| node(*port)).collect(), expected }.choose(&overview())
     }
 
     fn yet(text: &str) -> Result<Option<Vec<NodeAddress>>, Unmet> {
         Err(Unmet::Yet(text.to_owned()))
+    }
+
+    fn never(text: &str) -> Result<Option<Vec<NodeAddress>>, Unmet> {
+        Err(Unmet::Never(text.to_owned()))
     }
 
     #[test]
@@ -168,32 +195,50 @@ mod tests {
             choose(Kind::Attach, &[5, 3, 9], None),
             yet("127.0.0.1:3 is not connected to the manager, 127.0.0.1:9 is not connected to the manager")
         );
-        assert_eq!(
-            choose(Kind::Detach, &[3, 1, 5], None),
-            yet("127.0.0.1:1 is active, 127.0.0.1:5 is not in the hash space")
-        );
+        assert_eq!(choose(Kind::Detach, &[3, 1], None), yet("127.0.0.1:1 is active"));
     }
 
     #[test]
     fn as_many_as_expected_and_no_more() {
-        assert_eq!(choose(Kind::Attach, &[], Some(2)), Ok(Some(vec![node(4), node(5)])));
+        let changes = |count| Some(Expected::Changes(count));
+        assert_eq!(choose(Kind::Attach, &[], changes(2)), Ok(Some(vec![node(4), node(5)])));
         assert_eq!(
-            choose(Kind::Attach, &[], Some(3)),
-            yet("2 servers to attach (127.0.0.1:4, 127.0.0.1:5), 3 expected")
+            choose(Kind::Attach, &[], changes(3)),
+            yet("2 servers to attach (127.0.0.1:4, 127.0.0.1:5), 2 attached already, 3 expected")
         );
         assert_eq!(
-            choose(Kind::Detach, &[], Some(1)),
-            Err(Unmet::TooMany("2 servers to detach (127.0.0.1:3, 127.0.0.1:4), 1 expected".to_owned()))
+            choose(Kind::Detach, &[], changes(1)),
+            never("2 servers to detach (127.0.0.1:3, 127.0.0.1:4), 1 expected")
         );
-        let nobody = Wish { kind: Kind::Detach, servers: BTreeSet::new(), expect: Some(1) };
+        let nobody = Wish { kind: Kind::Detach, servers: BTreeSet::new(), expected: changes(1) };
         assert_eq!(nobody.choose(&Overview::default()), yet("no server to detach, 1 expected"));
+    }
+
+    #[test]
+    fn a_total_counts_those_that_are_attached_already() {
+        let total = |count| Some(Expected::Total(count));
+        assert_eq!(choose(Kind::Attach, &[], total(4)), Ok(Some(vec![node(1), node(2), node(4), node(5)])));
+        let text = "2 servers to attach (127.0.0.1:4, 127.0.0.1:5), 2 attached already";
+        assert_eq!(choose(Kind::Attach, &[], total(5)), yet(&format!("{text}, 5 expected")));
+        assert_eq!(choose(Kind::Attach, &[], total(3)), never(&format!("{text}, 3 expected")));
+        let wish = Wish { kind: Kind::Attach, servers: BTreeSet::new(), expected: total(2) };
+        let settled = Overview { detached: Vec::new(), ..overview() };
+        assert_eq!(wish.choose(&settled), Ok(Some(vec![node(1), node(2)])), "all are attached: nothing is to be done");
+    }
+
+    #[test]
+    fn a_server_of_no_hash_space_is_not_waited_for_unless_the_manager_has_none_yet() {
+        let text = "127.0.0.1:1 is active, 127.0.0.1:5 is not in the hash space";
+        assert_eq!(choose(Kind::Detach, &[3, 1, 5], None), never(text));
+        let wish = Wish { kind: Kind::Detach, servers: [node(5)].into(), expected: None };
+        assert_eq!(wish.choose(&Overview::default()), yet("127.0.0.1:5 is not in the hash space"));
     }
 
     #[test]
     fn what_a_manager_of_2010_has_done_is_seen_in_its_hash_space() {
         let mut after = overview();
         after.whs.nodes = vec![(node(1), true), (node(2), false), (node(4), true), (node(5), true)];
-        let wish = |kind| Wish { kind, servers: BTreeSet::new(), expect: None };
+        let wish = |kind| Wish { kind, servers: BTreeSet::new(), expected: None };
         assert_eq!(wish(Kind::Attach).difference(&overview(), &after), [node(4), node(5)]);
         assert_eq!(wish(Kind::Detach).difference(&overview(), &after), [node(3)]);
     }

@@ -35,19 +35,22 @@ pub(super) async fn change(
         let unmet = match wish.choose(&overview) {
             Ok(servers) => {
                 let changed = if overview.state.is_some() {
-                    let choice = Choice { servers };
+                    let choice = Choice { servers: servers.clone() };
                     let changed = order(caller, manager, wish.kind, replace, Some(choice)).await?;
                     changed.ok_or_else(|| failed(manager, ErrorCode::Unknown))?
                 } else {
-                    change_at_original(caller, manager, wish, replace, &overview, servers).await?
+                    change_at_original(caller, manager, wish, replace, &overview, servers.clone()).await?
                 };
                 if changed.missing.is_empty() {
-                    return Ok(Done { text: report(wish, &changed, replace), replace: changed.replace });
+                    return Ok(Done {
+                        text: report(wish.kind, &servers.unwrap_or_default(), &changed, replace),
+                        replace: changed.replace,
+                    });
                 }
                 // They have gone, or come back, since the manager was asked for its list.
                 format!("{} cannot be {}ed now", names(&changed.missing), wish.verb())
             }
-            Err(Unmet::TooMany(text)) => return Err(Stop::Unmet(format!("{text}; nothing was changed"))),
+            Err(Unmet::Never(text)) => return Err(Stop::Unmet(format!("{text}; nothing was changed"))),
             Err(Unmet::Yet(text)) => text,
         };
         if started.elapsed() >= patience {
@@ -102,22 +105,26 @@ async fn change_at_original(
     Ok(Changed { servers: wish.difference(before, &after), missing: Vec::new(), replace })
 }
 
-/// What there is to say: a line for each server, and why nothing was done if so.
-fn report(wish: &Wish, changed: &Changed, replace: bool) -> String {
-    let (done, so_before) = match wish.kind {
-        Kind::Attach => ("attached", "already attached"),
-        Kind::Detach => ("detached", "already detached"),
+/// Tells what was done: a line for each server of `chosen`; or why nothing was done, if none was chosen.
+fn report(kind: Kind, chosen: &[NodeAddress], changed: &Changed, replace: bool) -> String {
+    let (verb, done, so_before) = match kind {
+        Kind::Attach => ("attach", "attached", "already attached"),
+        Kind::Detach => ("detach", "detached", "already detached"),
     };
-    let lines = |word: &str, servers: &[NodeAddress]| -> String {
-        servers.iter().fold(String::new(), |text, server| text + &format!("{word} {server}\n"))
-    };
-    if changed.servers.is_empty() && wish.servers.is_empty() {
+    let line = |word: &str, server: &NodeAddress| format!("{word} {server}\n");
+    if changed.servers.is_empty() && chosen.is_empty() {
         let besides = match (replace, changed.replace) {
             (false, _) => "",
             (true, true) => "; a replace was started",
             (true, false) => "; no replace was started",
         };
-        return format!("nothing to {}{besides}\n", wish.verb());
+        return format!("nothing to {verb}{besides}\n");
     }
-    lines(done, &changed.servers) + &lines(so_before, &wish.done_before(&changed.servers))
+    let before = chosen.iter().filter(|server| !changed.servers.contains(server));
+    changed
+        .servers
+        .iter()
+        .map(|server| line(done, server))
+        .chain(before.map(|server| line(so_before, server)))
+        .collect()
 }

@@ -24,7 +24,7 @@ use crate::net::hosts::HostPort;
 use crate::wire::NodeAddress;
 use crate::wire::method::{ErrorCode, SetAutoReplace, StartReplace};
 use crate::wire::params::{NODE_LIMIT, is_backup_suffix};
-use choice::{Kind, Wish};
+use choice::{Expected, Kind, Wish};
 pub(super) use manager::{caller, failed, overview};
 pub(super) use wait::wait;
 
@@ -62,6 +62,10 @@ pub(super) struct Args {
     /// attach and detach: change nothing unless there are so many servers to attach or detach
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=NODE_LIMIT as i64))]
     expect: Option<u16>,
+
+    /// attach: change nothing unless there are so many servers in all, with those that are attached already
+    #[arg(long, value_name = "N", conflicts_with = "expect", value_parser = clap::value_parser!(u16).range(1..=NODE_LIMIT as i64))]
+    total: Option<u16>,
 
     /// How long to wait for the servers that are named or expected [default: 30]
     #[arg(long, value_name = "SEC", value_parser = seconds)]
@@ -161,8 +165,15 @@ impl Args {
         if self.expect.is_some() && !self.operands.is_empty() {
             return Err(Stop::Usage("--expect: the servers are named already".to_owned()));
         }
+        if self.total.is_some() && !matches!(self.command, Command::Attach | Command::AttachNoreplace) {
+            return Err(Stop::Usage(format!("--total: only for attach, not for {name}")));
+        }
+        if self.total.is_some() && !self.operands.is_empty() {
+            return Err(Stop::Usage("--total: the servers are named already".to_owned()));
+        }
         if self.timeout.is_some()
             && self.expect.is_none()
+            && self.total.is_none()
             && (self.command.members().is_none() || self.operands.is_empty())
         {
             return Err(Stop::Usage("--timeout: no servers to wait for are named or expected".to_owned()));
@@ -194,7 +205,9 @@ impl Args {
             server(operand, &host)
         };
         let servers = self.operands.iter().map(address).collect::<Result<BTreeSet<_>, _>>()?;
-        Ok(Some((Wish { kind, servers, expect: self.expect.map(usize::from) }, replace)))
+        let expected = self.expect.map(|count| Expected::Changes(count.into()));
+        let expected = expected.or(self.total.map(|count| Expected::Total(count.into())));
+        Ok(Some((Wish { kind, servers, expected }, replace)))
     }
 }
 
@@ -230,6 +243,7 @@ mod tests {
             "m attach --wait",
             "m attach-noreplace a b:1 --timeout 5",
             "m detach --expect 2 --timeout 0",
+            "m attach --total 3 --timeout 1",
             "m backup",
             "m backup 20261122 --wait",
             "m full-replace",
@@ -243,6 +257,8 @@ mod tests {
             ("m backup x y", "unexpected argument 'y' behind backup"),
             ("m replace --expect 2", "--expect: only for attach and detach, not for replace"),
             ("m attach a --expect 2", "--expect: the servers are named already"),
+            ("m detach --total 2", "--total: only for attach, not for detach"),
+            ("m attach a --total 2", "--total: the servers are named already"),
             ("m attach --timeout 2", "--timeout: no servers to wait for are named or expected"),
             ("m backup x --timeout 2", "--timeout: no servers to wait for are named or expected"),
             ("m backup ../x", "suffix '../x': 1 to 64 of letters, digits, '.', '_' and '-', not starting with a dot"),

@@ -12,7 +12,7 @@ mod table;
 
 pub(super) use failure::{failed, not_found, reason};
 pub(super) use interrupt::Interrupt;
-pub(super) use nodes::{Cluster, Managers, ask_all, manager, server};
+pub(super) use nodes::{Cluster, KeyArgs, ask_all, manager, server};
 pub(super) use output::{json, json_text, show, write_files};
 pub(super) use progress::Bar;
 pub(super) use runtime::block_on;

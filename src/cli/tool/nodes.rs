@@ -1,11 +1,13 @@
 //! The nodes that a tool asks: how they are named, and asking several at once.
 
+use std::ffi::OsString;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::failure::failed;
 use crate::cli::args::addresses::{peer_address, peer_node};
+use crate::cli::args::layout::LayoutArgs;
 use crate::cli::args::values::positive_seconds;
 use crate::cli::exit::Stop;
 use crate::client::{Caller, Client, Error, Options};
@@ -33,6 +35,26 @@ impl Managers {
     pub(in crate::cli) async fn connect(&self) -> Result<Client, Stop> {
         let managers = named_managers([("-m", Some(&self.manager1)), ("-p", self.manager2.as_ref())])?;
         Client::connect_from(&Env::real(), managers, Options::default()).await.map_err(failed)
+    }
+}
+
+/// A key of a cluster, and how its value is kept.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct KeyArgs {
+    #[command(flatten)]
+    pub(in crate::cli) managers: Managers,
+
+    #[command(flatten)]
+    pub(in crate::cli) layout: LayoutArgs,
+
+    /// The key
+    key: OsString,
+}
+
+impl KeyArgs {
+    /// The key, whatever bytes it has.
+    pub(in crate::cli) fn bytes(&self) -> &[u8] {
+        self.key.as_encoded_bytes()
     }
 }
 

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Command;
 
-use crate::cli::args::Call;
+use crate::cli::args::{Call, build};
 use crate::cli::exit::Stop;
 
 /// Name of the binary, and of its oldest tool.
@@ -32,9 +32,9 @@ pub(in crate::cli) fn names(tools: &[Tool]) -> String {
     tools.iter().map(|tool| tool.name).collect::<Vec<_>>().join(", ")
 }
 
-/// The version, and the other tools of the binary.
+/// The version, the other tools of the binary, and how it was built.
 pub(in crate::cli) fn version(tools: &[Tool]) -> String {
-    format!("{}\ntools: {}", env!("CARGO_PKG_VERSION"), names(tools))
+    format!("{}\ntools: {}\n{}", env!("CARGO_PKG_VERSION"), names(tools), build())
 }
 
 /// The tools, for the end of the server's `--help`.
