@@ -21,7 +21,7 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-import bed
+import fixture
 
 # What each work asks of each side: kumo-server's --sync, Redis's appendfsync, and the request.
 WORKS = {
@@ -36,7 +36,7 @@ TRIAL_REQUESTS = {"get": 100_000, "set": 100_000, "set-always": 5_000}
 
 def main():
     args = arguments()
-    with bed.folder(args) as folder:
+    with fixture.folder(args) as folder:
         rows = []
         for sync in dict.fromkeys(WORKS[work][:2] for work in args.work):
             with servers(args, folder, *sync) as (kumo, redis):
@@ -49,14 +49,14 @@ def main():
 
 
 def arguments():
-    parser = bed.parser(__doc__)
+    parser = fixture.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each round")
     parser.add_argument("--keys", type=int, default=200_000)
     parser.add_argument("--work", type=lambda text: text.split(","), default=list(WORKS))
     parser.add_argument("--shape", type=lambda text: text.split(","), default=["8x1", "8x16", "32x16"],
                         help="connections x pipelined requests")
-    args = bed.parse(parser, "redis-server", "redis-benchmark", need_mib=4096)
+    args = fixture.parse(parser, "redis-server", "redis-benchmark", need_mib=4096)
     if unknown := set(args.work) - set(WORKS):
         parser.error(f"no such work: {', '.join(sorted(unknown))}")
     return args
@@ -88,11 +88,11 @@ class Kumo(Side):
                 "--duration", f"{self.args.seconds:g}", "--json"]
 
     def load(self):
-        bed.run([str(self.args.binary), "bench", "-s", self.address, "-n", str(self.args.keys), "-d",
+        fixture.run([str(self.args.binary), "bench", "-s", self.address, "-n", str(self.args.keys), "-d",
                  str(self.args.value_size), "--load", "--requests", "1"])
 
     def measure(self, work, shape):
-        report = json.loads(bed.run(self.command(work, shape)))
+        report = json.loads(fixture.run(self.command(work, shape)))
         return report["requests_per_second"], report["latency_us"]["p99"] / 1000
 
 
@@ -110,7 +110,7 @@ class Redis(Side):
     def load(self):
         # Keys are drawn at random: twelve times their number leaves six in a million out.
         requests = self.args.keys * 12
-        bed.run(["redis-benchmark", "-p", str(self.port), "-t", "set", "-c", "50", "-P", "100", "-d",
+        fixture.run(["redis-benchmark", "-p", str(self.port), "-t", "set", "-c", "50", "-P", "100", "-d",
                  str(self.args.value_size), "-r", str(self.args.keys), "-n", str(requests), "--csv"])
 
     def measure(self, work, shape):
@@ -120,7 +120,7 @@ class Redis(Side):
         return measured
 
     def count(self, work, shape, requests):
-        lines = bed.run(self.command(work, shape, requests)).splitlines()
+        lines = fixture.run(self.command(work, shape, requests)).splitlines()
         row = list(csv.DictReader(lines))[0]
         return float(row["rps"]), float(row["p99_latency_ms"])
 
@@ -131,12 +131,12 @@ def servers(args, folder, kumo_sync, redis_sync):
     home = Path(tempfile.mkdtemp(dir=folder))
     # Longer intervals than usual: a server that is stopped for a round must not count as lost.
     patience = ("-k", "4")
-    with (bed.cluster(args, home, flags=(*patience, "--sync", kumo_sync), manager_flags=patience) as (_, [kumo]),
-          bed.processes(home) as others):
-        [port] = bed.free_ports(1)
+    with (fixture.cluster(args, home, flags=(*patience, "--sync", kumo_sync), manager_flags=patience) as (_, [kumo]),
+          fixture.processes(home) as others):
+        [port] = fixture.free_ports(1)
         redis = others.start("redis-server", "--bind", "127.0.0.1", "--port", port, "--dir", home, "--save", "",
                              "--appendonly", "yes", "--appendfsync", redis_sync)
-        bed.wait_for(port, "redis-server")
+        fixture.wait_for(port, "redis-server")
         yield Kumo(args, kumo.process, kumo.address), Redis(args, redis, port)
 
 
@@ -151,16 +151,16 @@ def alternate(args, kumo, redis, work, shape):
             finally:
                 other.resume()
     redis_result, kumo_result = results
-    bed.progress(f"{work} {shape}: kumo-server {[round(rate) for rate, _ in kumo_result]}, "
+    fixture.progress(f"{work} {shape}: kumo-server {[round(rate) for rate, _ in kumo_result]}, "
                  f"Redis {[round(rate) for rate, _ in redis_result]}")
     return kumo_result, redis_result
 
 
 def print_report(args, rows):
-    redis = bed.run(["redis-server", "--version"]).split()[2].removeprefix("v=")
-    print(f"{bed.heading(args)}, Redis {redis}. {args.keys} keys, values of {args.value_size} bytes; medians of "
+    redis = fixture.run(["redis-server", "--version"]).split()[2].removeprefix("v=")
+    print(f"{fixture.heading(args)}, Redis {redis}. {args.keys} keys, values of {args.value_size} bytes; medians of "
           f"{args.rounds} alternating rounds of {args.seconds:g} s.\n")
-    print(bed.table(["<work", "<connections x pipeline", "kumo-server /s", "p99 ms", "Redis /s", "p99 ms", "ratio",
+    print(fixture.table(["<work", "<connections x pipeline", "kumo-server /s", "p99 ms", "Redis /s", "p99 ms", "ratio",
                      "<ratios of rounds"], [row(*measured) for measured in rows]))
     shown = argparse.Namespace(**{**vars(args), "binary": Path("kumo-server")})
     print("\n```")

@@ -16,15 +16,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import bed
+import fixture
 import plot
 
-MIB = bed.MIB
+MIB = fixture.MIB
 SIZES = [16, 128, 1024, 8192, 65536, MIB // 4, MIB]
 # Bytes of values in the store of the values series.
 VALUES_TOTAL = 256 * MIB
-OUT = bed.ROOT / "docs/performance"
-QUICK_OUT = bed.ROOT / "target/growth-quick"
+OUT = fixture.ROOT / "docs/performance"
+QUICK_OUT = fixture.ROOT / "target/growth-quick"
 
 
 @dataclass
@@ -91,14 +91,14 @@ def all_series(args):
 
 
 def main():
-    parser = bed.parser(__doc__)
+    parser = fixture.parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="a short run whose figures mean nothing")
     parser.add_argument("--rounds", type=int, help="default 3, --quick 1")
     parser.add_argument("--seconds", type=float, help="of each round; default 2, --quick 0.3")
     parser.add_argument("--series", type=lambda text: text.split(","), help="default: all")
     parser.add_argument("--out", type=Path, help="folder to write to; default docs/performance, all series needed")
     # Ten million records with their pages twice, and the logs.
-    args = bed.parse(parser, need_mib=8192)
+    args = fixture.parse(parser, need_mib=8192)
     args.rounds = args.rounds or (1 if args.quick else 3)
     args.seconds = args.seconds or (0.3 if args.quick else 2.0)
     series = all_series(args)
@@ -118,8 +118,8 @@ def measure_series(args, name, series):
             if point.flags != flags or name == "values":
                 stack.close()
                 flags = point.flags
-                home = stack.enter_context(bed.folder(args))
-                _, [server] = stack.enter_context(bed.cluster(args, home, flags=flags))
+                home = stack.enter_context(fixture.folder(args))
+                _, [server] = stack.enter_context(fixture.cluster(args, home, flags=flags))
                 loaded = 0
             if point.keys != loaded:
                 server.load(point.keys, point.value_size)
@@ -128,7 +128,7 @@ def measure_series(args, name, series):
             for work in series.works:
                 row.append(measure(args, server, point, work))
             series.rows.append((row, server.resident_mib()))
-            bed.progress(f"{name} {point.label}: " + ", ".join(
+            fixture.progress(f"{name} {point.label}: " + ", ".join(
                 f"{work} {rate:,.0f}/s p99 {tail:.2f} ms" for work, (rate, tail, _) in zip(series.works, row[1:])))
 
 
@@ -156,11 +156,11 @@ def write(args, series):
             f"`benches/growth.py`; medians of {args.rounds} rounds of {args.seconds:g} s. Server and load generator",
             "share the cores. Each round begins when the server rests; processor time is the server's for one request, its",
             "merging afterwards included.", "",
-            f"{bed.heading(args)}.", ""]
+            f"{fixture.heading(args)}.", ""]
     for name, each in series.items():
         text += section(args, name, each)
     (args.out / "growth.md").write_text("\n".join(text), encoding="utf-8")
-    bed.progress(f"written to {args.out}")
+    fixture.progress(f"written to {args.out}")
 
 
 def section(args, name, series):
@@ -177,7 +177,7 @@ def section(args, name, series):
             for row, resident in series.rows]
     last = series.points[-1]
     return [f"## {series.title}", "", series.expected, "", f"![{series.title}]({picture})", "",
-            bed.table(headings, rows), "", "```", " ".join(["kumo-server -m MANAGER -l ADDR -s STORE", *last.flags]),
+            fixture.table(headings, rows), "", "```", " ".join(["kumo-server -m MANAGER -l ADDR -s STORE", *last.flags]),
             f"kumo-server bench -s ADDR {' '.join(command(last, series.works[0], args.seconds))}", "```", ""]
 
 

@@ -13,13 +13,13 @@ import os
 import statistics
 from contextlib import contextmanager
 
-import bed
+import fixture
 
 WORKS = {"get": "get", "multiget": "multi-get", "set": "set, three copies"}
 
 
 def main():
-    parser = bed.parser(__doc__)
+    parser = fixture.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each round")
     parser.add_argument("--keys", type=int, default=100_000)
@@ -29,16 +29,16 @@ def main():
     parser.add_argument("--gateway-flags", default="", help="more flags for the gateway")
     parser.add_argument("--shape", type=lambda text: text.split(","), default=["8x1", "8x16", "32x16"],
                         help="connections x pipelined requests")
-    args = bed.parse(parser, "memcached", need_mib=4096)
-    with bed.folder(args) as home, bed.cluster(args, home, servers=args.servers) as (manager, _), \
+    args = fixture.parse(parser, "memcached", need_mib=4096)
+    with fixture.folder(args) as home, fixture.cluster(args, home, servers=args.servers) as (manager, _), \
             front_ends(args, home, manager) as sides:
         for address in sides.values():
             measure(args, address, "--load", "--requests", "1")
         results = {(work, shape): alternate(args, sides, work, shape) for work, shape in works(args)}
-    print(f"{bed.heading(args)}; {version()} with {args.memcached_threads} thread(s). {args.servers} servers, "
+    print(f"{fixture.heading(args)}; {version()} with {args.memcached_threads} thread(s). {args.servers} servers, "
           f"{args.keys} keys, values of {args.value_size} bytes; medians of {args.rounds} alternating rounds of "
           f"{args.seconds:g} s.\n")
-    print(bed.table(["<work", "<connections x pipeline", "gateway/s", "memcached/s", "p99 ms", "p99 ms", "ratio", "<ratios of rounds"],
+    print(fixture.table(["<work", "<connections x pipeline", "gateway/s", "memcached/s", "p99 ms", "p99 ms", "ratio", "<ratios of rounds"],
                     [row(*key, measured) for key, measured in results.items()]))
 
 
@@ -55,23 +55,23 @@ def works(args):
 @contextmanager
 def front_ends(args, home, manager):
     """The addresses of a gateway and of memcached."""
-    with bed.processes(home) as running:
-        gateway, memcached = bed.free_ports(2)
+    with fixture.processes(home) as running:
+        gateway, memcached = fixture.free_ports(2)
         running.start(args.binary, "gateway", "-v", "-m", manager, "-t", f"127.0.0.1:{gateway}", "-F", "-E",
                       *args.gateway_flags.split())
-        bed.wait_for(gateway, "the gateway")
+        fixture.wait_for(gateway, "the gateway")
         user = ["-u", "nobody"] if os.geteuid() == 0 else []
         running.start("memcached", "-l", "127.0.0.1", "-p", memcached, "-m", 1024, "-t", args.memcached_threads, *user)
-        bed.wait_for(memcached, "memcached")
+        fixture.wait_for(memcached, "memcached")
         yield {"gateway": f"127.0.0.1:{gateway}", "memcached": f"127.0.0.1:{memcached}"}
 
 
 def version():
-    return bed.run(["memcached", "--version"]).strip()
+    return fixture.run(["memcached", "--version"]).strip()
 
 
 def measure(args, address, *flags, seconds=0.0):
-    return bed.bench(args, "--memcached", address, "-n", args.keys, "-d", args.value_size, *flags, seconds=seconds)
+    return fixture.bench(args, "--memcached", address, "-n", args.keys, "-d", args.value_size, *flags, seconds=seconds)
 
 
 def alternate(args, sides, work, shape):
@@ -83,7 +83,7 @@ def alternate(args, sides, work, shape):
         for side, address in sides.items():
             reports[side].append(measure(args, address, "-c", connections, "-P", pipeline, *kind, "--loaded",
                                          "--duration", f"{args.seconds:g}", seconds=args.seconds))
-    bed.progress(f"{work} {shape}: " + ", ".join(
+    fixture.progress(f"{work} {shape}: " + ", ".join(
         f"{side} {[round(report['requests_per_second']) for report in measured]}" for side, measured in reports.items()))
     return reports
 

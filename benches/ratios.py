@@ -13,28 +13,28 @@ than they do the rates.
 
 import statistics
 
-import bed
+import fixture
 
 KINDS = {"set": "set", "cas": "compare-and-swap", "replicate": "copy (ReplicateSet)"}
 
 
 def main():
-    parser = bed.parser(__doc__)
+    parser = fixture.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each round")
     parser.add_argument("--keys", type=int, default=200_000)
     parser.add_argument("--shape", type=lambda text: text.split(","), default=["8x1", "8x16", "32x16"],
                         help="connections x pipelined requests")
-    args = bed.parse(parser, need_mib=4096)
-    with (bed.folder(args) as one, bed.folder(args) as two, bed.cluster(args, one) as (_, [alone]),
-          bed.cluster(args, two, servers=2) as (_, [copied, idle])):
+    args = fixture.parse(parser, need_mib=4096)
+    with (fixture.folder(args) as one, fixture.folder(args) as two, fixture.cluster(args, one) as (_, [alone]),
+          fixture.cluster(args, two, servers=2) as (_, [copied, idle])):
         servers = {"set": alone, "cas": alone, "replicate": copied}
         results = {shape: alternate(args, servers, idle.address, shape) for shape in args.shape}
-    print(f"{bed.heading(args)}. {args.keys} keys, values of {args.value_size} bytes; medians of {args.rounds} "
+    print(f"{fixture.heading(args)}. {args.keys} keys, values of {args.value_size} bytes; medians of {args.rounds} "
           f"alternating rounds of {args.seconds:g} s.\n")
     headings = ["<connections x pipeline", "<work", "requests/s", "p99 ms", "server CPU µs", "ratio to set",
                 "<ratios of rounds"]
-    print(bed.table(headings, [row for shape, measured in results.items() for row in rows(shape, measured)]))
+    print(fixture.table(headings, [row for shape, measured in results.items() for row in rows(shape, measured)]))
     commands = [" ".join(command(args, kind, "8x16", "OTHER")) for kind in ("cas", "replicate")]
     print("\n```\n" + "\n".join(commands) + "\n```")
 
@@ -57,7 +57,7 @@ def alternate(args, servers, node, shape):
             requests = report["requests"] + report["load"]["keys"]
             report["cpu_us"] = (server.settled_cpu_seconds() - before) / requests * 1e6
             measured.append(report)
-    bed.progress(f"{shape}: " + ", ".join(f"{kind} {[round(report['requests_per_second']) for report in measured]}"
+    fixture.progress(f"{shape}: " + ", ".join(f"{kind} {[round(report['requests_per_second']) for report in measured]}"
                                           for kind, measured in reports.items()))
     return reports
 

@@ -11,26 +11,26 @@ and the sizes of the redo log and the write-ahead log, is shown with its greates
 import threading
 import time
 
-import bed
+import fixture
 
 SAMPLE_INTERVAL = 1.0
 
 
 def main():
-    parser = bed.parser(__doc__)
+    parser = fixture.parser(__doc__)
     parser.add_argument("--keys", type=int, default=5_000_000)
     parser.add_argument("--seconds", type=float, default=300.0, help="of each run")
     parser.add_argument("--interval", type=float, default=10.0)
     parser.add_argument("--shape", type=lambda text: text.split(","), default=["8x1", "8x16"],
                         help="connections x pipelined requests")
-    args = bed.parse(parser)
+    args = fixture.parse(parser)
     # A record takes its value and about 100 bytes, twice while pages are rewritten; logs come on top.
-    need = args.keys * (args.value_size + 100) * 2 // bed.MIB + 2048
-    bed.parse(parser, need_mib=need)
-    with bed.folder(args) as home, bed.cluster(args, home) as (_, [server]):
+    need = args.keys * (args.value_size + 100) * 2 // fixture.MIB + 2048
+    fixture.parse(parser, need_mib=need)
+    with fixture.folder(args) as home, fixture.cluster(args, home) as (_, [server]):
         load = server.load(args.keys, args.value_size)
-        bed.progress(f"filled with {args.keys} keys: {load['requests_per_second']:,.0f}/s")
-        print(f"{bed.heading(args)}. {args.keys} keys, values of {args.value_size} bytes.")
+        fixture.progress(f"filled with {args.keys} keys: {load['requests_per_second']:,.0f}/s")
+        print(f"{fixture.heading(args)}. {args.keys} keys, values of {args.value_size} bytes.")
         for shape in args.shape:
             report, samples = measure(args, server, shape)
             print_report(args, shape, report, samples)
@@ -69,7 +69,7 @@ def print_report(args, shape, report, samples):
         sizes = [f"{max(column):,.0f}" for column in zip(*during)] or ["", "", ""]
         rows.append([f"{part['from']:.0f}", *figures(part), *sizes])
     print(f"\n{shape.replace('x', ' x ')}:\n")
-    print(bed.table(["from s", "sets/s", "p50 ms", "p99 ms", "p99.9 ms", "longest ms", "resident MiB", "redo log MiB",
+    print(fixture.table(["from s", "sets/s", "p50 ms", "p99 ms", "p99.9 ms", "longest ms", "resident MiB", "redo log MiB",
                      "WAL MiB"], rows))
     minute = max(1, round(60 / args.interval))
     first, last = (mean_rate(report["intervals"][part]) for part in (slice(minute), slice(-minute, None)))

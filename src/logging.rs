@@ -24,7 +24,7 @@ const LINES_WAITING: usize = 16_384;
 /// How long a panic or the end of the process waits for lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What is logged, and where to.
+/// The level of the log, and its target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Where lines go.

@@ -4,7 +4,7 @@ use fastrand::Rng;
 
 use super::config::{Distribution, Mix};
 
-/// What a request asks for.
+/// The operation of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Operation {

@@ -1,4 +1,4 @@
-//! What a run is asked to do: resolved settings, no flag names.
+//! The settings of a run, resolved. Knows no flag names.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -108,7 +108,7 @@ pub enum Distribution {
     Zipf(f64),
 }
 
-/// What is wrong with a [`Config`].
+/// A mistake in a [`Config`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Mistake {
     /// Nothing to do.

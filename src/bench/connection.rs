@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
-use super::memcached::{self, Told};
+use super::memcached::{self, Reply};
 use crate::env::{dial_blocking, outgoing, refuse_itself};
 use crate::wire::{self, MESSAGE_LIMIT, Message, Response, Scanner};
 
@@ -36,7 +36,7 @@ pub(super) enum Broken {
     /// The system reports an error.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// What came is no message.
+    /// The bytes received are no message.
     #[error(transparent)]
     Wire(#[from] wire::Error),
 }
@@ -142,7 +142,7 @@ impl Connection {
 
     /// The same with the answers of a memcached server.
     #[inline]
-    pub(super) fn feed_text(&mut self, bytes: &[u8], take: impl FnMut(Told<'_>)) -> Result<(), Broken> {
+    pub(super) fn feed_text(&mut self, bytes: &[u8], take: impl FnMut(Reply<'_>)) -> Result<(), Broken> {
         feed(&mut self.partial, bytes, |bytes| memcached::answers(bytes, &mut self.scratch, take))
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct Exchange {
     text: Option<memcached::Writer>,
     /// A server has refused something since this was last taken back.
     pub(super) refused: bool,
-    /// What has been seen; see [`Self::take_tally`].
+    /// The counts since the last; see [`Self::take_tally`].
     pub(super) tally: Tally,
 }
 
@@ -96,12 +96,12 @@ impl Exchange {
         }
     }
 
-    /// What is known of every key.
+    /// The ledger of all keys.
     pub(super) fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// What has been seen since this was last called.
+    /// The counts since this was last called.
     pub(super) fn take_tally(&mut self) -> io::Result<Tally> {
         Ok(std::mem::replace(&mut self.tally, Tally::new().map_err(io::Error::other)?))
     }
@@ -325,7 +325,7 @@ impl Asked {
     }
 }
 
-/// What an answer without an error says.
+/// An answer without an error.
 struct Answer {
     void: bool,
     follow: Option<Follow>,

@@ -15,12 +15,12 @@ const OPEN: usize = 3;
 /// Most parts of a run; the last takes the rest.
 const LIMIT: usize = 100_000;
 
-/// What one thread has seen in one part.
+/// The counts of one thread in one part.
 #[derive(Debug)]
 pub(super) struct Part {
     /// Which part, from 0.
     pub(super) index: usize,
-    /// What was seen.
+    /// The counts.
     pub(super) tally: Tally,
 }
 

@@ -1,4 +1,4 @@
-//! What a run knows of each key, and therefore what a read of it may answer.
+//! The state of each key as far as a run knows it, and therefore which answers to a read are right.
 //!
 //! The rules hold for any number of writers of one key, since they count only what was acknowledged before a request
 //! left: a value must not be older than that, and a key must be there if nothing can have deleted it. Whatever was
@@ -13,19 +13,19 @@ use crate::ring;
 /// Bytes of memory for each key.
 pub const ENTRY_LEN: usize = size_of::<Mutex<Entry>>();
 
-/// What is known of every key, shared by all threads.
+/// The states of all keys, shared by all threads.
 #[derive(Debug)]
 pub(super) struct Ledger {
     entries: Box<[Mutex<Entry>]>,
 }
 
-/// What is known of one key.
+/// The state of one key.
 #[derive(Debug)]
 struct Entry {
     hash: u64,
     /// No older value may be read any more.
     floor: ClockTime,
-    /// What the write at `floor` wrote; 0 if that is not known.
+    /// The version that the write at `floor` wrote; 0 if that is not known.
     version: u64,
     /// Deletes sent and not answered; one that fails stays for ever, since it may still happen.
     deleting: u32,
@@ -35,7 +35,7 @@ struct Entry {
     live: bool,
 }
 
-/// What was known of a key when a request left.
+/// The state of a key when a request left.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Known {
     /// The place in the hash space.
@@ -87,7 +87,7 @@ impl Ledger {
         Some(act(&mut entry.lock()))
     }
 
-    /// What is known now, for a read or a write that is about to leave.
+    /// The state now, for a read or a write that is about to leave.
     #[inline]
     pub(super) fn begin(&self, index: u64) -> Known {
         self.with(index, |entry| entry.known()).unwrap_or_default()

@@ -26,7 +26,7 @@ pub enum Error {
     /// The connection does not come about, or is lost.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// What came is no message.
+    /// The bytes received are no message.
     #[error(transparent)]
     Wire(#[from] wire::Error),
     /// It answers with an error.

@@ -80,7 +80,7 @@ fn is_counter(unique: u64) -> bool {
 
 /// A part of an answer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Told<'a> {
+pub(super) enum Reply<'a> {
     /// The value of this key, as the result of a Get.
     Value(&'a [u8], &'a [u8]),
     /// The Gets of this command that have no value yet have none.
@@ -93,7 +93,7 @@ pub(super) enum Told<'a> {
 pub(super) fn answers(
     bytes: &[u8],
     scratch: &mut Vec<u8>,
-    mut take: impl FnMut(Told<'_>),
+    mut take: impl FnMut(Reply<'_>),
 ) -> Result<usize, wire::Error> {
     let mut used = 0;
     while let Some(rest) = bytes.get(used..) {
@@ -116,24 +116,24 @@ pub(super) fn answers(
                 scratch.extend_from_slice(&[0, 0]);
                 scratch.extend_from_slice(data);
                 taken += len + 2;
-                take(Told::Value(key, scratch));
+                take(Reply::Value(key, scratch));
             }
-            b"END" => take(Told::End),
+            b"END" => take(Reply::End),
             b"HD" => {
                 let unique = words.find_map(|word| word.strip_prefix(b"c")).ok_or(wire::Error::Malformed)?;
                 pack::uint(scratch, clocktime(number(unique)?).0);
-                take(Told::Result(Ok(scratch)));
+                take(Reply::Result(Ok(scratch)));
             }
             // Not as the swap demanded.
             b"EX" | b"NF" | b"NS" | b"NOT_FOUND" => {
                 pack::bool(scratch, false);
-                take(Told::Result(Ok(scratch)));
+                take(Reply::Result(Ok(scratch)));
             }
             b"DELETED" => {
                 pack::bool(scratch, true);
-                take(Told::Result(Ok(scratch)));
+                take(Reply::Result(Ok(scratch)));
             }
-            b"SERVER_ERROR" | b"CLIENT_ERROR" | b"ERROR" => take(Told::Result(Err(ErrorCode::Server))),
+            b"SERVER_ERROR" | b"CLIENT_ERROR" | b"ERROR" => take(Reply::Result(Err(ErrorCode::Server))),
             _ => return Err(wire::Error::Malformed),
         }
         used += taken;
@@ -149,10 +149,10 @@ fn number(word: &[u8]) -> Result<u64, wire::Error> {
 mod tests {
     use super::*;
 
-    fn told(bytes: &[u8]) -> (Result<usize, wire::Error>, Vec<String>) {
-        let (mut scratch, mut told) = (Vec::new(), Vec::new());
-        let used = answers(bytes, &mut scratch, |part| told.push(format!("{part:?}")));
-        (used, told)
+    fn replies(bytes: &[u8]) -> (Result<usize, wire::Error>, Vec<String>) {
+        let (mut scratch, mut replies) = (Vec::new(), Vec::new());
+        let used = answers(bytes, &mut scratch, |part| replies.push(format!("{part:?}")));
+        (used, replies)
     }
 
     #[test]
@@ -180,15 +180,15 @@ mod tests {
     #[test]
     fn answers_in_pieces_are_taken_when_they_are_whole() {
         let bytes = b"VALUE a 0 4 9\r\nab\r\n\r\nEND\r\nHD c9\r\nEX\r\nDELETED\r\nSERVER_ERROR x y\r\n";
-        let (used, all) = told(bytes);
+        let (used, all) = replies(bytes);
         assert_eq!((used, all.len()), (Ok(bytes.len()), 6));
         assert!(all[0].starts_with("Value([97], ["), "{}", all[0]);
         for cut in 0..bytes.len() {
-            let (used, first) = told(&bytes[..cut]);
-            let (rest, second) = told(&bytes[used.unwrap()..]);
+            let (used, first) = replies(&bytes[..cut]);
+            let (rest, second) = replies(&bytes[used.unwrap()..]);
             assert_eq!((used.unwrap() + rest.unwrap(), [first, second].concat()), (bytes.len(), all.clone()), "{cut}");
         }
-        assert_eq!(told(b"HELLO\r\n").0, Err(wire::Error::Malformed));
-        assert_eq!(told(b"VALUE a 0 x 9\r\n").0, Err(wire::Error::Malformed));
+        assert_eq!(replies(b"HELLO\r\n").0, Err(wire::Error::Malformed));
+        assert_eq!(replies(b"VALUE a 0 x 9\r\n").0, Err(wire::Error::Malformed));
     }
 }

@@ -46,7 +46,7 @@ use worker::{Done, Shared, Stage, Task, Worker};
 
 /// How often a run says how far it is.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
-/// What threads have handed over and nobody has added up yet; then they wait.
+/// Counts that threads may have handed over before anybody adds them up; beyond it they wait.
 const PARTS_WAITING: usize = 16;
 /// Passes over all keys of a load: what a change of the hash space made one pass miss, the next one writes.
 const LOAD_PASSES: usize = 4;
@@ -101,7 +101,7 @@ fn reasons(failures: &[String]) -> String {
 /// How far a run is.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress {
-    /// What is under way.
+    /// The stage.
     pub stage: &'static str,
     /// Since it began.
     pub elapsed: Duration,
@@ -151,7 +151,7 @@ struct Run<'a, P> {
     workers: Vec<Worker>,
 }
 
-/// What came of a stage of all threads.
+/// The result of a stage of all threads.
 struct Outcome {
     tally: Tally,
     elapsed: Duration,

@@ -1,4 +1,4 @@
-//! What it takes to pass for a node of the hash space: clocktimes that no stored record beats.
+//! Copies in the name of a node of the hash space: clocktimes that are later than those of all stored records.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! What a run has measured, for people and for programs.
+//! The results of a run, for people and for programs.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -15,7 +15,7 @@ use super::tally::{Faults, Tally};
 /// The result of a run.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// What was asked for.
+    /// The settings of the run.
     pub config: Config,
     /// Servers that requests went to at the end.
     pub servers: usize,
@@ -105,7 +105,7 @@ pub struct Latency {
     max: f64,
 }
 
-/// What a run knows besides the tally.
+/// The facts of a run besides the tally.
 #[derive(Debug)]
 pub(super) struct Circumstances {
     /// Servers that requests went to at the end.
@@ -182,7 +182,7 @@ impl Load {
 }
 
 impl Interval {
-    /// What a report says of it.
+    /// The part of a report for it.
     pub(super) fn section(&self) -> Section {
         Section {
             from: self.from.as_secs_f64(),

@@ -1,4 +1,4 @@
-//! What a thread counts: latencies of answers, faults in them, requests that failed.
+//! The counts of a thread: latencies of answers, faults in them, requests that failed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const DIGITS: u8 = 3;
 /// Faults described in words; all are counted.
 pub(super) const SAMPLES: usize = 5;
 
-/// What one thread has seen in one stage, or all of them together.
+/// The counts of one thread in one stage, or of all of them together.
 #[derive(Debug)]
 pub(super) struct Tally {
     operations: [Seen; Operation::ALL.len()],
@@ -29,7 +29,7 @@ pub(super) struct Tally {
     pub(super) failures: BTreeMap<Failure, u64>,
 }
 
-/// What was seen of one operation.
+/// The counts of one operation.
 #[derive(Debug, Clone)]
 pub(super) struct Seen {
     /// Nanoseconds from the write that sent a request to the read that brought its answer.
@@ -108,7 +108,7 @@ impl Tally {
         })
     }
 
-    /// What was seen of `operation`.
+    /// The counts of `operation`.
     pub(super) fn of(&self, operation: Operation) -> &Seen {
         let [get, set, cas, delete, replicate] = &self.operations;
         match operation {

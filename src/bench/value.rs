@@ -1,4 +1,5 @@
-//! What the generator writes, and how it recognises what it reads. Knows neither servers nor what was acknowledged.
+//! The values that the generator writes, and how it recognises those that it reads. Knows neither servers nor what was
+//! acknowledged.
 //!
 //! ```text
 //! key     `key:` | index, 12 decimal digits                       16 bytes

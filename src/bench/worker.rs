@@ -21,7 +21,7 @@ use super::connection::{Broken, Connection};
 use super::exchange::{Exchange, Follow};
 use super::intervals::{Cuts, Part};
 use super::ledger::Known;
-use super::memcached::Told;
+use super::memcached::Reply;
 use super::routes::{Router, Routes};
 use super::tally::Failure;
 use crate::wire::method::Role;
@@ -39,19 +39,19 @@ const DRAWS: usize = 10_000;
 /// The result of a Get that found nothing.
 const NIL: &[u8] = &[0xc0];
 
-/// What a stage sends.
+/// The requests of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Task {
     /// A Set of every key that has not been written.
     Fill,
-    /// What the mix and the distribution choose.
+    /// Requests that the mix and the distribution choose.
     Mix,
 }
 
 /// A part of a run: what to send, and for how long.
 #[derive(Debug)]
 pub(super) struct Stage<'a> {
-    /// What to send.
+    /// The requests.
     pub(super) task: Task,
     /// End then.
     pub(super) until: Option<Instant>,
@@ -61,10 +61,10 @@ pub(super) struct Stage<'a> {
     pub(super) stop: &'a AtomicBool,
 }
 
-/// What came of a stage.
+/// The result of a stage.
 #[derive(Debug)]
 pub(super) struct Done {
-    /// What was seen and not handed over.
+    /// The counts that were not handed over.
     pub(super) part: Part,
     /// When the last answer came.
     pub(super) last: Instant,
@@ -78,16 +78,16 @@ pub(super) struct Worker {
     epoll: OwnedFd,
     links: Vec<Link>,
     input: Box<[u8]>,
-    gear: Gear,
+    group: Group,
 }
 
-/// What all connections of a thread share.
+/// The state that all connections of a thread share.
 #[derive(Debug)]
-struct Gear {
+struct Group {
     exchange: Exchange,
     rng: Rng,
     mix: Mix,
-    /// What a connection sends first; empty unless it sends copies.
+    /// The first bytes of a connection; empty unless it sends copies.
     greeting: Vec<u8>,
     keys: Keys,
     pipeline: usize,
@@ -129,7 +129,7 @@ struct Link {
     step: u64,
 }
 
-/// What the threads of a run share.
+/// The state that the threads of a run share.
 #[derive(Debug)]
 pub(super) struct Shared {
     /// Where requests go.
@@ -177,7 +177,7 @@ impl Worker {
                 step: 1,
             });
         }
-        let gear = Gear {
+        let group = Group {
             exchange,
             rng: Rng::with_seed(config.seed.wrapping_add(thread as u64)),
             mix: config.mix,
@@ -197,7 +197,7 @@ impl Worker {
             last: now,
             answered: shared.answered.clone(),
         };
-        Ok(Self { epoll, links, input: vec![0; INPUT_LEN].into_boxed_slice(), gear })
+        Ok(Self { epoll, links, input: vec![0; INPUT_LEN].into_boxed_slice(), group })
     }
 
     /// Runs a stage to its end; all answers are in when it returns, or have been given up.
@@ -212,20 +212,20 @@ impl Worker {
         loop {
             let now = Instant::now();
             if stage.until.is_some_and(|until| until <= now) || stage.stop.load(Ordering::Relaxed) {
-                self.gear.ending = true;
+                self.group.ending = true;
             }
-            if self.gear.unanswered == 0 && (self.gear.ending || self.is_finished()) {
+            if self.group.unanswered == 0 && (self.group.ending || self.is_finished()) {
                 break;
             }
-            if cuts.is_due(now) && !self.gear.ending {
-                cuts.hand_over(self.gear.exchange.take_tally()?, now);
+            if cuts.is_due(now) && !self.group.ending {
+                cuts.hand_over(self.group.exchange.take_tally()?, now);
             }
-            if self.gear.router.generation() != self.gear.generation {
+            if self.group.router.generation() != self.group.generation {
                 self.reroute(now);
             }
             if now.duration_since(ticked) >= TICK {
                 ticked = now;
-                if now.duration_since(self.gear.last) > self.gear.timeout * 2 {
+                if now.duration_since(self.group.last) > self.group.timeout * 2 {
                     gave_up = true;
                     self.abandon();
                     break;
@@ -240,54 +240,54 @@ impl Worker {
             for event in &events {
                 let (token, flags) = (event.data.u64(), event.flags);
                 if let Some(link) = usize::try_from(token).ok().and_then(|token| self.links.get_mut(token)) {
-                    link.attend(&self.epoll, token, flags, &mut self.input, &mut self.gear);
+                    link.attend(&self.epoll, token, flags, &mut self.input, &mut self.group);
                 }
             }
         }
-        let part = Part { index: cuts.index(), tally: self.gear.exchange.take_tally()? };
-        Ok(Done { part, last: self.gear.last, gave_up })
+        let part = Part { index: cuts.index(), tally: self.group.exchange.take_tally()? };
+        Ok(Done { part, last: self.group.last, gave_up })
     }
 
     fn begin(&mut self, stage: &Stage<'_>, now: Instant) {
-        let gear = &mut self.gear;
-        gear.task = stage.task;
-        gear.left = stage.requests;
-        gear.ending = false;
-        gear.last = now;
+        let group = &mut self.group;
+        group.task = stage.task;
+        group.left = stage.requests;
+        group.ending = false;
+        group.last = now;
         for (token, link) in (0..).zip(&mut self.links) {
-            (link.cursor, link.step) = gear.routes.place(link.number, gear.connections);
-            link.issue(&self.epoll, token, gear);
+            (link.cursor, link.step) = group.routes.place(link.number, group.connections);
+            link.issue(&self.epoll, token, group);
         }
     }
 
     fn is_finished(&self) -> bool {
-        match self.gear.task {
-            Task::Mix => self.gear.left == 0,
-            Task::Fill => self.links.iter().all(|link| link.cursor >= self.gear.exchange.ledger().keys()),
+        match self.group.task {
+            Task::Mix => self.group.left == 0,
+            Task::Fill => self.links.iter().all(|link| link.cursor >= self.group.exchange.ledger().keys()),
         }
     }
 
     /// Gives up every connection that still waits.
     fn abandon(&mut self) {
         for link in self.links.iter_mut().filter(|link| link.batch.unanswered() > 0) {
-            link.lose(Failure::TimedOut, &mut self.gear);
+            link.lose(Failure::TimedOut, &mut self.group);
         }
     }
 
     /// Looks after connections that nothing happens on.
     fn tick(&mut self, now: Instant) {
         for (token, link) in (0..).zip(&mut self.links) {
-            let late = |since| now.duration_since(since) > self.gear.timeout;
+            let late = |since| now.duration_since(since) > self.group.timeout;
             match &link.connection {
                 Some(open) if open.is_open() => {
                     if link.batch.unanswered() == 0 {
-                        link.issue(&self.epoll, token, &mut self.gear);
+                        link.issue(&self.epoll, token, &mut self.group);
                     } else if late(link.batch.sent) {
-                        link.lose(Failure::TimedOut, &mut self.gear);
+                        link.lose(Failure::TimedOut, &mut self.group);
                     }
                 }
-                Some(_) if late(link.since) => link.lose(Failure::TimedOut, &mut self.gear),
-                None if !self.gear.ending => link.dial(&self.epoll, token, &self.gear),
+                Some(_) if late(link.since) => link.lose(Failure::TimedOut, &mut self.group),
+                None if !self.group.ending => link.dial(&self.epoll, token, &self.group),
                 _ => {}
             }
         }
@@ -295,21 +295,21 @@ impl Worker {
 
     /// Moves connections to the servers that the new routes give them, once their answers are in.
     fn reroute(&mut self, now: Instant) {
-        self.gear.generation = self.gear.router.generation();
-        self.gear.routes = self.gear.router.routes();
+        self.group.generation = self.group.router.generation();
+        self.group.routes = self.group.router.routes();
         for (token, link) in (0..).zip(&mut self.links) {
-            let Some(server) = self.gear.routes.server(link.number) else { continue };
+            let Some(server) = self.group.routes.server(link.number) else { continue };
             link.server = server;
             link.follow.clear();
             if link.server != link.dialled && link.batch.unanswered() == 0 {
                 link.since = now;
-                link.dial(&self.epoll, token, &self.gear);
+                link.dial(&self.epoll, token, &self.group);
             }
         }
     }
 }
 
-impl Gear {
+impl Group {
     /// Whether a node's copies are sent, and not an application's requests.
     #[inline]
     fn copies(&self) -> bool {
@@ -320,10 +320,10 @@ impl Gear {
 impl Link {
     /// Something has happened on the connection.
     #[inline]
-    fn attend(&mut self, epoll: &OwnedFd, token: u64, flags: EventFlags, input: &mut [u8], gear: &mut Gear) {
-        if let Err(broken) = self.transfer(epoll, token, flags, input, gear) {
+    fn attend(&mut self, epoll: &OwnedFd, token: u64, flags: EventFlags, input: &mut [u8], group: &mut Group) {
+        if let Err(broken) = self.transfer(epoll, token, flags, input, group) {
             let failure = if matches!(broken, Broken::Wire(_)) { Failure::Unexpected } else { Failure::Lost };
-            self.lose(failure, gear);
+            self.lose(failure, group);
         }
     }
 
@@ -334,7 +334,7 @@ impl Link {
         token: u64,
         flags: EventFlags,
         input: &mut [u8],
-        gear: &mut Gear,
+        group: &mut Group,
     ) -> Result<(), Broken> {
         let Some(connection) = &mut self.connection else { return Ok(()) };
         let mut opened = false;
@@ -344,71 +344,71 @@ impl Link {
         if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR)
             && let Some(len) = connection.read(input)?
         {
-            self.take_answers(input.get(..len).unwrap_or_default(), gear)?;
+            self.take_answers(input.get(..len).unwrap_or_default(), group)?;
         } else if !opened {
             return Ok(());
         }
         if self.batch.unanswered() == 0 {
             if self.server != self.dialled {
-                self.dial(epoll, token, gear);
+                self.dial(epoll, token, group);
             } else if !self.refused {
-                self.issue(epoll, token, gear);
+                self.issue(epoll, token, group);
             }
         }
         Ok(())
     }
 
     #[inline]
-    fn take_answers(&mut self, bytes: &[u8], gear: &mut Gear) -> Result<(), Broken> {
+    fn take_answers(&mut self, bytes: &[u8], group: &mut Group) -> Result<(), Broken> {
         let Some(connection) = &mut self.connection else { return Ok(()) };
         let now = Instant::now();
         let latency = now.duration_since(self.batch.sent);
         let before = self.batch.unanswered();
         let mut stray = false;
         let (batch, follow) = (&mut self.batch, &mut self.follow);
-        let fed = match gear.exchange.multiget() {
+        let fed = match group.exchange.multiget() {
             None => connection.feed(bytes, |response| match batch.take(response.msgid) {
-                Some(asked) => follow.extend(gear.exchange.answer(asked, response.result, latency)),
+                Some(asked) => follow.extend(group.exchange.answer(asked, response.result, latency)),
                 None => stray = true,
             }),
-            Some(multiget) => connection.feed_text(bytes, |told| {
+            Some(multiget) => connection.feed_text(bytes, |reply| {
                 let mut answer = |batch: &mut Batch, result| match batch.take(batch.next_unanswered()) {
-                    Some(asked) => follow.extend(gear.exchange.answer(asked, result, latency)),
+                    Some(asked) => follow.extend(group.exchange.answer(asked, result, latency)),
                     None => stray = true,
                 };
                 // Keys that are passed over have no value.
                 let passed =
                     |batch: &Batch, key| batch.peek(batch.next_unanswered()).is_some_and(|next| next.reads(key));
-                match told {
-                    Told::Value(key, value) => {
+                match reply {
+                    Reply::Value(key, value) => {
                         while multiget && passed(batch, None) && !passed(batch, Some(key)) {
                             answer(batch, Ok(NIL));
                         }
                         answer(batch, Ok(value));
                         self.valued = true;
                     }
-                    Told::End if multiget => {
+                    Reply::End if multiget => {
                         while passed(batch, None) {
                             answer(batch, Ok(NIL));
                         }
                     }
-                    Told::End if std::mem::take(&mut self.valued) => {}
-                    Told::End => answer(batch, Ok(NIL)),
-                    Told::Result(Err(error)) if multiget && passed(batch, None) => {
+                    Reply::End if std::mem::take(&mut self.valued) => {}
+                    Reply::End => answer(batch, Ok(NIL)),
+                    Reply::Result(Err(error)) if multiget && passed(batch, None) => {
                         while passed(batch, None) {
                             answer(batch, Err(error));
                         }
                     }
-                    Told::Result(result) => answer(batch, result),
+                    Reply::Result(result) => answer(batch, result),
                 }
             }),
         };
         let answered = before - self.batch.unanswered();
-        self.refused |= std::mem::take(&mut gear.exchange.refused);
+        self.refused |= std::mem::take(&mut group.exchange.refused);
         if answered > 0 {
-            gear.unanswered -= answered;
-            gear.last = now;
-            gear.answered.fetch_add(answered as u64, Ordering::Relaxed);
+            group.unanswered -= answered;
+            group.last = now;
+            group.answered.fetch_add(answered as u64, Ordering::Relaxed);
         }
         // An answer nobody waits for: message ids can be trusted no more.
         if stray { Err(crate::wire::Error::Malformed.into()) } else { fed }
@@ -416,49 +416,49 @@ impl Link {
 
     /// Sends the next batch, if there is anything to send.
     #[inline]
-    fn issue(&mut self, epoll: &OwnedFd, token: u64, gear: &mut Gear) {
-        if gear.ending || !self.connection.as_ref().is_some_and(Connection::is_open) {
+    fn issue(&mut self, epoll: &OwnedFd, token: u64, group: &mut Group) {
+        if group.ending || !self.connection.as_ref().is_some_and(Connection::is_open) {
             return;
         }
         self.refused = false;
         self.batch.clear();
-        gear.output.clear();
-        while self.batch.len() < gear.pipeline && gear.left > 0 {
+        group.output.clear();
+        while self.batch.len() < group.pipeline && group.left > 0 {
             let msgid = self.batch.next_id();
             let asked = if let Some(follow) = self.follow.pop_front() {
-                gear.exchange.follow(&mut gear.output, msgid, follow)
-            } else if let Some((operation, index, known)) = self.choose(gear) {
-                gear.exchange.ask(&mut gear.output, msgid, operation, index, known)
+                group.exchange.follow(&mut group.output, msgid, follow)
+            } else if let Some((operation, index, known)) = self.choose(group) {
+                group.exchange.ask(&mut group.output, msgid, operation, index, known)
             } else {
                 break;
             };
             self.batch.push(asked);
-            gear.left -= 1;
+            group.left -= 1;
         }
-        gear.exchange.end(&mut gear.output);
-        gear.unanswered += self.batch.unanswered();
+        group.exchange.end(&mut group.output);
+        group.unanswered += self.batch.unanswered();
         self.batch.sent = Instant::now();
         let sent = match &mut self.connection {
-            Some(connection) if self.batch.unanswered() > 0 => connection.send(&gear.output, epoll),
+            Some(connection) if self.batch.unanswered() > 0 => connection.send(&group.output, epoll),
             _ => Ok(()),
         };
         if sent.is_err() {
-            self.lose(Failure::Lost, gear);
-            self.dial(epoll, token, gear);
+            self.lose(Failure::Lost, group);
+            self.dial(epoll, token, group);
         }
     }
 
     /// The next request for this connection's server.
     #[inline]
-    fn choose(&mut self, gear: &mut Gear) -> Option<(Operation, u64, Known)> {
-        let copies = gear.copies();
-        let ledger = gear.exchange.ledger();
-        match gear.task {
+    fn choose(&mut self, group: &mut Group) -> Option<(Operation, u64, Known)> {
+        let copies = group.copies();
+        let ledger = group.exchange.ledger();
+        match group.task {
             Task::Mix => (0..DRAWS).find_map(|_| {
-                let operation = if copies { Operation::Replicate } else { gear.mix.choose(&mut gear.rng) };
-                let index = gear.keys.choose(&mut gear.rng);
+                let operation = if copies { Operation::Replicate } else { group.mix.choose(&mut group.rng) };
+                let index = group.keys.choose(&mut group.rng);
                 let known = ledger.begin(index);
-                gear.routes.lead_to(self.dialled, operation, known.hash).then_some((operation, index, known))
+                group.routes.lead_to(self.dialled, operation, known.hash).then_some((operation, index, known))
             }),
             Task::Fill => loop {
                 let index = self.cursor;
@@ -468,7 +468,7 @@ impl Link {
                 self.cursor += self.step;
                 let known = ledger.begin(index);
                 let operation = if copies { Operation::Replicate } else { Operation::Set };
-                if !ledger.is_written(index) && gear.routes.lead_to(self.dialled, operation, known.hash) {
+                if !ledger.is_written(index) && group.routes.lead_to(self.dialled, operation, known.hash) {
                     return Some((operation, index, known));
                 }
             },
@@ -477,9 +477,9 @@ impl Link {
 
     /// Gives the connection and its unanswered requests up.
     #[cold]
-    fn lose(&mut self, failure: Failure, gear: &mut Gear) {
-        gear.exchange.tally.failed(failure, self.batch.unanswered() as u64);
-        gear.unanswered -= self.batch.unanswered();
+    fn lose(&mut self, failure: Failure, group: &mut Group) {
+        group.exchange.tally.failed(failure, self.batch.unanswered() as u64);
+        group.unanswered -= self.batch.unanswered();
         self.batch.clear();
         self.follow.clear();
         self.valued = false;
@@ -489,9 +489,9 @@ impl Link {
 
     /// Dials; a failure leaves it to the next tick.
     #[cold]
-    fn dial(&mut self, epoll: &OwnedFd, token: u64, gear: &Gear) {
+    fn dial(&mut self, epoll: &OwnedFd, token: u64, group: &Group) {
         self.since = Instant::now();
         self.dialled = self.server;
-        self.connection = Connection::dial(self.server, &gear.greeting, epoll, token).ok();
+        self.connection = Connection::dial(self.server, &group.greeting, epoll, token).ok();
     }
 }

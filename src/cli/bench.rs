@@ -27,7 +27,7 @@ const LEAST_INTERVAL: Duration = Duration::from_millis(100);
 /// Skew of `zipf` without a number: the customary one.
 const USUAL_THETA: f64 = 0.99;
 
-/// What `--help` says below the flags.
+/// The end of `--help`.
 fn notes() -> String {
     format!(
         "The loop is closed, as redis-benchmark's: each connection sends a batch of requests in one write, waits for \

@@ -21,10 +21,8 @@ use crate::offline;
 /// structure, the redo log's checksums, the shape of every record, that its hash is that of its key, that no key is
 /// there twice, that no clocktime lies in the future, and that the store's counts of its records are right.
 #[derive(Debug, Parser)]
-#[command(
-    after_help = "Exit status: 0 all is well, 1 problems, which are listed, or not readable, 2 a mistake in the \
-                        arguments."
-)]
+#[command(after_help = "Exit status: 0 no problem, 1 problems, which are listed, or not readable, 2 a mistake in the \
+                        arguments.")]
 pub(super) struct Args {
     /// The file
     file: PathBuf,

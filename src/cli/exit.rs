@@ -17,7 +17,7 @@ pub(super) enum Stop {
     Show(String),
     /// A mistake in the arguments, in one line: to stderr, status 2.
     Usage(String),
-    /// What could not be done, in one line: to stderr, status 1.
+    /// The work failed; the reason in one line: to stderr, status 1.
     Failed(String),
     /// A condition that the arguments set was not met, in one line: to stderr, status 3.
     Unmet(String),

@@ -16,7 +16,7 @@ use crate::ring::{self, HashSpace};
 use crate::wire::NodeAddress;
 use crate::wire::params::Seed;
 
-/// What `--help` says below the flags.
+/// The end of `--help`.
 const NOTES: &str = "\
 Commands:
   hash KEY...    Print each key behind its hash; needs no server
@@ -47,7 +47,7 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// What to print.
+/// The result to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Command {
     Hash,

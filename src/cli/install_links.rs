@@ -22,7 +22,7 @@ pub(super) struct Args {
     force: bool,
 }
 
-/// What stands where a link is to be.
+/// The state of the place of a link.
 #[derive(Debug, PartialEq, Eq)]
 enum Place {
     Free,
@@ -30,7 +30,7 @@ enum Place {
     Ours,
     /// A file, or a link to something else.
     Foreign,
-    /// What is never replaced.
+    /// A folder, which is never replaced.
     Folder,
 }
 
@@ -56,14 +56,17 @@ pub(super) fn run(call: &Call, tools: &[Tool]) -> Result<ExitCode, Stop> {
     let in_the_way: Vec<_> = in_the_way.map(|(_, _, path)| path.display().to_string()).collect();
     if !in_the_way.is_empty() {
         let hint = if args.force { "a folder is never replaced" } else { "--force replaces files" };
-        return Err(Stop::Failed(format!("not this binary: {} ({hint}); nothing was done", in_the_way.join(", "))));
+        return Err(Stop::Failed(format!(
+            "already exists and is not this binary: {} ({hint}); nothing was changed",
+            in_the_way.join(", ")
+        )));
     }
     // Within its own folder the binary may be moved together with its links.
     let target = match (binary.parent() == Some(&dir), binary.file_name()) {
         (true, Some(name)) => PathBuf::from(name),
         _ => binary.clone(),
     };
-    let mut told = String::new();
+    let mut report = String::new();
     for (name, place, path) in places {
         let done = match place {
             Place::Ours => "is there",
@@ -72,9 +75,9 @@ pub(super) fn run(call: &Call, tools: &[Tool]) -> Result<ExitCode, Stop> {
                 if place == Place::Free { "made" } else { "replaced" }
             }
         };
-        told.extend([&*path.to_string_lossy(), ": ", done, "\n"]);
+        report.extend([&*path.to_string_lossy(), ": ", done, "\n"]);
     }
-    show(told.as_bytes())?;
+    show(report.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 

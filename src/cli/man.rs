@@ -35,7 +35,7 @@ pub(super) fn run(call: &Call, tools: &'static [Tool]) -> Result<ExitCode, Stop>
 
 /// A page to be.
 struct Page {
-    /// What `man` finds it by.
+    /// The name by which `man` finds it.
     name: String,
     about: String,
     command: Command,

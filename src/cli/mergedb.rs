@@ -14,7 +14,7 @@ use super::tool::{json_text, show};
 use crate::life;
 use crate::offline::{Error, Format, Merged, Policy, SourceReport, merge};
 
-/// What `--help` says of exit statuses, after what 1 means.
+/// The end of `--help`.
 const STATUSES: &str = "Exit status: 0 complete, 3 made from damaged files with losses, which are listed, 1 failed and \
                         nothing made, 2 a mistake in the arguments, 130 or 143 ended by a signal and nothing made.";
 
@@ -34,7 +34,7 @@ pub(super) struct MergeArgs {
     #[arg(value_name = "SRC", required = true)]
     sources: Vec<PathBuf>,
 
-    /// What DST is to be
+    /// Format of DST
     #[arg(long, value_name = "WHAT", default_value = "store")]
     format: As,
 

@@ -70,7 +70,7 @@ static TOOLS: &[Tool] = &[
     Tool {
         name: "stat",
         link: Some("kumostat"),
-        about: "Shows what servers tell of themselves",
+        about: "Shows figures and hash spaces of servers",
         command: stat::Args::command,
         run: stat::run,
     },
@@ -105,7 +105,7 @@ static TOOLS: &[Tool] = &[
     Tool {
         name: "check",
         link: None,
-        about: "Says whether a store or backup is whole",
+        about: "Checks a store or a backup for damage",
         command: check::Args::command,
         run: check::run,
     },
@@ -126,7 +126,7 @@ static TOOLS: &[Tool] = &[
     Tool {
         name: "completions",
         link: None,
-        about: "Prints a script with which a shell completes all this",
+        about: "Prints a script for completion in a shell",
         command: completions::Args::command,
         run: |call| completions::run(call, TOOLS),
     },
@@ -140,7 +140,7 @@ static TOOLS: &[Tool] = &[
     Tool {
         name: "install-links",
         link: None,
-        about: "Makes links to this binary under the tools' own names",
+        about: "Makes links to this binary under the names of the tools",
         command: install_links::Args::command,
         run: |call| install_links::run(call, TOOLS),
     },

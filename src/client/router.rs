@@ -21,10 +21,10 @@ use crate::wire::{Call, Extension, NodeAddress};
 
 /// The managers are asked at most once in this time, however much fails.
 const ASK_PAUSE: Duration = Duration::from_millis(20);
-/// Pause between two looks at a server under suspicion.
+/// Interval of probing a suspect server.
 const PROBE_PAUSE: Duration = Duration::from_millis(100);
-/// How long a server that has answered again is kept in view: it is given a line in the log no more often.
-const CALM: Duration = Duration::from_secs(1);
+/// How long a server that answers again is observed: the log has a line for it no more often.
+const OBSERVATION: Duration = Duration::from_secs(1);
 /// Number of `GetStatus` that costs a server least: its process id.
 const PROBE: u32 = 0;
 
@@ -212,7 +212,7 @@ impl Router {
         let silent = matches!(error, ErrorCode::TransportLost | ErrorCode::NodeLost | ErrorCode::TimedOut);
         if silent && node.suspect() {
             tracing::warn!(peer = %node.address(), "server: {error}; reads go elsewhere until it answers");
-            self.env.spawn(watch_over(Arc::downgrade(self), node.clone()));
+            self.env.spawn(probe_suspect(Arc::downgrade(self), node.clone()));
         }
     }
 }
@@ -239,13 +239,13 @@ async fn follow(router: Weak<Router>) {
     }
 }
 
-/// Looks at a server under suspicion until it answers, and for a while longer. One that answers this and nothing else
+/// Probes a suspect server until it answers, and observes it for a while longer. One that answers this and nothing else
 /// is thus trusted for a moment once in a while only.
-async fn watch_over(router: Weak<Router>, node: Arc<Node>) {
+async fn probe_suspect(router: Weak<Router>, node: Arc<Node>) {
     loop {
         if probe(&router, &node).await {
             tracing::info!(peer = %node.address(), "server answers again");
-            tokio::time::sleep(CALM).await;
+            tokio::time::sleep(OBSERVATION).await;
         } else {
             node.trust();
         }
@@ -256,10 +256,10 @@ async fn watch_over(router: Weak<Router>, node: Arc<Node>) {
     }
 }
 
-/// Looks at a server until it is trusted; `false` if it belongs to the cluster no more.
+/// Probes a server until it is trusted; `false` if it belongs to the cluster no more.
 async fn probe(router: &Weak<Router>, node: &Node) -> bool {
     loop {
-        // The call that has failed was a look, too.
+        // The call that has failed was a probe, too.
         tokio::time::sleep(PROBE_PAUSE).await;
         if !node.is_suspect() {
             return true;

@@ -115,7 +115,7 @@ impl AsyncWrite for Stream {
 /// Takes the next connection of a listener that is none of the kernel's.
 type Accept = Box<dyn FnMut(&mut Context<'_>) -> Poll<io::Result<(Stream, SocketAddr)>> + Send>;
 
-/// What connections come to.
+/// A listening socket, or its like.
 pub enum Listener {
     /// A TCP port.
     Tcp(TcpListener),

@@ -64,7 +64,7 @@ impl Failure {
             Self::Partial => "SERVER_ERROR not written to every replica",
             Self::Unknown => "SERVER_ERROR connection lost, whether this was done is not known",
             Self::Hidden => "SERVER_ERROR stored, but hidden by flush_all: the clock of its server lags",
-            Self::Contended => "SERVER_ERROR changed by others all the time, try again",
+            Self::Contended => "SERVER_ERROR too much contention, try again",
             Self::Overloaded => "SERVER_ERROR out of memory, try again",
         })
     }

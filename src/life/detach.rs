@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use daemonize::{Daemonize, Outcome, Stdio};
 use rustix::fs::FileType;
 
-/// What the daemon writes to the pipe.
+/// The byte that the daemon writes to the pipe.
 const READY: u8 = 0;
 const FAILED: u8 = 1;
 

@@ -66,7 +66,7 @@ impl Settings {
     }
 }
 
-/// What a daemon serves. It listens from the moment it exists.
+/// The service of a daemon. It listens from the moment it exists.
 pub trait Service: Sized {
     /// Stops accepting, finishes and answers what is in flight until `deadline`, writes what must be kept, and closes.
     fn stop(self, deadline: Instant) -> impl Future<Output = Result<(), Cause>>;

@@ -116,7 +116,7 @@ impl Drop for PidFile {
     }
 }
 
-/// What the pid file of this process says.
+/// The contents of the pid file of this process.
 fn own_content() -> String {
     format!("{}\n", std::process::id())
 }

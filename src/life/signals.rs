@@ -31,7 +31,7 @@ impl fmt::Display for Signal {
     }
 }
 
-/// What a signal asks for.
+/// The action that a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
     /// Stop.

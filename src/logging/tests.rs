@@ -13,7 +13,7 @@ fn log(verbose: bool, rust_log: Option<&str>) -> (tempfile::TempDir, PathBuf, Lo
     (dir, path, log, events)
 }
 
-/// What each of three levels leaves in the file.
+/// The lines that each of three levels leaves in the file.
 fn written(verbose: bool, rust_log: Option<&str>) -> String {
     let (_dir, path, log, events) = log(verbose, rust_log);
     tracing::dispatcher::with_default(&events, || {

@@ -40,10 +40,10 @@ impl<P: Display, F: FnOnce()> Ending<P, F> {
         let peer = &self.peer;
         // Messages are small and answers are awaited: never wait to fill a packet.
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%peer, %error, "TCP_NODELAY");
+            tracing::debug!(%peer, %error, "cannot set TCP_NODELAY");
         }
         if let Err(error) = stream.set_silence_limit(silence) {
-            tracing::debug!(%peer, %error, "keep-alive of the socket");
+            tracing::debug!(%peer, %error, "cannot set the keep-alive of the socket");
         }
     }
 

@@ -106,8 +106,8 @@ where
             server.not_received.lock().remove(&(from, C::METHOD));
             take_requested(&server, from, C::METHOD, &seed);
         }
-        Ok(Err(error)) => tracing::warn!(peer = %from, "hash space: {error}"),
-        Err(error) => tracing::debug!(peer = %from, "hash space: {error}"),
+        Ok(Err(error)) => tracing::warn!(peer = %from, "hash space not taken: {error}"),
+        Err(error) => tracing::debug!(peer = %from, "hash space not taken: {error}"),
     };
     manager.call(request, STEPS, Box::new(take));
 }

@@ -124,7 +124,7 @@ impl Server {
         self.tasks.stop();
         self.replace.stop();
         if !self.shared.peers.drain_clients(deadline).await {
-            tracing::warn!("some requests were still under way at the end");
+            tracing::warn!("the shutdown time-out ended requests in progress");
         }
         self.shared.peers.close();
         self.shared.clients.close();
@@ -132,8 +132,8 @@ impl Server {
         match self.shared.env.blocking(move || store.close()).await {
             Ok(Ok(())) => {}
             // What is not merged is in the redo log.
-            Ok(Err(error)) => tracing::error!(%error, "closing the store"),
-            Err(error) => tracing::error!(%error, "closing the store"),
+            Ok(Err(error)) => tracing::error!(%error, "closing the store failed"),
+            Err(error) => tracing::error!(%error, "closing the store failed"),
         }
     }
 

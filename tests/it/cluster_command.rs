@@ -164,7 +164,8 @@ fn a_server_that_is_killed_is_missed_started_again_and_taken_back_as_it_says() {
     assert!(shell(offered(&text)[1], folder).status.success());
     let status = || tryit.tool(&["ctl", &manager, "status"]).stdout;
 
-    let [kill, get, ctl] = offered_behind(&text, "To see it go on without server3, which is started again after 2s:")[..]
+    let [kill, get, ctl] =
+        offered_behind(&text, "To see it go on without server3, which is started again after 2s:")[..]
     else {
         panic!("{text}")
     };

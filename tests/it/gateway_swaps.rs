@@ -219,7 +219,7 @@ fn a_change_that_others_keep_from_being_made_ends_with_its_time() {
     );
     let gateway = Gateway::start(&folder, &[manager.address()], &["-S", "1"]);
     let answer = gateway.client().line(b"incr k 1\r\n");
-    assert_eq!(answer, "SERVER_ERROR changed by others all the time, try again");
+    assert_eq!(answer, "SERVER_ERROR too much contention, try again");
     let swaps = swaps.load(Ordering::Relaxed);
     assert!((2..150).contains(&swaps), "{swaps} swaps");
 }

@@ -49,7 +49,7 @@ fn what_is_something_else_stays_unless_forced() {
     symlink("/nowhere/kumostat", path("kumostat")).unwrap();
     let refused = install(&folder, &["."]);
     let line = format!(
-        "kumo-server install-links: not this binary: {}, {} (--force replaces files); nothing was done\n",
+        "kumo-server install-links: already exists and is not this binary: {}, {} (--force replaces files); nothing was changed\n",
         path("kumoctl").display(),
         path("kumostat").display()
     );

@@ -49,7 +49,8 @@ fn one_table_has_rates_and_whoever_is_away() {
 fn without_a_terminal_there_is_no_screen() {
     let finished = top(&["127.0.0.1:1"]);
     assert_eq!((finished.status.code(), finished.stdout.as_str()), (Some(2), ""));
-    let line = "kumo-server top: stdout is no terminal; --once prints a table; try 'kumo-server top --help'\n";
+    let line =
+        "kumo-server top: standard output is not a terminal; --once prints a table; try 'kumo-server top --help'\n";
     assert_eq!(finished.stderr, line);
 }
 

@@ -20,7 +20,7 @@ use historic::{restore_help, rewrite};
 pub(super) struct Call {
     /// The name to use in help and in front of errors: `kumo-server`, `kumo-manager`, `kumo-server ctl`.
     pub(super) program: String,
-    /// What follows the name.
+    /// The arguments after the name.
     pub(super) args: Vec<OsString>,
 }
 

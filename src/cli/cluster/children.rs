@@ -14,8 +14,8 @@ use crate::cli::exit::Stop;
 
 /// How long a process may take to end; more than it takes itself.
 const END: Duration = Duration::from_secs(15);
-/// Pause between two looks at the processes.
-pub(super) const POLL_PAUSE: Duration = Duration::from_millis(50);
+/// Interval of polling the processes.
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Name of the gateway.
 const GATEWAY: &str = "gateway";
 /// Pause between two keep-alives: on one machine, losses may be noticed soon.
@@ -137,7 +137,7 @@ impl<'a> Children<'a> {
     pub(super) async fn watch(&mut self) -> Result<(), Stop> {
         loop {
             self.check()?;
-            tokio::time::sleep(POLL_PAUSE).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -152,7 +152,7 @@ impl<'a> Children<'a> {
             if over && pause.is_none() {
                 return Err(Stop::Failed("all processes have ended".to_owned()));
             }
-            tokio::time::sleep(POLL_PAUSE).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -226,7 +226,7 @@ async fn end(members: &mut Vec<Member>) {
         if members.is_empty() {
             return;
         }
-        tokio::time::sleep(POLL_PAUSE).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     for member in members {
         if let State::Running { child, .. } = &mut member.state {

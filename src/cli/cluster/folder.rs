@@ -11,7 +11,7 @@ use crate::cli::exit::Stop;
 /// Number of servers without a flag and without a note.
 const SERVERS: usize = 3;
 
-/// What the note says; servers have their place in the hash space by their address.
+/// The contents of the note; servers have their place in the hash space by their address.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Note {
     servers: usize,

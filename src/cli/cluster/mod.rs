@@ -27,7 +27,7 @@ use crate::env::dial;
 use crate::net::hosts::MANAGER_PORT;
 use crate::wire::NodeAddress;
 use crate::wire::method::AttachNewServers;
-use children::{Children, POLL_PAUSE};
+use children::{Children, POLL_INTERVAL};
 use folder::Folder;
 use ports::{Ports, check_ports, free_port_above, gateway_port, wait_free};
 
@@ -162,7 +162,7 @@ async fn bring_up(
         if Instant::now() > deadline {
             return Err(Stop::Failed(format!("the servers have not found the manager within {PATIENCE:?}")));
         }
-        tokio::time::sleep(POLL_PAUSE).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     tokio::select! {
         replaced = ctl::wait(caller, manager) => replaced,
@@ -178,7 +178,7 @@ async fn wait_gateway(children: &mut Children<'_>, ports: Ports) -> Result<(), S
         if Instant::now() > deadline {
             return Err(Stop::Failed(format!("the gateway does not listen within {PATIENCE:?}")));
         }
-        tokio::time::sleep(POLL_PAUSE).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ const GATEWAY_PORTS: usize = 100;
 /// How long ports of a cluster that is just ending may stay taken.
 const PORT_PATIENCE: Duration = Duration::from_secs(5);
 /// Pause between two attempts to take a port.
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Where everything listens.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +69,7 @@ pub(super) fn wait_free(address: SocketAddr, hint: &str) -> Result<(), Stop> {
         if Instant::now() > deadline {
             return Err(Stop::Failed(format!("port {address}: {error}; {hint}")));
         }
-        std::thread::sleep(RETRY_PAUSE);
+        std::thread::sleep(RETRY_INTERVAL);
     }
     Ok(())
 }

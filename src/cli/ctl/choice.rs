@@ -13,7 +13,7 @@ pub(super) enum Kind {
     Detach,
 }
 
-/// What the operator has asked for.
+/// The change that the operator has asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Wish {
     pub(super) kind: Kind,

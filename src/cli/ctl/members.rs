@@ -10,10 +10,10 @@ use crate::wire::NodeAddress;
 use crate::wire::extension::{Changed, Choice};
 use crate::wire::method::ErrorCode;
 
-/// Pause between two looks at what the manager lists.
-const GLANCE: Duration = Duration::from_millis(100);
+/// Interval of polling the manager.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What was changed, and whether a replace was started.
+/// The changes, and whether a replace was started.
 #[derive(Debug)]
 pub(super) struct Done {
     /// Lines for stdout.
@@ -57,7 +57,7 @@ pub(super) async fn change(
             let seconds = patience.as_secs_f64();
             return Err(Stop::Unmet(format!("{unmet} (after {seconds} s); nothing was changed")));
         }
-        tokio::time::sleep(GLANCE).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 

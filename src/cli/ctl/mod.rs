@@ -43,7 +43,7 @@ pub(super) struct Args {
     #[arg(value_name = "MANAGER[:PORT]")]
     manager: HostPort,
 
-    /// What to do
+    /// The command
     #[arg(value_enum)]
     command: Command,
 
@@ -86,13 +86,13 @@ enum Command {
     DetachNoreplace,
     /// Copy every record to the servers that should have it, then delete it elsewhere
     Replace,
-    /// The same, where every server sends all its records
+    /// The same, but every server sends all its records
     FullReplace,
     /// Have every active server write a backup beside its store
     Backup,
     /// Let this manager attach, detach and replace by itself
     EnableAutoReplace,
-    /// Leave that to you
+    /// Leave that to the operator
     DisableAutoReplace,
 }
 
@@ -196,7 +196,7 @@ impl Args {
         }
     }
 
-    /// What is to be attached or detached, and whether a replace is to follow.
+    /// The servers to attach or detach, and whether a replace is to follow.
     fn wish(&self) -> Result<Option<(Wish, bool)>, Stop> {
         let Some((kind, replace)) = self.command.members() else { return Ok(None) };
         let address = |operand: &String| {

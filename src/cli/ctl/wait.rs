@@ -11,8 +11,8 @@ use crate::wire::extension::ManagerState;
 use crate::wire::method::{FLAG_COPYING, FLAG_DELETING, FLAG_DIFFERENT, FLAG_UNFINISHED, STATUS_FLAGS, STATUS_ITEMS};
 use crate::wire::params::Seed;
 
-/// Pause between two looks.
-const GLANCE: Duration = Duration::from_millis(200);
+/// Interval of polling.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// How long one server may take to tell how far it is.
 const SERVER_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a manager may be away.
@@ -73,13 +73,13 @@ async fn watch(caller: &Caller, manager: NodeAddress, before: Option<&Overview>)
         } else if busy.elapsed() > STUCK {
             return Err(Stop::Failed("the servers are idle but the replace has not ended; run it again".to_owned()));
         }
-        tokio::time::sleep(GLANCE).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Stage {
-    /// What the servers are doing.
+    /// The phase that the servers are in.
     Running(&'static str),
     Finished,
     /// Why it has not finished and will not.
@@ -115,7 +115,7 @@ fn untold(first: &Seed, now: &Seed) -> Stage {
     }
 }
 
-/// What the active servers say of themselves.
+/// The states of the active servers.
 #[derive(Default)]
 struct Servers {
     all: usize,
@@ -173,13 +173,13 @@ mod tests {
 
     #[test]
     fn a_replace_has_finished_only_if_the_manager_has_finished_one_since() {
-        let told = |flags, replaces| Some(ManagerState { flags, replaces });
-        assert_eq!(stage(told(FLAG_COPYING | FLAG_DIFFERENT, 3), Some(3)), Stage::Running("copying"));
-        assert_eq!(stage(told(FLAG_DELETING, 3), Some(3)), Stage::Running("deleting"));
-        assert_eq!(stage(told(0, 4), Some(3)), Stage::Finished);
-        assert_eq!(stage(told(0, 0), None), Stage::Finished, "nothing is under way");
+        let state = |flags, replaces| Some(ManagerState { flags, replaces });
+        assert_eq!(stage(state(FLAG_COPYING | FLAG_DIFFERENT, 3), Some(3)), Stage::Running("copying"));
+        assert_eq!(stage(state(FLAG_DELETING, 3), Some(3)), Stage::Running("deleting"));
+        assert_eq!(stage(state(0, 4), Some(3)), Stage::Finished);
+        assert_eq!(stage(state(0, 0), None), Stage::Finished, "nothing is under way");
         for (flags, replaces) in [(FLAG_UNFINISHED, 4), (FLAG_DIFFERENT, 4), (0, 3), (0, 0)] {
-            let given_up = stage(told(flags, replaces), Some(3));
+            let given_up = stage(state(flags, replaces), Some(3));
             assert!(matches!(given_up, Stage::GivenUp(_)), "{flags} {replaces}: {given_up:?}");
         }
         assert!(matches!(stage(None, Some(0)), Stage::GivenUp(_)));

@@ -19,31 +19,31 @@ const FILES_RESERVED: usize = 256;
 /// Timing, threads, logs and life of a daemon, letter for letter.
 #[derive(Debug, clap::Args)]
 pub(super) struct Common {
-    /// Pause between two signs of life to each manager
+    /// Interval between keep-alive messages to each manager
     #[arg(short, long, value_name = "SEC", default_value = "2", value_parser = positive_seconds)]
     pub(super) keepalive_interval: Duration,
 
-    /// How long one attempt to connect may take
+    /// Time limit of one attempt to connect
     #[arg(long, value_name = "SEC", default_value = "1", value_parser = positive_seconds)]
     connect_timeout: Duration,
 
-    /// Attempts after a failed one; then a node is lost
+    /// Attempts to connect after a failed one; then the node counts as lost
     #[arg(long, value_name = "N", default_value = "4", value_parser = RangedU64ValueParser::<u32>::new().range(0..=65535))]
     connect_retry_limit: u32,
 
-    /// One step of a call's time-out; a call has ten
+    /// A tenth of the time limit of a call to another node
     #[arg(long, value_name = "SEC", default_value = "8", value_parser = positive_seconds)]
     pub(super) clock_interval: Duration,
 
-    /// Threads that write
+    /// Threads for writes that wait for the disk
     #[arg(long, value_name = "N", default_value = "2", value_parser = RangedU64ValueParser::<usize>::new().range(1..=256))]
     pub(super) write_threads: usize,
 
-    /// Threads that read
+    /// Threads for reads that miss the cache
     #[arg(long, value_name = "N", default_value = "4", value_parser = RangedU64ValueParser::<usize>::new().range(1..=256))]
     pub(super) read_threads: usize,
 
-    /// Log file; "-" or none: stdout
+    /// Log file; "-" or no flag: standard output
     #[arg(short = 'o', long, value_name = "PATH")]
     log: Option<PathBuf>,
 
@@ -51,7 +51,7 @@ pub(super) struct Common {
     #[arg(short = 'g', long, value_name = "PATH")]
     binary_log: Option<PathBuf>,
 
-    /// Log information too, not only warnings and errors
+    /// Log informational messages, not only warnings and errors
     #[arg(short, long)]
     verbose: bool,
 
@@ -67,11 +67,11 @@ pub(super) struct Common {
 /// Bounds of a daemon, which the original had not.
 #[derive(Debug, clap::Args)]
 pub(super) struct Bounds {
-    /// Address to bind instead of the one of --listen; 0.0.0.0 for all
+    /// Address to listen on instead of that of --listen; 0.0.0.0 for all
     #[arg(long, value_name = "IP")]
     bind: Option<IpAddr>,
 
-    /// Longest message accepted
+    /// Largest message accepted
     #[arg(long, value_name = "MIB", default_value = "64", value_parser = mebibytes)]
     max_message: u64,
 
@@ -79,7 +79,7 @@ pub(super) struct Bounds {
     #[arg(long, value_name = "N", default_value = "10000", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1_000_000))]
     max_connections: usize,
 
-    /// How long a connection may take for one message
+    /// Time limit for receiving one message; then the connection is closed
     #[arg(long, value_name = "SEC", default_value = "60", value_parser = positive_seconds)]
     idle_timeout: Duration,
 
@@ -87,7 +87,7 @@ pub(super) struct Bounds {
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=256))]
     network_threads: Option<usize>,
 
-    /// How long a shutdown waits for requests
+    /// How long a shutdown waits for requests in progress
     #[arg(long, value_name = "SEC", default_value = "10", value_parser = seconds)]
     shutdown_timeout: Duration,
 }
@@ -127,7 +127,7 @@ impl Common {
 }
 
 impl Bounds {
-    /// What connections may take.
+    /// The limits of connections.
     pub(super) fn limits(&self) -> Result<Limits, Stop> {
         // Lengths on the wire have 32 bits, and a record is copied more than once.
         let message =

@@ -61,31 +61,31 @@ struct Args {
     #[command(flatten)]
     layout: LayoutArgs,
 
-    /// Put this in front of every key
+    /// Prefix added to every key
     #[arg(short, long, value_name = "PREFIX", default_value = "", value_parser = key_prefix)]
     key_prefix: String,
 
-    /// Answer a set before its replicas have it
+    /// Answer a set before its replicas are written
     #[arg(long)]
     async_replicate_set: bool,
 
-    /// Answer a delete before its replicas have it
+    /// Answer a delete before its replicas are written
     #[arg(long)]
     async_replicate_delete: bool,
 
-    /// Seconds for which a get is tried
+    /// Seconds for which a get is retried
     #[arg(short = 'G', long, value_name = "N", default_value = "5", value_parser = tries())]
     get_retry: u32,
 
-    /// Seconds for which a set is tried
+    /// Seconds for which a set is retried
     #[arg(short = 'S', long, value_name = "N", default_value = "20", value_parser = tries())]
     set_retry: u32,
 
-    /// Seconds for which a delete is tried
+    /// Seconds for which a delete is retried
     #[arg(short = 'D', long, value_name = "N", default_value = "20", value_parser = tries())]
     delete_retry: u32,
 
-    /// Failed calls after which the managers are asked for the hash space
+    /// Failed calls after which the managers are asked for a new hash space
     #[arg(long, value_name = "N", default_value = "4", value_parser = RangedU64ValueParser::<u32>::new().range(1..=65535))]
     renew_threshold: u32,
 
@@ -93,15 +93,15 @@ struct Args {
     #[arg(long, value_name = "CACHE")]
     local_cache: Option<OsString>,
 
-    /// Obey `flush_all`: what is older is hidden by this gateway, and only by this one
+    /// Accept `flush_all`: this gateway, and no other, then hides all older items
     #[arg(long)]
     allow_flush: bool,
 
-    /// Longest value
+    /// Largest value
     #[arg(long, value_name = "BYTES", default_value = "1m", value_parser = item_size)]
     max_item_size: usize,
 
-    /// Memory for requests and answers of all connections
+    /// Memory for requests and responses of all connections
     #[arg(long, value_name = "MIB", default_value = "512", value_parser = mebibytes)]
     max_memory: u64,
 
@@ -207,8 +207,10 @@ pub(in crate::cli) fn command() -> Command {
 fn adjusted(command: Command) -> Command {
     command
         .mut_arg("clock_interval", |flag| flag.default_value("2"))
-        .mut_arg("keepalive_interval", |flag| flag.short(None).help("Pause between two looks at the managers"))
-        .mut_arg("idle_timeout", |flag| flag.help("How long a client may leave a request or its answers half-way"))
+        .mut_arg("keepalive_interval", |flag| {
+            flag.short(None).help("Interval at which the managers are asked for their state")
+        })
+        .mut_arg("idle_timeout", |flag| flag.help("Time limit for sending a request, and for reading its responses"))
         // Flags of every daemon, which a gateway has no use for.
         .mut_arg("connect_retry_limit", |flag| flag.hide(true))
         .mut_arg("write_threads", |flag| flag.hide(true))

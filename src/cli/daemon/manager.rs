@@ -19,7 +19,7 @@ use crate::net::hosts::{HostPort, MANAGER_PORT, Resolver, system_resolver};
 /// The manager of a kumofs cluster: knows the servers, owns the hash space, starts rebalancing.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Address of this manager as the others dial it [port: 19700]
+    /// Address of this manager, by which the other nodes reach it [port: 19700]
     #[arg(short, long, value_name = "ADDR[:PORT]")]
     listen: HostPort,
 
@@ -27,11 +27,11 @@ struct Args {
     #[arg(short, long, value_name = "ADDR[:PORT]")]
     partner: Option<HostPort>,
 
-    /// Attach, detach and replace without being asked
+    /// Attach and detach servers, and start replaces, automatically
     #[arg(short, long)]
     auto_replace: bool,
 
-    /// Pause between a change and an automatic replace
+    /// Delay between a change of the servers and an automatic replace
     #[arg(long, value_name = "SEC", default_value = "4", value_parser = seconds)]
     replace_delay: Duration,
 
@@ -80,7 +80,7 @@ fn adjusted(command: Command) -> Command {
         // Flags of every daemon, which a manager has no use for.
         .mut_arg("write_threads", |flag| flag.hide(true))
         .mut_arg("read_threads", |flag| flag.hide(true))
-        .mut_arg("keepalive_interval", |flag| flag.help("Pause between two signs of life to each node"))
+        .mut_arg("keepalive_interval", |flag| flag.help("Interval between keep-alive messages to each node"))
 }
 
 impl Args {

@@ -20,7 +20,7 @@ use crate::server::Server;
 use crate::server::config::Config;
 use crate::store::{self, SweepPolicy, SyncMode};
 
-/// Least room of a redo log: below it, merging would never rest.
+/// Least size limit of a redo log: below it, merging would never pause.
 const REDO_LIMIT_MIN: u64 = 16 << 20;
 
 /// Least bound of the write-ahead log: about what one transaction of a merge adds.
@@ -29,15 +29,15 @@ const WAL_LIMIT_MIN: u64 = 4 << 20;
 /// The storage daemon of kumofs: keeps records, copies them, moves them when servers come and go.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Address of this server as the others dial it [port: 19800]
+    /// Address of this server, by which the other nodes reach it [port: 19800]
     #[arg(short, long, value_name = "ADDR[:PORT]")]
     listen: HostPort,
 
-    /// Port of the replace stream; a free one if taken
+    /// Port of the replace stream; another free one if it is taken
     #[arg(short = 'L', long, value_name = "PORT", default_value = "19900")]
     stream_listen: u16,
 
-    /// Directory of the temporary files of a replace
+    /// Directory for temporary files of a replace
     #[arg(short = 'f', long, value_name = "DIR", default_value = "/tmp")]
     offer_tmp: PathBuf,
 
@@ -53,46 +53,46 @@ struct Args {
     #[arg(short = 'p', long, value_name = "ADDR[:PORT]")]
     manager2: Option<HostPort>,
 
-    /// How often a failed copy of a set is tried again
+    /// How often a set that failed on a replica is tried again
     #[arg(short = 'S', long, value_name = "N", default_value = "20", value_parser = RangedU64ValueParser::<u32>::new().range(0..=65535))]
     replicate_set_retry: u32,
 
-    /// How often a failed copy of a delete is tried again
+    /// How often a delete that failed on a replica is tried again
     #[arg(short = 'D', long, value_name = "N", default_value = "20", value_parser = RangedU64ValueParser::<u32>::new().range(0..=65535))]
     replicate_delete_retry: u32,
 
-    /// Room for those temporary files; 0: no limit
+    /// Disk space for temporary files of a replace; 0: no limit
     #[arg(short = 'M', long, value_name = "MIB", default_value = "0", value_parser = mebibytes)]
     replace_memory_limit: u64,
 
-    /// How long a deleted key is remembered at least
+    /// Minimum time for which a deleted key is remembered
     #[arg(long, value_name = "SEC", default_value = "60", value_parser = seconds)]
     garbage_min_time: Duration,
 
-    /// How long a deleted key is remembered at most
+    /// Maximum time for which a deleted key is remembered
     #[arg(long, value_name = "SEC", default_value = "3600", value_parser = seconds)]
     garbage_max_time: Duration,
 
-    /// Room for deleted keys; the oldest go early
+    /// Memory for deleted keys; beyond it, the oldest are forgotten early
     #[arg(long, value_name = "KIB", default_value = "2048", value_parser = kibibytes)]
     garbage_mem_limit: u64,
 
     #[command(flatten)]
     common: Common,
 
-    /// Force writes to disk: always, everysec, os
+    /// When writes are forced to disk: always (before each answer), everysec, or os
     #[arg(long, value_name = "MODE", default_value = "everysec", value_enum, hide_possible_values = true)]
     sync: Sync,
 
-    /// Memory for records
+    /// Memory for cached records
     #[arg(long, value_name = "MIB", default_value = "512", value_parser = mebibytes)]
     cache: u64,
 
-    /// Room for writes not yet in the database
+    /// Size limit of the redo log, which holds writes not yet in the database
     #[arg(long, value_name = "MIB", default_value = "512", value_parser = mebibytes)]
     redo_limit: u64,
 
-    /// Room for the write-ahead log of the database
+    /// Size limit of the database's write-ahead log
     #[arg(long, value_name = "MIB", default_value = "64", value_parser = mebibytes)]
     wal_limit: u64,
 

@@ -12,8 +12,8 @@ use crate::binlog::{Decoder, Entry};
 use crate::cli::exit::Stop;
 use crate::cli::tool::Interrupt;
 
-/// Pause between two looks at the file.
-const GLANCE: Duration = Duration::from_millis(200);
+/// Interval of polling the file.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// Bytes read at a time.
 const CHUNK: u64 = 1 << 20;
 
@@ -59,7 +59,7 @@ pub(super) fn follow(path: &Path, tail: Option<usize>, line: impl Fn(&Entry) -> 
                 report_damage(path, &reading.decoder);
                 reading = Reading::open(path).map_err(failed)?;
             }
-            _ => std::thread::sleep(GLANCE),
+            _ => std::thread::sleep(POLL_INTERVAL),
         }
     }
 }

@@ -94,7 +94,7 @@ fn in_hex(what: &str, bytes: &[u8]) -> Json {
     Json::from(Map::from_iter([(what.to_owned(), Json::from(hex(bytes)))]))
 }
 
-/// What a field of bytes holds.
+/// The content of a field of bytes.
 enum Held {
     Address(NodeAddress),
     /// The zeros that stand for a node that there is not.

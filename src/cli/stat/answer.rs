@@ -15,7 +15,7 @@ use crate::wire::method::{
 };
 use crate::wire::params::Seed;
 
-/// What memcached calls the counters, and the numbers to ask for them.
+/// memcached's names of the counters, and the numbers to ask for them.
 const STATS: [(&str, u32); 7] = [
     ("pid", STATUS_PID),
     ("uptime", STATUS_UPTIME),
@@ -26,7 +26,7 @@ const STATS: [(&str, u32); 7] = [
     ("curr_items", STATUS_ITEMS),
 ];
 
-/// What a server has answer.
+/// One answer of a server.
 #[derive(Debug, PartialEq)]
 pub(super) enum Answer {
     Number(u64),

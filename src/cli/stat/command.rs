@@ -1,8 +1,8 @@
-//! What `stat` can be asked to show.
+//! The figures that `stat` can show.
 
 use clap::ValueEnum;
 
-/// What to show.
+/// A figure, or a set of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Command {
     /// Process id
@@ -22,7 +22,7 @@ pub(super) enum Command {
     /// Delete requests since the start
     #[value(name = "cmd_delete")]
     CmdDelete,
-    /// Stored records, deleted ones that are still remembered included
+    /// Stored records, including deleted ones that are still remembered
     Items,
     /// All of these, as memcached's stats
     Stats,
@@ -34,13 +34,13 @@ pub(super) enum Command {
     Hscheck,
     /// State of the replace: inactive, Deleting, Copying, WAIT or ready
     Replstat,
-    /// Let the kernel gather small packets on the server's connections; shows how many there are
+    /// Clear `TCP_NODELAY` on the server's connections; prints how many there are
     #[value(name = "set_delay")]
     SetDelay,
-    /// Send small packets at once, as after the start
+    /// Set `TCP_NODELAY` again, as after the start
     #[value(name = "unset_delay")]
     UnsetDelay,
-    /// Everything that a server of this program tells, as JSON
+    /// All figures of a server of this program, as JSON
     Figures,
 }
 

@@ -59,7 +59,7 @@ async fn spaces(caller: &Caller, server: NodeAddress) -> Result<Spaces, ErrorCod
     tokio::try_join!(caller.space(server, STATUS_WHS), caller.space(server, STATUS_RHS))
 }
 
-/// What there is to say of a node: the first is described, the others by what differs from it.
+/// The line of a node: the first is described, the others by how they differ from it.
 fn verdict(answer: &Result<Spaces, ErrorCode>, first: Option<&Spaces>) -> String {
     let ((whs, rhs), first) = match (answer, first) {
         (Ok(spaces), Some(first)) => (spaces, first),

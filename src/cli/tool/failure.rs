@@ -1,4 +1,4 @@
-//! What tools say of an operation that failed.
+//! Error lines for operations that failed.
 
 use crate::cli::exit::Stop;
 use crate::client::Error;
@@ -18,11 +18,11 @@ pub(in crate::cli) fn reason(error: ErrorCode) -> &'static str {
     match error {
         ErrorCode::NodeLost => "cannot be reached",
         ErrorCode::TimedOut => "does not answer",
-        ErrorCode::TransportLost => "has closed the connection",
+        ErrorCode::TransportLost => "closed the connection",
         ErrorCode::Protocol => "does not support this request",
         ErrorCode::Server => "refuses",
-        ErrorCode::TooLarge => "does not take a message of this length",
-        ErrorCode::Unknown => "gives an answer that is not understood",
+        ErrorCode::TooLarge => "does not accept a message of this size",
+        ErrorCode::Unknown => "sent an answer that is not understood",
     }
 }
 

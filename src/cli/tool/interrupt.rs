@@ -17,7 +17,7 @@ pub(in crate::cli) struct Interrupt {
 impl Interrupt {
     /// Receives the signals from now on.
     pub(in crate::cli) fn watch() -> Result<Self, Stop> {
-        Self::start().map_err(|error| Stop::Failed(format!("cannot watch for signals: {error}")))
+        Self::start().map_err(|error| Stop::Failed(format!("cannot handle signals: {error}")))
     }
 
     /// Whether one has come.

@@ -1,4 +1,4 @@
-//! What the tools share: how they are listed, how they ask nodes, what they print, and how signals end them.
+//! Code that the tools share: how they are listed, how they ask nodes, what they print, and how signals end them.
 
 pub(super) mod date;
 mod failure;

@@ -21,7 +21,7 @@ pub(in crate::cli) fn show(bytes: &[u8]) -> Result<(), Stop> {
     }
 }
 
-/// What `--json` prints.
+/// A report as indented JSON.
 pub(in crate::cli) fn json_text(report: &impl Serialize) -> Result<String, Stop> {
     serde_json::to_string_pretty(report).map(|text| text + "\n").map_err(|error| Stop::Failed(error.to_string()))
 }

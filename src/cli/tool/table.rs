@@ -16,11 +16,11 @@ pub(in crate::cli) struct Tool {
     pub(in crate::cli) name: &'static str,
     /// Name of a link to the binary that selects it: its name in 2010, if it had one.
     pub(in crate::cli) link: Option<&'static str>,
-    /// What it does, for `--help`.
+    /// Its purpose, for `--help`.
     pub(in crate::cli) about: &'static str,
     /// Its arguments, from which help, completions and man page are made.
     pub(in crate::cli) command: fn() -> Command,
-    /// What runs it.
+    /// Its code.
     pub(in crate::cli) run: Run,
 }
 

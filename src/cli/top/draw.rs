@@ -105,7 +105,7 @@ impl View {
 /// The first line: who answers, whom we ask, and the time at its end, as far as there is room.
 fn heading<'a>(model: &Model, view: &View, width: usize) -> Line<'a> {
     let bold = Style::default().add_modifier(Modifier::BOLD);
-    let (manager, mood) = match (model.trouble.last(), &model.nodes) {
+    let (manager, mood) = match (model.failures.last(), &model.nodes) {
         (Some((manager, error)), _) => (format!(", manager {manager} {}", reason(*error)), Mood::Alarm),
         (None, Some(nodes)) => (format!(", manager {}", nodes.manager), Mood::Calm),
         (None, None) => (String::new(), Mood::Calm),

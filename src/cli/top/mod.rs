@@ -24,7 +24,7 @@ use model::Model;
 use row::{Row, Sort, Standing, whole};
 use watch::Asking;
 
-/// What `--help` says below the flags.
+/// The end of `--help`.
 const NOTES: &str = "\
 Keys: q, Esc or Ctrl-C quits; t g s d sort by requests, gets, sets or deletes in a second, i by items, k by skew of the \
 clocks, u by status, a by address; r reverses; arrows and page keys scroll.
@@ -45,7 +45,7 @@ pub(super) struct Args {
     #[command(flatten)]
     cluster: Cluster,
 
-    /// Pause between two looks
+    /// Interval between two samples
     #[arg(short, long, value_name = "SEC", default_value = "0.5", value_parser = interval)]
     interval: Duration,
 
@@ -69,7 +69,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
     let args: Args = parse(call, |command| command)?;
     if !args.once && !std::io::stdout().is_terminal() {
-        return Err(Stop::Usage("stdout is no terminal; --once prints a table".to_owned()));
+        return Err(Stop::Usage("standard output is not a terminal; --once prints a table".to_owned()));
     }
     let servers: Result<Vec<_>, _> = args.servers.iter().map(|host| server("server", host)).collect();
     let mut model = Model::named(&servers?);
@@ -93,7 +93,7 @@ fn no_manager(failures: &[(crate::wire::NodeAddress, crate::wire::method::ErrorC
     failure.unwrap_or_else(|| Stop::Failed("no manager to ask".to_owned()))
 }
 
-/// Two looks at all servers, and a table.
+/// Samples all servers twice, and prints a table.
 async fn once(args: &Args, asking: Asking, mut model: Model) -> Result<(), Stop> {
     let servers: Vec<_> = model.servers().into_iter().collect();
     for look in 0..2 {
@@ -140,7 +140,7 @@ fn object(row: &Row) -> Value {
         "standing": standing,
         "status": row.word().0,
     });
-    let members = match (row.reading(), row.trouble) {
+    let members = match (row.reading(), row.failure) {
         (Some(reading), _) => {
             let status = reading.status;
             let figures = reading.figures.clone().unwrap_or_default();

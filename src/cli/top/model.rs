@@ -1,4 +1,4 @@
-//! What `top` knows of all servers together: who there is, totals, the replace, the clocks.
+//! The state that `top` shows: all servers, totals, the replace, the clocks.
 //!
 //! Pure, as the rows are: nothing here asks, waits or draws.
 
@@ -12,14 +12,14 @@ use crate::client::Status;
 use crate::wire::NodeAddress;
 use crate::wire::method::{ErrorCode, FLAG_COPYING, FLAG_DELETING, FLAG_DIFFERENT, FLAG_UNFINISHED};
 
-/// What a manager knows.
+/// The servers that a manager knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Nodes {
     pub(super) manager: NodeAddress,
     /// The servers of the hash space for writing, and whether they are active.
     pub(super) attached: Vec<(NodeAddress, bool)>,
     pub(super) detached: Vec<NodeAddress>,
-    /// What its servers are busy with; an original manager does not tell.
+    /// The phase of the replace; an original manager does not tell.
     pub(super) flags: Option<u32>,
 }
 
@@ -27,10 +27,10 @@ pub(super) struct Nodes {
 #[derive(Debug, Default)]
 pub(super) struct Model {
     rows: BTreeMap<NodeAddress, Row>,
-    /// What the manager has told last, if there is one.
+    /// The latest answer of a manager, if there is one.
     pub(super) nodes: Option<Nodes>,
     /// Why no manager has answered lately.
-    pub(super) trouble: Vec<(NodeAddress, ErrorCode)>,
+    pub(super) failures: Vec<(NodeAddress, ErrorCode)>,
     /// All servers' requests in a second, the latest last.
     pub(super) history: VecDeque<u64>,
 }
@@ -64,7 +64,7 @@ impl Model {
         });
         self.rows.extend(standings.into_iter().map(|(address, standing)| (address, Row::new(address, standing))));
         self.nodes = Some(nodes);
-        self.trouble.clear();
+        self.failures.clear();
     }
 
     /// Takes what a look at a server has found, or why it has found nothing; `time` is from its start to its end.
@@ -137,7 +137,7 @@ impl Model {
         text
     }
 
-    /// What the cluster is busy with, and how far it is.
+    /// The phase of the replace in the cluster, and its progress.
     pub(super) fn replace(&self) -> (String, Mood) {
         let own = |row: &&Row, flag: u32| row.status().is_some_and(|status| status.flags & flag != 0);
         let count = |flag| self.rows.values().filter(|row| own(row, flag)).count();

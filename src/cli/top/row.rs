@@ -18,17 +18,17 @@ pub(super) const HISTORY: usize = 600;
 /// The least time that a rate is computed from.
 const LEAST_SPAN: Duration = Duration::from_millis(50);
 
-/// What one look at a server has found.
+/// One sample of a server.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Reading {
     pub(super) status: Status,
     /// How far the server's clock is ahead of ours, in seconds.
     pub(super) ahead: i64,
-    /// What an original server does not tell.
+    /// Figures that an original server does not have.
     pub(super) figures: Option<Figures>,
 }
 
-/// What only a server of this program tells.
+/// Figures that only a server of this program has.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Figures {
     /// Why no write is acknowledged.
@@ -37,7 +37,7 @@ pub(super) struct Figures {
     pub(super) progress: Option<[u64; 4]>,
 }
 
-/// What a server is to its cluster, as far as that was asked.
+/// The state of a server in its cluster, as far as that was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Standing {
     /// Its address was given.
@@ -65,14 +65,14 @@ pub(super) struct Row {
     /// Between the last two looks, if both have found something.
     pub(super) rates: Option<Rates>,
     /// Why the latest look has found nothing.
-    pub(super) trouble: Option<ErrorCode>,
+    pub(super) failure: Option<ErrorCode>,
     /// Requests in a second at each interval, the latest last.
     pub(super) history: VecDeque<u64>,
     /// How far its clock is ahead of the servers' middle one, in seconds.
     pub(super) skew: Option<i64>,
 }
 
-/// What rows are sorted by.
+/// The order of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Sort {
     #[default]
@@ -100,7 +100,7 @@ impl Rates {
         self.gets + self.sets + self.deletes
     }
 
-    /// What happened between two looks; none if the server was started anew in between, or hardly any time has passed.
+    /// Rates between the last two samples; none if the server was started anew in between, or hardly any time has passed.
     ///
     /// Each counter was read at some time during its look. Either look may have taken long, because the server or this
     /// program was stopped: the rate is that over the longest time which may have passed, so it never exaggerates.
@@ -131,12 +131,12 @@ pub(super) fn whole(rate: f64) -> u64 {
 
 impl Row {
     pub(super) fn new(address: NodeAddress, standing: Standing) -> Self {
-        Self { address, standing, last: None, rates: None, trouble: None, history: VecDeque::new(), skew: None }
+        Self { address, standing, last: None, rates: None, failure: None, history: VecDeque::new(), skew: None }
     }
 
-    /// What the latest look has found.
+    /// The latest sample.
     pub(super) fn reading(&self) -> Option<&Reading> {
-        self.last.as_ref().filter(|_| self.trouble.is_none()).map(|(_, reading)| reading)
+        self.last.as_ref().filter(|_| self.failure.is_none()).map(|(_, reading)| reading)
     }
 
     /// The latest counters.
@@ -151,7 +151,7 @@ impl Row {
 
     /// How it is, in a word or two.
     pub(super) fn word(&self) -> (&'static str, Mood) {
-        match (self.trouble, self.reading()) {
+        match (self.failure, self.reading()) {
             (Some(ErrorCode::NodeLost), _) => return ("unreachable", Mood::Alarm),
             (Some(_), _) => return ("no answer", Mood::Alarm),
             (None, None) => return ("...", Mood::Calm),
@@ -183,14 +183,14 @@ impl Row {
             Ok(reading) => {
                 let now = (time, reading);
                 // A gap would spread what happened before it over the time of silence.
-                let earlier = self.last.as_ref().filter(|_| self.trouble.is_none());
+                let earlier = self.last.as_ref().filter(|_| self.failure.is_none());
                 self.rates = earlier.and_then(|earlier| Rates::between(earlier, &now));
                 self.last = Some(now);
-                self.trouble = None;
+                self.failure = None;
             }
             Err(error) => {
                 self.rates = None;
-                self.trouble = Some(error);
+                self.failure = Some(error);
             }
         }
     }

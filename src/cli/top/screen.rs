@@ -18,14 +18,14 @@ use crate::clock::unix_seconds;
 /// Keys that may wait.
 const KEYS: usize = 64;
 /// How long the thread that reads keys waits for one before it looks whether it is still needed.
-const GLANCE: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Shows the model until a key or a signal ends it.
 pub(super) async fn run(asking: Asking, interval: Duration, mut model: Model) -> Result<ExitCode, Stop> {
     let cannot = |what: &'static str| move |error: std::io::Error| Stop::Failed(format!("{what}: {error}"));
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot("cannot watch for signals"))?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(cannot("cannot watch for signals"))?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(cannot("cannot watch for signals"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot("cannot handle signals"))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(cannot("cannot handle signals"))?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(cannot("cannot handle signals"))?;
     let (mut watch, mut news) = Watch::start(asking, interval);
     watch.follow(&model.servers());
     // Also puts the terminal back when something panics.
@@ -88,7 +88,7 @@ fn take(model: &mut Model, news: News) -> bool {
             model.take_nodes(nodes);
             return true;
         }
-        News::Nodes(Err(failures)) => model.trouble = failures,
+        News::Nodes(Err(failures)) => model.failures = failures,
     }
     false
 }
@@ -131,7 +131,7 @@ fn keys() -> std::io::Result<mpsc::Receiver<Event>> {
     let (sender, receiver) = mpsc::channel(KEYS);
     std::thread::Builder::new().name("keys".to_owned()).spawn(move || {
         while !sender.is_closed() {
-            let event = match event::poll(GLANCE) {
+            let event = match event::poll(POLL_INTERVAL) {
                 Ok(false) => continue,
                 Ok(true) => event::read(),
                 Err(error) => Err(error),

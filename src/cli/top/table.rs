@@ -1,4 +1,4 @@
-//! The columns of the table: what stands in them, and which of them a width has room for.
+//! The columns of the table: their contents, and which of them fit into a width.
 
 use super::model::Model;
 use super::row::{Mood, Rates, Row, whole};
@@ -6,7 +6,7 @@ use crate::client::Status;
 
 /// A column of the table.
 pub(super) struct Column {
-    /// What stands above it.
+    /// Its heading.
     pub(super) head: &'static str,
     /// Characters, where the rows do not decide.
     width: usize,
@@ -15,11 +15,11 @@ pub(super) struct Column {
     /// A narrow screen leaves out the columns with the greatest numbers.
     rank: u8,
     cell: fn(&Row) -> String,
-    /// What stands in the line of totals.
+    /// Its cell in the line of totals.
     total: fn(&Model) -> String,
 }
 
-/// What stands where there is nothing to say.
+/// A cell without a value.
 const NOTHING: &str = "-";
 /// Between two columns.
 pub(super) const GAP: usize = 1;
@@ -85,7 +85,7 @@ pub(super) struct Line {
     pub(super) skew_mood: Mood,
 }
 
-/// The columns that `width` characters have room for, each with its own width.
+/// The columns that fit into `width` characters, each with its own width.
 pub(super) fn columns(rows: &[&Row], width: usize) -> Vec<(&'static Column, usize)> {
     let address = rows.iter().map(|row| row.address.to_string().len()).max().unwrap_or_default();
     let sized = |column: &'static Column| {

@@ -20,12 +20,12 @@ use crate::wire::method::ErrorCode;
 /// Looks that may wait to be taken.
 const NEWS: usize = 1024;
 
-/// What a look has found.
+/// A sample, or a state of the managers.
 #[derive(Debug)]
 pub(super) enum News {
     /// From when to when the look took, and what it has found.
     Server(NodeAddress, Range<Instant>, Result<Reading, ErrorCode>),
-    /// What a manager has said, or why each of them has not.
+    /// The answer of a manager, or why none has answered.
     Nodes(Result<Nodes, Vec<(NodeAddress, ErrorCode)>>),
 }
 
@@ -90,9 +90,9 @@ fn ahead(time: u64, before: u32, after: u32) -> i64 {
 }
 
 impl Figures {
-    fn read(told: &serde_json::Value) -> Self {
-        let failed = told.pointer("/store/failed").and_then(|reason| reason.as_str()).map(ToOwned::to_owned);
-        let replace = told.get("replace").filter(|replace| replace.is_object());
+    fn read(json: &serde_json::Value) -> Self {
+        let failed = json.pointer("/store/failed").and_then(|reason| reason.as_str()).map(ToOwned::to_owned);
+        let replace = json.get("replace").filter(|replace| replace.is_object());
         let progress = replace.map(|replace| {
             ["scanned", "sent", "received", "dropped"]
                 .map(|name| replace.get(name).and_then(serde_json::Value::as_u64).unwrap_or_default())
@@ -193,10 +193,10 @@ mod tests {
 
     #[test]
     fn figures_are_read_as_far_as_they_are_there() {
-        let told = serde_json::json!({"store": {"failed": "disk full"}, "replace": {"scanned": 3, "sent": 2}});
+        let json = serde_json::json!({"store": {"failed": "disk full"}, "replace": {"scanned": 3, "sent": 2}});
         let figures = Figures { failed: Some("disk full".to_owned()), progress: Some([3, 2, 0, 0]) };
-        assert_eq!(Figures::read(&told), figures);
-        let told = serde_json::json!({"store": {"failed": null}, "replace": null});
-        assert_eq!(Figures::read(&told), Figures::default());
+        assert_eq!(Figures::read(&json), figures);
+        let json = serde_json::json!({"store": {"failed": null}, "replace": null});
+        assert_eq!(Figures::read(&json), Figures::default());
     }
 }

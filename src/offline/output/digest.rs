@@ -1,4 +1,4 @@
-//! What was written, in a form short enough to be compared with what is read back.
+//! A count and a checksum of records, by which what was written is compared with what is read back.
 
 use crate::wire::RecordValue;
 

@@ -93,7 +93,7 @@ fn settle(context: &Context, plan: &Plan, failed: &[Arc<AtomicBool>], delivery: 
         Ok(delivery) => delivery,
         // A panic: what it was about is not known, so nothing counts as copied.
         Err(error) => {
-            tracing::error!(%error, "delivery");
+            tracing::error!(%error, "delivery task panicked");
             return false;
         }
     };

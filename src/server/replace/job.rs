@@ -52,7 +52,7 @@ impl Job {
         let job = Self::parse(&bytes);
         if let Err(error) = &job {
             // Then nothing is deleted that a replace of before would allow to be: the next one sees to it.
-            tracing::warn!("state of the last replace: {error}");
+            tracing::warn!("state of the last replace cannot be read: {error}");
         }
         Ok(job.ok())
     }

@@ -241,7 +241,7 @@ impl Replace {
                     replace.report(manager, |clock| ReplaceDeleteEnd { clocktime, clock }).await;
                     // Nobody waits for this: should it be remembered all the same, there is nothing left to delete.
                     if let Err(error) = replace.ledger.store(None).await {
-                        tracing::warn!("state of the replace: {error}");
+                        tracing::warn!("state of the replace cannot be removed: {error}");
                     }
                 }
                 Err(error) => {

@@ -73,7 +73,7 @@ impl Offers {
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    tracing::error!(%error, "accept on the stream port");
+                    tracing::error!(%error, "accept failed on the stream port");
                     tokio::time::sleep(PAUSE).await;
                 }
             }

@@ -98,9 +98,9 @@ fn what_is_wrong_catches_the_eye() {
     let model = {
         let mut model = cluster(3);
         let figures = Figures { failed: None, progress: Some([5, 4, 3, 2]) };
-        let told = Reading { figures: Some(figures), ..reading(0, 10, FLAG_COPYING) };
-        model.take(node(19801), span(Instant::now()), Ok(told));
-        model.trouble = vec![(node(19700), ErrorCode::TimedOut)];
+        let ours = Reading { figures: Some(figures), ..reading(0, 10, FLAG_COPYING) };
+        model.take(node(19801), span(Instant::now()), Ok(ours));
+        model.failures = vec![(node(19700), ErrorCode::TimedOut)];
         model
     };
     let lines = screen(&model, &mut view(), 100, 24);

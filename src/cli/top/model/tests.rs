@@ -148,8 +148,8 @@ fn a_replace_is_told_by_servers_and_manager() {
     model.take(node(1), span(Instant::now()), Ok(reading(0, 0, FLAG_DIFFERENT | FLAG_COPYING)));
     assert_eq!(model.replace().0, "copying on 1 of 2 servers");
     let figures = Figures { failed: None, progress: Some([50, 20, 3, 0]) };
-    let told = Reading { figures: Some(figures), ..reading(0, 200, FLAG_COPYING) };
-    model.take(node(1), span(Instant::now()), Ok(told));
+    let ours = Reading { figures: Some(figures), ..reading(0, 200, FLAG_COPYING) };
+    model.take(node(1), span(Instant::now()), Ok(ours));
     assert_eq!(model.replace().0, "copying on 1 of 2 servers: 25 % scanned, 20 sent, 3 received, 0 dropped");
     model.take(node(1), span(Instant::now()), Ok(reading(0, 0, FLAG_DELETING)));
     assert_eq!(model.replace().0, "deleting on 1 of 2 servers");
