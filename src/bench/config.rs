@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::value::{self, KEY_LEN};
+use super::value::KEY_LEN;
 use crate::wire::record::{KEY_HEADER, VALUE_HEADER};
 
 /// Bytes that the requests and answers in flight may take in all, at two copies of each.
@@ -137,11 +137,6 @@ impl Config {
             return Err(Mistake::TooMuchInFlight(in_flight >> 20));
         }
         Ok(())
-    }
-
-    /// Whether values are long enough to name their version.
-    pub fn names_versions(&self) -> bool {
-        self.value_size >= value::HEAD_LEN
     }
 }
 
