@@ -6,6 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kumo_server::client::{self, Caller};
+use kumo_server::gateway::item::Rules;
+use kumo_server::gateway::layout::Layout;
+use kumo_server::gateway::{self, Gateway, Listen};
 use kumo_server::manager::{self, Manager};
 use kumo_server::net::{DialPolicy, Limits};
 use kumo_server::ring;
@@ -14,12 +17,14 @@ use kumo_server::store;
 use kumo_server::wire::NodeAddress;
 use kumo_server::wire::method::{ErrorCode, Get};
 
+use super::application::{Application, Memcached};
 use super::store_driver::Driver;
 use super::world::{Machine, World};
 
 const MANAGER_PORT: u16 = 19700;
 const SERVER_PORT: u16 = 19800;
 const STREAM_PORT: u16 = 19900;
+const GATEWAY_PORT: u16 = 11411;
 /// Memory for records of one server.
 const CACHE_BYTES: u64 = 8 << 20;
 
@@ -53,12 +58,19 @@ impl ServerNode {
     }
 }
 
+/// A gateway's machine.
+pub(crate) struct GatewayNode {
+    machine: Machine,
+    running: Option<Gateway>,
+}
+
 /// Machines, and what runs on them.
 pub(crate) struct Cluster {
     pub(crate) world: Arc<World>,
     pub(crate) managers: Vec<ManagerNode>,
     pub(crate) servers: Vec<ServerNode>,
     pub(crate) clients: Vec<Machine>,
+    gateway: GatewayNode,
 }
 
 fn address(ip: IpAddr, port: u16) -> NodeAddress {
@@ -91,6 +103,7 @@ impl Cluster {
             managers: (0..shape.managers).map(manager).collect(),
             servers: (0..shape.servers).map(server).collect(),
             clients: (0..shape.clients).map(|number| machine(2, number)).collect(),
+            gateway: GatewayNode { machine: machine(3, 0), running: None },
         }
     }
 
@@ -164,6 +177,48 @@ impl Cluster {
     pub(crate) fn kill_server(&mut self, number: usize) {
         self.servers[number].machine.kill();
         self.servers[number].running = None;
+    }
+
+    /// Starts the gateway.
+    pub(crate) fn start_gateway(&mut self) {
+        let managers = self.manager_addresses().into_iter().map(Into::into).collect();
+        let options = client::Options::default();
+        let limit = Duration::from_secs(10);
+        let config = gateway::Config {
+            managers,
+            listen: vec![Listen::At(self.gateway_address())],
+            unix: None,
+            rules: Rules { layout: Layout::BARE, value_limit: 1 << 20 },
+            key_prefix: Vec::new(),
+            async_set: false,
+            async_delete: false,
+            get_limit: limit,
+            set_limit: limit,
+            delete_limit: limit,
+            renew_threshold: options.renew_threshold,
+            connect_timeout: options.connect_timeout,
+            call_timeout: options.call_timeout,
+            keepalive_interval: options.follow_interval,
+            allow_flush: false,
+            limits: gateway::Limits::default(),
+            binary_log: None,
+        };
+        self.gateway.running = Some(Gateway::start(&self.gateway.machine.env(), config).expect("a gateway"));
+    }
+
+    /// Kills the gateway, with what it has under way.
+    pub(crate) fn kill_gateway(&mut self) {
+        self.gateway.machine.kill();
+        self.gateway.running = None;
+    }
+
+    fn gateway_address(&self) -> SocketAddr {
+        SocketAddr::new(self.gateway.machine.ip(), GATEWAY_PORT)
+    }
+
+    /// An application on one of the clients' machines that knows the gateway alone.
+    pub(crate) fn memcached_client(&self, number: usize) -> Application {
+        Application::Gateway(Memcached::new(self.clients[number].env(), self.gateway_address()))
     }
 
     /// Removes everything from a killed server's disk.

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kumo_server::client::{self, Swapped};
+use kumo_server::client;
 use parking_lot::Mutex;
 
+use super::application::{Application, value_of};
 use super::history::{Kind, Operation, Value};
 use super::world::World;
 
@@ -52,11 +53,6 @@ pub(crate) fn key_name(key: u64) -> Vec<u8> {
     format!("key{key}").into_bytes()
 }
 
-/// The number that a value carries.
-pub(crate) fn value_of(data: &[u8]) -> u64 {
-    data.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
-}
-
 /// Notes what a client reads of a key when all is over; says whether it was answered.
 pub(crate) async fn read_at_the_end(world: &World, ledger: &Ledger, cluster: &client::Client, key: u64) -> bool {
     let begun = world.now();
@@ -70,7 +66,7 @@ pub(crate) async fn read_at_the_end(world: &World, ledger: &Ledger, cluster: &cl
 pub(crate) async fn work(
     world: Arc<World>,
     ledger: Arc<Ledger>,
-    cluster: Arc<client::Client>,
+    application: Application,
     number: usize,
     count: usize,
     keys: u64,
@@ -79,7 +75,7 @@ pub(crate) async fn work(
     for _ in 0..count {
         let key = world.below(keys);
         let begun = world.now();
-        let (kind, answered) = operation(&world, &ledger, &cluster, number, key).await;
+        let (kind, answered) = operation(&world, &ledger, &application, number, key).await;
         let now = world.now();
         if answered {
             let mut longest = ledger.longest_outage.lock();
@@ -97,26 +93,26 @@ pub(crate) async fn work(
 async fn operation(
     world: &World,
     ledger: &Ledger,
-    cluster: &client::Client,
+    application: &Application,
     number: usize,
     key: u64,
 ) -> (Option<Kind>, bool) {
     let name = key_name(key);
     match world.below(10) {
         0..4 => {
-            let read = cluster.get(&name).await;
+            let read = application.get(&name).await;
             match read {
-                Ok(found) => (Some(Kind::Get(found.map(|found| value_of(&found.data)))), true),
+                Ok(found) => (Some(Kind::Get(found.map(|(value, _)| value))), true),
                 Err(_) => (None, false),
             }
         }
         4..7 => {
             let value = ledger.next_value();
-            let done = cluster.set(&name, &value.to_be_bytes()).await.is_ok();
+            let done = application.set(&name, value).await.is_ok();
             (Some(Kind::Set(value)), done)
         }
-        7 => (Some(Kind::Delete(None)), cluster.delete(&name).await.is_ok()),
-        _ => swap(world, ledger, cluster, number, key).await,
+        7 => (Some(Kind::Delete(None)), application.delete(&name).await.is_ok()),
+        _ => swap(world, ledger, application, number, key).await,
     }
 }
 
@@ -124,20 +120,19 @@ async fn operation(
 async fn swap(
     world: &World,
     ledger: &Ledger,
-    cluster: &client::Client,
+    application: &Application,
     number: usize,
     key: u64,
 ) -> (Option<Kind>, bool) {
     let name = key_name(key);
     let begun = world.now();
-    let Ok(found) = cluster.get(&name).await else { return (None, false) };
-    let expected: Value = found.as_ref().map(|found| value_of(&found.data));
-    let clocktime = found.map(|found| found.clocktime);
+    let Ok(found) = application.get(&name).await else { return (None, false) };
+    let (expected, unique): (Value, _) = found.unzip();
     let read = Operation { client: number, kind: Kind::Get(expected), begun, ended: Some(world.now()) };
     ledger.note(key, read);
     let value = ledger.next_value();
-    match cluster.cas(&name, clocktime, &value.to_be_bytes()).await {
-        Ok(done) => (Some(Kind::Swap(expected, value, done != Swapped::Mismatch)), true),
+    match application.swap(&name, unique, value).await {
+        Ok(done) => (Some(Kind::Swap(expected, value, done)), true),
         Err(_) => (Some(Kind::Swap(expected, value, true)), false),
     }
 }

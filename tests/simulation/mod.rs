@@ -2,6 +2,7 @@
 //!
 //! `cargo run --release --example simulate` plays many; `tests/it` plays some of those in which the promises are kept.
 
+pub(crate) mod application;
 pub(crate) mod cluster;
 pub(crate) mod history;
 pub(crate) mod load;
@@ -47,5 +48,10 @@ mod tests {
     #[test]
     fn clients_see_one_order_while_managers_are_killed() {
         play(Scenario::Managers);
+    }
+
+    #[test]
+    fn clients_of_a_gateway_see_one_order_while_it_is_killed() {
+        play(Scenario::Gateway);
     }
 }

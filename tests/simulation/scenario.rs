@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::application::Application;
 use super::cluster::{Cluster, Shape};
 use super::history::{self, Verdict};
 use super::load::{self, Ledger};
@@ -24,6 +25,8 @@ pub(crate) enum Scenario {
     Stop,
     /// Managers are killed, and come back with no memory.
     Managers,
+    /// The clients' gateway is killed and comes back.
+    Gateway,
     /// Machines are cut off from each other in every shape.
     Cut,
     /// A server comes back with an empty disk.
@@ -32,7 +35,7 @@ pub(crate) enum Scenario {
 
 impl Scenario {
     /// Those in which this program keeps its promises.
-    pub(crate) const KEPT: &[Self] = &[Self::Calm, Self::Attach, Self::Stop, Self::Managers];
+    pub(crate) const KEPT: &[Self] = &[Self::Calm, Self::Attach, Self::Stop, Self::Managers, Self::Gateway];
 }
 
 /// The outcome of a run.
@@ -94,7 +97,10 @@ impl Run {
             self.cluster.world.network().set(slow);
         }
         let ledger = Arc::new(Ledger::default());
-        let working = self.start_clients(&ledger).await;
+        if scenario == Scenario::Gateway {
+            self.cluster.start_gateway();
+        }
+        let working = self.start_clients(scenario, &ledger).await;
         self.disturb(scenario).await;
         let ended = tokio::time::timeout(Duration::from_mins(10), async {
             for client in working {
@@ -107,12 +113,17 @@ impl Run {
         self.judge(&ledger).await;
     }
 
-    async fn start_clients(&self, ledger: &Arc<Ledger>) -> Vec<tokio::sync::oneshot::Receiver<()>> {
+    async fn start_clients(&self, scenario: Scenario, ledger: &Arc<Ledger>) -> Vec<tokio::sync::oneshot::Receiver<()>> {
         let mut working = Vec::new();
         for number in 0..self.cluster.clients.len() {
-            let Some(client) = self.cluster.client(number).await else { continue };
+            let application = if scenario == Scenario::Gateway {
+                self.cluster.memcached_client(number)
+            } else {
+                let Some(client) = self.cluster.client(number).await else { continue };
+                Application::Cluster(client)
+            };
             let (ended, end) = tokio::sync::oneshot::channel();
-            let work = load::work(self.world.clone(), ledger.clone(), Arc::new(client), number, OPERATIONS, KEYS);
+            let work = load::work(self.world.clone(), ledger.clone(), application, number, OPERATIONS, KEYS);
             self.cluster.clients[number].env().spawn(async move {
                 work.await;
                 let _ = ended.send(());
@@ -158,6 +169,12 @@ impl Run {
                     tokio::time::sleep(Duration::from_millis(self.world.below(3000))).await;
                     self.cluster.start_manager(manager);
                     self.fault("manager killed");
+                }
+                Scenario::Gateway => {
+                    self.cluster.kill_gateway();
+                    tokio::time::sleep(Duration::from_millis(self.world.below(3000))).await;
+                    self.cluster.start_gateway();
+                    self.fault("gateway killed");
                 }
                 Scenario::Cut => {
                     let ips = self.cluster.ips();
