@@ -68,7 +68,7 @@ fn what_is_something_else_stays_unless_forced() {
     fs::remove_file(path("kumotop")).unwrap();
     fs::create_dir(path("kumotop")).unwrap();
     let refused = install(&folder, &[".", "--force"]);
-    assert!(refused.stderr.ends_with("kumotop (a folder is never replaced); nothing was done\n"), "{refused:?}");
+    assert!(refused.stderr.ends_with("kumotop (a folder is never replaced); nothing was changed\n"), "{refused:?}");
     let nowhere = install(&folder, &["nowhere"]);
     assert_eq!(nowhere.stderr, "kumo-server install-links: nowhere: No such file or directory (os error 2)\n");
 }
