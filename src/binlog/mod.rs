@@ -16,10 +16,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
+use crate::time::Time;
 pub use reader::{Decoder, Entries};
 pub use record::{Entry, Record, Value};
 
@@ -38,6 +38,7 @@ pub struct Binlog(Option<Arc<Inner>>);
 #[derive(Debug)]
 struct Inner {
     path: PathBuf,
+    time: Time,
     state: Mutex<State>,
 }
 
@@ -49,17 +50,17 @@ struct State {
 }
 
 impl Binlog {
-    /// Opens `path` for appending; without a path every record is forgotten.
-    pub fn open(path: Option<&Path>) -> Result<Self, OpenError> {
+    /// Opens `path` for appending records of the `time` at which they are written; without a path every record is forgotten.
+    pub fn open(path: Option<&Path>, time: &Time) -> Result<Self, OpenError> {
         let Some(path) = path else { return Ok(Self::default()) };
         let state = Mutex::new(State { file: append(path)?, lost: 0 });
-        Ok(Self(Some(Arc::new(Inner { path: path.to_owned(), state }))))
+        Ok(Self(Some(Arc::new(Inner { path: path.to_owned(), time: time.clone(), state }))))
     }
 
     /// Appends a record of this moment. A failure is logged once until writing works again; it never fails a request.
     pub fn write(&self, record: &Record<'_>) {
         let Some(inner) = &self.0 else { return };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = inner.time.unix().as_secs();
         let mut bytes = Vec::new();
         record.encode(now, &mut bytes);
         let mut state = inner.state.lock();

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::io::Read;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::time::Time;
 use crate::wire::NodeAddress;
 
 /// Written by an original kumo-server 0.4.13: a start, two lost sets, two lost deletes.
@@ -141,7 +143,7 @@ proptest! {
 fn reopening_follows_the_name() {
     let dir = tempfile::tempdir().unwrap();
     let (path, moved) = (dir.path().join("g"), dir.path().join("g.1"));
-    let log = Binlog::open(Some(&path)).unwrap();
+    let log = Binlog::open(Some(&path), &Time::real()).unwrap();
     let record = Record::ServerLost { address: node("10.0.0.1:1") };
     log.write(&record);
     fs::rename(&path, &moved).unwrap();
@@ -160,14 +162,14 @@ fn it_appends_to_what_is_there() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("g");
     for _ in 0..2 {
-        Binlog::open(Some(&path)).unwrap().write(&Record::ServerLost { address: node("10.0.0.1:1") });
+        Binlog::open(Some(&path), &Time::real()).unwrap().write(&Record::ServerLost { address: node("10.0.0.1:1") });
     }
     assert_eq!(found(&fs::read(&path).unwrap()).0, ["lS", "lS"]);
 }
 
 #[test]
 fn failures_are_counted_and_never_fatal() {
-    let log = Binlog::open(Some("/dev/full".as_ref())).unwrap();
+    let log = Binlog::open(Some("/dev/full".as_ref()), &Time::real()).unwrap();
     let record = Record::ServerLost { address: node("10.0.0.1:1") };
     log.write(&record);
     log.write(&record);
@@ -176,7 +178,7 @@ fn failures_are_counted_and_never_fatal() {
     log.write(&record);
     assert_eq!(log.0.as_ref().unwrap().state.lock().lost, 0);
     Binlog::default().write(&record);
-    let error = Binlog::open(Some("/nowhere/g".as_ref())).unwrap_err().to_string();
+    let error = Binlog::open(Some("/nowhere/g".as_ref()), &Time::real()).unwrap_err().to_string();
     assert!(error.starts_with("cannot open the binary log '/nowhere/g': "), "{error}");
 }
 

@@ -3,10 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::MissedTickBehavior;
-
 use super::Options;
-use crate::env::{Env, Tasks};
+use crate::env::{Env, Tasks, every};
 use crate::net::{DialPolicy, Limits, Link, Peers, Service, Session};
 use crate::wire::method::{ErrorCode, Method};
 use crate::wire::params::{Nil, Seed};
@@ -49,14 +47,7 @@ impl Caller {
         peers.serve(&listener);
         let stepped = peers.clone();
         let mut stepping = Tasks::default();
-        stepping.add(env.spawn(async move {
-            let mut steps = tokio::time::interval(STEP);
-            steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                steps.tick().await;
-                stepped.step();
-            }
-        }));
+        stepping.add(env.spawn(every(STEP, move || stepped.step())));
         Self { peers, _listener: listener, _stepping: stepping, steps: steps(options.call_timeout) }
     }
 

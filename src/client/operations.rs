@@ -302,7 +302,7 @@ impl Router {
     async fn pause(&self, rounds: &mut Tries, failed: Error) -> Result<(), Error> {
         let mut changes = self.changes();
         self.ask_managers();
-        let Some(next) = rounds.next(Instant::now()) else { return Err(failed) };
+        let Some(next) = rounds.next(Instant::now(), self.env()) else { return Err(failed) };
         let _ = tokio::time::timeout_at(next, changes.changed()).await;
         Ok(())
     }

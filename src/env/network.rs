@@ -15,6 +15,21 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use super::socket;
 use super::unix::SocketFile;
 
+/// Nobody can listen at a place: it is taken, or not one of this machine.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {place}")]
+pub struct ListenError {
+    place: String,
+    source: io::Error,
+}
+
+impl ListenError {
+    /// Makes errors of a place: a port or a path, as it is shown.
+    pub fn at(place: impl fmt::Display) -> impl Fn(io::Error) -> Self {
+        move |source| Self { place: place.to_string(), source }
+    }
+}
+
 /// A future that may be sent to another thread.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 

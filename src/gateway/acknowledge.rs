@@ -11,8 +11,9 @@ use super::job::Reply;
 use super::outcome::Outcome;
 use crate::client::Swapped;
 use crate::clock::ClockTime;
+use crate::env::Backoff;
 
-/// The first pause before what a flush hides is written again; doubled each time.
+/// The first pause before what a flush hides is written again, at most.
 const REWRITE_PAUSE: Duration = Duration::from_millis(1);
 /// The longest such pause.
 const REWRITE_PAUSE_MAX: Duration = Duration::from_millis(250);
@@ -29,7 +30,7 @@ pub(super) fn must_wait(reply: &Reply, clocktime: ClockTime) -> bool {
 /// overwritten it.
 pub(super) async fn acknowledge(reply: Reply, mut clocktime: ClockTime, data: &[u8], reward: Reward, started: Instant) {
     let shared = reply.shared.clone();
-    let (config, mut pause) = (&shared.config, REWRITE_PAUSE);
+    let (config, mut backoff) = (&shared.config, Backoff::new(REWRITE_PAUSE, REWRITE_PAUSE_MAX));
     shared.flushes.settled().await;
     while reply.is_hidden(clocktime) {
         let left = config.set_limit.saturating_sub(started.elapsed());
@@ -45,8 +46,7 @@ pub(super) async fn acknowledge(reply: Reply, mut clocktime: ClockTime, data: &[
         shared.flushes.settled().await;
         if reply.is_hidden(clocktime) {
             // Another flush came, or the server's clock lags: it learns those of others in a while.
-            tokio::time::sleep(pause).await;
-            pause = pause.saturating_mul(2).min(REWRITE_PAUSE_MAX);
+            backoff.pause(&shared.env).await;
         }
     }
     reply.answer(&reward.outcome(clocktime, data, &config.rules));

@@ -42,14 +42,13 @@ mod stats;
 mod swap;
 mod view;
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use config::{Config, Limits, Listen};
 
 use crate::binlog::{self, Binlog, Record};
-use crate::env::{Env, Tasks};
+use crate::env::{Env, ListenError, Tasks, every};
 use crate::net::{NamedNode, accept_each};
 use connection::Clients;
 use listen::Listening;
@@ -62,8 +61,8 @@ const REAP_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The port or path is taken, or not one of this machine.
-    #[error("cannot listen on {0}: {1}")]
-    Listen(String, io::Error),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The binary log cannot be written.
     #[error(transparent)]
     Binlog(#[from] binlog::OpenError),
@@ -82,14 +81,12 @@ impl Gateway {
     pub fn start(env: &Env, config: Config) -> Result<Self, StartError> {
         let mut listeners = Vec::new();
         for listen in &config.listen {
-            let listening = listen::on_port(env, *listen);
-            listeners.push(listening.map_err(|error| StartError::Listen(listen.to_string(), error))?);
+            listeners.push(listen::on_port(env, *listen).map_err(ListenError::at(listen))?);
         }
         if let Some(path) = &config.unix {
-            let listening = listen::on_path(env, path);
-            listeners.push(listening.map_err(|error| StartError::Listen(path.display().to_string(), error))?);
+            listeners.push(listen::on_path(env, path).map_err(ListenError::at(path.display()))?);
         }
-        let binary_log = Binlog::open(config.binary_log.as_deref())?;
+        let binary_log = Binlog::open(config.binary_log.as_deref(), env.time())?;
         let manager = |place: usize| config.managers.get(place).and_then(NamedNode::address);
         binary_log.write(&Record::GatewayStarted { manager1: manager(0), manager2: manager(1) });
         let shared = Shared::new(env, config, binary_log);
@@ -103,7 +100,8 @@ impl Gateway {
                 connection::accept(&shared, &clients, stream, peer);
             })));
         }
-        tasks.add(env.spawn(reap(clients.clone(), shared.config.limits.stalled)));
+        let (reaped, stalled) = (clients.clone(), shared.config.limits.stalled);
+        tasks.add(env.spawn(every(REAP_INTERVAL, move || reap(&reaped, stalled))));
         Ok(Self { shared, clients, tasks })
     }
 
@@ -124,10 +122,6 @@ impl Gateway {
 }
 
 /// Closes connections that have owed a request, or left answers unread, for so long.
-async fn reap(clients: Arc<Clients>, stalled: Duration) {
-    let mut ticks = tokio::time::interval(REAP_INTERVAL);
-    loop {
-        ticks.tick().await;
-        clients.reap(stalled, |_, limit| tracing::info!("closing a client: no progress for {limit} s"));
-    }
+fn reap(clients: &Clients, stalled: Duration) {
+    clients.reap(stalled, |_, limit| tracing::info!("closing a client: no progress for {limit} s"));
 }

@@ -1,20 +1,19 @@
 //! The manager's role: knows the servers and owns the hash space.
 //!
-//! `state` decides, without a network; `shell` tells the others, `service` hears from them, `watch` does what happens by
+//! `state` decides, without a network; `shell` tells the others, `service` hears from them, `timers` does what happens by
 //! itself, and `adopt` learns what was there before this process. Knows no flags and no signals.
 
 mod adopt;
 mod auto;
 pub mod config;
-mod pulse;
+mod heartbeat;
 mod replace;
 mod service;
 mod shell;
 mod spaces;
 mod state;
-mod watch;
+mod timers;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +21,7 @@ use std::time::Duration;
 pub use config::Config;
 
 use crate::binlog::{self, Binlog, Record};
-use crate::env::{Env, Tasks};
+use crate::env::{Env, ListenError, Tasks};
 use crate::net::{self, NamedNode, Service};
 use crate::wire::NodeAddress;
 use shell::Shell;
@@ -37,13 +36,8 @@ const SETTLE_MAX: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address is taken, or not one of this machine.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// Where it should have listened.
-        address: SocketAddr,
-        /// Why not.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The binary log cannot be written.
     #[error(transparent)]
     Binlog(#[from] binlog::OpenError),
@@ -53,28 +47,27 @@ pub enum StartError {
 pub struct Manager {
     shell: Arc<Shell>,
     listening: Tasks,
-    watching: Tasks,
+    timers: Tasks,
 }
 
 impl Manager {
     /// Listens, finds the partner, and serves from now on.
     pub fn start(env: &Env, config: Config) -> Result<Self, StartError> {
-        let listen_error = |source| StartError::Listen { address: config.bind, source };
-        let listener = env.listen(config.bind).map_err(listen_error)?;
-        let bound = listener.local_address().map_err(listen_error)?;
+        let listener = env.listen(config.bind).map_err(ListenError::at(config.bind))?;
+        let bound = listener.local_address().map_err(ListenError::at(config.bind))?;
         let address = NodeAddress::new(SocketAddr::new(config.address.socket().ip(), bound.port()));
         let settle_until = tokio::time::Instant::now() + config.keepalive_interval.min(SETTLE_MAX) + REDIAL;
-        let binlog = Binlog::open(config.binary_log.as_deref())?;
+        let binlog = Binlog::open(config.binary_log.as_deref(), env.time())?;
         binlog
             .write(&Record::ManagerStarted { address, partner: config.partner.as_ref().and_then(NamedNode::address) });
         let shell = Shell::new(env, config, address, binlog, settle_until);
         let service: Arc<dyn Service> = shell.clone();
         shell.peers.serve(&service);
-        let (mut listening, mut watching) = (Tasks::default(), Tasks::default());
+        let (mut listening, mut timers) = (Tasks::default(), Tasks::default());
         listening.add(env.spawn(net::accept(listener, shell.peers.clone())));
-        watching.add(env.spawn(watch::run(shell.clone())));
+        timers.add(env.spawn(timers::run(shell.clone())));
         tracing::info!(%address, partner = ?shell.config.partner, "manager started");
-        Ok(Self { shell, listening, watching })
+        Ok(Self { shell, listening, timers })
     }
 
     /// Where it listens; the port is the one that binding chose.
@@ -93,7 +86,7 @@ impl Manager {
         if !self.shell.peers.drain_clients(deadline).await {
             tracing::warn!("closing with requests unanswered");
         }
-        self.watching.stop();
+        self.timers.stop();
         self.shell.peers.close();
     }
 }

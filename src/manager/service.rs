@@ -78,7 +78,7 @@ impl Shell {
             let attached = inner.state.spaces().is_attached(server);
             tracing::info!(peer = %server, attached, "server connected");
             self.binlog.write(&Record::ServerFound { address: server });
-            inner.pulses.remove(&server);
+            inner.heartbeats.remove(&server);
             self.news.notify_waiters();
             inner.auto.changed(Instant::now());
             if inner.is_learning(Instant::now()) || !inner.state.spaces().are_ready() {
@@ -138,7 +138,7 @@ impl Shell {
     fn partner_bound(&self, inner: &mut Inner, partner: NodeAddress) {
         if !std::mem::replace(&mut inner.partner_connected, true) {
             tracing::info!(peer = %partner, "the other manager connected");
-            inner.pulses.remove(&partner);
+            inner.heartbeats.remove(&partner);
         }
         if inner.state.spaces().whs.nodes.is_empty() {
             self.ask_partner(inner, partner);

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::Config;
 use super::auto::Auto;
-use super::pulse::Pulse;
+use super::heartbeat::Heartbeat;
 use super::replace::Phase;
 use super::state::{Action, State};
 use crate::binlog::Binlog;
@@ -41,7 +41,7 @@ pub(super) struct Shell {
 pub(super) struct Inner {
     pub(super) state: State,
     pub(super) auto: Auto,
-    pub(super) pulses: BTreeMap<NodeAddress, Pulse>,
+    pub(super) heartbeats: BTreeMap<NodeAddress, Heartbeat>,
     pub(super) partner_connected: bool,
     /// Questions for hash spaces from before this process that are still out.
     pub(super) asking: usize,
@@ -86,7 +86,7 @@ impl Shell {
         let inner = Inner {
             state: State::default(),
             auto: Auto::new(config.auto_replace, config.replace_delay),
-            pulses: BTreeMap::new(),
+            heartbeats: BTreeMap::new(),
             partner_connected: false,
             asking: 0,
             settle_until,

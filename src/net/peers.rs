@@ -12,7 +12,7 @@ use super::budget::Budget;
 use super::registry::Registry;
 use super::{DialPolicy, Limits, Link, LinkKind, Service, Session};
 use super::{connection, task};
-use crate::env::{Env, Stream};
+use crate::env::{Backoff, Env, Stream};
 use crate::wire::method::ErrorCode;
 use crate::wire::{Init, NodeAddress};
 
@@ -227,11 +227,10 @@ impl Peers {
     pub(super) fn dial(self: &Arc<Self>, session: Arc<Session>) {
         let peers = self.clone();
         self.env.spawn(async move {
-            let mut pause = PAUSE_MIN;
+            let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
             for attempt in 0..=peers.policy.retry_limit {
                 if attempt > 0 {
-                    tokio::time::sleep(pause / 2 + peers.env.random_share(pause / 2)).await;
-                    pause = (pause * 2).min(PAUSE_MAX);
+                    backoff.pause(&peers.env).await;
                 }
                 if peers.stopping.load(Ordering::Acquire) {
                     break;

@@ -13,25 +13,20 @@ use crate::wire::{Call, Extension, NodeAddress};
 /// How a manager is asked for its hash spaces, in the original's order.
 const SPACE_REQUESTS: [Method; 2] = [Method::RhsRequest, Method::WhsRequest];
 
-/// Sends `KeepAlive` to every manager for ever; a manager that was away is dialled anew each time.
-pub(super) async fn keep_alive(server: Arc<Shared>) {
-    let mut ticks = tokio::time::interval(server.config.keepalive_interval);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        store_spaces_if_changed(&server);
-        for manager in &server.config.managers {
-            let Some(address) = manager.address() else {
-                look_up(&server, manager);
-                continue;
-            };
-            let session = server.peers.session(address);
-            if session.is_connected() {
-                send_keep_alive(&server, &session);
-                request_spaces(&server, &session);
-            } else {
-                server.peers.connect(address);
-            }
+/// Sends `KeepAlive` to every manager; one that is away is dialled anew.
+pub(super) fn keep_alive(server: &Arc<Shared>) {
+    store_spaces_if_changed(server);
+    for manager in &server.config.managers {
+        let Some(address) = manager.address() else {
+            look_up(server, manager);
+            continue;
+        };
+        let session = server.peers.session(address);
+        if session.is_connected() {
+            send_keep_alive(server, &session);
+            request_spaces(server, &session);
+        } else {
+            server.peers.connect(address);
         }
     }
 }

@@ -33,7 +33,7 @@ pub use control::PROTOCOL_VERSION;
 
 use crate::binlog::{self, Binlog, Record};
 use crate::clock::Clock;
-use crate::env::{Env, Tasks};
+use crate::env::{Env, ListenError, Tasks, every};
 use crate::net::{self, NamedNode, Service};
 use crate::store::{self, Store};
 use crate::wire::NodeAddress;
@@ -48,11 +48,11 @@ const REAP_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The listening port is taken, or its address is not of this machine.
-    #[error("cannot listen on {0}: {1}")]
-    Listen(SocketAddr, io::Error),
-    /// There is no stream port to be had, or the state of the last replace cannot be read.
-    #[error("replace: {0}")]
-    Stream(io::Error),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The state of the last replace cannot be read.
+    #[error("cannot take up the last replace")]
+    Replace(#[source] io::Error),
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] store::OpenError),
@@ -76,12 +76,11 @@ pub struct Server {
 impl Server {
     /// Listens, opens the store and starts serving.
     pub async fn start(env: &Env, config: Config) -> Result<Self, StartError> {
-        let listen_failed = |error| StartError::Listen(config.bind, error);
-        let listener = env.listen(config.bind).map_err(listen_failed)?;
-        let port = listener.local_address().map_err(listen_failed)?.port();
+        let listener = env.listen(config.bind).map_err(ListenError::at(config.bind))?;
+        let port = listener.local_address().map_err(ListenError::at(config.bind))?.port();
         let address = NodeAddress::new(SocketAddr::new(config.address.socket().ip(), port));
 
-        let binary_log = Binlog::open(config.binary_log.as_deref())?;
+        let binary_log = Binlog::open(config.binary_log.as_deref(), env.time())?;
         let time = env.time().clone();
         let options = store::Options { time: time.clone(), new_id: env.random(), ..config.store.clone() };
         let opening = env.blocking(move || {
@@ -98,15 +97,20 @@ impl Server {
         shared.peers.serve(&service);
         shared.clients.serve(&service);
 
-        let replace = replace_host::start(&shared).map_err(StartError::Stream)?;
+        let streams = stream::listen(env, SocketAddr::new(shared.config.bind.ip(), shared.config.stream_port))?;
+        let replace = replace_host::start(&shared, streams).map_err(StartError::Replace)?;
         let mut tasks = Tasks::default();
         tasks.add(env.spawn(net::accept(listener, shared.peers.clone())));
-        tasks.add(env.spawn(membership::keep_alive(shared.clone())));
-        tasks.add(env.spawn(every(shared.clone(), shared.config.clock_interval, |shared| {
+        let regularly = |period, work: fn(&Arc<Shared>)| {
+            let shared = shared.clone();
+            env.spawn(every(period, move || work(&shared)))
+        };
+        tasks.add(regularly(shared.config.keepalive_interval, membership::keep_alive));
+        tasks.add(regularly(shared.config.clock_interval, |shared| {
             shared.peers.step();
             shared.clients.step();
-        })));
-        tasks.add(env.spawn(every(shared.clone(), REAP_INTERVAL, |shared| shared.peers.reap())));
+        }));
+        tasks.add(regularly(REAP_INTERVAL, |shared| shared.peers.reap()));
         log_start(&shared, replace.stream_address());
         tracing::info!(%address, stream = %replace.stream_address(), store = %shared.config.store.path.display(), "listening");
         Ok(Self { shared, replace, _service: service, tasks })
@@ -157,15 +161,4 @@ fn log_start(shared: &Shared, stream: NodeAddress) {
         offer_dir: config.offer_dir.as_os_str().as_encoded_bytes(),
         backup_prefix: &[store, b"-"].concat(),
     });
-}
-
-/// Does `work` once every `interval`.
-async fn every(shared: Arc<Shared>, interval: Duration, work: impl Fn(&Shared) + Send) {
-    let mut ticks = tokio::time::interval(interval);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    ticks.tick().await;
-    loop {
-        ticks.tick().await;
-        work(&shared);
-    }
 }

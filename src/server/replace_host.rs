@@ -1,15 +1,13 @@
 //! The replace as a part of a server: what it may reach of the rest, and the requests that lead to it.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::membership;
 use super::replace::{Host, LateWrites, Replace, Settings};
 use super::shared::Shared;
-use super::stream;
 use crate::clock::Clock;
-use crate::env::Env;
+use crate::env::{Env, Listener};
 use crate::net::{Peers, Reply};
 use crate::ring::HashSpace;
 use crate::store::Store;
@@ -69,10 +67,9 @@ fn newer(held: &HashSpace, seed: &Seed) -> Option<Seed> {
     (!obsolete).then(|| seed.clone())
 }
 
-/// Binds the stream port and starts what serves it. Reads the store: may block for a moment.
-pub(super) fn start(server: &Arc<Shared>) -> io::Result<Arc<Replace>> {
+/// Starts what serves the stream port, where `listener` listens. Reads the store: may block for a moment.
+pub(super) fn start(server: &Arc<Shared>, listener: Listener) -> io::Result<Arc<Replace>> {
     let config = &server.config;
-    let listener = stream::listen(&server.env, SocketAddr::new(config.bind.ip(), config.stream_port))?;
     let limit = config.offer_limit.unwrap_or(0);
     let record_limit = config.limits.message.saturating_add(NODE_ROOM);
     let settings = Settings::new(config.offer_dir.clone(), limit, record_limit, config.dial.timeout);

@@ -20,7 +20,7 @@ const LAYERS: &[&[(&str, &[&str])]] = &[
     &[("ring", &["clock", "wire"])],
     &[
         ("store", &["time", "clock", "wire"]),
-        ("binlog", &["wire"]),
+        ("binlog", &["time", "wire"]),
         ("tokyo", &[]),
         ("register", &["time", "clock", "wire", "ring"]),
     ],

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use super::later::{self, Held};
 use crate::binlog::Record;
 use crate::clock::ClockTime;
+use crate::env::Backoff;
 use crate::net::{InFlight, Reply, STEPS};
 use crate::server::remote;
 use crate::server::shared::Shared;
@@ -23,10 +24,8 @@ use crate::wire::params::{Encode, Stamped, Written, decode};
 use crate::wire::record::{KEY_HEADER, META_LEN};
 use crate::wire::{NodeAddress, RecordKey, RecordValue};
 
-/// The pause before a failed replica is tried again; it doubles up to [`RETRY_PAUSE_MAX`].
-const RETRY_PAUSE: Duration = Duration::from_millis(10);
-/// See [`RETRY_PAUSE`].
-const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// The pauses before a failed replica is tried again.
+const RETRY_PAUSES: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
 
 /// The local commit failed.
 const LOCAL_FAILED: u8 = 1;
@@ -100,7 +99,7 @@ impl Operation {
             again,
         });
         for target in targets {
-            operation.send(target, operation.retries(), RETRY_PAUSE);
+            operation.send(target, operation.retries(), RETRY_PAUSES);
         }
         operation
     }
@@ -113,11 +112,11 @@ impl Operation {
         }
     }
 
-    fn send(self: &Arc<Self>, target: Target, tries: u32, pause: Duration) {
+    fn send(self: &Arc<Self>, target: Target, tries: u32, backoff: Backoff) {
         let (operation, session) = (self.clone(), target.session.clone());
         let flags = target.flags();
         let (clock, clocktime) = (self.clocktime.clock(), self.clocktime);
-        let done = Box::new(move |result: Result<&[u8], ErrorCode>| operation.replied(target, tries, pause, result));
+        let done = Box::new(move |result: Result<&[u8], ErrorCode>| operation.replied(target, tries, backoff, result));
         if self.change == Change::Delete {
             session.call(&ReplicateDelete { clock, flags, clocktime, key: &self.key }, STEPS, done);
         } else {
@@ -126,26 +125,26 @@ impl Operation {
         }
     }
 
-    fn replied(self: Arc<Self>, target: Target, tries: u32, pause: Duration, result: Result<&[u8], ErrorCode>) {
+    fn replied(self: Arc<Self>, target: Target, tries: u32, backoff: Backoff, result: Result<&[u8], ErrorCode>) {
         match result {
             Ok(result) => match decode(result) {
                 Ok(Written::Is(true)) if target.by_rhs => self.ended(DELETED_BY_RHS),
                 Ok(Written::Is(false)) if !target.by_rhs => self.ignored(target.session.address(), tries),
                 Ok(Written::Is(_)) => self.ended(0),
-                _ => self.failed(target, tries, pause, ErrorCode::Protocol),
+                _ => self.failed(target, tries, backoff, ErrorCode::Protocol),
             },
-            Err(error) => self.failed(target, tries, pause, error),
+            Err(error) => self.failed(target, tries, backoff, error),
         }
     }
 
     /// Tries again after a pause, as long as the node is reachable and still to have the write.
-    fn failed(self: Arc<Self>, target: Target, tries: u32, pause: Duration, error: ErrorCode) {
+    fn failed(self: Arc<Self>, target: Target, tries: u32, mut backoff: Backoff, error: ErrorCode) {
         let address = target.session.address();
         // On a task of its own: this may run while the caller holds a lock.
         self.server.env.clone().spawn(async move {
             let tries = if is_final(error) { 0 } else { tries };
             if tries > 0 {
-                tokio::time::sleep(pause).await;
+                backoff.pause(&self.server.env).await;
             }
             let spaces = self.server.spaces();
             if !spaces.requires(address, target.by_rhs, self.hash()) {
@@ -153,7 +152,7 @@ impl Operation {
             }
             // Once this server is given up no replica takes anything from it.
             if tries > 0 && spaces.is_active(self.server.address) {
-                return self.send(target, tries - 1, (pause * 2).min(RETRY_PAUSE_MAX));
+                return self.send(target, tries - 1, backoff);
             }
             tracing::warn!(peer = %address, key = %self.key.escape_ascii(), "replica not written: {error}");
             self.log_failure(address);

@@ -9,6 +9,7 @@ use tokio::time::sleep;
 use super::context::Context;
 use super::fill::Tombstone;
 use super::plan::Plan;
+use crate::env::Backoff;
 use crate::net::{OFFER_STEPS, STEPS};
 use crate::server::stream::{self, Chunk};
 use crate::wire::NodeAddress;
@@ -18,11 +19,11 @@ use crate::wire::method::{ErrorCode, ReplaceOffer, ReplicateDelete};
 const OFFER_RETRIES: u32 = 3;
 /// How often a deletion is sent again.
 const TOMBSTONE_RETRIES: u32 = 20;
-/// Pause before a stream is offered again, or a deletion sent again; doubled each time, up to [`PAUSE_MAX`].
+/// The longest pause before a stream is offered again for the first time.
 const OFFER_PAUSE: Duration = Duration::from_millis(250);
-/// See [`OFFER_PAUSE`].
+/// The longest pause before a deletion is sent again for the first time.
 const TOMBSTONE_PAUSE: Duration = Duration::from_millis(50);
-/// See [`OFFER_PAUSE`].
+/// The longest pause between later tries of either.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Why a target has not taken what was sent.
@@ -45,7 +46,7 @@ pub(super) enum Undelivered {
 /// Offers a stream until the target has taken all of it.
 pub(super) async fn chunk(context: &Context, target: NodeAddress, chunk: Chunk) -> Result<(), Undelivered> {
     let chunk = Arc::new(chunk);
-    let (mut attempt, mut pause) = (0, OFFER_PAUSE);
+    let (mut attempt, mut backoff) = (0, Backoff::new(OFFER_PAUSE, PAUSE_MAX));
     loop {
         match offer(context, target, &chunk).await {
             Ok(()) => {
@@ -56,8 +57,8 @@ pub(super) async fn chunk(context: &Context, target: NodeAddress, chunk: Chunk) 
             Err(error) if attempt == OFFER_RETRIES => return Err(error),
             Err(error) => tracing::warn!(%target, attempt, "{error}; offering again"),
         }
-        sleep(pause).await;
-        (attempt, pause) = (attempt + 1, longer(pause));
+        backoff.pause(context.host.env()).await;
+        attempt += 1;
     }
 }
 
@@ -79,7 +80,7 @@ async fn offer(context: &Context, target: NodeAddress, chunk: &Arc<Chunk>) -> Re
 /// Tells deletions to their targets until all are answered.
 pub(super) async fn tombstones(context: &Context, plan: &Plan, mut batch: Vec<Tombstone>) -> Result<(), Undelivered> {
     let count = batch.len();
-    let (mut attempt, mut pause) = (0, TOMBSTONE_PAUSE);
+    let (mut attempt, mut backoff) = (0, Backoff::new(TOMBSTONE_PAUSE, PAUSE_MAX));
     loop {
         batch = tell(context, plan, batch).await;
         if batch.is_empty() {
@@ -89,8 +90,8 @@ pub(super) async fn tombstones(context: &Context, plan: &Plan, mut batch: Vec<To
         if attempt == TOMBSTONE_RETRIES {
             return Err(Undelivered::Tombstones(batch.len()));
         }
-        sleep(pause).await;
-        (attempt, pause) = (attempt + 1, longer(pause));
+        backoff.pause(context.host.env()).await;
+        attempt += 1;
     }
 }
 
@@ -116,8 +117,4 @@ async fn tell(context: &Context, plan: &Plan, batch: Vec<Tombstone>) -> Vec<Tomb
         left.push(tombstone);
     }
     left
-}
-
-fn longer(pause: Duration) -> Duration {
-    pause.saturating_mul(2).min(PAUSE_MAX)
 }

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 use super::stream::{self, Offers, Receiver};
 use crate::clock::ClockTime;
-use crate::env::{Listener, Task};
+use crate::env::{Backoff, Listener, Task};
 use crate::net::STEPS;
 use crate::ring::HashSpace;
 use crate::wire::method::{ErrorCode, FLAG_COPYING, FLAG_DELETING, ReplaceCopyEnd, ReplaceDeleteEnd};
@@ -265,7 +265,7 @@ impl Replace {
     /// Tells the manager that a phase has ended, until it answers, or is no manager of this server any more.
     async fn report<C: Call>(&self, manager: NodeAddress, end: impl Fn(u32) -> C) {
         let (host, method) = (&self.context.host, C::METHOD);
-        let mut pause = REPORT_PAUSE_MIN;
+        let mut backoff = Backoff::new(REPORT_PAUSE_MIN, REPORT_PAUSE_MAX);
         while host.is_manager(manager) {
             let end = end(host.clock().take());
             match host.peers().session(manager).ask(&end, STEPS).await {
@@ -275,8 +275,7 @@ impl Replace {
                 Err(error) => return tracing::warn!(%manager, ?method, "answered with an error: {error}"),
                 Ok(_) => return,
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(REPORT_PAUSE_MAX);
+            backoff.pause(host.env()).await;
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{HELLO_LEN, read_hello};
-use crate::env::{Env, Listener, Stream};
+use crate::env::{Env, ListenError, Listener, Stream};
 use crate::wire::NodeAddress;
 
 /// Time that a connection has to say hello.
@@ -22,14 +22,15 @@ const HELLO_LIMIT: usize = 64;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Listens on the stream port. A taken port is not fatal, since every offer carries its address: another one will do.
-pub fn listen(env: &Env, address: SocketAddr) -> io::Result<Listener> {
+pub fn listen(env: &Env, address: SocketAddr) -> Result<Listener, ListenError> {
     match env.listen(address) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            let listener = env.listen(SocketAddr::new(address.ip(), 0))?;
-            tracing::warn!("stream port {} is taken: using {}", address.port(), listener.local_address()?.port());
+            let listener = env.listen(SocketAddr::new(address.ip(), 0)).map_err(ListenError::at(address))?;
+            let chosen = listener.local_address().map_err(ListenError::at(address))?;
+            tracing::warn!("stream port {} is taken: using {}", address.port(), chosen.port());
             Ok(listener)
         }
-        listening => listening,
+        listening => listening.map_err(ListenError::at(address)),
     }
 }
 

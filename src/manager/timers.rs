@@ -1,4 +1,4 @@
-//! What happens by itself: keep-alives and their misses, automatic replaces, time-outs of calls.
+//! What a manager does regularly: keep-alives and counting those that are missed, automatic replaces, time-outs of calls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::shell::{Inner, Shell};
 use crate::binlog::Record;
+use crate::env::every;
 use crate::net::{STEPS, Session};
 use crate::wire::NodeAddress;
 use crate::wire::method::{KeepAlive, ReplaceElection};
@@ -17,17 +18,7 @@ const REAP_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest pause between two looks at the delay of an automatic replace.
 const AUTO_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Calls `work` every `period` until the future is dropped; a late call delays those after it.
-pub(super) async fn every(period: Duration, mut work: impl FnMut()) {
-    let mut interval = tokio::time::interval(period);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        interval.tick().await;
-        work();
-    }
-}
-
-/// Everything that happens by itself, until the future is dropped.
+/// Does all of it, until the future is dropped.
 pub(super) async fn run(shell: Arc<Shell>) {
     let config = &shell.config;
     let auto_period = (config.replace_delay / 4).clamp(Duration::from_millis(1), AUTO_INTERVAL);
@@ -48,10 +39,10 @@ impl Shell {
             Some(partner) => _ = watched.insert(partner),
             None => self.look_up_partner(None),
         }
-        inner.pulses.retain(|node, _| watched.contains(node));
+        inner.heartbeats.retain(|node, _| watched.contains(node));
         for node in watched {
-            if inner.pulses.entry(node).or_default().beat() {
-                inner.pulses.remove(&node);
+            if inner.heartbeats.entry(node).or_default().beat() {
+                inner.heartbeats.remove(&node);
                 self.silent(inner, node);
             } else {
                 self.keep_alive_of(inner, node);
@@ -68,9 +59,9 @@ impl Shell {
         let answer = session.ask(&KeepAlive { clock, told }, STEPS);
         self.spawn(async move |shell| {
             if answer.await.is_ok()
-                && let Some(pulse) = shell.lock().pulses.get_mut(&node)
+                && let Some(heartbeat) = shell.lock().heartbeats.get_mut(&node)
             {
-                pulse.answered();
+                heartbeat.answered();
             }
         });
     }

@@ -1,17 +1,17 @@
-//! Counting the signs of life of one node. Pure.
+//! The keep-alives of one node that it has answered, and not. Pure.
 
 /// Keep-alives in a row without an answer after which a node is lost.
 const LIMIT: u32 = 5;
 
 /// Answers of one node to its keep-alives.
 #[derive(Debug, Default)]
-pub(super) struct Pulse {
+pub(super) struct Heartbeat {
     /// Whether a keep-alive is out to which no answer has come.
     owing: bool,
     missed: u32,
 }
 
-impl Pulse {
+impl Heartbeat {
     /// The next keep-alive is due. Says whether the node is lost instead.
     pub(super) fn beat(&mut self) -> bool {
         self.missed = if self.owing { self.missed.saturating_add(1) } else { 0 };
@@ -31,16 +31,16 @@ mod tests {
 
     #[test]
     fn five_misses_in_a_row_and_no_fewer() {
-        let mut pulse = Pulse::default();
+        let mut heartbeat = Heartbeat::default();
         for _ in 0..3 {
             for _ in 0..5 {
-                assert!(!pulse.beat());
+                assert!(!heartbeat.beat());
             }
-            pulse.answered();
+            heartbeat.answered();
         }
         for _ in 0..5 {
-            assert!(!pulse.beat());
+            assert!(!heartbeat.beat());
         }
-        assert!(pulse.beat());
+        assert!(heartbeat.beat());
     }
 }
