@@ -67,7 +67,7 @@ pub(super) fn general(of: &Gateway<'_>) -> Rows {
         row("curr_connections", open),
         row("connection_structures", open),
         row("accepting_conns", u8::from(open < connections)),
-        row("threads", Handle::current().metrics().num_workers()),
+        row("threads", network_threads()),
     ];
     rows.extend(requests(of.stats));
     rows.extend(NOTHING.map(|name| row(name, 0)));
@@ -139,6 +139,12 @@ pub(super) fn sizes() -> Rows {
     vec![row("sizes_status", "disabled")]
 }
 
+/// Threads that drive connections.
+#[allow(clippy::disallowed_methods, reason = "looks at the runtime, starts nothing")]
+fn network_threads() -> usize {
+    Handle::current().metrics().num_workers()
+}
+
 /// `stats settings`: memcached's names where they mean something, then this gateway's own.
 pub(super) fn settings(config: &Config) -> Rows {
     let yes = |on: bool| if on { "yes" } else { "no" };
@@ -152,7 +158,7 @@ pub(super) fn settings(config: &Config) -> Rows {
         row("inter", listen),
         row("evictions", "off"),
         row("domain_socket", config.unix.as_ref().map_or("NULL".to_owned(), |path| path.display().to_string())),
-        row("num_threads", Handle::current().metrics().num_workers()),
+        row("num_threads", network_threads()),
         row("detail_enabled", "no"),
         row("cas_enabled", "yes"),
         row("binding_protocol", "auto-negotiate"),
