@@ -87,7 +87,7 @@ impl Manager {
 
     fn ask(&mut self) -> io::Result<()> {
         let mut request = Vec::new();
-        frame::request(&mut request, 1, &HashSpaceRequest { told: None });
+        frame::request(&mut request, 1, &HashSpaceRequest { extension: None });
         self.stream.write_all(&request)
     }
 

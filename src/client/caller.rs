@@ -91,7 +91,7 @@ impl Service for Pushes {
         for request in requests {
             match ManagerToClient::read(request.method, request.params, |_| true) {
                 Ok(ManagerToClient::HashSpacePush(push)) => {
-                    (self.0)(push.whs, push.rhs, push.told);
+                    (self.0)(push.whs, push.rhs, push.extension);
                     frame::response(out, request.msgid, &Nil);
                 }
                 Err(rejected) => frame::error_response(out, request.msgid, rejected.code()),

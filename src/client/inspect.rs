@@ -79,7 +79,7 @@ impl Caller {
 
     /// The hash spaces that a manager has, for writing and for reading.
     pub async fn spaces(&self, manager: NodeAddress) -> Result<(Seed, Seed), ErrorCode> {
-        let answer = self.ask(manager, &HashSpaceRequest { told: None }).await?;
+        let answer = self.ask(manager, &HashSpaceRequest { extension: None }).await?;
         understood(HashSpaceRequest::answer(&answer)).map(|spaces| (spaces.whs, spaces.rhs))
     }
 

@@ -58,9 +58,9 @@ impl Router {
             let caller = Caller::with_push(
                 env,
                 &options,
-                Box::new(move |whs, rhs, told| {
+                Box::new(move |whs, rhs, extension| {
                     if let Some(router) = pushed.upgrade() {
-                        router.take(whs, rhs, told.as_ref());
+                        router.take(whs, rhs, extension.as_ref());
                     }
                 }),
             );
@@ -151,12 +151,12 @@ impl Router {
     /// Asks a manager; says whether its hash spaces can be used.
     async fn ask_manager(&self, manager: NodeAddress) -> Result<bool, Error> {
         // An original passes over the element.
-        let request = HashSpaceRequest { told: Some(Extension::default()) };
+        let request = HashSpaceRequest { extension: Some(Extension::default()) };
         let result = self.caller.ask(manager, &request).await;
         let result = result.map_err(|error| Error::Manager(manager, error))?;
         let spaces = HashSpaceRequest::answer(&result).map_err(|_| Error::Answer(manager))?;
         let usable = spaces.rhs.has_active();
-        self.take(spaces.whs, spaces.rhs, spaces.told.as_ref());
+        self.take(spaces.whs, spaces.rhs, spaces.extension.as_ref());
         Ok(usable)
     }
 
@@ -165,10 +165,10 @@ impl Router {
         self.ask.notify_one();
     }
 
-    /// Takes each hash space that is newer than the one known, and gives up calls to servers that are in none. `told`: how
-    /// long a message servers take.
-    fn take(&self, whs: Seed, rhs: Seed, told: Option<&Extension>) {
-        for (server, limit) in told.iter().flat_map(|told| &told.message_limits) {
+    /// Takes each hash space that is newer than the one known, and gives up calls to servers that are in none. The
+    /// `extension` says how long a message servers take.
+    fn take(&self, whs: Seed, rhs: Seed, extension: Option<&Extension>) {
+        for (server, limit) in extension.iter().flat_map(|extension| &extension.message_limits) {
             // One that is not in a hash space yet may be soon.
             let session = self.caller.session(*server);
             session.set_message_limit(usize::try_from(*limit).unwrap_or(usize::MAX));

@@ -16,11 +16,11 @@ use crate::wire::method::{GetStatus, RhsRequest, STATUS_REMEMBERED, STATUS_RHS, 
 use crate::wire::params::{Seed, decode};
 use crate::wire::{Call, NodeAddress};
 
-/// How long one server, or the partner, may take to tell.
+/// How long one server, or the partner, may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a server says of hash spaces, for writing and for reading.
-enum Told {
+enum HeldSpaces {
     Holds(Seed, Seed),
     /// It has none since its restart.
     Remembers(Seed, Seed),
@@ -47,8 +47,8 @@ impl Shell {
         let held = tokio::time::timeout(PATIENCE, self.held_by(server)).await.ok().flatten();
         let inner = &mut *self.lock();
         let (whs, rhs) = match held {
-            Some(Told::Holds(whs, rhs)) => (whs, rhs),
-            Some(Told::Remembers(whs, rhs)) => return inner.state.server_remembers(server, whs, rhs),
+            Some(HeldSpaces::Holds(whs, rhs)) => (whs, rhs),
+            Some(HeldSpaces::Remembers(whs, rhs)) => return inner.state.server_remembers(server, whs, rhs),
             None => return,
         };
         let actions = inner.state.server_spaces(whs, rhs, &self.clock);
@@ -73,7 +73,7 @@ impl Shell {
     }
 
     /// The hash spaces that a server holds or has held, asked as a client.
-    async fn held_by(&self, server: NodeAddress) -> Option<Told> {
+    async fn held_by(&self, server: NodeAddress) -> Option<HeldSpaces> {
         let options = Options {
             connect_timeout: self.config.dial.timeout.min(PATIENCE),
             call_timeout: PATIENCE,
@@ -82,11 +82,11 @@ impl Shell {
         let caller = Caller::new(&self.env, &options);
         let whs = caller.space(server, STATUS_WHS).await.ok()?;
         if whs.has_active() {
-            return Some(Told::Holds(whs, caller.space(server, STATUS_RHS).await.ok()?));
+            return Some(HeldSpaces::Holds(whs, caller.space(server, STATUS_RHS).await.ok()?));
         }
         let last = caller.ask(server, &GetStatus { number: STATUS_REMEMBERED }).await.ok()?;
         let (whs, rhs) = decode(&last).ok()?;
-        Some(Told::Remembers(whs, rhs))
+        Some(HeldSpaces::Remembers(whs, rhs))
     }
 
     /// Asks the partner, which has just connected, for its hash spaces.

@@ -1,4 +1,4 @@
-//! What a manager is told at start: resolved, checked settings.
+//! The settings of a manager, resolved and checked.
 //!
 //! No flag names and no parsing here; the command line makes one of these, tests make their own.
 

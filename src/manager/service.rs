@@ -159,8 +159,8 @@ impl Shell {
         match NodeToManager::read(request.method, request.params, permits)? {
             NodeToManager::KeepAlive(call) => {
                 self.clock.adjust(call.clock);
-                if let Some(told) = call.told {
-                    self.note_message_limit(inner, node, told.message_limit);
+                if let Some(extension) = call.extension {
+                    self.note_message_limit(inner, node, extension.message_limit);
                 }
                 Ok(now(&Nil))
             }
@@ -193,12 +193,12 @@ impl Shell {
         match ClientToManager::read(request.method, request.params, |_| true)? {
             ClientToManager::HashSpaceRequest(call) => {
                 let inner = self.lock();
-                let told = call.told.map(|_| {
+                let extension = call.extension.map(|_| {
                     link.note_extension();
                     inner.message_limits()
                 });
                 let spaces = inner.state.spaces();
-                Ok(now(&Spaces { whs: &spaces.whs, rhs: &spaces.rhs, told }))
+                Ok(now(&Spaces { whs: &spaces.whs, rhs: &spaces.rhs, extension }))
             }
             ClientToManager::GetNodesInfo(call) => {
                 let inner = self.lock();

@@ -33,7 +33,7 @@ pub(super) struct Shell {
     pub(super) peers: Arc<Peers>,
     pub(super) binlog: Binlog,
     inner: Mutex<Inner>,
-    /// Told when [`Inner::is_settled`] may have changed.
+    /// Notified when [`Inner::is_settled`] may have changed.
     pub(super) news: Notify,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Inner {
     unsynced: BTreeSet<NodeAddress>,
     /// Number of the last push on each client connection.
     pushed: BTreeMap<u64, u32>,
-    /// The longest message from a client that a server takes, in bytes, of those that have told.
+    /// The longest message from a client that a server takes, in bytes, of those that have said so.
     pub(super) message_limits: BTreeMap<NodeAddress, u64>,
 }
 
@@ -200,8 +200,8 @@ impl Shell {
                 continue;
             }
             let msgid = last.map_or(1, |last| last.wrapping_add(1));
-            let told = link.reads_extensions().then(|| limits.clone());
-            let push = HashSpacePush { whs: &spaces.whs, rhs: &spaces.rhs, told };
+            let extension = link.reads_extensions().then(|| limits.clone());
+            let push = HashSpacePush { whs: &spaces.whs, rhs: &spaces.rhs, extension };
             let taken = link.push(|out| frame::request(out, msgid, &push));
             if taken {
                 pushed.insert(link.id(), msgid);

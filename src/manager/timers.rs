@@ -55,8 +55,8 @@ impl Shell {
     pub(super) fn keep_alive_of(&self, inner: &Inner, node: NodeAddress) {
         let clock = self.clock.take();
         let session = self.peers.session(node);
-        let told = inner.message_limits.contains_key(&node).then(|| inner.message_limits());
-        let answer = session.ask(&KeepAlive { clock, told }, STEPS);
+        let extension = inner.message_limits.contains_key(&node).then(|| inner.message_limits());
+        let answer = session.ask(&KeepAlive { clock, extension }, STEPS);
         self.spawn(async move |shell| {
             if answer.await.is_ok()
                 && let Some(heartbeat) = shell.lock().heartbeats.get_mut(&node)

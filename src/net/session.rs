@@ -318,10 +318,10 @@ impl State {
         }
     }
 
-    /// The connection for call `msgid`: they take turns.
+    /// The connection for call `msgid`: calls are spread over them.
     fn carrier(&self, msgid: u32) -> Option<Arc<Link>> {
-        let turn = (msgid as usize).checked_rem(self.links.len())?;
-        self.links.get(turn).cloned()
+        let place = (msgid as usize).checked_rem(self.links.len())?;
+        self.links.get(place).cloned()
     }
 
     fn take_pending(&mut self, which: impl Fn(&Pending) -> bool) -> Vec<Pending> {

@@ -13,7 +13,7 @@ use crate::env::Env;
 use crate::wire::method::{ErrorCode, GetStatus, Method, SetConfig};
 use crate::wire::{Init, frame, pack};
 
-/// Echoes the parameters of method 97, holds those of method 98 until told, panics at 77.
+/// Echoes the parameters of method 97, keeps those of method 98 unanswered, panics at 77.
 #[derive(Default)]
 struct Echo {
     held: Mutex<Vec<Reply>>,

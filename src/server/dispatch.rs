@@ -106,8 +106,8 @@ fn from_node<'r>(
         NodeToServer::ReplicateDelete(call) => return handler.replicate_delete(msgid, &call),
         NodeToServer::KeepAlive(call) => {
             server.clock.adjust(call.clock);
-            if let Some(told) = call.told.filter(|_| server.is_manager(node)) {
-                server.note_message_limits(&told);
+            if let Some(extension) = call.extension.filter(|_| server.is_manager(node)) {
+                server.note_message_limits(&extension);
             }
             handler.answer(msgid, &Nil);
         }

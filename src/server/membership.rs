@@ -62,8 +62,8 @@ pub(super) fn look_up_all(server: &Arc<Shared>) {
 /// Tells a manager that this server is there, and how long a message it takes; an original passes over that.
 fn send_keep_alive(server: &Arc<Shared>, manager: &Arc<Session>) {
     let clock = server.clock.take();
-    let told = Extension { message_limit: Some(server.config.limits.message as u64), ..Extension::default() };
-    manager.call(&KeepAlive { clock, told: Some(told) }, STEPS, Box::new(|_| ()));
+    let extension = Extension { message_limit: Some(server.config.limits.message as u64), ..Extension::default() };
+    manager.call(&KeepAlive { clock, extension: Some(extension) }, STEPS, Box::new(|_| ()));
 }
 
 /// A manager has been (re)connected: greets it and asks for both hash spaces.
@@ -71,7 +71,7 @@ pub(super) fn greet_manager(server: &Arc<Shared>, manager: &Arc<Session>) {
     tracing::info!(peer = %manager.address(), "connected to manager");
     // First what an original server sends.
     let clock = server.clock.take();
-    manager.call(&KeepAlive { clock, told: None }, STEPS, Box::new(|_| ()));
+    manager.call(&KeepAlive { clock, extension: None }, STEPS, Box::new(|_| ()));
     let both = SPACE_REQUESTS.map(|method| (manager.address(), method));
     server.not_received.lock().extend(both);
     request_spaces(server, manager);

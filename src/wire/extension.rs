@@ -165,13 +165,13 @@ mod tests {
 
     #[test]
     fn an_element_stands_behind_those_of_2010_and_reads_back() {
-        let told = Extension {
+        let extension = Extension {
             message_limit: Some(1 << 20),
             message_limits: ["10.0.0.1:19800", "[::1]:2"]
                 .map(|text| (NodeAddress::new(text.parse().unwrap()), 1 << 30))
                 .to_vec(),
         };
-        let alive = KeepAlive { clock: 5, told: Some(told) };
+        let alive = KeepAlive { clock: 5, extension: Some(extension) };
         let bytes = encoded(&alive);
         assert_eq!(&bytes[..3], [0x92, 0x05, 0xda], "a raw of the old dialect");
         assert_eq!(decode(&bytes), Ok(alive));
@@ -185,9 +185,9 @@ mod tests {
             pack::raw(&mut content, name.as_bytes());
             pack::uint(&mut content, value);
         }
-        let read = |element: &[u8]| decode::<HashSpaceRequest>(&[&[0x91], element].concat()).map(|call| call.told);
-        let told = Extension { message_limit: Some(9), ..Extension::default() };
-        assert_eq!(read(&encoded(&&content[..])), Ok(Some(told)));
+        let read = |element: &[u8]| decode::<HashSpaceRequest>(&[&[0x91], element].concat()).map(|call| call.extension);
+        let extension = Extension { message_limit: Some(9), ..Extension::default() };
+        assert_eq!(read(&encoded(&&content[..])), Ok(Some(extension)));
         for other in [&[0xc0][..], &[0xa0], &[0x05], &[0xa1, 0xc1], &[0xa3, 1, 2, 3]] {
             assert_eq!(read(other), Ok(None), "{other:?}");
         }

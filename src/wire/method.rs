@@ -76,13 +76,13 @@ methods! {
         /// The caller's clock.
         clock: u32,
         + /// Between nodes of this program: how long a message the sender takes, or servers take.
-        told: Extension,
+        extension: Extension,
     } -> Nil;
 
     /// Asks for the hash spaces, for writing and for reading.
     HashSpaceRequest = 1 {
-        + /// From clients of this program: they want to be told more than the hash spaces.
-        told: Extension,
+        + /// From clients of this program: asks for the same in the result.
+        extension: Extension,
     } -> Spaces<Seed>;
 
     /// The hash spaces have changed, or are repeated. The result is true if either was taken.
@@ -102,7 +102,7 @@ methods! {
         /// For reading.
         rhs: S,
         + /// To clients that have asked: how long a message servers take.
-        told: Extension,
+        extension: Extension,
     } -> Nil;
 
     /// Asks for the hash space for writing.

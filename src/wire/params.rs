@@ -345,8 +345,8 @@ array! {
         whs: S,
         /// For reading.
         rhs: S,
-        + /// What servers and clients are told beside them.
-        told: Extension,
+        + /// To those who have sent one: how long a message servers take.
+        extension: Extension,
     }
 }
 

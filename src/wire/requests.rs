@@ -149,11 +149,11 @@ mod tests {
 
     #[test]
     fn a_method_is_read_where_it_exists_and_by_whom_it_may_be_called() {
-        let alive = written(&KeepAlive { clock: 5, told: None });
+        let alive = written(&KeepAlive { clock: 5, extension: None });
         let number = Method::KeepAlive.number();
         assert_eq!(
             NodeToServer::read(number, &alive, |_| true),
-            Ok(NodeToServer::KeepAlive(KeepAlive { clock: 5, told: None }))
+            Ok(NodeToServer::KeepAlive(KeepAlive { clock: 5, extension: None }))
         );
         assert_eq!(ClientToServer::read(number, &alive, |_| true), Err(Rejected::Unknown));
         assert_eq!(NodeToServer::read(number, &[0x90], |_| true), Err(Rejected::Malformed(Error::Malformed)));

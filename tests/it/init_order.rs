@@ -20,7 +20,7 @@ fn init(address: SocketAddr, role: Role) -> Vec<u8> {
 /// A request that every node answers at once.
 fn keep_alive(msgid: u32) -> Vec<u8> {
     let mut out = Vec::new();
-    frame::request(&mut out, msgid, &method::KeepAlive { clock: 1, told: None });
+    frame::request(&mut out, msgid, &method::KeepAlive { clock: 1, extension: None });
     out
 }
 

@@ -170,7 +170,9 @@ impl Shared {
                 Look::Closed => return,
                 Look::Nothing => {
                     if dialled && !self.hung.load(Ordering::SeqCst) {
-                        line.request(Method::KeepAlive, |out| method::KeepAlive { clock: 1, told: None }.encode(out));
+                        line.request(Method::KeepAlive, |out| {
+                            method::KeepAlive { clock: 1, extension: None }.encode(out);
+                        });
                     }
                 }
                 Look::Message(_) if self.hung.load(Ordering::SeqCst) => {}
