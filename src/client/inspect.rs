@@ -4,6 +4,7 @@
 //! error [`ErrorCode::Unknown`].
 
 use super::Caller;
+use crate::wire::figures::Figures;
 use crate::wire::method::{
     CONFIG_NODELAY, ErrorCode, GetStatus, HashSpaceRequest, STATUS_CLOCKTIME, STATUS_DELETES, STATUS_FLAGS,
     STATUS_GETS, STATUS_ITEMS, STATUS_JSON, STATUS_SETS, STATUS_TIME, SetConfig,
@@ -49,11 +50,17 @@ impl Caller {
         understood(decode(&answer))
     }
 
-    /// Everything that a server of this program tells, as JSON; `None` from an original one.
-    pub async fn figures(&self, server: NodeAddress) -> Result<Option<serde_json::Value>, ErrorCode> {
+    /// The figures of a server of this program; `None` from an original one.
+    pub async fn figures(&self, server: NodeAddress) -> Result<Option<Figures>, ErrorCode> {
+        let json = self.figures_json(server).await?;
+        json.map(|json| understood(serde_json::from_value(json))).transpose()
+    }
+
+    /// The same as it came, with figures that only a later server knows.
+    pub async fn figures_json(&self, server: NodeAddress) -> Result<Option<serde_json::Value>, ErrorCode> {
         let answer = self.answer(server, STATUS_JSON).await?;
-        let told: Option<&[u8]> = understood(decode(&answer))?;
-        told.map(|json| understood(serde_json::from_slice(json))).transpose()
+        let answer: Option<&[u8]> = understood(decode(&answer))?;
+        answer.map(|json| understood(serde_json::from_slice(json))).transpose()
     }
 
     /// Counters and state of a server, asked for all at once.

@@ -65,9 +65,8 @@ impl Holdings {
 async fn ask(router: &Router, server: NodeAddress) -> Option<Held> {
     match router.caller().figures(server).await {
         Ok(Some(figures)) => {
-            let number = |name: &str| figures.get("store").and_then(|store| store.get(name)?.as_u64());
-            let items = number("items")?.saturating_sub(number("tombstones").unwrap_or(0));
-            Some(Held { items, bytes: number("tree_bytes").unwrap_or(0) })
+            let store = figures.store;
+            Some(Held { items: store.items.saturating_sub(store.tombstones), bytes: store.tree_bytes })
         }
         Ok(None) => router.caller().number(server, STATUS_ITEMS).await.ok().map(|items| Held { items, bytes: 0 }),
         Err(_) => None,

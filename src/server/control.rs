@@ -8,6 +8,8 @@ use super::refusal::Refusal;
 use super::replace_host;
 use super::shared::Shared;
 use crate::net::Reply;
+use crate::ring::HashSpace;
+use crate::wire::figures::{Figures, NodeFigures, SpaceFigures};
 use crate::wire::method::{
     CONFIG_NODELAY, ErrorCode, FLAG_DIFFERENT, FLAG_INACTIVE, STATUS_CLOCKTIME, STATUS_DELETES, STATUS_FLAGS,
     STATUS_GETS, STATUS_ITEMS, STATUS_JSON, STATUS_PID, STATUS_REMEMBERED, STATUS_RHS, STATUS_SETS, STATUS_TIME,
@@ -81,29 +83,30 @@ fn full_status(server: &Arc<Shared>, reply: Reply) {
     let server = server.clone();
     count_alone(&counting, move || {
         let spaces = server.spaces();
-        let nodes = |space: &crate::ring::HashSpace| -> Vec<_> {
-            let node = |(address, active): &(_, bool)| serde_json::json!({"address": address, "active": active});
-            space.seed().nodes.iter().map(node).collect()
+        let figures = Figures {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            address: Some(server.address),
+            pid: std::process::id(),
+            uptime_s: server.env.time().elapsed(server.started).as_secs(),
+            cmd_get: server.counters.gets.load(Ordering::Relaxed),
+            cmd_set: server.counters.sets.load(Ordering::Relaxed),
+            cmd_delete: server.counters.deletes.load(Ordering::Relaxed),
+            connections: server.peers.link_count() as u64,
+            clocktime: server.clock.now().0,
+            flags: flags(&server),
+            whs: space_figures(&spaces.whs),
+            rhs: space_figures(&spaces.rhs),
+            items: server.store.count(),
+            store: server.store.status(),
+            replace: replace_host::progress(&server),
         };
-        let status = serde_json::json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "address": server.address,
-            "pid": std::process::id(),
-            "uptime_s": server.env.time().elapsed(server.started).as_secs(),
-            "cmd_get": server.counters.gets.load(Ordering::Relaxed),
-            "cmd_set": server.counters.sets.load(Ordering::Relaxed),
-            "cmd_delete": server.counters.deletes.load(Ordering::Relaxed),
-            "connections": server.peers.link_count(),
-            "clocktime": server.clock.now().0,
-            "flags": flags(&server),
-            "whs": {"clocktime": spaces.whs.clocktime().0, "nodes": nodes(&spaces.whs)},
-            "rhs": {"clocktime": spaces.rhs.clocktime().0, "nodes": nodes(&spaces.rhs)},
-            "items": server.store.count(),
-            "store": server.store.status(),
-            "replace": replace_host::progress(&server),
-        });
-        reply.ok(|out| pack::raw(out, status.to_string().as_bytes()));
+        reply.ok(|out| pack::raw(out, figures.to_json().as_bytes()));
     });
+}
+
+fn space_figures(space: &HashSpace) -> SpaceFigures {
+    let nodes = space.seed().nodes.iter().map(|(address, active)| NodeFigures { address: *address, active: *active });
+    SpaceFigures { clocktime: space.clocktime().0, nodes: nodes.collect() }
 }
 
 /// Changes a setting of the running server; returns how many connections that concerned.

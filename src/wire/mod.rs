@@ -11,6 +11,7 @@
 
 pub mod address;
 pub mod extension;
+pub mod figures;
 pub mod frame;
 pub mod method;
 mod numbers;

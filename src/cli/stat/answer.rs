@@ -56,7 +56,7 @@ pub(super) async fn ask(caller: &Caller, server: NodeAddress, command: Command) 
         }
         Command::SetDelay => caller.set_nodelay(server, false).await.map(Answer::Number),
         Command::UnsetDelay => caller.set_nodelay(server, true).await.map(Answer::Number),
-        Command::Figures => caller.figures(server).await?.map(Answer::Figures).ok_or(ErrorCode::Protocol),
+        Command::Figures => caller.figures_json(server).await?.map(Answer::Figures).ok_or(ErrorCode::Protocol),
         Command::Stats => {
             let version = caller.text(server, STATUS_VERSION).await?;
             let mut numbers = Vec::new();

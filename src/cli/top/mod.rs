@@ -20,6 +20,7 @@ use crate::cli::exit::Stop;
 use crate::cli::tool::{Cluster, ask_all, block_on, failed, json, reason, server, show};
 use crate::client::Error;
 use crate::net::hosts::HostPort;
+use crate::wire::figures::ReplaceFigures;
 use model::Model;
 use row::{Row, Sort, Standing, whole};
 use watch::Asking;
@@ -144,7 +145,7 @@ fn object(row: &Row) -> Value {
         (Some(reading), _) => {
             let status = reading.status;
             let figures = reading.figures.clone().unwrap_or_default();
-            let progress = figures.progress.map(|[scanned, sent, received, dropped]| {
+            let progress = figures.replace.map(|ReplaceFigures { scanned, sent, received, dropped, .. }| {
                 json!({"scanned": scanned, "sent": sent, "received": received, "dropped": dropped})
             });
             json!({
@@ -154,7 +155,7 @@ fn object(row: &Row) -> Value {
                 "delete_per_s": row.rates.map(|rates| whole(rates.deletes)),
                 "qps": row.rates.map(|rates| whole(rates.total())),
                 "items": status.items, "time": status.time, "skew_s": row.skew, "clock": row.clock(),
-                "flags": status.flags, "replace": progress, "failed": figures.failed,
+                "flags": status.flags, "replace": progress, "failed": figures.store.failed,
             })
         }
         (None, Some(error)) => json!({"error": reason(error)}),

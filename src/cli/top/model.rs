@@ -165,7 +165,8 @@ impl Model {
     fn progress(&self) -> Option<(u64, [u64; 4])> {
         let mut sums: Option<(u64, [u64; 4])> = None;
         for reading in self.rows.values().filter_map(Row::reading) {
-            let Some(progress) = reading.figures.as_ref().and_then(|figures| figures.progress) else { continue };
+            let Some(replace) = reading.figures.as_ref().and_then(|figures| figures.replace) else { continue };
+            let progress = [replace.scanned, replace.sent, replace.received, replace.dropped];
             let (items, sum) = sums.get_or_insert_default();
             *items = items.saturating_add(reading.status.items);
             for (sum, own) in sum.iter_mut().zip(progress) {

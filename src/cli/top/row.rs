@@ -11,6 +11,7 @@ use crate::cli::tool::space::replace_state;
 use crate::client::Status;
 use crate::clock::ClockTime;
 use crate::wire::NodeAddress;
+use crate::wire::figures::Figures;
 use crate::wire::method::ErrorCode;
 
 /// Intervals that are remembered.
@@ -24,17 +25,8 @@ pub(super) struct Reading {
     pub(super) status: Status,
     /// How far the server's clock is ahead of ours, in seconds.
     pub(super) ahead: i64,
-    /// Figures that an original server does not have.
-    pub(super) figures: Option<Figures>,
-}
-
-/// Figures that only a server of this program has.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Figures {
-    /// Why no write is acknowledged.
-    pub(super) failed: Option<String>,
-    /// Of the replace that is under way: records scanned, sent, received, dropped.
-    pub(super) progress: Option<[u64; 4]>,
+    /// An original server has none.
+    pub(super) figures: Option<Box<Figures>>,
 }
 
 /// The state of a server in its cluster, as far as that was asked.
@@ -155,7 +147,7 @@ impl Row {
             (Some(ErrorCode::NodeLost), _) => return ("unreachable", Mood::Alarm),
             (Some(_), _) => return ("no answer", Mood::Alarm),
             (None, None) => return ("...", Mood::Calm),
-            (None, Some(Reading { figures: Some(Figures { failed: Some(_), .. }), .. })) => {
+            (None, Some(Reading { figures: Some(figures), .. })) if figures.store.failed.is_some() => {
                 return ("no writes", Mood::Alarm);
             }
             (None, Some(_)) => {}

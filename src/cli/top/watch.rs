@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::model::Nodes;
-use super::row::{Figures, Reading};
+use super::row::Reading;
 use crate::client::{Caller, Overview};
 use crate::clock::unix_seconds;
 use crate::env::Env;
@@ -49,7 +49,7 @@ impl Asking {
             // What an original server answers there is nothing to fail for.
             let figures = self.caller.figures(server).await.ok().flatten();
             let ahead = ahead(status.time, before, after);
-            Ok((read, Reading { status, ahead, figures: figures.as_ref().map(Figures::read) }))
+            Ok((read, Reading { status, ahead, figures: figures.map(Box::new) }))
         };
         match tokio::time::timeout(self.timeout, ask).await.unwrap_or(Err(ErrorCode::TimedOut)) {
             Ok((read, reading)) => (start..read, Ok(reading)),
@@ -87,18 +87,6 @@ impl Asking {
 fn ahead(time: u64, before: u32, after: u32) -> i64 {
     let distance = |from: u64, to: u64| i64::try_from(to.saturating_sub(from)).unwrap_or(i64::MAX);
     distance(after.into(), time).saturating_sub(distance(time, before.into()))
-}
-
-impl Figures {
-    fn read(json: &serde_json::Value) -> Self {
-        let failed = json.pointer("/store/failed").and_then(|reason| reason.as_str()).map(ToOwned::to_owned);
-        let replace = json.get("replace").filter(|replace| replace.is_object());
-        let progress = replace.map(|replace| {
-            ["scanned", "sent", "received", "dropped"]
-                .map(|name| replace.get(name).and_then(serde_json::Value::as_u64).unwrap_or_default())
-        });
-        Self { failed, progress }
-    }
 }
 
 /// Looks again and again, and sends what it finds.
@@ -189,14 +177,5 @@ mod tests {
             end = Some(time.end);
         }
         looking.abort();
-    }
-
-    #[test]
-    fn figures_are_read_as_far_as_they_are_there() {
-        let json = serde_json::json!({"store": {"failed": "disk full"}, "replace": {"scanned": 3, "sent": 2}});
-        let figures = Figures { failed: Some("disk full".to_owned()), progress: Some([3, 2, 0, 0]) };
-        assert_eq!(Figures::read(&json), figures);
-        let json = serde_json::json!({"store": {"failed": null}, "replace": null});
-        assert_eq!(Figures::read(&json), Figures::default());
     }
 }

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Figures of one replace on one server.
+pub use crate::wire::figures::ReplaceFigures as Progress;
+
 /// A number that grows.
 #[derive(Debug, Default)]
 pub(super) struct Counter(AtomicU64);
@@ -44,23 +47,6 @@ impl Counters {
         let [scanned, sent, tombstones, failed, received, dropped] = self.all().map(Counter::read);
         Progress { scanned, sent, tombstones, failed, received, dropped }
     }
-}
-
-/// Figures of one replace on one server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
-pub struct Progress {
-    /// Records looked at because they may have to be sent or dropped.
-    pub scanned: u64,
-    /// Records that targets have acknowledged.
-    pub sent: u64,
-    /// Deletions that targets have answered.
-    pub tombstones: u64,
-    /// Streams and batches of deletions that were given up.
-    pub failed: u64,
-    /// Records stored from streams of others, or found to be known.
-    pub received: u64,
-    /// Records dropped because others have them now.
-    pub dropped: u64,
 }
 
 impl fmt::Display for Progress {

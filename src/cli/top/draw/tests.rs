@@ -6,8 +6,8 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::super::model::Nodes;
-use super::super::model::tests::{node, reading, span};
-use super::super::row::{Figures, Reading};
+use super::super::model::tests::{copying, node, reading, span};
+use super::super::row::Reading;
 use super::*;
 use crate::wire::method::{ErrorCode, FLAG_COPYING};
 
@@ -97,8 +97,8 @@ fn many_servers_are_scrolled_as_far_as_there_are_any() {
 fn what_is_wrong_catches_the_eye() {
     let model = {
         let mut model = cluster(3);
-        let figures = Figures { failed: None, progress: Some([5, 4, 3, 2]) };
-        let ours = Reading { figures: Some(figures), ..reading(0, 10, FLAG_COPYING) };
+        let figures = copying([5, 4, 3, 2]);
+        let ours = Reading { figures: Some(Box::new(figures)), ..reading(0, 10, FLAG_COPYING) };
         model.take(node(19801), span(Instant::now()), Ok(ours));
         model.failures = vec![(node(19700), ErrorCode::TimedOut)];
         model

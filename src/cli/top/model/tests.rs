@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::super::row::{Figures, HISTORY};
+use super::super::row::HISTORY;
 use super::*;
 use crate::clock::ClockTime;
+use crate::wire::figures::{Figures, ReplaceFigures, StoreFigures};
 
 pub(in crate::cli::top) fn node(port: u16) -> NodeAddress {
     NodeAddress::new(([127, 0, 0, 1], port).into())
@@ -14,6 +15,12 @@ pub(in crate::cli::top) fn reading(gets: u64, items: u64, flags: u32) -> Reading
     let clocktime = ClockTime::new(1_795_375_259, 77).0;
     let status = Status { time: 1_795_375_259, gets, sets: 0, deletes: 0, items, clocktime, flags };
     Reading { status, ahead: 0, figures: None }
+}
+
+/// Figures of a server that copies: records scanned, sent, received, dropped.
+pub(in crate::cli::top) fn copying([scanned, sent, received, dropped]: [u64; 4]) -> Figures {
+    let replace = ReplaceFigures { scanned, sent, received, dropped, ..ReplaceFigures::default() };
+    Figures { replace: Some(replace), ..Figures::default() }
 }
 
 /// A look that takes no time.
@@ -147,8 +154,8 @@ fn a_replace_is_told_by_servers_and_manager() {
     assert!(model.replace().0.starts_with("waiting"), "{:?}", model.replace());
     model.take(node(1), span(Instant::now()), Ok(reading(0, 0, FLAG_DIFFERENT | FLAG_COPYING)));
     assert_eq!(model.replace().0, "copying on 1 of 2 servers");
-    let figures = Figures { failed: None, progress: Some([50, 20, 3, 0]) };
-    let ours = Reading { figures: Some(figures), ..reading(0, 200, FLAG_COPYING) };
+    let figures = copying([50, 20, 3, 0]);
+    let ours = Reading { figures: Some(Box::new(figures)), ..reading(0, 200, FLAG_COPYING) };
     model.take(node(1), span(Instant::now()), Ok(ours));
     assert_eq!(model.replace().0, "copying on 1 of 2 servers: 25 % scanned, 20 sent, 3 received, 0 dropped");
     model.take(node(1), span(Instant::now()), Ok(reading(0, 0, FLAG_DELETING)));
@@ -160,7 +167,10 @@ fn a_replace_is_told_by_servers_and_manager() {
 #[test]
 fn a_store_that_cannot_write_is_the_worst_that_an_answer_can_say() {
     let mut model = Model::named(&[node(1)]);
-    let figures = Figures { failed: Some("disk full".to_owned()), progress: None };
-    model.take(node(1), span(Instant::now()), Ok(Reading { figures: Some(figures), ..reading(0, 0, 0) }));
+    let figures = Figures {
+        store: StoreFigures { failed: Some("disk full".to_owned()), ..StoreFigures::default() },
+        ..Figures::default()
+    };
+    model.take(node(1), span(Instant::now()), Ok(Reading { figures: Some(Box::new(figures)), ..reading(0, 0, 0) }));
     assert_eq!(model.sorted(Sort::Address, false)[0].word(), ("no writes", Mood::Alarm));
 }
