@@ -48,7 +48,8 @@ fn servers_come_go_and_return_and_no_record_is_lost() {
             assert_eq!(client.get(key).await.unwrap().expect("a value").data, b"second");
         }
         cluster.stop().await;
-        assert!(matches!(client.get(&keys[0]).await, Err(ClientError::Server(..))));
+        // The manager may have had the time to tell of the loss.
+        assert!(matches!(client.get(&keys[0]).await, Err(ClientError::Server(..) | ClientError::NoServer)));
     });
 }
 
