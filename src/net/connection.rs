@@ -5,35 +5,62 @@
 use std::sync::Arc;
 use std::task::Waker;
 
+use super::budget::Budget;
 use super::driver::{self, Bounds, Closed, Protocol, Taken};
+use super::limits::Limits;
+use super::link::{Link, LinkKind};
 use super::output::Output;
 use super::registry::Connected;
-use super::{Link, LinkKind, Peers, Service};
+use super::service::Service;
 use crate::env::Stream;
-use crate::wire::{self, Message, NODE_ROOM, Request, Scanner};
+use crate::wire::{self, Init, Message, NODE_ROOM, Request, Scanner};
+
+/// All connections of the process, as each of them sees them.
+pub(super) trait Connections: Send + Sync {
+    /// The bounds.
+    fn limits(&self) -> &Limits;
+
+    /// What the incomplete messages of all connections hold.
+    fn partial(&self) -> &Budget;
+
+    /// The clock by which peers owe progress.
+    fn uptime_seconds(&self) -> u32;
+
+    /// The first message of an accepted connection is a client's: whether there is a place for it.
+    fn admit_client(&self, link: &Link) -> bool;
+
+    /// An init has arrived on `link`: binds it to the node's session. If this side accepted, ours is appended to `out`,
+    /// which must be sent before everything that is pushed to the link from now on. `false`: it has no place here.
+    fn accept_init(self: &Arc<Self>, link: &Arc<Link>, init: Init, service: &dyn Service, out: &mut Vec<u8>) -> bool;
+}
 
 /// Serves `stream` until it closes; `link` is how others reach it.
-pub(super) async fn serve(mut stream: Stream, link: &Arc<Link>, peers: &Arc<Peers>, service: &dyn Service) -> Closed {
+pub(super) async fn serve<C: Connections>(
+    mut stream: Stream,
+    link: &Arc<Link>,
+    peers: &Arc<C>,
+    service: &dyn Service,
+) -> Closed {
     let limits = peers.limits();
-    let mut connection = Connection { link, peers, service, scanner: Scanner::new(message_limit(link, peers)) };
+    let mut connection = Connection { link, peers, service, scanner: Scanner::new(message_limit(link, &**peers)) };
     let bounds = Bounds { input: peers.partial(), backlog: limits.backlog };
     driver::drive(&mut stream, &mut connection, link.control(), bounds, || peers.uptime_seconds()).await
 }
 
 /// The largest message that the peer may send, in bytes.
-fn message_limit(link: &Link, peers: &Peers) -> usize {
+fn message_limit(link: &Link, peers: &impl Connections) -> usize {
     let room = if link.kind() == LinkKind::Cluster { NODE_ROOM } else { 0 };
     peers.limits().message.saturating_add(room)
 }
 
-struct Connection<'a> {
+struct Connection<'a, C> {
     link: &'a Arc<Link>,
-    peers: &'a Arc<Peers>,
+    peers: &'a Arc<C>,
     service: &'a dyn Service,
     scanner: Scanner,
 }
 
-impl Protocol for Connection<'_> {
+impl<C: Connections> Protocol for Connection<'_, C> {
     fn receive(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Taken, Closed> {
         self.link.wants_more();
         let mut incoming = Incoming {
@@ -79,12 +106,12 @@ impl Protocol for Connection<'_> {
 }
 
 /// The requests among the messages of one read; responses and inits are dealt with as they pass.
-struct Incoming<'a> {
+struct Incoming<'a, C> {
     bytes: &'a [u8],
     used: usize,
     scanner: &'a mut Scanner,
     link: &'a Arc<Link>,
-    peers: &'a Arc<Peers>,
+    peers: &'a Arc<C>,
     service: &'a dyn Service,
     /// Our answer to the init of this read. An init is the first message of its connection, so the read-ahead meets it.
     own_init: Vec<u8>,
@@ -95,7 +122,7 @@ struct Incoming<'a> {
     paused: bool,
 }
 
-impl<'a> Incoming<'a> {
+impl<'a, C: Connections> Incoming<'a, C> {
     fn next_request(&mut self) -> Option<Request<'a>> {
         while self.broken.is_none() {
             match self.next_message() {
@@ -118,7 +145,7 @@ impl<'a> Incoming<'a> {
                     if !self.peers.accept_init(self.link, init, self.service, &mut self.own_init) {
                         self.broken = Some(wire::Error::Malformed.into());
                     }
-                    self.scanner.set_limit(message_limit(self.link, self.peers));
+                    self.scanner.set_limit(message_limit(self.link, &**self.peers));
                 }
             }
         }
@@ -133,7 +160,7 @@ impl<'a> Incoming<'a> {
     }
 }
 
-impl<'a> Iterator for Incoming<'a> {
+impl<'a, C: Connections> Iterator for Incoming<'a, C> {
     type Item = Request<'a>;
 
     fn next(&mut self) -> Option<Request<'a>> {

@@ -11,8 +11,9 @@ use parking_lot::Mutex;
 
 use super::budget::Budget;
 use super::control::Control;
+use super::limits::Limits;
 use super::registry::Connected;
-use super::{Limits, Session};
+use super::session::{Carrier, Session};
 use crate::wire::frame;
 use crate::wire::method::ErrorCode;
 
@@ -223,6 +224,20 @@ impl Link {
     /// The peer has sent an additional element.
     pub fn note_extension(&self) {
         self.extensions.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Carrier for Link {
+    fn id(&self) -> u64 {
+        self.id()
+    }
+
+    fn push(&self, write: &mut dyn FnMut(&mut Vec<u8>)) -> bool {
+        self.push(write)
+    }
+
+    fn close(&self) {
+        self.close();
     }
 }
 

@@ -9,9 +9,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::budget::Budget;
+use super::connection::{self, Connections};
+use super::limits::{DialPolicy, Limits};
+use super::link::{Link, LinkKind};
 use super::registry::Registry;
-use super::{DialPolicy, Limits, Link, LinkKind, Service, Session};
-use super::{connection, task};
+use super::service::Service;
+use super::session::{Dialer, Session};
+use super::task;
 use crate::env::{Backoff, Env, Stream};
 use crate::wire::method::ErrorCode;
 use crate::wire::{Init, NodeAddress};
@@ -73,7 +77,11 @@ impl Peers {
 
     /// The session of a node, made if there is none. Does not dial; a call does.
     pub fn session(self: &Arc<Self>, address: NodeAddress) -> Arc<Session> {
-        self.sessions.lock().entry(address).or_insert_with(|| Arc::new(Session::new(address, self))).clone()
+        let new = || {
+            let peers: Weak<Self> = Arc::downgrade(self);
+            Arc::new(Session::new(address, peers, &self.limits))
+        };
+        self.sessions.lock().entry(address).or_insert_with(new).clone()
     }
 
     /// The session of a node, if one is known.
@@ -85,7 +93,7 @@ impl Peers {
     pub fn connect(self: &Arc<Self>, address: NodeAddress) {
         let session = self.session(address);
         if session.begin_dialing() {
-            self.dial(session);
+            self.clone().dial(session);
         }
     }
 
@@ -103,11 +111,6 @@ impl Peers {
         self.links.reap(self.limits.stalled, |link, limit| {
             tracing::info!(peer = %link.peer(), "closing: no progress for {limit} s");
         });
-    }
-
-    /// The clock by which peers owe progress.
-    pub(super) fn uptime_seconds(&self) -> u32 {
-        self.links.uptime_seconds()
     }
 
     /// All connections open now.
@@ -132,11 +135,6 @@ impl Peers {
         self.links.close_all();
     }
 
-    /// What the incomplete messages of all connections hold.
-    pub(super) fn partial(&self) -> &Budget {
-        &self.partial
-    }
-
     /// Takes a connection from a listener; beyond the limit, with those kept for nodes, it is closed at once.
     pub(super) fn accept(self: &Arc<Self>, stream: Stream, peer: SocketAddr) {
         let limit = self.limits.connections.saturating_add(NODE_CONNECTIONS);
@@ -147,19 +145,6 @@ impl Peers {
         let link = self.new_link(peer);
         let guard = Accepted(self.clone(), link.clone());
         self.run(stream, link, move || drop(guard));
-    }
-
-    /// The first message of an accepted connection is a client's: whether there is a place for it.
-    pub(super) fn admit_client(&self, link: &Link) -> bool {
-        let nodes = self.accepted_nodes.load(Ordering::Acquire);
-        let others = self.accepted.load(Ordering::Acquire).saturating_sub(nodes);
-        let admitted = others <= self.limits.connections;
-        if admitted {
-            link.become_client();
-        } else {
-            self.links.warn_turned_away(&link.peer(), self.limits.connections);
-        }
-        admitted
     }
 
     fn new_link(&self, peer: SocketAddr) -> Arc<Link> {
@@ -189,42 +174,43 @@ impl Peers {
         task::spawn(env, stream, peer, silence, serve, ended);
     }
 
-    /// An init has arrived on `link`: binds it to the node's session. If this side accepted, ours is appended to `out`,
-    /// which must be sent before everything that is pushed to the link from now on.
-    pub(super) fn accept_init(
-        self: &Arc<Self>,
-        link: &Arc<Link>,
-        init: Init,
-        service: &dyn Service,
-        out: &mut Vec<u8>,
-    ) -> bool {
-        let Some(own) = self.init else { return false };
-        match (link.kind(), link.session()) {
-            (LinkKind::Undecided, None) => {
-                let session = self.session(init.address);
-                link.bind(session.clone(), true);
-                self.accepted_nodes.fetch_add(1, Ordering::AcqRel);
-                own.write(out);
-                session.attach(link);
-                service.bound(&session, Some(init.role));
-                true
-            }
-            // The answer to the init that we have sent.
-            (LinkKind::Cluster, Some(session)) if session.address() == init.address => {
-                service.bound(session, Some(init.role));
-                true
-            }
-            (LinkKind::Cluster, Some(session)) => {
-                // Each would know the other by an address that the rest of the cluster does not use.
-                tracing::warn!(peer = %session.address(), "this node calls itself {}: name it by that address", init.address);
-                false
-            }
-            _ => false,
+    fn dialled(self: &Arc<Self>, stream: Stream, session: &Arc<Session>) {
+        let link = self.new_link(session.address().socket());
+        link.bind(session.clone(), self.init.is_some());
+        if let Some(init) = self.init {
+            link.push(|out| init.write(out));
         }
+        session.attach(link.clone());
+        if self.init.is_none()
+            && let Some(service) = self.service.get().and_then(Weak::upgrade)
+        {
+            service.bound(session, None);
+        }
+        self.run(stream, link, || ());
     }
 
-    /// Dials until a connection stands or the tries are used up. The caller has claimed it in the session.
-    pub(super) fn dial(self: &Arc<Self>, session: Arc<Session>) {
+    /// A connection has ended: its calls fail, and if it was the node's last one the node is dialled again.
+    fn ended(self: &Arc<Self>, link: &Arc<Link>) {
+        link.shut();
+        self.links.remove(link.id());
+        let Some(session) = link.session() else { return };
+        let connected = session.detach(link.id());
+        if connected || self.init.is_none() || self.stopping.load(Ordering::Acquire) {
+            return;
+        }
+        let service = self.service.get().and_then(Weak::upgrade);
+        if service.is_some_and(|service| service.keeps(session.address())) {
+            self.connect(session.address());
+        }
+    }
+}
+
+impl Dialer for Peers {
+    fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn dial(self: Arc<Self>, session: Arc<Session>) {
         let peers = self.clone();
         self.env.spawn(async move {
             let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
@@ -250,34 +236,56 @@ impl Peers {
             }
         });
     }
+}
 
-    fn dialled(self: &Arc<Self>, stream: Stream, session: &Arc<Session>) {
-        let link = self.new_link(session.address().socket());
-        link.bind(session.clone(), self.init.is_some());
-        if let Some(init) = self.init {
-            link.push(|out| init.write(out));
-        }
-        session.attach(&link);
-        if self.init.is_none()
-            && let Some(service) = self.service.get().and_then(Weak::upgrade)
-        {
-            service.bound(session, None);
-        }
-        self.run(stream, link, || ());
+impl Connections for Peers {
+    fn limits(&self) -> &Limits {
+        &self.limits
     }
 
-    /// A connection has ended: its calls fail, and if it was the node's last one the node is dialled again.
-    fn ended(self: &Arc<Self>, link: &Arc<Link>) {
-        link.shut();
-        self.links.remove(link.id());
-        let Some(session) = link.session() else { return };
-        let connected = session.detach(link);
-        if connected || self.init.is_none() || self.stopping.load(Ordering::Acquire) {
-            return;
+    fn partial(&self) -> &Budget {
+        &self.partial
+    }
+
+    fn uptime_seconds(&self) -> u32 {
+        self.links.uptime_seconds()
+    }
+
+    fn admit_client(&self, link: &Link) -> bool {
+        let nodes = self.accepted_nodes.load(Ordering::Acquire);
+        let others = self.accepted.load(Ordering::Acquire).saturating_sub(nodes);
+        let admitted = others <= self.limits.connections;
+        if admitted {
+            link.become_client();
+        } else {
+            self.links.warn_turned_away(&link.peer(), self.limits.connections);
         }
-        let service = self.service.get().and_then(Weak::upgrade);
-        if service.is_some_and(|service| service.keeps(session.address())) {
-            self.connect(session.address());
+        admitted
+    }
+
+    fn accept_init(self: &Arc<Self>, link: &Arc<Link>, init: Init, service: &dyn Service, out: &mut Vec<u8>) -> bool {
+        let Some(own) = self.init else { return false };
+        match (link.kind(), link.session()) {
+            (LinkKind::Undecided, None) => {
+                let session = self.session(init.address);
+                link.bind(session.clone(), true);
+                self.accepted_nodes.fetch_add(1, Ordering::AcqRel);
+                own.write(out);
+                session.attach(link.clone());
+                service.bound(&session, Some(init.role));
+                true
+            }
+            // The answer to the init that we have sent.
+            (LinkKind::Cluster, Some(session)) if session.address() == init.address => {
+                service.bound(session, Some(init.role));
+                true
+            }
+            (LinkKind::Cluster, Some(session)) => {
+                // Each would know the other by an address that the rest of the cluster does not use.
+                tracing::warn!(peer = %session.address(), "this node calls itself {}: name it by that address", init.address);
+                false
+            }
+            _ => false,
         }
     }
 }

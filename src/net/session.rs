@@ -13,9 +13,30 @@ use std::task::{Context, Poll};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::{Link, Peers};
+use super::limits::Limits;
 use crate::wire::method::{ErrorCode, Method};
 use crate::wire::{Call, Message, NodeAddress, Response, frame};
+
+/// A connection of the node.
+pub(super) trait Carrier: Send + Sync {
+    /// Its number among all of this process.
+    fn id(&self) -> u64;
+
+    /// Appends to what will be sent; `false` if the connection is closed or its peer has left too much unread.
+    fn push(&self, write: &mut dyn FnMut(&mut Vec<u8>)) -> bool;
+
+    /// Asks the connection's task to end.
+    fn close(&self);
+}
+
+/// Whoever makes connections to nodes.
+pub(super) trait Dialer: Send + Sync {
+    /// The bounds.
+    fn limits(&self) -> &Limits;
+
+    /// Dials until a connection stands or the tries are used up. The caller has claimed it in the session.
+    fn dial(self: Arc<Self>, session: Arc<Session>);
+}
 
 /// Gets the result object's bytes, or why there is none. Runs on a network thread: must not block.
 pub type OnReply = Box<dyn FnOnce(Result<&[u8], ErrorCode>) + Send>;
@@ -38,7 +59,7 @@ pub trait Outgoing {
 /// Calls to one node.
 pub struct Session {
     address: NodeAddress,
-    peers: Weak<Peers>,
+    dialer: Weak<dyn Dialer>,
     /// See [`Session::message_limit`].
     message_limit: AtomicUsize,
     state: Mutex<State>,
@@ -49,7 +70,7 @@ struct State {
     /// Number of the last call; the first is 1.
     last: u32,
     pending: HashMap<u32, Pending>,
-    links: Vec<Arc<Link>>,
+    links: Vec<Arc<dyn Carrier>>,
     /// Requests that wait for a first connection.
     unsent: Vec<u8>,
     dialing: bool,
@@ -82,9 +103,9 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    pub(super) fn new(address: NodeAddress, peers: &Arc<Peers>) -> Self {
-        let message_limit = AtomicUsize::new(peers.limits().message);
-        Self { address, peers: Arc::downgrade(peers), message_limit, state: Mutex::default() }
+    pub(super) fn new(address: NodeAddress, dialer: Weak<dyn Dialer>, limits: &Limits) -> Self {
+        let message_limit = AtomicUsize::new(limits.message);
+        Self { address, dialer, message_limit, state: Mutex::default() }
     }
 
     /// The largest message that is sent to the node, in bytes; as long as it is not known what the node takes, as much as
@@ -125,11 +146,11 @@ impl Session {
     ///
     /// With too many calls pending the answer is error 6, at once.
     pub fn call(self: &Arc<Self>, call: &impl Call, steps: u16, on_reply: OnReply) {
-        let Some(peers) = self.peers.upgrade() else {
+        let Some(dialer) = self.dialer.upgrade() else {
             return on_reply(Err(ErrorCode::NodeLost));
         };
         let mut state = self.state.lock();
-        if state.pending.len() >= peers.limits().pending_calls {
+        if state.pending.len() >= dialer.limits().pending_calls {
             drop(state);
             return on_reply(Err(ErrorCode::Server));
         }
@@ -141,7 +162,7 @@ impl Session {
         match carrier {
             // A push fails only when the connection is closing: the call then fails with it.
             Some(link) => {
-                link.push(write);
+                link.push(&mut write);
             }
             None => write(&mut state.unsent),
         }
@@ -151,7 +172,7 @@ impl Session {
         }
         state.pending.insert(msgid, Pending { steps, link, on_reply });
         if link.is_none() && !std::mem::replace(&mut state.dialing, true) {
-            peers.dial(self.clone());
+            dialer.dial(self.clone());
         }
     }
 
@@ -159,11 +180,11 @@ impl Session {
     /// likewise those that are too large, as by [`Self::call`].
     pub fn call_all<C: Outgoing>(self: &Arc<Self>, calls: impl IntoIterator<Item = C>) {
         let mut calls = calls.into_iter();
-        let Some(peers) = self.peers.upgrade() else {
+        let Some(dialer) = self.dialer.upgrade() else {
             return calls.for_each(|call| call.on_reply()(Err(ErrorCode::NodeLost)));
         };
         let mut state = self.state.lock();
-        let room = peers.limits().pending_calls.saturating_sub(state.pending.len());
+        let room = dialer.limits().pending_calls.saturating_sub(state.pending.len());
         let next = state.last.wrapping_add(1);
         let carrier = state.carrier(next);
         let link = carrier.as_ref().map(|link| link.id());
@@ -182,7 +203,7 @@ impl Session {
         };
         match carrier {
             Some(link) => {
-                let closed = !link.push(|out| write(&mut state, out));
+                let closed = !link.push(&mut |out| write(&mut state, out));
                 if closed {
                     // As in `call`: they fail with the connection.
                     write(&mut state, &mut Vec::new());
@@ -193,7 +214,7 @@ impl Session {
                 write(&mut state, &mut unsent);
                 state.unsent = unsent;
                 if !std::mem::replace(&mut state.dialing, true) {
-                    peers.dial(self.clone());
+                    dialer.dial(self.clone());
                 }
             }
         }
@@ -225,23 +246,23 @@ impl Session {
     }
 
     /// Adds a connection and sends on it what has waited for one.
-    pub(super) fn attach(&self, link: &Arc<Link>) {
+    pub(super) fn attach(&self, link: Arc<dyn Carrier>) {
         let mut state = self.state.lock();
         state.dialing = false;
         let waited = std::mem::take(&mut state.unsent);
         for pending in state.pending.values_mut().filter(|pending| pending.link.is_none()) {
             pending.link = Some(link.id());
         }
-        state.links.push(link.clone());
-        link.push(|out| out.extend_from_slice(&waited));
+        link.push(&mut |out| out.extend_from_slice(&waited));
+        state.links.push(link);
     }
 
     /// Removes a closed connection and fails the calls it carried. Says whether the node has others.
-    pub(super) fn detach(&self, link: &Link) -> bool {
+    pub(super) fn detach(&self, link: u64) -> bool {
         let (failed, connected) = {
             let mut state = self.state.lock();
-            state.links.retain(|other| other.id() != link.id());
-            let failed = state.take_pending(|pending| pending.link == Some(link.id()));
+            state.links.retain(|other| other.id() != link);
+            let failed = state.take_pending(|pending| pending.link == Some(link));
             (failed, !state.links.is_empty())
         };
         fail(failed, ErrorCode::TransportLost);
@@ -319,7 +340,7 @@ impl State {
     }
 
     /// The connection for call `msgid`: calls are spread over them.
-    fn carrier(&self, msgid: u32) -> Option<Arc<Link>> {
+    fn carrier(&self, msgid: u32) -> Option<Arc<dyn Carrier>> {
         let place = (msgid as usize).checked_rem(self.links.len())?;
         self.links.get(place).cloned()
     }

@@ -2,7 +2,9 @@
 
 mod limits;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,8 +12,8 @@ use tokio::net::TcpStream;
 
 use super::*;
 use crate::env::Env;
-use crate::wire::method::{ErrorCode, GetStatus, Method, SetConfig};
-use crate::wire::{Init, frame, pack};
+use crate::wire::method::{ErrorCode, GetStatus, Method, Role, SetConfig};
+use crate::wire::{Init, NodeAddress, Request, frame, pack};
 
 /// Echoes the parameters of method 97, keeps those of method 98 unanswered, panics at 77.
 #[derive(Default)]

@@ -1,0 +1,29 @@
+//! A role, as connections see it: whom requests go to, and who hears of nodes that come and go.
+
+use std::sync::Arc;
+
+use super::link::Link;
+use super::session::Session;
+use crate::wire::method::Role;
+use crate::wire::{NodeAddress, Request};
+
+/// What a role does with what arrives.
+pub trait Service: Send + Sync + 'static {
+    /// Handles the requests that one read has brought, in order.
+    ///
+    /// Answers go to `out` when they are known at once, else through a [`Reply`](super::Reply). Runs on a network thread: it must
+    /// not block, but for a write to a log of which another thread is there to take its place (`life/reserve`). A panic
+    /// ends this connection only.
+    fn handle(&self, link: &Arc<Link>, requests: &mut dyn Iterator<Item = Request<'_>>, out: &mut Vec<u8>);
+
+    /// A connection to this node stands: the node has said what it is, or this side has dialled as a client.
+    fn bound(&self, _session: &Arc<Session>, _role: Option<Role>) {}
+
+    /// Whether to dial this node again when its last connection drops. An address is only a claim of whoever connected.
+    fn keeps(&self, _address: NodeAddress) -> bool {
+        true
+    }
+
+    /// All tries to reach this node have failed; its pending calls have failed with error 2.
+    fn lost(&self, _address: NodeAddress) {}
+}
