@@ -67,6 +67,8 @@ pub mod clock;
 #[allow(clippy::disallowed_methods, reason = "the one place that asks the machine")]
 pub mod env;
 #[doc(hidden)]
+pub mod gateway;
+#[doc(hidden)]
 #[allow(clippy::disallowed_methods, reason = "no role: the life of this process")]
 pub mod life;
 #[doc(hidden)]
@@ -76,6 +78,8 @@ pub mod logging;
 pub mod manager;
 #[doc(hidden)]
 pub mod net;
+#[doc(hidden)]
+pub mod register;
 #[doc(hidden)]
 pub mod ring;
 #[doc(hidden)]
@@ -89,12 +93,6 @@ pub mod time;
 pub mod wire;
 
 // Used by the library alone.
-#[doc(hidden)]
 #[allow(clippy::disallowed_methods, reason = "no role: it measures this machine")]
-pub mod bench;
-#[doc(hidden)]
-pub mod gateway;
-#[doc(hidden)]
-pub mod register;
-#[doc(hidden)]
-pub mod tokyo;
+mod bench;
+mod tokyo;

@@ -15,11 +15,11 @@ const BUFFERS_LIMIT: usize = 2 << 30;
 const FRAMING: usize = 64;
 
 /// Most keys: at [`super::ENTRY_LEN`] bytes each, four gigabytes.
-pub const KEYS_LIMIT: u64 = 100_000_000;
+pub(crate) const KEYS_LIMIT: u64 = 100_000_000;
 
 /// A run.
 #[derive(Debug, Clone, Serialize)]
-pub struct Config {
+pub(crate) struct Config {
     /// Whom to ask.
     pub target: Target,
     /// Connections in all, spread over the servers and the threads.
@@ -60,7 +60,7 @@ pub struct Config {
 /// Whom to ask.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Target {
+pub(crate) enum Target {
     /// The servers that the first of these managers to answer names, each for the keys that it coordinates.
     Managers(Vec<SocketAddr>),
     /// This server, for every key.
@@ -77,7 +77,7 @@ pub enum Target {
 /// When a run ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Extent {
+pub(crate) enum Extent {
     /// After so many requests.
     Requests(u64),
     /// After this time.
@@ -87,7 +87,7 @@ pub enum Extent {
 
 /// How often each operation is chosen, as parts of their sum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Mix {
+pub(crate) struct Mix {
     /// Get.
     pub get: u32,
     /// Set.
@@ -101,7 +101,7 @@ pub struct Mix {
 /// Which keys are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Distribution {
+pub(crate) enum Distribution {
     /// All alike.
     Uniform,
     /// The key of rank r in proportion to r to the power of minus this.
@@ -110,7 +110,7 @@ pub enum Distribution {
 
 /// A mistake in a [`Config`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Mistake {
+pub(crate) enum Mistake {
     /// Nothing to do.
     #[error("every part of the mix is 0")]
     EmptyMix,
@@ -124,7 +124,7 @@ pub enum Mistake {
 
 impl Config {
     /// Checks what no single setting can tell.
-    pub fn check(&self) -> Result<(), Mistake> {
+    pub(crate) fn check(&self) -> Result<(), Mistake> {
         if self.mix.total() == 0 && self.replicate_as.is_none() {
             return Err(Mistake::EmptyMix);
         }
@@ -142,7 +142,7 @@ impl Config {
 
 impl Mix {
     /// The sum of all parts.
-    pub fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         [self.get, self.set, self.cas, self.delete].into_iter().map(u64::from).sum()
     }
 }

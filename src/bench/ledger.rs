@@ -11,7 +11,7 @@ use crate::clock::ClockTime;
 use crate::ring;
 
 /// Bytes of memory for each key.
-pub const ENTRY_LEN: usize = size_of::<Mutex<Entry>>();
+pub(crate) const ENTRY_LEN: usize = size_of::<Mutex<Entry>>();
 
 /// The states of all keys, shared by all threads.
 #[derive(Debug)]

@@ -22,7 +22,7 @@ const ASK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a manager gives no hash space.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The connection does not come about, or is lost.
     #[error(transparent)]
     Io(#[from] io::Error),

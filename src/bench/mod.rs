@@ -28,10 +28,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-pub use config::{Config, Distribution, Extent, KEYS_LIMIT, Mistake, Mix, Target};
-pub use ledger::ENTRY_LEN;
-pub use report::{Latency, Line, Load, Report, Section};
-pub use tally::Faults;
+pub(crate) use config::{Config, Distribution, Extent, KEYS_LIMIT, Mistake, Mix, Target};
+pub(crate) use ledger::ENTRY_LEN;
+pub(crate) use report::{Load, Report, Section};
 
 use crate::clock::{Clock, unix_seconds};
 use crate::time::Time;
@@ -53,7 +52,7 @@ const LOAD_PASSES: usize = 4;
 
 /// Why a run did not come to a result.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The settings contradict each other.
     #[error(transparent)]
     Mistake(#[from] Mistake),
@@ -100,7 +99,7 @@ fn reasons(failures: &[String]) -> String {
 
 /// How far a run is.
 #[derive(Debug, Clone, Copy)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// The stage.
     pub stage: &'static str,
     /// Since it began.
@@ -114,7 +113,7 @@ pub struct Progress {
 /// Runs to the end, or until `stop` is set; what was measured until then is the result.
 ///
 /// `progress` is called about twice a second.
-pub fn run(config: &Config, stop: &AtomicBool, progress: impl FnMut(Progress)) -> Result<Report, Error> {
+pub(crate) fn run(config: &Config, stop: &AtomicBool, progress: impl FnMut(Progress)) -> Result<Report, Error> {
     config.check()?;
     let (manager, first) = match &config.target {
         Target::Server(server) | Target::Memcached { address: server, .. } => (None, Routes::to(*server)),

@@ -14,7 +14,7 @@ use super::tally::{Faults, Tally};
 
 /// The result of a run.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     /// The settings of the run.
     pub config: Config,
     /// Servers that requests went to at the end.
@@ -52,7 +52,7 @@ pub struct Report {
 
 /// The writing of every key.
 #[derive(Debug, Serialize)]
-pub struct Load {
+pub(crate) struct Load {
     /// Keys written.
     pub keys: u64,
     /// How long it took.
@@ -63,7 +63,7 @@ pub struct Load {
 
 /// One operation.
 #[derive(Debug, Serialize)]
-pub struct Line {
+pub(crate) struct Line {
     /// Requests answered without an error.
     pub requests: u64,
     /// The same in a second.
@@ -77,7 +77,7 @@ pub struct Line {
 
 /// A part of the time.
 #[derive(Debug, Clone, Serialize)]
-pub struct Section {
+pub(crate) struct Section {
     /// Seconds since measuring began.
     pub from: f64,
     /// Its length.
@@ -92,7 +92,7 @@ pub struct Section {
 
 /// Latencies in microseconds.
 #[derive(Debug, Clone, Serialize)]
-pub struct Latency {
+pub(crate) struct Latency {
     mean: f64,
     p50: f64,
     p90: f64,
@@ -164,7 +164,7 @@ impl Report {
     }
 
     /// Whether every answer was right and no request failed.
-    pub fn is_good(&self) -> bool {
+    pub(crate) fn is_good(&self) -> bool {
         self.faults.total() == 0 && self.failures.is_empty() && !self.gave_up
     }
 
@@ -176,7 +176,7 @@ impl Report {
 
 impl Load {
     /// So many keys in so much time.
-    pub fn new(keys: u64, elapsed: Duration) -> Self {
+    pub(crate) fn new(keys: u64, elapsed: Duration) -> Self {
         Self { keys, seconds: elapsed.as_secs_f64(), requests_per_second: rate(keys, elapsed) }
     }
 }

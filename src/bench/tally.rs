@@ -41,7 +41,7 @@ pub(super) struct Seen {
 
 /// Answers that cannot be: the server has lost or mixed something up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Faults {
+pub(crate) struct Faults {
     /// Values that were not written for their key, or not at their clocktime.
     pub wrong: u64,
     /// Keys that must exist and do not.

@@ -1,7 +1,7 @@
 //! The fixed values of the format, and how its numbers are laid out in bytes.
 
 /// First bytes of every Tokyo Cabinet file.
-pub const MAGIC: &[u8] = b"ToKyO CaBiNeT";
+pub(crate) const MAGIC: &[u8] = b"ToKyO CaBiNeT";
 /// Bytes of the header.
 pub(super) const HEADER_LEN: usize = 256;
 /// Option in the header: places of records have 64 bits.

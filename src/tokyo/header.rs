@@ -12,7 +12,7 @@ const COMPRESSIONS: [(u8, &str); 4] = [(2, "deflate"), (4, "bzip2"), (8, "TCBS")
 
 /// A sign in the header that the file is not whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Problem {
+pub(crate) enum Problem {
     /// The file was not closed: its server was killed, or still runs.
     NotClosed,
     /// The library that wrote it has marked it as broken.
@@ -36,11 +36,9 @@ impl std::fmt::Display for Problem {
 
 /// A header as far as it makes sense.
 #[derive(Debug, Clone)]
-pub struct Header {
+pub(crate) struct Header {
     /// Records that the file should hold.
     pub records: u64,
-    /// Whether numbers are big-endian.
-    pub big_endian: bool,
     /// Signs that the file is not whole.
     pub problems: Vec<Problem>,
     pub(super) layout: Layout,
@@ -72,14 +70,7 @@ impl Header {
         let read = |big_endian: bool| {
             let layout = Layout { big_endian, large: options & OPTION_LARGE != 0 };
             let field = |offset: usize| layout.number(bytes.get(offset..offset + 8).unwrap_or_default());
-            Self {
-                records: field(48),
-                big_endian,
-                problems: Vec::new(),
-                layout,
-                file_size: field(56),
-                first_record: field(64),
-            }
+            Self { records: field(48), problems: Vec::new(), layout, file_size: field(56), first_record: field(64) }
         };
         let (big, little) = (read(true), read(false));
         let mut header = if big.likelihood(size) > little.likelihood(size) { big } else { little };

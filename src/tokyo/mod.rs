@@ -19,9 +19,8 @@ mod tests;
 mod window;
 mod write;
 
-pub use error::Error;
-pub use format::MAGIC;
-pub use header::{Header, Problem};
-pub use scan::{Damage, Scan};
-pub use window::Bytes;
-pub use write::{Writer, bucket, file_order, key_of_order};
+pub(crate) use error::Error;
+pub(crate) use format::MAGIC;
+pub(crate) use header::Problem;
+pub(crate) use scan::{Damage, Scan};
+pub(crate) use write::{Writer, file_order, key_of_order};

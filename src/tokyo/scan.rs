@@ -30,7 +30,7 @@ const VALUE_LIMIT: u64 = 1 << 30;
 
 /// The parts of a file that were not recognised.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Damage {
+pub(crate) struct Damage {
     /// Bytes stepped over.
     pub bytes: u64,
     /// Stretches that they form.
@@ -38,7 +38,7 @@ pub struct Damage {
 }
 
 /// The records of a file, one after another. Takes the memory of the largest record and a MiB.
-pub struct Scan<B> {
+pub(crate) struct Scan<B> {
     window: Window<B>,
     header: Header,
     at: u64,
@@ -58,7 +58,7 @@ struct Block {
 
 impl<B: Bytes> Scan<B> {
     /// Begins with the first record.
-    pub fn new(source: B) -> Result<Self, Error> {
+    pub(crate) fn new(source: B) -> Result<Self, Error> {
         let mut window = Window::new(source)?;
         let size = window.size();
         let mut header = Header::parse(window.at(0, HEADER_LEN)?, size)?;
@@ -76,22 +76,17 @@ impl<B: Bytes> Scan<B> {
     }
 
     /// The header.
-    pub fn header(&self) -> &Header {
+    pub(crate) fn header(&self) -> &Header {
         &self.header
     }
 
-    /// Records found so far.
-    pub fn records(&self) -> u64 {
-        self.records
-    }
-
     /// Damage found so far.
-    pub fn damage(&self) -> Damage {
+    pub(crate) fn damage(&self) -> Damage {
         self.damage
     }
 
     /// The next record's key and value.
-    pub fn next_record(&mut self) -> io::Result<Option<(&[u8], &[u8])>> {
+    pub(crate) fn next_record(&mut self) -> io::Result<Option<(&[u8], &[u8])>> {
         let Some((key, value)) = self.advance()? else { return Ok(None) };
         let len = key.end - key.start + value.end - value.start;
         let bytes = self.window.at(key.start, usize::try_from(len).unwrap_or(usize::MAX))?;

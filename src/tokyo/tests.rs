@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::scan::hash_byte;
+use super::write::bucket;
 use super::*;
 
 fn fixture(order: &str) -> (Vec<u8>, serde_json::Value) {
@@ -77,7 +78,7 @@ fn recorded_files_of_both_byte_orders_are_read_as_expected() {
     for order in ["big", "little"] {
         let (bytes, expected) = fixture(order);
         let scan = Scan::new(&bytes[..]).unwrap();
-        assert_eq!((scan.header().records, scan.header().big_endian), (304, order == "big"));
+        assert_eq!((scan.header().records, scan.header().layout.big_endian), (304, order == "big"));
         assert_eq!(scan.header().problems, []);
         let (found, damage) = read(&bytes).unwrap();
         assert_eq!((found.len(), damage), (304, Damage::default()));
@@ -144,7 +145,7 @@ fn what_is_written_is_read_back_in_its_order() {
         assert_eq!(bytes.len() as u64, size);
         let scan = Scan::new(&bytes[..]).unwrap();
         assert_eq!(
-            (scan.header().records, scan.header().big_endian, scan.header().problems.len()),
+            (scan.header().records, scan.header().layout.big_endian, scan.header().problems.len()),
             (300, big_endian, 0)
         );
         assert_eq!(read(&bytes).unwrap(), (records, Damage::default()));

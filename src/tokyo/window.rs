@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 const CHUNK: usize = 1 << 20;
 
 /// Something with bytes at offsets.
-pub trait Bytes {
+pub(crate) trait Bytes {
     /// How many there are.
     fn size(&self) -> io::Result<u64>;
     /// Reads some from `offset` on; 0 at the end.

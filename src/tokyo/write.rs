@@ -19,13 +19,13 @@ const POOL: u64 = 64 + (4 << POOL_POWER);
 const VERSION: &[u8] = b"\n1.0:910\n";
 
 /// Where a key belongs among `buckets`.
-pub fn bucket(key: &[u8], buckets: u64) -> u64 {
+pub(crate) fn bucket(key: &[u8], buckets: u64) -> u64 {
     let hash = key.iter().fold(19_780_211_u64, |hash, byte| hash.wrapping_mul(37).wrapping_add(u64::from(*byte)));
     hash.checked_rem(buckets).unwrap_or(0)
 }
 
 /// A key that sorts bytewise as the file wants its records: by bucket, hash byte, length, bytes.
-pub fn file_order(key: &[u8], buckets: u64) -> Vec<u8> {
+pub(crate) fn file_order(key: &[u8], buckets: u64) -> Vec<u8> {
     let mut order = bucket(key, buckets).to_be_bytes().to_vec();
     order.push(hash_byte(key));
     order.extend((key.len() as u64).to_be_bytes());
@@ -34,12 +34,12 @@ pub fn file_order(key: &[u8], buckets: u64) -> Vec<u8> {
 }
 
 /// The key that [`file_order`] was made from.
-pub fn key_of_order(order: &[u8]) -> &[u8] {
+pub(crate) fn key_of_order(order: &[u8]) -> &[u8] {
     order.get(8 + 1 + 8..).unwrap_or_default()
 }
 
 /// A file being written: the buckets are filled in while records are appended.
-pub struct Writer<W> {
+pub(crate) struct Writer<W> {
     records_out: W,
     buckets_out: W,
     layout: Layout,
@@ -56,7 +56,7 @@ pub struct Writer<W> {
 
 impl<W: Write + Seek> Writer<W> {
     /// Begins a file with so many buckets. Both writers are of the same file, with places of their own.
-    pub fn new(mut records_out: W, mut buckets_out: W, big_endian: bool, buckets: u64) -> io::Result<Self> {
+    pub(crate) fn new(mut records_out: W, mut buckets_out: W, big_endian: bool, buckets: u64) -> io::Result<Self> {
         let layout = Layout { big_endian, large: true };
         let first = align(HEADER_LEN as u64 + buckets * 8 + POOL);
         buckets_out.seek(SeekFrom::Start(HEADER_LEN as u64))?;
@@ -66,7 +66,7 @@ impl<W: Write + Seek> Writer<W> {
     }
 
     /// Appends a record; they come in [`file_order`].
-    pub fn append(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
+    pub(crate) fn append(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
         let bucket = bucket(key, self.buckets);
         let follows = self.last.as_ref().is_some_and(|(last, _)| *last == bucket);
         self.write_last(if follows { self.at } else { 0 })?;
@@ -93,7 +93,7 @@ impl<W: Write + Seek> Writer<W> {
     }
 
     /// Completes the file and returns its size.
-    pub fn finish(mut self) -> io::Result<u64> {
+    pub(crate) fn finish(mut self) -> io::Result<u64> {
         self.write_last(0)?;
         self.fill_buckets(self.buckets)?;
         let (size, layout) = (self.at, self.layout);
