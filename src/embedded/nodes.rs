@@ -101,20 +101,11 @@ impl Nodes {
         store.sync = store::SyncMode::Os;
         store.cache_bytes = CACHE_BYTES;
         let config = server::Config {
-            address,
-            bind: address.socket(),
             stream_port: 0,
-            managers: vec![self.manager.address().into()],
-            store,
-            offer_dir: self.folder.clone(),
-            offer_limit: None,
-            replicate_set_retries: 20,
-            replicate_delete_retries: 20,
             keepalive_interval: KEEP_ALIVE,
             dial: dial(),
             clock_interval: Duration::from_secs(2),
-            binary_log: None,
-            limits: Limits::default(),
+            ..server::Config::new(address, vec![self.manager.address().into()], store)
         };
         Server::start(&self.env, config).await.map_err(|error| Error::start("a server", error))
     }

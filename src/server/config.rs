@@ -3,7 +3,7 @@
 //! No flag names and no parsing here; the command line makes one of these, tests make their own.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::net::{DialPolicy, Limits, NamedNode};
@@ -41,4 +41,27 @@ pub struct Config {
     pub binary_log: Option<PathBuf>,
     /// Bounds of what connections may take.
     pub limits: Limits,
+}
+
+impl Config {
+    /// The settings of the server `address` with the defaults of its flags, but for the temporary files of offers, which
+    /// lie beside the store.
+    pub fn new(address: NodeAddress, managers: Vec<NamedNode>, store: store::Options) -> Self {
+        Self {
+            address,
+            bind: address.socket(),
+            stream_port: 19900,
+            managers,
+            offer_dir: store.path.parent().map(Path::to_path_buf).unwrap_or_default(),
+            store,
+            offer_limit: None,
+            replicate_set_retries: 20,
+            replicate_delete_retries: 20,
+            keepalive_interval: Duration::from_secs(2),
+            dial: DialPolicy { timeout: Duration::from_secs(1), retry_limit: 4 },
+            clock_interval: Duration::from_secs(8),
+            binary_log: None,
+            limits: Limits::default(),
+        }
+    }
 }

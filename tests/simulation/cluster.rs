@@ -155,20 +155,11 @@ impl Cluster {
         store.cache_bytes = CACHE_BYTES;
         store.driver = Some(Arc::new(Driver::new(&env)));
         let config = server::Config {
-            address: node.address,
-            bind: node.address.socket(),
             stream_port: STREAM_PORT,
-            managers,
-            store,
-            offer_dir: node.path.parent().map(Path::to_path_buf).unwrap_or_default(),
-            offer_limit: None,
-            replicate_set_retries: 20,
-            replicate_delete_retries: 20,
-            keepalive_interval: Duration::from_secs(2),
             dial: dial(),
             clock_interval: Duration::from_secs(2),
-            binary_log: None,
             limits: limits(),
+            ..server::Config::new(node.address, managers, store)
         };
         node.running = Some(Server::start(&env, config).await.expect("a server"));
     }
