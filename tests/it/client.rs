@@ -105,12 +105,13 @@ fn everything_ends() {
     let client = connect(&runtime, &[cluster.managers[0].0.address()], limit).unwrap();
     runtime.block_on(client.set(b"k", b"v")).unwrap();
     let hung = Instant::now();
-    cluster.managers[0].1.as_ref().expect("a manager").signal(Signal::STOP);
+    cluster.managers[0].1.as_ref().expect("a manager").hang();
     for index in 0..2 {
-        cluster.servers[index].process().signal(Signal::STOP);
+        cluster.servers[index].process().hang();
     }
     // They were sent, and nobody says what became of them.
-    assert!(matches!(runtime.block_on(client.set(b"k", b"w")), Err(Error::Doubtful(..))));
+    let set = runtime.block_on(client.set(b"k", b"w"));
+    assert!(matches!(set, Err(Error::Doubtful(..))), "{set:?}");
     assert!(matches!(runtime.block_on(client.cas(b"k", None, b"w")), Err(Error::Doubtful(..))));
     assert!(matches!(runtime.block_on(client.get(b"k")), Err(Error::Server(..))));
     assert!(hung.elapsed() < Duration::from_secs(20), "{:?}", hung.elapsed());

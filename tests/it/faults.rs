@@ -98,7 +98,7 @@ fn a_replica_that_hangs_is_given_up_and_writes_go_on() {
     for index in 0..100 {
         assert!(client.set(format!("k{index}").as_bytes(), b"before").is_acknowledged());
     }
-    cluster.servers[2].process().signal(Signal::STOP);
+    cluster.servers[2].process().hang();
     cluster.wait_faulty(2);
     let mut client = cluster.client();
     for index in 0..100 {
@@ -116,7 +116,7 @@ fn a_replica_that_hangs_is_given_up_and_writes_go_on() {
 #[test]
 fn a_write_under_way_to_a_replica_that_hangs_is_answered() {
     let mut cluster = Cluster::start(3);
-    cluster.servers[1].process().signal(Signal::STOP);
+    cluster.servers[1].process().hang();
     // The answer comes when the managers have given the server up: stored on the others, or not everywhere.
     let mut client = cluster.client();
     let key = (0..1000).map(|index| format!("k{index}").into_bytes()).find(|key| {
@@ -137,7 +137,7 @@ fn a_coordinator_that_wakes_does_not_undo_what_others_wrote() {
     let key = (0..1000).map(|index| format!("k{index}").into_bytes()).find(mine).unwrap();
     let Written::At(before) = client.set(&key, b"before") else { panic!("not written") };
     let mut line = Line::connect(sleeper.socket());
-    cluster.servers[1].process().signal(Signal::STOP);
+    cluster.servers[1].process().hang();
     let stat = format!("/proc/{}/stat", cluster.servers[1].process().pid());
     wait_until("it hangs", || std::fs::read_to_string(&stat).unwrap().contains(") T "));
     let swap = raw_value(before, 0, b"from the past");
