@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use kumo_server::client::{Client, ClockTime, Error, Options, Swapped};
 use kumo_server::ring;
-use rustix::process::Signal;
 use tokio::runtime::Runtime;
 
 use crate::harness::cluster::Cluster;
