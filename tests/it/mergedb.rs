@@ -318,7 +318,9 @@ fn the_next_run_removes_what_a_killed_one_has_left_but_not_what_another_is_writi
             let (before, process) = (temporary(), merge(name));
             wait_until("the new store is being written", || temporary() != before || folder.join("new").exists());
             process.hang();
-            let new = temporary().into_iter().find(|name| !before.contains(name));
+            // One that has nothing in it yet may not be held yet either.
+            let is_written = |name: &String| std::fs::metadata(folder.join(name)).is_ok_and(|file| file.len() > 0);
+            let new = temporary().into_iter().find(|name| !before.contains(name) && is_written(name));
             if new.is_none() {
                 process.signal(Signal::CONT);
             }
