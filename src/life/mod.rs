@@ -58,8 +58,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Half of the cores, and the one in reserve: the store's threads and the kernel's work for the sockets need the others. With a thread for
-    /// each core they wake and displace one another, and single requests cost a fifth more.
+    /// Half of the cores, and the one in reserve: the store's threads and the kernel's work for the sockets need the
+    /// others. With a thread for each core they wake and displace one another, and single requests cost a fifth more.
     fn worker_threads(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         self.network_threads.unwrap_or((cores / 2).max(1)) + usize::from(self.blocking_calls.is_some())
