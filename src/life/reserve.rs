@@ -30,10 +30,11 @@ pub(super) fn stand_by(calls: Arc<AtomicU64>) -> Reserve {
     let ended = Arc::new(AtomicBool::new(false));
     let reserve = Reserve(ended.clone());
     tokio::spawn(async move {
-        let mut seen = 0;
+        let (mut seen, mut serving) = (0, false);
         while !ended.load(Ordering::Relaxed) {
             let stuck = look(&calls, &mut seen);
-            if stuck == Some(true) {
+            serving = stuck == Some(true) || serving && !wake_another();
+            if serving {
                 // This thread serves others meanwhile.
                 tokio::time::sleep(PAUSE).await;
             } else {
@@ -42,6 +43,14 @@ pub(super) fn stand_by(calls: Arc<AtomicU64>) -> Reserve {
         }
     });
     reserve
+}
+
+/// Has another of the runtime's threads look at the sockets: this one may have been the one that did while it served, and
+/// the others wait to be woken by it. Says whether that could be done.
+fn wake_another() -> bool {
+    // Only what comes from outside of the runtime wakes a thread for sure.
+    let runtime = tokio::runtime::Handle::current();
+    thread::Builder::new().spawn(move || drop(runtime.spawn(async {}))).is_ok()
 }
 
 /// Whether a call is under way that was so already when it was looked last; `None` if there was none since.
@@ -56,7 +65,48 @@ fn look(calls: &AtomicU64, seen: &mut u64) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Instant;
+
     use super::*;
+
+    /// A socket is answered within this time, whatever the threads are doing.
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn sockets_are_served_after_the_reserve_has_stood_in() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let _entered = runtime.enter();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        runtime.spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let (mut read, mut write) = stream.split();
+            tokio::io::copy(&mut read, &mut write).await.unwrap();
+        });
+        let calls = Arc::new(AtomicU64::new(0));
+        let _reserve = stand_by(calls.clone());
+        let mut client = TcpStream::connect(address).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        for round in 0..20 {
+            // A call hangs long enough for the reserve to stand in, and ends.
+            calls.fetch_add(1, Ordering::Relaxed);
+            let hung = Instant::now();
+            while hung.elapsed() < 8 * PAUSE {
+                client.write_all(&[round]).unwrap();
+                client.read_exact(&mut [0]).unwrap();
+            }
+            calls.fetch_add(1, Ordering::Relaxed);
+            thread::sleep(4 * PAUSE);
+            client.write_all(&[round]).unwrap();
+            let mut answer = [0];
+            client.read_exact(&mut answer).unwrap_or_else(|error| panic!("nobody answers in round {round}: {error}"));
+            assert_eq!(answer, [round]);
+        }
+    }
 
     #[test]
     fn only_a_call_that_was_under_way_before_is_stuck() {
