@@ -67,6 +67,7 @@ impl Nodes {
             auto_replace: false,
             replace_delay: Duration::ZERO,
             keepalive_interval: KEEP_ALIVE,
+            votes: false,
             dial: dial(),
             clock_interval: Duration::from_secs(2),
             binary_log: None,

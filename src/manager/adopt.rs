@@ -48,9 +48,14 @@ impl Shell {
         let inner = &mut *self.lock();
         let (whs, rhs) = match held {
             Some(HeldSpaces::Holds(whs, rhs)) => (whs, rhs),
-            Some(HeldSpaces::Remembers(whs, rhs)) => return inner.state.server_remembers(server, whs, rhs),
+            Some(HeldSpaces::Remembers(whs, rhs)) => {
+                return inner.note(|state| state.server_remembers(server, whs.clone(), rhs.clone()));
+            }
             None => return,
         };
+        if inner.votes.are_held() {
+            return;
+        }
         let actions = inner.state.server_spaces(whs, rhs, &self.clock);
         if !actions.is_empty() {
             let clocktime = inner.state.spaces().whs.clocktime;
@@ -61,7 +66,7 @@ impl Shell {
 
     /// Takes up the hash spaces of a cluster that had ended, if there is nobody left to wait for.
     pub(super) fn recall(&self, inner: &mut Inner) {
-        if inner.is_learning(Instant::now()) {
+        if inner.is_learning(Instant::now()) || inner.votes.are_held() {
             return;
         }
         let actions = inner.state.recall(&self.clock);
@@ -102,6 +107,7 @@ impl Shell {
             inner.asking -= 1;
             if let Ok((Ok(whs), Ok(rhs))) = answers
                 && let (Ok(whs), Ok(rhs)) = (WhsRequest::answer(&whs), RhsRequest::answer(&rhs))
+                && !inner.votes.are_held()
             {
                 let (_, actions) = inner.state.partner_spaces(whs, rhs, &shell.clock);
                 shell.perform(inner, actions);

@@ -28,6 +28,8 @@ pub struct Config {
     pub dial: DialPolicy,
     /// Length of one step of a call's time-out; more than zero.
     pub clock_interval: Duration,
+    /// Whether servers that can are to vote on every change of the cluster, and need leases to act.
+    pub votes: bool,
     /// File of the binary log.
     pub binary_log: Option<PathBuf>,
     /// Bounds of what connections may take.

@@ -5,14 +5,17 @@
 
 mod adopt;
 mod auto;
+mod changes;
 pub mod config;
 mod heartbeat;
+mod job;
 mod replace;
 mod service;
 mod shell;
 mod spaces;
 mod state;
 mod timers;
+mod votes;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

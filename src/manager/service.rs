@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use serde_bytes::ByteBuf;
 use tokio::time::Instant;
 
+use super::job::Job;
 use super::replace::Phase;
 use super::shell::{Inner, Shell};
 use super::state::{Action, Impossible, State};
@@ -11,7 +13,8 @@ use crate::binlog::Record;
 use crate::clock::{Clock, ClockTime};
 use crate::env::Group;
 use crate::net::{Link, Moved, Reply, Service, Session};
-use crate::wire::extension::{BackupEnd, Changed, ManagerState};
+use crate::register::{Question, pack};
+use crate::wire::extension::{BackupEnd, Changed, Extension, ManagerState};
 use crate::wire::method::{
     AttachNewServers, CreateBackup, DetachFaultServers, ErrorCode, ManagerBackup, Method, Role, STATUS_FLAGS,
     STATUS_RHS, STATUS_WHS, SetAutoReplace,
@@ -57,7 +60,7 @@ impl Service for Shell {
         }
     }
 
-    fn lost(&self, address: NodeAddress) {
+    fn lost(&self, address: NodeAddress, refused: bool) {
         let inner = &mut *self.lock();
         // Under the lock: a connection that stands now has been, or will be, reported as bound.
         if self.peers.known_session(address).is_some_and(|session| session.is_connected()) {
@@ -67,6 +70,9 @@ impl Service for Shell {
             self.lose_partner(inner, address, "cannot be reached");
             self.look_up_partner(None);
         } else if inner.state.was_seen(address) {
+            if refused {
+                inner.ended.insert(address);
+            }
             self.lose_server(inner, address, "cannot be reached");
         }
     }
@@ -74,11 +80,14 @@ impl Service for Shell {
 
 impl Shell {
     fn server_bound(&self, inner: &mut Inner, server: NodeAddress) {
-        if inner.state.server_bound(server) {
+        self.found_again(inner, server);
+        if inner.note(|state| state.server_bound(server)) {
+            inner.fresh.insert(server, Instant::now());
             let attached = inner.state.spaces().is_attached(server);
             tracing::info!(peer = %server, attached, "server connected");
             self.binlog.write(&Record::ServerFound { address: server });
             inner.heartbeats.remove(&server);
+            inner.questions.remove(&server);
             self.news.notify_waiters();
             inner.auto.changed(Instant::now());
             if inner.is_learning(Instant::now()) || !inner.state.spaces().are_ready() {
@@ -139,6 +148,12 @@ impl Shell {
         if !std::mem::replace(&mut inner.partner_connected, true) {
             tracing::info!(peer = %partner, "the other manager connected");
             inner.heartbeats.remove(&partner);
+            inner.questions.remove(&partner);
+            inner.partner_since = Some(Instant::now());
+            self.keep_alive_of(inner, partner);
+        }
+        if inner.votes.are_held() {
+            return;
         }
         if inner.state.spaces().whs.nodes.is_empty() {
             self.ask_partner(inner, partner);
@@ -159,24 +174,42 @@ impl Shell {
         match NodeToManager::read(request.method, request.params, permits)? {
             NodeToManager::KeepAlive(call) => {
                 self.clock.adjust(call.clock);
-                if let Some(extension) = call.extension {
-                    self.note_message_limit(inner, node, extension.message_limit);
+                let Some(extension) = call.extension else { return Ok(now(&Nil)) };
+                self.note_message_limit(inner, node, extension.message_limit);
+                let Some(question) = extension.register.as_deref().and_then(|bytes| Question::read(bytes)) else {
+                    return Ok(now(&Nil));
+                };
+                inner.fresh.remove(&node);
+                if let Some(configuration) = &question.configuration {
+                    self.take(inner, configuration);
                 }
-                Ok(now(&Nil))
+                let known = inner.state.watched().contains(&node) || self.is_partner(node);
+                let reply = if known {
+                    inner.votes.answer(node, &question, self.env.time().now())
+                } else {
+                    return Ok(now(&Nil));
+                };
+                let register = Some(ByteBuf::from(pack(&reply)));
+                Ok(now(&Packed(Extension { register, ..Extension::default() })))
             }
             NodeToManager::WhsRequest(_) => Ok(now(&inner.state.spaces().whs)),
             NodeToManager::RhsRequest(_) => Ok(now(&inner.state.spaces().rhs)),
             NodeToManager::HashSpaceSync(call) => {
                 self.clock.adjust(call.clock);
+                if inner.votes.are_held() {
+                    return Ok(now(&TrueOrNil(false)));
+                }
                 let (merge, actions) = inner.state.partner_spaces(call.whs, call.rhs, &self.clock);
                 self.perform(inner, actions);
                 Ok(now(&TrueOrNil(merge.taken)))
             }
             NodeToManager::ReplaceElection(call) => {
                 self.clock.adjust(call.clock);
-                let rhs = inner.state.spaces().rhs.clone();
-                let (_, actions) = inner.state.partner_spaces(call.seed, rhs, &self.clock);
-                self.perform(inner, actions);
+                if !inner.votes.are_held() {
+                    let rhs = inner.state.spaces().rhs.clone();
+                    let (_, actions) = inner.state.partner_spaces(call.seed, rhs, &self.clock);
+                    self.perform(inner, actions);
+                }
                 Ok(now(&TrueOrNil(self.take_over(inner, node))))
             }
             NodeToManager::ReplaceCopyEnd(call) => {
@@ -218,20 +251,20 @@ impl Shell {
                     _ => now(&Nil),
                 })
             }
-            ClientToManager::AttachNewServers(AttachNewServers { replace, choice }) => match choice {
+            ClientToManager::AttachNewServers(AttachNewServers { replace, choice }) => Ok(match choice {
                 None => self.change(link, request, move |state, clock| state.attach(replace, clock).map(silent)),
                 Some(choice) => self.change(link, request, move |state, clock| {
                     state.attach_chosen(&choice, replace, clock).map(telling)
                 }),
-            },
-            ClientToManager::DetachFaultServers(DetachFaultServers { replace, choice }) => match choice {
+            }),
+            ClientToManager::DetachFaultServers(DetachFaultServers { replace, choice }) => Ok(match choice {
                 None => self.change(link, request, move |state, clock| state.detach(replace, clock).map(silent)),
                 Some(choice) => self.change(link, request, move |state, clock| {
                     state.detach_chosen(&choice, replace, clock).map(telling)
                 }),
-            },
+            }),
             ClientToManager::StartReplace(call) => {
-                self.change(link, request, move |state, clock| state.start_replace(call.full, clock).map(silent))
+                Ok(self.change(link, request, move |state, clock| state.start_replace(call.full, clock).map(silent)))
             }
             ClientToManager::SetAutoReplace(SetAutoReplace { enabled }) => {
                 tracing::info!(enabled, "automatic replace switched");
@@ -249,33 +282,24 @@ impl Shell {
     }
 
     /// Changes the cluster as a control tool asks: at once, or when it is settled what there is to change.
-    fn change(&self, link: &Arc<Link>, request: &Request<'_>, change: impl Change) -> Result<Answered, Refused> {
+    fn change<F>(&self, link: &Arc<Link>, request: &Request<'_>, change: F) -> Answered
+    where
+        F: Fn(&mut State, &Clock) -> Result<(Vec<u8>, Vec<Action>), Impossible> + Send + 'static,
+    {
         let inner = &mut *self.lock();
+        let job = Job::new(Box::new(change), Some((Reply::new(link, request.msgid), request.method)));
         self.recall(inner);
         if inner.is_settled(Instant::now()) {
-            let (result, actions) = change(&mut inner.state, &self.clock)?;
-            // Clients hear of the hash space before the one that asked gets its answer.
-            self.perform(inner, actions);
-            return Ok(Answered::Now(result));
+            self.decide(inner, job);
+        } else {
+            self.spawn(async move |shell| {
+                shell.settled().await;
+                let inner = &mut *shell.lock();
+                shell.recall(inner);
+                shell.decide(inner, job);
+            });
         }
-        let (reply, method) = (Reply::new(link, request.msgid), request.method);
-        self.spawn(async move |shell| {
-            shell.settled().await;
-            let inner = &mut *shell.lock();
-            shell.recall(inner);
-            match change(&mut inner.state, &shell.clock) {
-                Ok((result, actions)) => {
-                    shell.perform(inner, actions);
-                    reply.ok(|out| out.extend_from_slice(&result));
-                }
-                Err(impossible) => {
-                    let refused = Refused::from(impossible);
-                    refused.log(reply.link(), method);
-                    reply.error(refused.code());
-                }
-            }
-        });
-        Ok(Answered::Later)
+        Answered::Later
     }
 
     fn phase_ended(
@@ -287,8 +311,8 @@ impl Shell {
         clock: u32,
     ) -> Answered {
         self.clock.adjust(clock);
-        let actions = inner.state.ended(node, phase, clocktime);
-        self.perform(inner, actions);
+        let change = move |state: &mut State, _: &Clock| Ok((Vec::new(), state.ended(node, phase, clocktime)));
+        self.decide(inner, Job::new(Box::new(change), None));
         now(&true)
     }
 
@@ -344,11 +368,6 @@ impl Shell {
 fn stranger(node: NodeAddress, role: Option<Role>) {
     tracing::warn!(peer = %node, ?role, "a node that does not belong here has connected");
 }
-
-/// A change of the cluster that may be refused: the result object, and what there is to do.
-trait Change: FnOnce(&mut State, &Clock) -> Result<(Vec<u8>, Vec<Action>), Impossible> + Send + 'static {}
-
-impl<F> Change for F where F: FnOnce(&mut State, &Clock) -> Result<(Vec<u8>, Vec<Action>), Impossible> + Send + 'static {}
 
 /// A change whose result is nil.
 fn silent(actions: Vec<Action>) -> (Vec<u8>, Vec<Action>) {

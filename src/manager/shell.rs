@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
@@ -13,8 +14,10 @@ use tokio::time::Instant;
 use super::Config;
 use super::auto::Auto;
 use super::heartbeat::Heartbeat;
+use super::job::{Changes, Job};
 use super::replace::Phase;
 use super::state::{Action, State};
+use super::votes::Votes;
 use crate::binlog::Binlog;
 use crate::clock::Clock;
 use crate::env::Env;
@@ -22,6 +25,9 @@ use crate::net::{Answer, Link, LinkKind, NamedNode, Peers, STEPS};
 use crate::wire::method::{ErrorCode, HashSpacePush, HashSpaceSync, ReplaceCopyStart, ReplaceDeleteStart, Role};
 use crate::wire::params::{Seed, TrueOrNil, decode};
 use crate::wire::{Extension, Init, NodeAddress, frame};
+
+/// How long a server of this program may take, once connected, to say that it can vote. One that does not is another's.
+const INTRODUCTION: Duration = Duration::from_secs(3);
 
 /// A manager at work.
 pub(super) struct Shell {
@@ -40,9 +46,19 @@ pub(super) struct Shell {
 /// What the lock guards.
 pub(super) struct Inner {
     pub(super) state: State,
+    pub(super) votes: Votes,
+    pub(super) changes: Changes,
+    /// Servers whose processes have ended: their machine refuses connections.
+    pub(super) ended: BTreeSet<NodeAddress>,
     pub(super) auto: Auto,
     pub(super) heartbeats: BTreeMap<NodeAddress, Heartbeat>,
     pub(super) partner_connected: bool,
+    /// Since when it is.
+    pub(super) partner_since: Option<Instant>,
+    /// The questions to each voter that it has answered, and not.
+    pub(super) questions: BTreeMap<NodeAddress, Heartbeat>,
+    /// Servers that have connected and not yet said whether they can vote.
+    pub(super) fresh: BTreeMap<NodeAddress, Instant>,
     /// Questions for hash spaces from before this process that are still out.
     pub(super) asking: usize,
     /// Until when servers of a cluster that is older than this process may still turn up.
@@ -62,6 +78,11 @@ impl Inner {
         self.asking > 0 || now < self.settle_until
     }
 
+    /// Whether `node` is told of hash spaces by configurations.
+    fn hears_of_configurations(&self, node: NodeAddress) -> bool {
+        self.votes.are_held() && self.votes.heard(node).is_some()
+    }
+
     /// What servers and clients of this program are told beside the hash spaces.
     pub(super) fn message_limits(&self) -> Extension {
         let message_limits = self.message_limits.iter().map(|(node, limit)| (*node, *limit)).collect();
@@ -70,7 +91,8 @@ impl Inner {
 
     /// Whether it is known what there is to change: the newest hash space, and of each active server whether it lives.
     pub(super) fn is_settled(&self, now: Instant) -> bool {
-        !self.is_learning(now) && self.state.absent().is_none()
+        let unknown = |since: &Instant| self.votes.are_held() && now < *since + INTRODUCTION;
+        !self.is_learning(now) && self.state.absent().is_none() && !self.fresh.values().any(unknown)
     }
 }
 
@@ -85,9 +107,15 @@ impl Shell {
         let init = Init { address, role: Role::Manager };
         let inner = Inner {
             state: State::default(),
+            votes: Votes::new(env.random()),
+            changes: Changes::default(),
+            ended: BTreeSet::new(),
             auto: Auto::new(config.auto_replace, config.replace_delay),
             heartbeats: BTreeMap::new(),
             partner_connected: false,
+            partner_since: None,
+            questions: BTreeMap::new(),
+            fresh: BTreeMap::new(),
             asking: 0,
             settle_until,
             unsynced: BTreeSet::new(),
@@ -136,12 +164,14 @@ impl Shell {
         for action in actions {
             match action {
                 Action::SyncServers => {
-                    for server in inner.state.servers() {
+                    for server in inner.state.servers().iter().filter(|server| !inner.hears_of_configurations(**server))
+                    {
                         self.sync(inner, *server);
                     }
                 }
                 Action::SyncPartner => {
-                    if let Some(partner) = self.partner().filter(|_| inner.partner_connected) {
+                    let partner = self.partner().filter(|_| inner.partner_connected);
+                    if let Some(partner) = partner.filter(|partner| !inner.hears_of_configurations(*partner)) {
                         self.sync(inner, partner);
                     }
                 }
@@ -229,8 +259,10 @@ impl Shell {
                 tracing::warn!(peer = %server, "start of {phase:?} not accepted: {error}");
                 if matches!(error, ErrorCode::Server | ErrorCode::Protocol | ErrorCode::Unknown) {
                     let inner = &mut *shell.lock();
-                    let actions = inner.state.refused(server, phase, seed.clocktime);
-                    return shell.perform(inner, actions);
+                    let change = move |state: &mut State, _: &Clock| {
+                        Ok((Vec::new(), state.refused(server, phase, seed.clocktime)))
+                    };
+                    return shell.decide(inner, Job::new(Box::new(change), None));
                 }
                 tokio::time::sleep(shell.config.keepalive_interval).await;
                 let awaited = {

@@ -98,6 +98,16 @@ impl Spaces {
         rhs.points().iter().all(|point| rhs.owners(*point).coordinator().is_some())
     }
 
+    /// Whether there are hashes of which `node` is the only active owner left, for writing or for reading.
+    pub(super) fn is_last(&self, node: NodeAddress) -> bool {
+        let last = |seed: &Seed| {
+            let space = HashSpace::new(seed.clone());
+            let only = |point: &u64| space.owners(*point).active().eq([node]);
+            space.points().iter().any(only)
+        };
+        last(&self.whs) || last(&self.rhs)
+    }
+
     /// Goes back to the nodes of `last`, whose servers have returned, under clocktimes of now.
     pub(super) fn restore(&mut self, last: Self, clock: &Clock) {
         let apart = last.whs.clocktime != last.rhs.clocktime;

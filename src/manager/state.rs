@@ -44,7 +44,7 @@ pub(super) enum Impossible {
 pub(super) type Outcome = Result<Vec<Action>, Impossible>;
 
 /// What a manager knows.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct State {
     spaces: Spaces,
     /// Servers that are connected, attached or not.
@@ -60,6 +60,8 @@ pub(super) struct State {
     unfinished: Option<ClockTime>,
     /// Replaces that have ended well.
     finished: u64,
+    /// The servers vote: the last owner of a range is never removed for being silent, since it comes back with its records.
+    voted: bool,
 }
 
 impl State {
@@ -109,6 +111,26 @@ impl State {
         self.servers.insert(server)
     }
 
+    /// Whether the servers vote on changes.
+    pub(super) fn set_voted(&mut self, voted: bool) {
+        self.voted = voted;
+    }
+
+    /// Takes the hash spaces of a configuration that is in force, whatever was held.
+    pub(super) fn take(&mut self, spaces: Spaces, clock: &Clock) {
+        clock.observe(spaces.whs.clocktime);
+        clock.observe(spaces.rhs.clocktime);
+        if spaces.whs.clocktime != self.spaces.whs.clocktime {
+            self.void_copy("there is a newer configuration");
+        }
+        if spaces.whs == spaces.rhs {
+            self.unfinished = None;
+        }
+        self.spaces = spaces;
+        self.outage = None;
+        self.remembered.clear();
+    }
+
     /// A server is not connected any more; whether it is lost is still open.
     pub(super) fn server_gone(&mut self, server: NodeAddress) {
         self.servers.remove(&server);
@@ -116,13 +138,20 @@ impl State {
         self.remembered.remove(&server);
     }
 
-    /// A server cannot be reached any more.
-    pub(super) fn server_lost(&mut self, server: NodeAddress, clock: &Clock) -> Vec<Action> {
+    /// A server cannot be reached; that it is lost is still to be decided.
+    pub(super) fn server_away(&mut self, server: NodeAddress) {
         self.servers.remove(&server);
         self.remembered.remove(&server);
+    }
+
+    /// A server cannot be reached any more.
+    pub(super) fn server_lost(&mut self, server: NodeAddress, clock: &Clock) -> Vec<Action> {
+        self.server_away(server);
         let mut actions = Vec::new();
         let before = self.spaces.rhs.has_active().then(|| self.spaces.clone());
-        if self.spaces.fault(server, clock) {
+        if self.voted && self.spaces.is_last(server) {
+            tracing::warn!(peer = %server, "is the last owner of some keys, and is waited for");
+        } else if self.spaces.fault(server, clock) {
             if !self.spaces.rhs.has_active() && before.is_some() {
                 self.outage = before;
             }

@@ -1,22 +1,31 @@
 //! What a manager does regularly: keep-alives and counting those that are missed, automatic replaces, time-outs of calls.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_bytes::ByteBuf;
 use tokio::time::Instant;
 
+use super::job::Job;
 use super::shell::{Inner, Shell};
+use super::state::State;
 use crate::binlog::Record;
+use crate::clock::Clock;
 use crate::env::every;
 use crate::net::{STEPS, Session};
-use crate::wire::NodeAddress;
+use crate::register::{Reply, pack};
 use crate::wire::method::{KeepAlive, ReplaceElection};
-use crate::wire::params::{TrueOrNil, decode};
+use crate::wire::params::{Packed, TrueOrNil, decode};
+use crate::wire::{Call, Extension, NodeAddress};
 
 /// How often connections are looked through for stalled ones.
 const REAP_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest pause between two looks at the delay of an automatic replace.
 const AUTO_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Pause between two questions to a voter. After [`super::heartbeat`]'s limit of those without an answer it is lost.
+const QUESTION_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Does all of it, until the future is dropped.
 pub(super) async fn run(shell: Arc<Shell>) {
@@ -26,6 +35,7 @@ pub(super) async fn run(shell: Arc<Shell>) {
         every(config.keepalive_interval, || shell.keep_alive()),
         every(config.clock_interval, || shell.peers.step()),
         every(REAP_INTERVAL, || shell.peers.reap()),
+        every(QUESTION_INTERVAL, || shell.ask_voters()),
         every(auto_period, || shell.consider_replace()),
     );
 }
@@ -51,19 +61,62 @@ impl Shell {
         self.sync_again(inner);
     }
 
-    /// Sends a keep-alive to a node; to a server of this program with what is known of all servers.
+    /// Sends a keep-alive to a node; to one of this program with what is known of all servers, and a question.
     pub(super) fn keep_alive_of(&self, inner: &Inner, node: NodeAddress) {
         let clock = self.clock.take();
         let session = self.peers.session(node);
-        let extension = inner.message_limits.contains_key(&node).then(|| inner.message_limits());
+        let own =
+            inner.message_limits.contains_key(&node) || inner.votes.heard(node).is_some() || self.is_partner(node);
+        let question = inner.votes.question(node);
+        let extension = own.then(|| {
+            let register = Some(ByteBuf::from(pack(&question)));
+            Extension { register, ..inner.message_limits() }
+        });
         let answer = session.ask(&KeepAlive { clock, extension }, STEPS);
         self.spawn(async move |shell| {
-            if answer.await.is_ok()
-                && let Some(heartbeat) = shell.lock().heartbeats.get_mut(&node)
-            {
-                heartbeat.answered();
+            let Ok(result) = answer.await else { return };
+            let inner = &mut *shell.lock();
+            for heartbeats in [&mut inner.heartbeats, &mut inner.questions] {
+                if let Some(heartbeat) = heartbeats.get_mut(&node) {
+                    heartbeat.answered();
+                }
             }
+            let Ok(Some(Packed(extension))) = KeepAlive::answer(&result) else { return };
+            let Some(reply) = extension.register.as_deref().and_then(|bytes| Reply::read(bytes)) else { return };
+            inner.fresh.remove(&node);
+            if let Some(configuration) = &reply.configuration {
+                shell.take(inner, configuration);
+            }
+            inner.votes.hear(node, &question, reply, shell.env.time().now());
+            shell.consider_votes(inner);
         });
+    }
+
+    /// Sends a keep-alive with a question to all nodes that can vote.
+    pub(super) fn ask_all(&self, inner: &Inner) {
+        for node in inner.votes.nodes() {
+            self.keep_alive_of(inner, node);
+        }
+    }
+
+    /// As long as servers vote: asks each node that can, and declares lost who has not answered for long.
+    fn ask_voters(&self) {
+        let inner = &mut *self.lock();
+        if inner.votes.are_held() || inner.votes.is_proposing() {
+            let (known, watched) = (inner.votes.configuration().members.keys(), inner.state.watched());
+            let mut nodes: BTreeSet<_> = known.copied().chain(inner.votes.nodes()).collect();
+            nodes.retain(|node| watched.contains(node) || self.is_partner(*node));
+            inner.questions.retain(|node, _| nodes.contains(node));
+            for node in nodes {
+                if inner.questions.entry(node).or_default().beat() && inner.votes.are_held() {
+                    inner.questions.remove(&node);
+                    self.silent(inner, node);
+                } else {
+                    self.keep_alive_of(inner, node);
+                }
+            }
+        }
+        self.look_at_votes(inner);
     }
 
     /// A node has missed too many keep-alives: it is lost, whether or not connections to it stand.
@@ -92,10 +145,10 @@ impl Shell {
         if inner.is_learning(now) {
             // A change of what may not be the newest hash space could displace the newest: it must wait for its
             // keep-alives to be missed.
-            inner.state.server_gone(server);
+            inner.note(|state| state.server_gone(server));
         } else {
-            let actions = inner.state.server_lost(server, &self.clock);
-            self.perform(inner, actions);
+            inner.note(|state| state.server_away(server));
+            self.decide(inner, Job::loss(server));
         }
     }
 
@@ -103,7 +156,8 @@ impl Shell {
         if std::mem::replace(&mut inner.partner_connected, false) {
             tracing::warn!(peer = %partner, "the other manager is lost: {why}");
             self.binlog.write(&Record::PartnerLost { address: partner });
-            inner.state.partner_lost();
+            inner.partner_since = None;
+            inner.note(State::partner_lost);
         }
     }
 
@@ -129,17 +183,15 @@ impl Shell {
 
     /// Attaches, detaches and replaces. Says whether a replace is under way now.
     pub(super) fn rearrange(&self, inner: &mut Inner) -> bool {
-        match inner.state.rearrange(&self.clock) {
-            Ok(actions) => {
-                tracing::info!("automatic replace");
-                self.perform(inner, actions);
-                true
-            }
-            Err(error) => {
-                tracing::warn!("no automatic replace: {error}");
-                false
-            }
+        // Whether it can be done now; what is done may be worked out again.
+        if let Err(error) = inner.state.clone().rearrange(&self.clock) {
+            tracing::warn!("no automatic replace: {error}");
+            return false;
         }
+        tracing::info!("automatic replace");
+        let change = |state: &mut State, clock: &Clock| Ok((Vec::new(), state.rearrange(clock)?));
+        self.decide(inner, Job::new(Box::new(change), None));
+        true
     }
 
     /// Asks the partner to run the automatic replace; runs it here if it will not.

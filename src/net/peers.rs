@@ -1,6 +1,7 @@
 //! All connections of this process and the sessions they serve: dialling, redialling, time-outs, limits.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -214,6 +215,7 @@ impl Dialer for Peers {
         let peers = self.clone();
         self.env.spawn(async move {
             let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
+            let mut refused = false;
             for attempt in 0..=peers.policy.retry_limit {
                 if attempt > 0 {
                     backoff.pause(&peers.env).await;
@@ -227,12 +229,15 @@ impl Dialer for Peers {
                 }
                 match peers.env.connect(session.address().socket(), peers.policy.timeout).await {
                     Ok(stream) => return peers.dialled(stream, &session),
-                    Err(error) => tracing::debug!(peer = %session.address(), attempt, %error, "connecting failed"),
+                    Err(error) => {
+                        tracing::debug!(peer = %session.address(), attempt, %error, "connecting failed");
+                        refused = error.kind() == ErrorKind::ConnectionRefused;
+                    }
                 }
             }
             session.give_up();
             if let Some(service) = peers.service.get().and_then(Weak::upgrade) {
-                service.lost(session.address());
+                service.lost(session.address(), refused);
             }
         });
     }

@@ -24,6 +24,7 @@ pub trait Service: Send + Sync + 'static {
         true
     }
 
-    /// All tries to reach this node have failed; its pending calls have failed with error 2.
-    fn lost(&self, _address: NodeAddress) {}
+    /// All tries to reach this node have failed; its pending calls have failed with error 2. `_refused`: its machine is there,
+    /// and nobody listens.
+    fn lost(&self, _address: NodeAddress, _refused: bool) {}
 }

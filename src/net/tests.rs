@@ -48,7 +48,7 @@ impl Service for Echo {
         self.bound.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn lost(&self, _address: NodeAddress) {
+    fn lost(&self, _address: NodeAddress, _refused: bool) {
         self.lost.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::configuration::{Ballot, Configuration, Version};
+use super::lease::Confirmations;
+use crate::time::Moment;
 
 /// What a voter must keep: a server durably, before its answer leaves.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,9 +21,10 @@ pub struct Vote {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// It takes part, and has accepted this before.
-    Promised(Option<(Ballot, Configuration)>),
-    /// It has accepted the proposal.
-    Accepted,
+    Promised(Option<(Ballot, Box<Configuration>)>),
+    /// It has accepted the proposal. Stores that lose a right by it, and for how many milliseconds leases of theirs may last
+    /// that rest on this voter.
+    Accepted(Vec<(u64, u64)>),
     /// It has promised this higher ballot.
     Refused(Ballot),
     /// It is further in the line.
@@ -78,11 +81,18 @@ impl Acceptor {
             return Answer::Refused(self.vote.promised);
         }
         self.vote.promised = ballot;
-        Answer::Promised(self.vote.accepted.clone())
+        Answer::Promised(self.vote.accepted.clone().map(|(ballot, configuration)| (ballot, Box::new(configuration))))
     }
 
-    /// A proposer asks to accept `next` as what follows `version`.
-    pub fn accept(&mut self, version: Version, ballot: Ballot, next: &Configuration) -> Answer {
+    /// A proposer asks to accept `next` as what follows `version`, at `now`. `confirmed`: what this voter has confirmed.
+    pub fn accept(
+        &mut self,
+        version: Version,
+        ballot: Ballot,
+        next: &Configuration,
+        confirmed: &Confirmations,
+        now: Moment,
+    ) -> Answer {
         if let Some(answer) = self.elsewhere(version) {
             return answer;
         }
@@ -92,7 +102,7 @@ impl Acceptor {
         }
         self.vote.promised = ballot;
         self.vote.accepted = Some((ballot, next.clone()));
-        Answer::Accepted
+        Answer::Accepted(confirmed.lasting(&self.configuration.losers(next), now))
     }
 
     /// The answer to a proposer that builds on another configuration.

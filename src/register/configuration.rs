@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::ClockTime;
 use crate::ring::HashSpace;
 use crate::wire::NodeAddress;
-use crate::wire::params::Seed;
+use crate::wire::params::{NODE_LIMIT, Seed};
 
 /// A place in the line of configurations.
 ///
@@ -92,6 +92,43 @@ impl Configuration {
     pub fn is_majority<'v>(&self, voters: impl IntoIterator<Item = &'v Voter>) -> bool {
         !self.voters.is_empty()
             && voters.into_iter().filter(|voter| self.voters.contains(voter)).count() >= self.majority()
+    }
+
+    /// Who decides whether `next` follows: the voters. A cluster that has none yet, as one of earlier programs, is taken
+    /// over by its servers, a majority of those that are active for writing in `next`; each must hold its hash spaces.
+    pub fn electors(&self, next: &Self) -> BTreeSet<Voter> {
+        if self.voters.is_empty() {
+            next.voters.iter().copied().filter(|voter| matches!(voter, Voter::Server(_))).collect()
+        } else {
+            self.voters.clone()
+        }
+    }
+
+    /// Whether it can have come from a node that follows the rules: what is decided on it must not fail.
+    pub fn is_sound(&self) -> bool {
+        let active = |seed: &Seed| seed.nodes.iter().filter(|(_, active)| *active).map(|(node, _)| *node).collect();
+        let nodes = |seed: &Seed| seed.nodes.iter().map(|(node, _)| *node).collect::<BTreeSet<_>>();
+        let whole = |seed: &Seed| seed.nodes.len() <= NODE_LIMIT && nodes(seed).len() == seed.nodes.len();
+        let (writers, readers): (BTreeSet<_>, BTreeSet<_>) = (active(&self.whs), active(&self.rhs));
+        let members: BTreeSet<_> = self.members.keys().copied().collect();
+        let stores: BTreeSet<_> = self.members.values().map(|member| member.store).collect();
+        let known = |voter: &Voter| match voter {
+            Voter::Server(store) => stores.contains(store),
+            Voter::Manager(_) => true,
+        };
+        let voted = members == &writers | &readers && stores.len() == members.len() && self.voters.iter().all(known);
+        whole(&self.whs) && whole(&self.rhs) && (voted || self.voters.is_empty() && self.members.is_empty())
+    }
+
+    /// The configuration that follows this one with these hash spaces, when not every server or manager takes part in
+    /// votes: its servers act by it without leases, as those of earlier programs.
+    pub fn without_votes(&self, whs: Seed, rhs: Seed) -> Option<Self> {
+        Some(Self { counter: self.counter.checked_add(1)?, whs, rhs, ..Self::default() })
+    }
+
+    /// Whether its servers vote, and need leases.
+    pub fn is_voted(&self) -> bool {
+        !self.voters.is_empty()
     }
 
     /// The configuration that follows this one with these hash spaces.

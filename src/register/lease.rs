@@ -65,9 +65,10 @@ impl Confirmations {
         Self(stores.into_iter().map(|store| (store, now + LEASE)).collect())
     }
 
-    /// For how long leases of `stores` may last that rest on this voter.
-    pub fn lasting(&self, stores: &BTreeSet<u64>, now: Moment) -> Duration {
-        let ends = stores.iter().filter_map(|store| self.0.get(store));
-        ends.max().map_or(Duration::ZERO, |until| until.since(now))
+    /// Leases of `stores` that rest on this voter and may last after `now`, and for how many milliseconds.
+    pub fn lasting(&self, stores: &BTreeSet<u64>, now: Moment) -> Vec<(u64, u64)> {
+        let millis = |until: Moment| u64::try_from(until.since(now).as_micros().div_ceil(1000)).unwrap_or(u64::MAX);
+        let ends = stores.iter().filter_map(|store| Some((*store, *self.0.get(store)?)));
+        ends.filter(|(_, until)| *until > now).map(|(store, until)| (store, millis(until))).collect()
     }
 }

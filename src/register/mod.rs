@@ -11,6 +11,7 @@
 mod acceptor;
 mod configuration;
 mod lease;
+mod message;
 mod proposer;
 #[cfg(test)]
 mod tests;
@@ -18,4 +19,5 @@ mod tests;
 pub use acceptor::{Acceptor, Answer, Vote};
 pub use configuration::{Ballot, Configuration, Member, Version, Voter};
 pub use lease::{Confirmations, LEASE, Lease};
+pub use message::{Proposal, Question, Reply, Speaker, pack, unpack};
 pub use proposer::{Progress, Proposer};

@@ -56,7 +56,7 @@ struct Manager {
 enum Message {
     Prepare { manager: usize, voter: usize, version: Version, ballot: Ballot },
     Accept { manager: usize, voter: usize, version: Version, ballot: Ballot, next: Box<Configuration> },
-    Answer { manager: usize, version: Version, ballot: Ballot, voter: Voter, answer: Box<Answer>, lasting: Duration },
+    Answer { manager: usize, version: Version, ballot: Ballot, voter: Voter, answer: Box<Answer> },
     Question { server: usize, voter: usize, version: Version, sent: Moment },
     Confirmed { server: usize, voter: Voter, version: Version, sent: Moment },
     Sync { server: usize, configuration: Box<Configuration> },
@@ -72,9 +72,8 @@ struct Model {
     /// Each configuration's successor, as it came into force.
     line: BTreeMap<u64, Configuration>,
     violation: Option<String>,
-    /// Hash spaces by their clocktimes, and who loses by a change: they take long to work out.
+    /// Hash spaces by their clocktimes: they take long to work out.
     spaces: BTreeMap<u64, Rc<HashSpace>>,
-    losers: BTreeMap<(u64, u64), BTreeSet<u64>>,
 }
 
 fn node(number: u8) -> NodeAddress {
@@ -108,7 +107,6 @@ impl Model {
             violation: None,
             rng,
             spaces: BTreeMap::new(),
-            losers: BTreeMap::new(),
         }
     }
 
@@ -148,25 +146,17 @@ impl Model {
         let at = self.rng.usize(0..self.messages.len());
         let message = if self.rng.u8(0..10) == 0 { self.messages[at].clone() } else { self.messages.swap_remove(at) };
         match message {
-            Message::Prepare { manager, voter, version, ballot } => {
-                self.vote(voter, manager, (version, ballot), |acceptor| acceptor.prepare(version, ballot), None);
-            }
+            Message::Prepare { manager, voter, version, ballot } => self.vote(voter, manager, (version, ballot), None),
             Message::Accept { manager, voter, version, ballot, next } => {
-                self.vote(
-                    voter,
-                    manager,
-                    (version, ballot),
-                    |acceptor| acceptor.accept(version, ballot, &next),
-                    Some(&next),
-                );
+                self.vote(voter, manager, (version, ballot), Some(&next));
             }
-            Message::Answer { manager, version, ballot, voter, mut answer, lasting } => {
+            Message::Answer { manager, version, ballot, voter, mut answer } => {
                 if let (Without::TakeOver, Answer::Promised(before)) = (self.without, &mut *answer) {
                     *before = None;
                 }
                 let now = self.now;
                 if let Some(proposer) = &mut self.managers[manager].proposer {
-                    proposer.hear((version, ballot), voter, *answer, lasting, now);
+                    proposer.hear((version, ballot), voter, *answer, now);
                 }
             }
             Message::Question { server, voter, version, sent } => {
@@ -198,7 +188,6 @@ impl Model {
         voter: usize,
         manager: usize,
         (version, ballot): (Version, Ballot),
-        ask: impl FnOnce(&mut Acceptor) -> Answer,
         next: Option<&Configuration>,
     ) {
         let now = self.now;
@@ -206,16 +195,15 @@ impl Model {
         if !one.up {
             return;
         }
-        let losers = next.map_or_else(BTreeSet::new, |next| {
-            let before = one.acceptor.configuration();
-            let change = (before.version().clocktime.0, next.version().clocktime.0);
-            self.losers.entry(change).or_insert_with(|| before.losers(next)).clone()
-        });
-        let answer = ask(&mut one.acceptor);
-        let waits = self.without != Without::LeaseWait;
-        let lasting = if waits { one.confirmations.lasting(&losers, now) } else { Duration::ZERO };
+        let mut answer = match next {
+            None => one.acceptor.prepare(version, ballot),
+            Some(next) => one.acceptor.accept(version, ballot, next, &one.confirmations, now),
+        };
+        if let (Without::LeaseWait, Answer::Accepted(leases)) = (self.without, &mut answer) {
+            leases.clear();
+        }
         let (voter, answer) = (Voter::Server(one.store), Box::new(answer));
-        self.messages.push(Message::Answer { manager, version, ballot, voter, answer, lasting });
+        self.messages.push(Message::Answer { manager, version, ballot, voter, answer });
     }
 
     /// A server asks all voters for confirmation.
@@ -266,14 +254,16 @@ impl Model {
         let Some(proposer) = &mut manager.proposer else { return };
         let (version, ballot) = (proposer.base().version(), proposer.ballot());
         let unheard: Vec<_> = proposer.unheard().collect();
+        let asks = proposer.asks().map(Option::<&_>::cloned);
         let mut progress = proposer.progress(now);
-        if let (Without::Majority, Progress::Asking(Some(next))) = (self.without, &progress)
+        if let (Without::Majority, Progress::Asking, Some(Some(next))) = (self.without, &progress, &asks)
             && unheard.len() < proposer.base().voters.len()
         {
             progress = Progress::Committed(next.clone());
         }
         match progress {
-            Progress::Asking(next) => {
+            Progress::Asking | Progress::Waiting(_) => {
+                let next = asks.flatten();
                 for voter in unheard {
                     let Some(voter) = self.server_of(voter) else { continue };
                     self.messages.push(match &next {
@@ -284,7 +274,6 @@ impl Model {
                     });
                 }
             }
-            Progress::Waiting(_) => {}
             Progress::Committed(next) => {
                 self.commit(&next);
                 self.take(index, &next);
@@ -393,9 +382,9 @@ const RULES: [(Without, u64); 7] = [
     (Without::Majority, 0),
     (Without::Durability, 0),
     (Without::LeaseWait, 250),
-    (Without::SentTime, 0),
+    (Without::SentTime, 550),
     (Without::Leaving, 0),
-    (Without::Forgetting, 1000),
+    (Without::Forgetting, 1020),
 ];
 
 #[test]

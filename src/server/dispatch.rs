@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::refusal::Refusal;
 use super::requests::Handler;
 use super::shared::Shared;
-use super::{control, membership, replace_host};
+use super::{control, membership, register, replace_host};
 use crate::net::{Link, LinkKind, Reply, Service, Session};
+use crate::register::Question;
 use crate::wire::method::{ErrorCode, Role};
 use crate::wire::params::{Nil, TrueOrNil};
 use crate::wire::requests::{By, ClientToServer, NodeToServer, Rejected};
@@ -34,7 +35,7 @@ impl Service for Dispatch {
         self.0.is_manager(address) || self.0.spaces().contains(address)
     }
 
-    fn lost(&self, address: NodeAddress) {
+    fn lost(&self, address: NodeAddress, _refused: bool) {
         self.0.note_unreachable(address);
         for manager in self.0.config.managers.iter().filter(|manager| manager.is(address)) {
             membership::look_up(&self.0, manager);
@@ -106,10 +107,17 @@ fn from_node<'r>(
         NodeToServer::ReplicateDelete(call) => return handler.replicate_delete(msgid, &call),
         NodeToServer::KeepAlive(call) => {
             server.clock.adjust(call.clock);
-            if let Some(extension) = call.extension.filter(|_| server.is_manager(node)) {
+            let Some(extension) = call.extension else {
+                handler.answer(msgid, &Nil);
+                return Ok(());
+            };
+            if server.is_manager(node) {
                 server.note_message_limits(&extension);
             }
-            handler.answer(msgid, &Nil);
+            match extension.register.as_deref().and_then(|bytes| Question::read(bytes)) {
+                Some(question) => register::answer(server, node, question, Reply::new(link, msgid)),
+                None => handler.answer(msgid, &Nil),
+            }
         }
         NodeToServer::HashSpaceSync(call) => {
             server.clock.adjust(call.clock);

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::clocks;
+use super::register;
 use super::shared::Shared;
+use super::spaces::SpacesChange;
 use crate::net::{Moved, NamedNode, STEPS, Session};
 use crate::ring::HashSpace;
 use crate::wire::method::{ErrorCode, KeepAlive, Method, RhsRequest, WhsRequest};
@@ -62,8 +64,8 @@ pub(super) fn look_up_all(server: &Arc<Shared>) {
 /// Tells a manager that this server is there, and how long a message it takes; an original passes over that.
 fn send_keep_alive(server: &Arc<Shared>, manager: &Arc<Session>) {
     let clock = server.clock.take();
-    let extension = Extension { message_limit: Some(server.config.limits.message as u64), ..Extension::default() };
-    manager.call(&KeepAlive { clock, extension: Some(extension) }, STEPS, Box::new(|_| ()));
+    let message_limit = Some(server.config.limits.message as u64);
+    register::ask(server, manager, clock, Extension { message_limit, ..Extension::default() });
 }
 
 /// A manager has been (re)connected: greets it and asks for both hash spaces.
@@ -134,7 +136,16 @@ pub(super) fn take(
     from: NodeAddress,
     which: impl FnOnce(&HashSpace, &HashSpace) -> (Option<Seed>, Option<Seed>),
 ) -> bool {
+    if server.votes.is_voted() {
+        // They come with configurations.
+        return false;
+    }
     let change = server.change_spaces(|spaces| which(&spaces.whs, &spaces.rhs));
+    changed(server, from, change)
+}
+
+/// The hash spaces may have changed by what `from` has sent; says whether they have.
+pub(super) fn changed(server: &Arc<Shared>, from: NodeAddress, change: SpacesChange) -> bool {
     if change.taken {
         store_spaces(server);
         let spaces = server.spaces();

@@ -11,7 +11,9 @@ mod dispatch;
 mod key_order;
 mod last_spaces;
 mod membership;
+mod permit;
 mod refusal;
+mod register;
 mod remote;
 pub mod replace;
 mod replace_host;
@@ -20,6 +22,7 @@ mod shared;
 mod spaces;
 pub mod stream;
 mod submission;
+mod votes;
 
 use std::io;
 use std::net::SocketAddr;
@@ -40,6 +43,7 @@ use crate::wire::NodeAddress;
 use dispatch::Dispatch;
 use replace::Replace;
 use shared::Shared;
+use votes::Votes;
 
 /// How often stalled connections are looked for.
 const REAP_INTERVAL: Duration = Duration::from_secs(1);
@@ -56,6 +60,9 @@ pub enum StartError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] store::OpenError),
+    /// The configuration that the store has kept cannot be read.
+    #[error("cannot read the configuration of the cluster")]
+    Configuration(#[source] store::Error),
     /// The binary log cannot be opened.
     #[error(transparent)]
     BinaryLog(#[from] binlog::OpenError),
@@ -92,7 +99,9 @@ impl Server {
             Ok::<_, store::OpenError>((store, clock))
         });
         let (store, clock) = opening.await.map_err(|error| StartError::Failed(error.to_string()))??;
-        let shared = Arc::new(Shared::new(env, config, address, clock, store, binary_log));
+        let votes = Votes::open(&store, address, env.time().now()).map_err(StartError::Configuration)?;
+        let shared = Arc::new(Shared::new(env, config, address, clock, store, binary_log, votes));
+        register::take_up(&shared);
         let service: Arc<dyn Service> = Arc::new(Dispatch(shared.clone()));
         shared.peers.serve(&service);
         shared.clients.serve(&service);
@@ -106,6 +115,7 @@ impl Server {
             env.spawn(every(period, move || work(&shared)))
         };
         tasks.add(regularly(shared.config.keepalive_interval, membership::keep_alive));
+        tasks.add(regularly(register::QUESTION_INTERVAL, register::ask_all));
         tasks.add(regularly(shared.config.clock_interval, |shared| {
             shared.peers.step();
             shared.clients.step();

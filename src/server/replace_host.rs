@@ -53,10 +53,16 @@ impl Host for Access {
     }
 
     fn take_whs(&self, seed: &Seed, manager: NodeAddress) -> bool {
+        if self.0.votes.is_voted() {
+            return self.0.spaces().whs.clocktime() == seed.clocktime;
+        }
         membership::take(&self.0, manager, |whs, _| (newer(whs, seed), None))
     }
 
     fn take_rhs(&self, seed: &Seed, manager: NodeAddress) -> bool {
+        if self.0.votes.is_voted() {
+            return self.0.spaces().rhs.clocktime() == seed.clocktime;
+        }
         membership::take(&self.0, manager, |_, rhs| (None, newer(rhs, seed)))
     }
 }

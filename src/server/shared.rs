@@ -7,19 +7,23 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
 use super::admission::Admission;
 use super::config::Config;
 use super::key_order::{Job, KeyOrder};
 use super::last_spaces::LastSpaces;
+use super::permit::Permit;
 use super::replace::{LateWrites, Replace};
 use super::spaces::{Spaces, SpacesChange};
 use super::submission::Submission;
+use super::votes::Votes;
 use crate::binlog::Binlog;
 use crate::clock::Clock;
 use crate::env::Env;
 use crate::net::Peers;
+use crate::register::Configuration;
+use crate::ring::HashSpace;
 use crate::store::Store;
 use crate::time::Moment;
 use crate::wire::method::{Method, Role};
@@ -46,6 +50,8 @@ pub(super) struct Shared {
     pub(super) store: Store,
     /// The last hash spaces, across a restart.
     pub(super) last_spaces: LastSpaces,
+    /// This server's part in the register.
+    pub(super) votes: Votes,
     /// Bytes that a value read from the disk is expected to take.
     pub(super) miss_weight: AtomicUsize,
     /// The longest message from a node that other servers take, in bytes, as managers have sent it.
@@ -89,6 +95,7 @@ impl Shared {
         clock: Arc<Clock>,
         store: Store,
         binary_log: Binlog,
+        votes: Votes,
     ) -> Self {
         let init = Init { address, role: Role::Server };
         let peers = |init| Peers::new(env, init, config.dial.clone(), config.limits.clone());
@@ -103,6 +110,7 @@ impl Shared {
             address,
             clock,
             last_spaces: LastSpaces::open(&store),
+            votes,
             store,
             miss_weight: AtomicUsize::new(0),
             message_limits: Mutex::default(),
@@ -132,12 +140,29 @@ impl Shared {
 
     /// Takes the hash spaces that `take` gives in place of those held; whoever changes them waits for the others.
     pub(super) fn change_spaces(&self, take: impl FnOnce(&Spaces) -> (Option<Seed>, Option<Seed>)) -> SpacesChange {
-        let mut spaces = self.spaces.write();
+        let spaces = self.spaces.write();
         let (whs, rhs) = take(&spaces);
         if whs.is_none() && rhs.is_none() {
             return SpacesChange { taken: false, joined: false };
         }
-        let after = Arc::new(spaces.changed(whs, rhs, self.address, &self.peers));
+        let after = spaces.changed(whs, rhs, self.address, &self.peers);
+        self.put_spaces(spaces, after)
+    }
+
+    /// Goes over to the hash spaces of a configuration and the permit to act by it, unless a later one has come first.
+    pub(super) fn set_configuration(&self, configuration: Configuration, permit: Arc<Permit>) -> SpacesChange {
+        let Configuration { counter, whs, rhs, .. } = configuration;
+        let [whs, rhs] = [whs, rhs].map(|seed| Arc::new(HashSpace::new(seed)));
+        let spaces = self.spaces.write();
+        if counter <= spaces.counter {
+            return SpacesChange { taken: false, joined: false };
+        }
+        let after = Spaces::new(whs, rhs, (counter, permit), self.address, &self.peers);
+        self.put_spaces(spaces, after)
+    }
+
+    fn put_spaces(&self, mut spaces: RwLockWriteGuard<'_, Arc<Spaces>>, after: Spaces) -> SpacesChange {
+        let after = Arc::new(after);
         after.set_message_limits(&self.message_limits.lock());
         let joined = after.whs.is_active(self.address) && !spaces.whs.is_active(self.address);
         if joined {

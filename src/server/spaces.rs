@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::permit::Permit;
 use crate::net::{Peers, Session};
 use crate::ring::HashSpace;
 use crate::wire::NodeAddress;
@@ -12,12 +13,16 @@ use crate::wire::method::{ErrorCode, REPLICATE_BY_RHS};
 use crate::wire::params::Seed;
 
 /// The two hash spaces as they stand together, with the sessions of their nodes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Spaces {
     /// For writing: Set, Delete.
     pub(super) whs: Arc<HashSpace>,
     /// For reading: Get.
     pub(super) rhs: Arc<HashSpace>,
+    /// That of the configuration that they belong to; zero before the first.
+    pub(super) counter: u64,
+    /// Until when this server may act by them.
+    pub(super) permit: Arc<Permit>,
     /// Of every node but this server.
     sessions: BTreeMap<NodeAddress, Arc<Session>>,
 }
@@ -37,12 +42,26 @@ impl Target {
     }
 }
 
+impl Default for Spaces {
+    /// None, as long as nobody has sent any.
+    fn default() -> Self {
+        let permit = Arc::new(Permit::unlimited());
+        Self { whs: Arc::default(), rhs: Arc::default(), counter: 0, permit, sessions: BTreeMap::new() }
+    }
+}
+
 impl Spaces {
     /// The hash spaces of the server `own`, with a session of `peers` for each of the other nodes.
-    pub(super) fn new(whs: Arc<HashSpace>, rhs: Arc<HashSpace>, own: NodeAddress, peers: &Arc<Peers>) -> Self {
+    pub(super) fn new(
+        whs: Arc<HashSpace>,
+        rhs: Arc<HashSpace>,
+        (counter, permit): (u64, Arc<Permit>),
+        own: NodeAddress,
+        peers: &Arc<Peers>,
+    ) -> Self {
         let nodes = whs.seed().nodes.iter().chain(&rhs.seed().nodes).map(|(node, _)| *node);
         let sessions = nodes.filter(|node| *node != own).map(|node| (node, peers.session(node))).collect();
-        Self { whs, rhs, sessions }
+        Self { whs, rhs, counter, permit, sessions }
     }
 
     /// These with the hash spaces that are given in place of those held.
@@ -60,7 +79,7 @@ impl Spaces {
             );
             Arc::new(HashSpace::new(seed))
         };
-        Self::new(take(&self.whs, whs), take(&self.rhs, rhs), own, peers)
+        Self::new(take(&self.whs, whs), take(&self.rhs, rhs), (self.counter, self.permit.clone()), own, peers)
     }
 
     /// Says of the nodes whose limit is known how long a message they take, in bytes.
@@ -162,7 +181,7 @@ mod tests {
 
     /// The hash spaces of a server that is in neither, but asks as each of the nodes.
     fn spaces(whs: Arc<HashSpace>, rhs: Arc<HashSpace>) -> Spaces {
-        Spaces::new(whs, rhs, node(0), &peers())
+        Spaces::new(whs, rhs, (0, Arc::new(Permit::unlimited())), node(0), &peers())
     }
 
     fn targets(spaces: &Spaces, own: NodeAddress, hash: u64) -> Vec<(NodeAddress, bool)> {

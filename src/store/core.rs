@@ -52,6 +52,8 @@ pub(super) struct MergeFigures {
 /// Shared by the handle and all threads.
 pub(super) struct Core {
     pub(super) options: Options,
+    /// See [`super::Store::id`].
+    pub(super) store_id: u64,
     /// The main tree's file.
     pub(super) opened: OpenedFile,
     pub(super) disk: Arc<dyn Disk>,
@@ -101,6 +103,7 @@ pub(super) struct Core {
 /// The parts of [`Core::new`].
 pub(super) struct Parts {
     pub(super) options: Options,
+    pub(super) store_id: u64,
     pub(super) opened: OpenedFile,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) cache: Cache,
@@ -116,6 +119,7 @@ impl Core {
         Self {
             started: parts.options.time.now(),
             options: parts.options,
+            store_id: parts.store_id,
             opened: parts.opened,
             disk: parts.disk,
             cache: parts.cache,

@@ -229,6 +229,17 @@ impl Store {
         status::status(&self.inner.core)
     }
 
+    /// Which store this is; see [`Options::new_id`].
+    pub fn id(&self) -> u64 {
+        self.inner.core.store_id
+    }
+
+    /// How many entries of the redo log have become durable since the store was made: it goes back only when the files are
+    /// replaced by older ones.
+    pub fn commits(&self) -> u64 {
+        self.inner.core.redo.synced()
+    }
+
     /// The number that every write records.
     pub fn generation(&self) -> u32 {
         self.inner.core.generation.load(Ordering::Relaxed)

@@ -71,7 +71,7 @@ pub(super) fn open(
         tally.generation = generation;
     })
     .map_err(|source| OpenError::Sqlite { path: options.path.clone(), source })?;
-    let core = Core::new(Parts { options, opened, disk, cache, redo, clock, failures, generation });
+    let core = Core::new(Parts { options, store_id, opened, disk, cache, redo, clock, failures, generation });
     core.publish(&tree.tally());
     start(core, tree, lock)
 }

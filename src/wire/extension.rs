@@ -6,6 +6,7 @@
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 
 use super::unpack::Reader;
 use super::{Error, NodeAddress, pack};
@@ -55,7 +56,8 @@ pub struct BackupEnd {
     pub failed: Vec<NodeAddress>,
 }
 
-/// Element behind the parameters of `KeepAlive` and `HashSpaceRequest` and behind the hash spaces that a manager pushes.
+/// Element behind the parameters of `KeepAlive` and `HashSpaceRequest` and behind the hash spaces that a manager pushes, and
+/// the result of a `KeepAlive` that had one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Extension {
@@ -65,6 +67,10 @@ pub struct Extension {
     /// Of a manager: the same of the servers that it knows it of.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub message_limits: Vec<(NodeAddress, u64)>,
+    /// Between nodes: what they say of the configuration of the cluster, packed by the module
+    /// `register`; in the result, the reply.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub register: Option<ByteBuf>,
 }
 
 /// What an additional element can hold.
@@ -170,6 +176,7 @@ mod tests {
             message_limits: ["10.0.0.1:19800", "[::1]:2"]
                 .map(|text| (NodeAddress::new(text.parse().unwrap()), 1 << 30))
                 .to_vec(),
+            register: Some(ByteBuf::from([0, 200, 255])),
         };
         let alive = KeepAlive { clock: 5, extension: Some(extension) };
         let bytes = encoded(&alive);

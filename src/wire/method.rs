@@ -75,9 +75,9 @@ methods! {
     KeepAlive = 0 {
         /// The caller's clock.
         clock: u32,
-        + /// Between nodes of this program: how long a message the sender takes, or servers take.
+        + /// Between nodes of this program: what else they tell each other. The result then has one, too.
         extension: Extension,
-    } -> Nil;
+    } -> Option<Packed<Extension>>;
 
     /// Asks for the hash spaces, for writing and for reading.
     HashSpaceRequest = 1 {

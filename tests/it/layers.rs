@@ -28,8 +28,8 @@ const LAYERS: &[&[(&str, &[&str])]] = &[
     &[("net", &["time", "wire", "env"])],
     &[("client", &["clock", "wire", "ring", "env", "net"])],
     &[
-        ("server", &["time", "clock", "wire", "ring", "store", "binlog", "env", "net"]),
-        ("manager", &["clock", "wire", "ring", "binlog", "env", "net", "client"]),
+        ("server", &["time", "clock", "wire", "ring", "store", "binlog", "register", "env", "net"]),
+        ("manager", &["time", "clock", "wire", "ring", "binlog", "register", "env", "net", "client"]),
         ("gateway", &["time", "clock", "wire", "ring", "binlog", "env", "net", "client"]),
         ("bench", &["time", "clock", "wire", "ring", "env"]),
         ("offline", &["clock", "wire", "ring", "store", "tokyo"]),

@@ -131,6 +131,7 @@ impl Cluster {
             auto_replace: false,
             replace_delay: Duration::from_secs(4),
             keepalive_interval: Duration::from_secs(2),
+            votes: std::env::var_os("KUMO_VOTES").is_some(),
             dial: dial(),
             clock_interval: Duration::from_secs(2),
             binary_log: None,

@@ -31,6 +31,9 @@ struct Args {
     #[arg(short, long)]
     auto_replace: bool,
 
+    /// Have the servers vote on every change of the cluster, and act only while a majority confirms them
+    #[arg(long, hide = true)]
+    votes: bool,
     /// Delay between a change of the servers and an automatic replace
     #[arg(long, value_name = "SEC", default_value = "4", value_parser = seconds)]
     replace_delay: Duration,
@@ -100,6 +103,7 @@ impl Args {
             auto_replace: self.auto_replace,
             replace_delay: self.replace_delay,
             keepalive_interval: self.common.keepalive_interval,
+            votes: self.votes,
             dial: self.common.dial(),
             clock_interval: self.common.clock_interval,
             binary_log: self.common.binary_log()?,

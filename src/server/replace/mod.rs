@@ -51,6 +51,11 @@ const REPORT_PAUSE_MIN: Duration = Duration::from_millis(100);
 /// See [`REPORT_PAUSE_MIN`].
 const REPORT_PAUSE_MAX: Duration = Duration::from_secs(2);
 
+/// How long a hash space may be on its way.
+const SPACE_PATIENCE: Duration = Duration::from_secs(5);
+/// Pause between two looks whether it is there.
+const SPACE_PAUSE: Duration = Duration::from_millis(10);
+
 /// Where this server is in a replace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -181,8 +186,9 @@ impl Replace {
         let host = &self.context.host;
         // Before the hash space is taken: what is written here by it is of this generation.
         let (generation, was_empty) = self.ledger.begin().await?;
-        if seed.has_active() && !host.take_whs(&seed, manager) {
-            return Err(Failure::Void);
+        if seed.has_active() {
+            let is_later = || host.spaces().0.clocktime().is_before(seed.clocktime);
+            self.taken(|| host.take_whs(&seed, manager), is_later).await?;
         }
         let settling = Settling { until: Instant::now() + self.context.settings.settle, watch };
         let (_, old) = host.spaces();
@@ -195,6 +201,19 @@ impl Replace {
         job.copied = true;
         self.ledger.store(Some(&job)).await?;
         Ok(job)
+    }
+
+    /// Waits until a hash space is taken, as long as it is later than the one held: where it comes with a configuration, that
+    /// may be on its way on another connection.
+    async fn taken(&self, take: impl Fn() -> bool, is_later: impl Fn() -> bool) -> Result<(), Failure> {
+        let until = Instant::now() + SPACE_PATIENCE;
+        while !take() {
+            if !is_later() || Instant::now() >= until {
+                return Err(Failure::Void);
+            }
+            tokio::time::sleep(SPACE_PAUSE).await;
+        }
+        Ok(())
     }
 
     /// A run has come to its end, unless it was cancelled before.
@@ -228,11 +247,10 @@ impl Replace {
         let run = state.begin(Phase::Deleting);
         let watch = host.late_writes().watch();
         host.take_rhs(seed, manager);
-        let settling = Settling { until: Instant::now() + self.context.settings.settle, watch };
-        let replace = self.clone();
+        let (replace, seed) = (self.clone(), seed.clone());
         let deleting = async move {
             let (clocktime, begun) = (job.new.clocktime, Instant::now());
-            let deleted = replace.delete(&job, settling).await;
+            let deleted = replace.delete(&job, &seed, manager, watch).await;
             replace.context.host.late_writes().take(watch);
             match deleted {
                 Ok(()) => {
@@ -254,7 +272,11 @@ impl Replace {
         state.task = Some(host.env().spawn(deleting));
     }
 
-    async fn delete(&self, job: &Job, settling: Settling) -> Result<(), Failure> {
+    async fn delete(&self, job: &Job, seed: &Seed, manager: NodeAddress, watch: Watch) -> Result<(), Failure> {
+        let host = &self.context.host;
+        let is_later = || host.spaces().1.clocktime().is_before(seed.clocktime);
+        self.taken(|| host.take_rhs(seed, manager), is_later).await?;
+        let settling = Settling { until: Instant::now() + self.context.settings.settle, watch };
         let plan = self.plan(job).await?;
         delete::run(&self.context, job, plan, settling).await?;
         // All streams of the replace have arrived; what is on its way besides is so for moments.

@@ -44,6 +44,8 @@ pub(super) struct Handler<'a, 'r> {
     deletes: u64,
     /// See [`Self::sender_is_member`].
     sender: Option<bool>,
+    /// Whether this server may answer reads and coordinate writes.
+    permitted: bool,
 }
 
 /// A write that memory has decided.
@@ -68,11 +70,13 @@ const OBSOLETE: Refusal = Refusal(ErrorCode::Server);
 impl<'a, 'r> Handler<'a, 'r> {
     /// Answers that are known at once go to `out`.
     pub(super) fn new(server: &'a Arc<Shared>, link: &'a Arc<Link>, out: &'a mut Vec<u8>) -> Self {
+        let spaces = server.spaces();
         Self {
             server,
             link,
             out,
-            spaces: server.spaces(),
+            permitted: spaces.permit.holds(server.env.time()),
+            spaces,
             batch: None,
             decided: Vec::new(),
             answers: Vec::new(),
@@ -110,7 +114,7 @@ impl<'a, 'r> Handler<'a, 'r> {
         key: RecordKey<'r>,
         unless_after: Option<ClockTime>,
     ) -> Result<(), Refusal> {
-        if !self.spaces.rhs.owners(key.hash()).is_active_owner(self.server.address) {
+        if !self.permitted || !self.spaces.rhs.owners(key.hash()).is_active_owner(self.server.address) {
             return Err(OBSOLETE);
         }
         self.gets += 1;
@@ -149,7 +153,7 @@ impl<'a, 'r> Handler<'a, 'r> {
         key: RecordKey<'r>,
         body: &'r [u8],
     ) -> Result<(), Refusal> {
-        if self.spaces.whs.owners(key.hash()).coordinator() != Some(self.server.address) {
+        if !self.permitted || self.spaces.whs.owners(key.hash()).coordinator() != Some(self.server.address) {
             return Err(OBSOLETE);
         }
         self.check_size(key, body)?;
@@ -275,6 +279,9 @@ impl<'a, 'r> Handler<'a, 'r> {
     /// Replicates what was decided, hands over what needs the disk, and commits.
     pub(super) fn finish(mut self) {
         self.count();
+        if self.gets > 0 && !self.spaces.permit.holds(self.server.env.time()) {
+            self.withhold();
+        }
         let operations = self.replicate_decided();
         if let Some(batch) = self.batch.take() {
             let answers = std::mem::take(&mut self.answers);
@@ -293,6 +300,14 @@ impl<'a, 'r> Handler<'a, 'r> {
         if !self.deferred.is_empty() {
             self.submit_deferred();
         }
+    }
+
+    /// The lease ran out while answers were made: they may be out of date, and are not sent. Nor is anything else that is
+    /// on its way on this connection.
+    fn withhold(&mut self) {
+        tracing::debug!(peer = %self.link.peer(), "answers withheld: the lease has ended meanwhile");
+        self.out.clear();
+        self.link.close();
     }
 
     fn count(&self) {

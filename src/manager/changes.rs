@@ -1,0 +1,212 @@
+//! Changes of the cluster, one after the other: each is worked out, put to the vote if the servers vote, and carried out.
+//!
+//! A change is worked out on a copy of the state. If it changes the hash spaces of a cluster that votes, the copy takes the
+//! state's place once its configuration is in force; until then the next change waits. If another manager's
+//! configuration comes first, the change is worked out anew on that.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::job::{Job, Pending, answer, refuse, refuse_impossible};
+use super::shell::{Inner, Shell};
+use super::spaces::Spaces;
+use super::state::{Action, State};
+use crate::register::{Configuration, Progress};
+use crate::wire::NodeAddress;
+
+/// Changes that may wait. What nodes cause is noted once for each; the rest are requests of tools.
+const CHANGES: usize = 4096;
+/// How long the sender of a change waits for votes before it is told that there is no majority.
+const VOTE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the first vote of a cluster may take before its servers go on without.
+const FOUNDING_PATIENCE: Duration = Duration::from_secs(3);
+/// The longest pause before a proposal that another has outbid is made anew.
+const OUTBID_PAUSE: Duration = Duration::from_millis(100);
+
+impl Inner {
+    /// Something has happened that the state notes; a state that is voted on notes it, too.
+    pub(super) fn note<T>(&mut self, event: impl Fn(&mut State) -> T) -> T {
+        if let Some(pending) = &mut self.changes.pending {
+            event(&mut pending.state);
+        }
+        event(&mut self.state)
+    }
+}
+
+impl Shell {
+    /// Makes a change, when those before it are done.
+    pub(super) fn decide(&self, inner: &mut Inner, job: Job) {
+        // A first vote must not hold anything up.
+        if !inner.votes.are_held() && inner.changes.pending.is_some() {
+            inner.give_up();
+        }
+        let changes = &mut inner.changes;
+        let known = job.loss.is_some() && changes.waiting.iter().any(|waiting| waiting.loss == job.loss);
+        if known {
+            return;
+        }
+        if changes.waiting.len() >= CHANGES {
+            return refuse(job.asker, "too many changes wait");
+        }
+        changes.waiting.push_back(job);
+        self.go_on(inner);
+    }
+
+    /// Works out the changes that wait, until one has to be voted on.
+    fn go_on(&self, inner: &mut Inner) {
+        let now = Instant::now();
+        while inner.changes.pending.is_none() && inner.changes.pause.is_none_or(|until| until <= now) {
+            let Some(job) = inner.changes.waiting.pop_front() else { return };
+            if job.loss.is_some_and(|server| inner.state.servers().contains(&server)) {
+                // It has come back meanwhile.
+                continue;
+            }
+            let mut state = inner.state.clone();
+            match (job.change)(&mut state, &self.clock) {
+                Err(impossible) => refuse_impossible(job.asker, impossible),
+                Ok((result, actions)) if !inner.votes.are_held() || state.spaces() == inner.state.spaces() => {
+                    inner.state = state;
+                    // Clients hear of the hash space before the one that asked gets its answer.
+                    self.perform(inner, actions);
+                    answer(job.asker, &result);
+                }
+                Ok((result, actions)) => self.put_to_vote(inner, job, state, actions, result),
+            }
+        }
+    }
+
+    fn put_to_vote(&self, inner: &mut Inner, job: Job, state: State, actions: Vec<Action>, result: Vec<u8>) {
+        let votes = self.config.votes && !inner.has_original_partner(self.partner());
+        let Some(next) = inner.votes.next(state.spaces(), votes) else {
+            return refuse(job.asker, "the number of configurations is used up");
+        };
+        inner.votes.propose(next);
+        if let Some(server) = job.loss.filter(|server| inner.ended.contains(server)) {
+            inner.votes.set_gone(server);
+        }
+        inner.changes.pending = Some(Pending { job, state, actions, result, since: Instant::now() });
+        self.ask_all(inner);
+        self.consider_votes(inner);
+    }
+
+    /// Does what the proposal under way needs next.
+    pub(super) fn consider_votes(&self, inner: &mut Inner) {
+        let asked = inner.votes.is_accepting();
+        match inner.votes.progress(self.env.time().now()) {
+            Some(Progress::Asking) if inner.votes.is_accepting() != asked => self.ask_all(inner),
+            None | Some(Progress::Asking) => {}
+            Some(Progress::Waiting(until)) => {
+                let pause = until.since(self.env.time().now());
+                self.spawn(async move |shell| {
+                    tokio::time::sleep(pause).await;
+                    shell.consider_votes(&mut shell.lock());
+                });
+            }
+            Some(Progress::Committed(next) | Progress::Overtaken(next)) => self.take(inner, &next),
+            Some(Progress::Outbid(round)) => {
+                inner.votes.outbid(round);
+                let pause = self.env.random_share(OUTBID_PAUSE);
+                let changes = &mut inner.changes;
+                changes.waiting.extend(changes.pending.take().map(|pending| pending.job));
+                changes.waiting.rotate_right(1);
+                changes.pause = Instant::now().checked_add(pause);
+                self.spawn(async move |shell| {
+                    tokio::time::sleep(pause).await;
+                    shell.go_on(&mut shell.lock());
+                });
+            }
+        }
+    }
+
+    /// Takes a configuration that is in force, if it is later than the one known, and tells everybody.
+    pub(super) fn take(&self, inner: &mut Inner, next: &Configuration) {
+        if !inner.votes.adopt(next) {
+            return;
+        }
+        tracing::info!(version = next.counter, clocktime = %next.whs.clocktime, voted = next.is_voted(), "configuration in force");
+        let spaces = Spaces { whs: next.whs.clone(), rhs: next.rhs.clone() };
+        match inner.changes.pending.take() {
+            Some(Pending { job, state, actions, result, .. }) if *state.spaces() == spaces => {
+                inner.state = state;
+                inner.state.set_voted(next.is_voted());
+                self.ask_all(inner);
+                self.perform(inner, actions);
+                answer(job.asker, &result);
+            }
+            other => {
+                // Another's, or ours after all that was thought to be withdrawn: the change is worked out anew on it.
+                if let Some(pending) = other {
+                    inner.changes.waiting.push_front(pending.job);
+                }
+                inner.state.take(spaces, &self.clock);
+                inner.state.set_voted(next.is_voted());
+                self.ask_all(inner);
+                self.perform(inner, vec![Action::SyncPartner, Action::SyncServers, Action::PushClients]);
+            }
+        }
+        self.go_on(inner);
+    }
+
+    /// A server has come back: its loss need not be voted on any more.
+    pub(super) fn found_again(&self, inner: &mut Inner, server: NodeAddress) {
+        inner.ended.remove(&server);
+        let lost = inner.changes.pending.as_ref().is_some_and(|pending| pending.job.loss == Some(server));
+        if lost && inner.votes.withdraw() {
+            inner.changes.pending = None;
+            self.go_on(inner);
+        }
+    }
+
+    /// What is done regularly: goes over to votes when all can vote, and from them when one cannot; says who is waited for.
+    pub(super) fn look_at_votes(&self, inner: &mut Inner) {
+        self.consider_votes(inner);
+        let votes = self.config.votes && !inner.has_original_partner(self.partner());
+        match &mut inner.changes.pending {
+            Some(pending) if pending.since.elapsed() < FOUNDING_PATIENCE => {}
+            Some(_) if !inner.votes.are_held() => {
+                tracing::warn!("the servers have not agreed on a first configuration: they go on without votes");
+                inner.give_up();
+                self.go_on(inner);
+            }
+            Some(pending) if pending.since.elapsed() >= VOTE_PATIENCE && pending.job.asker.is_some() => {
+                let asker = pending.job.asker.take();
+                refuse(asker, "no majority of the voters answers; it may be done all the same when one does");
+            }
+            Some(_) => {}
+            None if inner.changes.waiting.is_empty() && votes != inner.votes.are_held() => {
+                if votes && !inner.can_vote(Instant::now()) {
+                    return;
+                }
+                let state = inner.state.clone();
+                self.put_to_vote(inner, Job::mode(), state, Vec::new(), Vec::new());
+            }
+            None => self.go_on(inner),
+        }
+    }
+}
+
+impl Inner {
+    /// Gives up what is voted on first of all; should it be in force all the same, the servers will say so.
+    fn give_up(&mut self) {
+        self.votes.abandon();
+        if let Some(pending) = self.changes.pending.take() {
+            refuse(pending.job.asker, "given up");
+        }
+    }
+
+    /// Whether the partner is a manager of another program: it is connected, and has said nothing of votes.
+    fn has_original_partner(&self, partner: Option<NodeAddress>) -> bool {
+        let silent = partner.filter(|partner| self.votes.heard(*partner).is_none());
+        silent.is_some()
+            && self.partner_connected
+            && self.partner_since.is_some_and(|since| since.elapsed() > FOUNDING_PATIENCE)
+    }
+
+    /// Whether there is a cluster whose servers are all here and can vote.
+    fn can_vote(&self, now: Instant) -> bool {
+        let active = self.state.spaces().active();
+        let here = |node: &NodeAddress| self.state.servers().contains(node) && self.votes.heard(*node).is_some();
+        self.state.spaces().are_ready() && !self.is_learning(now) && !active.is_empty() && active.iter().all(here)
+    }
+}

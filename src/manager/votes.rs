@@ -1,0 +1,225 @@
+//! A manager's part in the register: the configuration it knows, its own vote, and the proposal it has under way.
+//!
+//! Pure: what the rules are [`crate::register`] knows, who is asked and told is the affair of `shell` and its neighbours.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::spaces::Spaces;
+use crate::register::{
+    Acceptor, Answer, Ballot, Configuration, Confirmations, Progress, Proposal, Proposer, Question, Reply, Speaker,
+    Version, Voter,
+};
+use crate::time::Moment;
+use crate::wire::NodeAddress;
+use crate::wire::params::NODE_LIMIT;
+
+/// What a manager knows of the register.
+#[derive(Debug)]
+pub(super) struct Votes {
+    /// The number of this start: a manager keeps nothing, and one that has started again is another.
+    start: u64,
+    acceptor: Acceptor,
+    confirmed: Confirmations,
+    proposer: Option<Proposer>,
+    /// That of the next ballot.
+    round: u64,
+    /// Who was last heard at each address, and how far it was.
+    heard: BTreeMap<NodeAddress, (Speaker, Version)>,
+}
+
+impl Votes {
+    /// `start` is drawn by chance.
+    pub(super) fn new(start: u64) -> Self {
+        Self {
+            start,
+            acceptor: Acceptor::default(),
+            confirmed: Confirmations::default(),
+            proposer: None,
+            round: 0,
+            heard: BTreeMap::new(),
+        }
+    }
+
+    /// What this manager says to others of itself.
+    pub(super) fn speaker(&self) -> Speaker {
+        Speaker::Manager { start: self.start }
+    }
+
+    /// The latest configuration known to be in force.
+    pub(super) fn configuration(&self) -> &Configuration {
+        self.acceptor.configuration()
+    }
+
+    /// Whether the servers of this cluster vote.
+    pub(super) fn are_held(&self) -> bool {
+        self.configuration().is_voted()
+    }
+
+    /// Whether a proposal is under way.
+    pub(super) fn is_proposing(&self) -> bool {
+        self.proposer.is_some()
+    }
+
+    /// Whether voters are asked to accept.
+    pub(super) fn is_accepting(&self) -> bool {
+        self.proposer.as_ref().is_some_and(Proposer::is_accepting)
+    }
+
+    /// Stops proposing. Somebody may have accepted.
+    pub(super) fn abandon(&mut self) {
+        if self.proposer.take().is_some() {
+            self.round = self.round.saturating_add(1);
+        }
+    }
+
+    /// Who was last heard at `node`; `None` if that is a node of another program, or was never heard.
+    pub(super) fn heard(&self, node: NodeAddress) -> Option<Speaker> {
+        self.heard.get(&node).map(|(speaker, _)| *speaker)
+    }
+
+    /// The nodes that take part in votes, or can.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = NodeAddress> {
+        self.heard.keys().copied()
+    }
+
+    /// What follows with these hash spaces: with votes if every server that is active in them takes part in those.
+    pub(super) fn next(&self, spaces: &Spaces, votes: bool) -> Option<Configuration> {
+        let Spaces { whs, rhs } = spaces.clone();
+        let mut stores = BTreeMap::new();
+        let mut managers = BTreeSet::from([self.start]);
+        for (node, (speaker, _)) in &self.heard {
+            match speaker {
+                Speaker::Server { store, .. } => _ = stores.insert(*node, *store),
+                Speaker::Manager { start } => _ = managers.insert(*start),
+            }
+        }
+        // A member that cannot be heard now is still the one that it was.
+        for (node, member) in &self.configuration().members {
+            stores.entry(*node).or_insert(member.store);
+        }
+        let next = votes.then(|| self.configuration().next(whs.clone(), rhs.clone(), &stores, &managers)).flatten();
+        next.filter(Configuration::is_sound).or_else(|| self.configuration().without_votes(whs, rhs))
+    }
+
+    /// Begins to propose `next`, which follows the configuration held.
+    pub(super) fn propose(&mut self, next: Configuration) {
+        let ballot = Ballot { round: self.round, proposer: self.start };
+        self.proposer = Some(Proposer::new(self.configuration().clone(), ballot, next));
+    }
+
+    /// Gives the proposal up, if that is certain to leave no trace. Says whether it did.
+    pub(super) fn withdraw(&mut self) -> bool {
+        let early = self.proposer.is_some() && !self.is_accepting();
+        if early {
+            self.abandon();
+        }
+        early
+    }
+
+    /// The process of the server at `node` has ended: its lease is not waited for.
+    pub(super) fn set_gone(&mut self, node: NodeAddress) {
+        let member = self.configuration().members.get(&node).map(|member| member.store);
+        if let (Some(store), Some(proposer)) = (member, &mut self.proposer) {
+            proposer.set_gone(store);
+        }
+    }
+
+    /// The question for `node`, with the proposal if it is a voter that has not answered, and with the configuration if it is
+    /// known not to have it.
+    pub(super) fn question(&self, node: NodeAddress) -> Question {
+        let configuration = self.configuration();
+        let version = configuration.version();
+        let heard = self.heard.get(&node);
+        let proposal = self.proposer.as_ref().and_then(|proposer| {
+            let voter = heard?.0.voter();
+            let next = proposer.asks()?.cloned();
+            let proposal = Proposal { ballot: proposer.ballot(), next };
+            proposer.unheard().any(|unheard| unheard == voter).then_some(proposal)
+        });
+        let behind = heard.is_some_and(|(_, held)| version.is_after(*held));
+        let configuration = behind.then(|| configuration.clone());
+        Question { speaker: self.speaker(), version, configuration, proposal }
+    }
+
+    /// A node asks: it is answered, and confirmed if it needs a lease.
+    pub(super) fn answer(&mut self, from: NodeAddress, question: &Question, now: Moment) -> Reply {
+        self.note(from, question.speaker, question.version);
+        let configuration = self.acceptor.configuration();
+        let version = configuration.version();
+        let own = Voter::Manager(self.start);
+        let confirmed = match question.speaker {
+            Speaker::Server { store, .. } => {
+                let member = configuration.members.get(&from).is_some_and(|member| member.store == store);
+                let votes = configuration.voters.contains(&own) && !self.acceptor.is_leaving();
+                let confirms = member && votes && question.version == version;
+                if confirms {
+                    self.confirmed.confirm(store, now);
+                }
+                confirms
+            }
+            Speaker::Manager { .. } => false,
+        };
+        let later = version.is_after(question.version).then(|| configuration.clone());
+        let answer = question.proposal.as_ref().map(|proposal| self.vote(question.version, proposal, now));
+        Reply { speaker: self.speaker(), version, configuration: later, confirmed, answer }
+    }
+
+    fn vote(&mut self, version: Version, proposal: &Proposal, now: Moment) -> Answer {
+        match &proposal.next {
+            None => self.acceptor.prepare(version, proposal.ballot),
+            Some(next) => self.acceptor.accept(version, proposal.ballot, next, &self.confirmed, now),
+        }
+    }
+
+    /// A node has answered a question.
+    pub(super) fn hear(&mut self, from: NodeAddress, asked: &Question, reply: Reply, now: Moment) {
+        self.note(from, reply.speaker, reply.version);
+        if let (Some(proposer), Some(proposal), Some(answer)) = (&mut self.proposer, &asked.proposal, reply.answer) {
+            proposer.hear((asked.version, proposal.ballot), reply.speaker.voter(), answer, now);
+        }
+    }
+
+    /// How far the proposal is at `now`; this manager's own vote is given first, if it has one.
+    pub(super) fn progress(&mut self, now: Moment) -> Option<Progress> {
+        let own = Voter::Manager(self.start);
+        loop {
+            let proposer = self.proposer.as_ref()?;
+            let own_vote = || proposer.unheard().any(|voter| voter == own);
+            let Some(next) = proposer.asks().filter(|_| own_vote()).map(Option::<&_>::cloned) else {
+                return Some(proposer.progress(now));
+            };
+            let (version, ballot) = (proposer.base().version(), proposer.ballot());
+            let answer = self.vote(version, &Proposal { ballot, next }, now);
+            let before = self.proposer.as_ref().map(|proposer| proposer.unheard().count());
+            if let Some(proposer) = &mut self.proposer {
+                proposer.hear((version, ballot), own, answer, now);
+            }
+            let after = self.proposer.as_ref().map(|proposer| proposer.unheard().count());
+            if before == after {
+                return self.proposer.as_ref().map(|proposer| proposer.progress(now));
+            }
+        }
+    }
+
+    /// Another has a higher ballot: the next one is of this round.
+    pub(super) fn outbid(&mut self, round: u64) {
+        self.round = self.round.max(round);
+        self.proposer = None;
+    }
+
+    /// Takes a configuration that is in force, if it is later. Whatever was proposed for its place is settled by it.
+    pub(super) fn adopt(&mut self, configuration: &Configuration) -> bool {
+        let later = self.acceptor.adopt(configuration);
+        if later {
+            self.proposer = None;
+            self.round = 0;
+        }
+        later
+    }
+
+    fn note(&mut self, from: NodeAddress, speaker: Speaker, version: Version) {
+        if self.heard.len() < 2 * NODE_LIMIT || self.heard.contains_key(&from) {
+            self.heard.insert(from, (speaker, version));
+        }
+    }
+}

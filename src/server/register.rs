@@ -1,0 +1,105 @@
+//! The register's messages of a server: questions to voters in keep-alives, and answers to those of others.
+//!
+//! The state is in [`super::votes`]; here it meets the connections. A node of 2010 is asked nothing.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_bytes::ByteBuf;
+
+use super::membership;
+use super::shared::Shared;
+use crate::net::{Reply as Answering, STEPS, Session};
+use crate::register::{Configuration, LEASE, Question, Reply, pack};
+use crate::wire::method::{ErrorCode, KeepAlive};
+use crate::wire::params::{Encode, Packed};
+use crate::wire::{Call, Extension, NodeAddress};
+
+/// Pause between two questions to a voter: a few of them may be lost before a lease ends.
+pub(super) const QUESTION_INTERVAL: Duration = Duration::from_millis(250);
+const _: () = assert!(4 * QUESTION_INTERVAL.as_millis() <= LEASE.as_millis());
+
+/// Goes on from the configuration that the store has kept: hash spaces need no manager then.
+pub(super) fn take_up(server: &Arc<Shared>) {
+    let (configuration, permit) = server.votes.configuration();
+    if configuration.is_voted() {
+        tracing::info!(version = configuration.counter, "goes on from the last configuration");
+        let change = server.set_configuration(configuration, permit);
+        membership::changed(server, server.address, change);
+    }
+}
+
+/// Asks all other members and the managers, as long as there are votes.
+pub(super) fn ask_all(server: &Arc<Shared>) {
+    let (configuration, _) = server.votes.configuration();
+    if !configuration.is_voted() {
+        return;
+    }
+    let managers = server.config.managers.iter().filter_map(crate::net::NamedNode::address);
+    let nodes: BTreeSet<_> = configuration.members.keys().copied().chain(managers).collect();
+    for node in nodes.into_iter().filter(|node| *node != server.address) {
+        ask(server, &server.peers.session(node), server.clock.take(), Extension::default());
+    }
+}
+
+/// Sends a keep-alive with a question.
+pub(super) fn ask(server: &Arc<Shared>, node: &Arc<Session>, clock: u32, extension: Extension) {
+    let address = node.address();
+    let question = server.votes.question(address);
+    let (version, sent) = (question.version, server.env.time().now());
+    let extension = Extension { register: Some(ByteBuf::from(pack(&question))), ..extension };
+    let asking = server.clone();
+    let heard = move |result: Result<&[u8], ErrorCode>| {
+        let Ok(Ok(Some(Packed(extension)))) = result.map(KeepAlive::answer) else { return };
+        let Some(reply) = extension.register.as_deref().and_then(|bytes| Reply::read(bytes)) else { return };
+        if let Some(configuration) = &reply.configuration {
+            adopt(&asking, address, configuration);
+        }
+        asking.votes.heard(address, version, &reply, sent);
+    };
+    node.call(&KeepAlive { clock, extension: Some(extension) }, STEPS, Box::new(heard));
+}
+
+/// Answers the question of a node; to a proposal once the vote is durable.
+pub(super) fn answer(server: &Arc<Shared>, node: NodeAddress, question: Question, reply: Answering) {
+    if let Some(configuration) = &question.configuration {
+        adopt(server, node, configuration);
+    }
+    let answer = server.votes.hear(node, &question, server.env.time().now());
+    let Some(proposal) = question.proposal.filter(|_| server.is_manager(node)) else {
+        return send(reply, &answer);
+    };
+    let server = server.clone();
+    server.env.clone().detach_blocking(move || {
+        let spaces = server.spaces();
+        let holds = |next: &Configuration| {
+            spaces.whs.clocktime() == next.whs.clocktime && spaces.rhs.clocktime() == next.rhs.clocktime
+        };
+        match server.votes.vote(question.version, &proposal, server.env.time().now(), holds) {
+            Ok(vote) => send(reply, &Reply { answer: Some(vote), ..answer }),
+            Err(error) => {
+                tracing::error!(%error, "a vote cannot be stored, and is not given");
+                reply.error(ErrorCode::Server);
+            }
+        }
+    });
+}
+
+fn send(reply: Answering, answer: &Reply) {
+    let register = Some(ByteBuf::from(pack(answer)));
+    reply.ok(|out| Packed(Extension { register, ..Extension::default() }).encode(out));
+}
+
+/// Goes over to a configuration that is in force, if it is later than the one held.
+fn adopt(server: &Arc<Shared>, from: NodeAddress, configuration: &Configuration) {
+    if !server.votes.adopt(configuration) {
+        return;
+    }
+    tracing::info!(peer = %from, version = configuration.counter, voted = configuration.is_voted(), "configuration taken");
+    let (latest, permit) = server.votes.configuration();
+    let change = server.set_configuration(latest, permit);
+    membership::changed(server, from, change);
+    let keeping = server.clone();
+    server.env.detach_blocking(move || keeping.votes.keep());
+}

@@ -1,0 +1,192 @@
+//! This server's part in the register: its votes, its lease, and what it confirms to others.
+//!
+//! What the rules are [`crate::register`] knows; here are the state of one voter, what of it is durable before an answer
+//! leaves, and when this server may act. It knows nothing of records and of how hash spaces are used.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::permit::Permit;
+use crate::register::{
+    Acceptor, Answer, Configuration, Confirmations, Lease, Proposal, Question, Reply, Speaker, Version, Vote, Voter,
+    pack, unpack,
+};
+use crate::store::{self, Store};
+use crate::time::Moment;
+use crate::wire::NodeAddress;
+use crate::wire::params::NODE_LIMIT;
+
+/// Name of the blob in the store: the configuration, and the vote on its successor.
+const STATE: &str = "register";
+
+/// One voter.
+pub(super) struct Votes {
+    store: Store,
+    /// Who this server is to the others.
+    address: NodeAddress,
+    state: Mutex<State>,
+    /// Held while the state is stored, so that of two changes the later one stays.
+    storing: Mutex<()>,
+}
+
+struct State {
+    acceptor: Acceptor,
+    lease: Lease,
+    confirmed: Confirmations,
+    /// Until when this server may act by the configuration.
+    permit: Arc<Permit>,
+    /// Who was last heard at each address, and how far it was.
+    heard: BTreeMap<NodeAddress, (Speaker, Version)>,
+}
+
+impl Votes {
+    /// Takes up what the store of the server `address` has kept. Blocks.
+    pub(super) fn open(store: &Store, address: NodeAddress, now: Moment) -> Result<Self, store::Error> {
+        let kept = store.state_get(STATE)?;
+        let (configuration, vote): (Configuration, Vote) = kept.and_then(|bytes| unpack(&bytes)).unwrap_or_default();
+        // Before the restart anything may have been confirmed to anybody.
+        let confirmed = Confirmations::forget(configuration.members.values().map(|member| member.store), now);
+        let permit = Arc::new(Permit::of(&configuration));
+        let acceptor = Acceptor::new(configuration, vote);
+        let state = State { acceptor, lease: Lease::default(), confirmed, permit, heard: BTreeMap::new() };
+        let votes = Self { store: store.clone(), address, state: Mutex::new(state), storing: Mutex::default() };
+        votes.state.lock().renew(votes.own(), address);
+        Ok(votes)
+    }
+
+    /// This server's vote.
+    fn own(&self) -> Voter {
+        Voter::Server(self.store.id())
+    }
+
+    /// What this server says to others of itself.
+    pub(super) fn speaker(&self) -> Speaker {
+        Speaker::Server { store: self.store.id(), commits: self.store.commits() }
+    }
+
+    /// The latest configuration known to be in force, with the permit to act by it.
+    pub(super) fn configuration(&self) -> (Configuration, Arc<Permit>) {
+        let state = self.state.lock();
+        (state.acceptor.configuration().clone(), state.permit.clone())
+    }
+
+    /// Whether the servers of this cluster vote: then hash spaces come with configurations only.
+    pub(super) fn is_voted(&self) -> bool {
+        self.state.lock().acceptor.configuration().is_voted()
+    }
+
+    /// The question for `node`; it brings the configuration to one that is known not to have it.
+    pub(super) fn question(&self, node: NodeAddress) -> Question {
+        let state = self.state.lock();
+        let configuration = state.acceptor.configuration();
+        let version = configuration.version();
+        let behind = state.heard.get(&node).is_some_and(|(_, held)| version.is_after(*held));
+        let configuration = behind.then(|| configuration.clone());
+        Question { speaker: self.speaker(), version, configuration, proposal: None }
+    }
+
+    /// Takes `configuration`, which is in force, unless it is known. Says whether it was later.
+    pub(super) fn adopt(&self, configuration: &Configuration) -> bool {
+        let state = &mut *self.state.lock();
+        let later = state.acceptor.adopt(configuration);
+        if later {
+            // At once: what was begun by the old one must not be finished by the new one's lease.
+            state.permit.end();
+            state.permit = Arc::new(Permit::of(configuration));
+            state.renew(self.own(), self.address);
+        }
+        later
+    }
+
+    /// A node has said who it is and how far; of a member that asks for it, its lease is confirmed.
+    pub(super) fn hear(&self, from: NodeAddress, question: &Question, now: Moment) -> Reply {
+        let state = &mut *self.state.lock();
+        state.note(from, question.speaker, question.version);
+        let configuration = state.acceptor.configuration();
+        let version = configuration.version();
+        let member = |store: u64| configuration.members.get(&from).is_some_and(|member| member.store == store);
+        let confirmed = match question.speaker {
+            Speaker::Server { store, .. } => {
+                let confirms = question.version == version && member(store) && !state.acceptor.is_leaving();
+                confirms && configuration.voters.contains(&self.own()) && {
+                    state.confirmed.confirm(store, now);
+                    true
+                }
+            }
+            Speaker::Manager { .. } => false,
+        };
+        let configuration = version.is_after(question.version).then(|| configuration.clone());
+        Reply { speaker: self.speaker(), version, configuration, confirmed, answer: None }
+    }
+
+    /// A voter has answered a question of `version` that left at `sent`.
+    pub(super) fn heard(&self, from: NodeAddress, version: Version, reply: &Reply, sent: Moment) {
+        let state = &mut *self.state.lock();
+        state.note(from, reply.speaker, reply.version);
+        if reply.confirmed {
+            state.lease.confirmed(version, reply.speaker.voter(), sent);
+            state.renew(self.own(), self.address);
+        }
+    }
+
+    /// Votes on a proposal for what follows `version`. The answer is durable when this returns. Blocks.
+    ///
+    /// `holds` says whether this server has the hash spaces of a configuration that is to be the first.
+    pub(super) fn vote(
+        &self,
+        version: Version,
+        proposal: &Proposal,
+        now: Moment,
+        holds: impl FnOnce(&Configuration) -> bool,
+    ) -> Result<Answer, store::Error> {
+        let _storing = self.storing.lock();
+        let (answer, bytes) = {
+            let state = &mut *self.state.lock();
+            let answer = match &proposal.next {
+                None => state.acceptor.prepare(version, proposal.ballot),
+                Some(next) if state.acceptor.configuration().is_voted() || holds(next) => {
+                    state.acceptor.accept(version, proposal.ballot, next, &state.confirmed, now)
+                }
+                Some(_) => return Ok(Answer::Refused(state.acceptor.vote().promised)),
+            };
+            if state.acceptor.is_leaving() && state.acceptor.configuration().is_voted() {
+                state.permit.end();
+            }
+            (answer, state.as_stored())
+        };
+        self.store.state_put(STATE, &bytes)?;
+        Ok(answer)
+    }
+
+    /// Stores the configuration, once it has been taken. Blocks.
+    pub(super) fn keep(&self) {
+        let _storing = self.storing.lock();
+        let bytes = self.state.lock().as_stored();
+        if let Err(error) = self.store.state_put(STATE, &bytes) {
+            tracing::warn!(%error, "the configuration cannot be stored");
+        }
+    }
+}
+
+impl State {
+    fn note(&mut self, from: NodeAddress, speaker: Speaker, version: Version) {
+        if self.heard.len() < 2 * NODE_LIMIT || self.heard.contains_key(&from) {
+            self.heard.insert(from, (speaker, version));
+        }
+    }
+
+    /// Works out until when this server may act: as a member, with its store, while a majority confirms.
+    fn renew(&mut self, own: Voter, address: NodeAddress) {
+        let configuration = self.acceptor.configuration();
+        let member = configuration.members.get(&address).is_some_and(|member| Voter::Server(member.store) == own);
+        if member && !self.acceptor.is_leaving() {
+            self.permit.extend(self.lease.until(configuration, own));
+        }
+    }
+
+    fn as_stored(&self) -> Vec<u8> {
+        pack(&(self.acceptor.configuration(), self.acceptor.vote()))
+    }
+}
