@@ -44,7 +44,7 @@ fn requests(kind: Kind) -> Vec<u8> {
             Kind::Set => frame::request(&mut out, msgid, &Set { op: SetOp::Sync, key: &key, value: &value }),
             Kind::ReplicateSet => {
                 let value = Stamped { clocktime: ClockTime(1 << 32), body: &[7; 102] };
-                frame::request(&mut out, msgid, &ReplicateSet { clock: 7, flags: 0, key: &key, value });
+                frame::request(&mut out, msgid, &ReplicateSet { clock: 7, flags: 0, key: &key, value, fence: None });
             }
         }
     }

@@ -176,7 +176,7 @@ impl Exchange {
         let version = self.take_version();
         let value = self.raw_value(index, version, clocktime);
         let key = Key::new(index, known);
-        frame::request(out, msgid, &ReplicateSet { clock: clocktime.clock(), flags: 0, key, value });
+        frame::request(out, msgid, &ReplicateSet { clock: clocktime.clock(), flags: 0, key, value, fence: None });
         Asked { clocktime, ..Asked::new(Operation::Replicate, index, version, known) }
     }
 

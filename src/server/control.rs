@@ -96,6 +96,8 @@ fn full_status(server: &Arc<Shared>, reply: Reply) {
             flags: flags(&server),
             whs: space_figures(&spaces.whs),
             rhs: space_figures(&spaces.rhs),
+            configuration: spaces.counter,
+            lease_ms: spaces.permit.lasts_ms(server.env.time()),
             items: server.store.count(),
             store: server.store.status(),
             replace: replace_host::progress(&server),

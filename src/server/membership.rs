@@ -1,15 +1,14 @@
-//! A server's place in the cluster: keep-alives to its managers, the hash spaces that they send, and those it stores.
+//! A server's place in the cluster: keep-alives to its managers, and the hash spaces that they send.
 
 use std::sync::Arc;
 
-use super::clocks;
 use super::register;
 use super::shared::Shared;
-use super::spaces::SpacesChange;
+use super::taking;
 use crate::net::{Moved, NamedNode, STEPS, Session};
 use crate::ring::HashSpace;
 use crate::wire::method::{ErrorCode, KeepAlive, Method, RhsRequest, WhsRequest};
-use crate::wire::params::{Encode, Seed};
+use crate::wire::params::Seed;
 use crate::wire::{Call, Extension, NodeAddress};
 
 /// How a manager is asked for its hash spaces, in the original's order.
@@ -17,7 +16,7 @@ const SPACE_REQUESTS: [Method; 2] = [Method::RhsRequest, Method::WhsRequest];
 
 /// Sends `KeepAlive` to every manager; one that is away is dialled anew.
 pub(super) fn keep_alive(server: &Arc<Shared>) {
-    store_spaces_if_changed(server);
+    taking::store_if_changed(server);
     for manager in &server.config.managers {
         let Some(address) = manager.address() else {
             look_up(server, manager);
@@ -113,7 +112,7 @@ where
 fn take_requested(server: &Arc<Shared>, from: NodeAddress, method: Method, seed: &Seed) {
     let wanted =
         |held: &HashSpace| seed.has_active() && (!held.is_ready() || held.clocktime().is_before(seed.clocktime));
-    take(server, from, |whs, rhs| match method {
+    taking::take(server, from, |whs, rhs| match method {
         Method::WhsRequest if wanted(whs) => (Some(seed.clone()), None),
         Method::RhsRequest if wanted(rhs) => (None, Some(seed.clone())),
         _ => (None, None),
@@ -122,64 +121,10 @@ fn take_requested(server: &Arc<Shared>, from: NodeAddress, method: Method, seed:
 
 /// Takes each hash space that a manager has sent if it is usable and not older than the one held; says whether any was.
 pub(super) fn take_synced(server: &Arc<Shared>, from: NodeAddress, whs: Seed, rhs: Seed) -> bool {
-    take(server, from, |held_whs, held_rhs| {
+    taking::take(server, from, |held_whs, held_rhs| {
         let current = |held: &HashSpace, seed: &Seed| seed.has_active() && !seed.clocktime.is_before(held.clocktime());
         let whs = Some(whs).filter(|seed| current(held_whs, seed));
         let rhs = Some(rhs).filter(|seed| current(held_rhs, seed));
         (whs, rhs)
     })
-}
-
-/// Takes what `which` gives of the hash spaces held; says whether that was any.
-pub(super) fn take(
-    server: &Arc<Shared>,
-    from: NodeAddress,
-    which: impl FnOnce(&HashSpace, &HashSpace) -> (Option<Seed>, Option<Seed>),
-) -> bool {
-    if server.votes.is_voted() {
-        // They come with configurations.
-        return false;
-    }
-    let change = server.change_spaces(|spaces| which(&spaces.whs, &spaces.rhs));
-    changed(server, from, change)
-}
-
-/// The hash spaces may have changed by what `from` has sent; says whether they have.
-pub(super) fn changed(server: &Arc<Shared>, from: NodeAddress, change: SpacesChange) -> bool {
-    if change.taken {
-        store_spaces(server);
-        let spaces = server.spaces();
-        tracing::info!(
-            peer = %from, whs = %spaces.whs.clocktime(), rhs = %spaces.rhs.clocktime(),
-            active = spaces.whs.active_nodes().count(), "hash space taken"
-        );
-    }
-    if change.joined {
-        clocks::learn(server);
-    }
-    change.taken
-}
-
-/// The hash spaces as they stand, as they are stored.
-fn as_stored(server: &Shared) -> Vec<u8> {
-    let spaces = server.spaces();
-    let mut bytes = Vec::new();
-    (spaces.whs.seed(), spaces.rhs.seed()).encode(&mut bytes);
-    bytes
-}
-
-/// Stores the hash spaces again if that has failed before: those that are stored must not be older than those held.
-fn store_spaces_if_changed(server: &Arc<Shared>) {
-    let spaces = server.spaces();
-    let held = spaces.whs.is_ready() || spaces.rhs.is_ready();
-    // While one is being stored the next look will do.
-    if held && server.last_spaces.lacks(&as_stored(server)) {
-        store_spaces(server);
-    }
-}
-
-/// The hash spaces have changed: stores them in the background.
-fn store_spaces(server: &Arc<Shared>) {
-    let server = server.clone();
-    server.env.clone().detach_blocking(move || server.last_spaces.keep(&server.store, || as_stored(&server)));
 }

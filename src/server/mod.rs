@@ -22,6 +22,7 @@ mod shared;
 mod spaces;
 pub mod stream;
 mod submission;
+mod taking;
 mod votes;
 
 use std::io;

@@ -34,11 +34,25 @@ impl Permit {
         until == UNLIMITED || time.now().nanos() < until
     }
 
+    /// Whether it can end: servers vote.
+    #[inline]
+    pub(super) fn is_limited(&self) -> bool {
+        self.0.load(Ordering::Relaxed) != UNLIMITED
+    }
+
     /// It holds until `until`, unless it does longer already, or has ended for good.
     pub(super) fn extend(&self, until: Moment) {
         let longer = |held: u64| (held != ENDED && held < until.nanos()).then(|| until.nanos());
         // An error says that there was nothing to change.
         let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, longer);
+    }
+
+    /// For how many milliseconds it holds yet; `None` if it does not end.
+    pub(super) fn lasts_ms(&self, time: &Time) -> Option<u64> {
+        match self.0.load(Ordering::Acquire) {
+            UNLIMITED => None,
+            until => Some(until.saturating_sub(time.now().nanos()) / 1_000_000),
+        }
     }
 
     /// It ends now, and for good.
@@ -62,10 +76,11 @@ mod tests {
         permit.extend(soon);
         permit.extend(time.now());
         assert!(permit.holds(&time), "an earlier end does not shorten it");
+        assert!(permit.lasts_ms(&time).unwrap() > 50_000);
         permit.end();
         permit.extend(soon);
         assert!(!permit.holds(&time));
-        assert!(Permit::unlimited().holds(&time));
+        assert_eq!(Permit::unlimited().lasts_ms(&time), None);
         assert!(Permit::of(&Configuration::default()).holds(&time));
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde_bytes::ByteBuf;
 
-use super::membership;
 use super::shared::Shared;
+use super::taking;
 use crate::net::{Reply as Answering, STEPS, Session};
 use crate::register::{Configuration, LEASE, Question, Reply, pack};
 use crate::wire::method::{ErrorCode, KeepAlive};
@@ -26,7 +26,7 @@ pub(super) fn take_up(server: &Arc<Shared>) {
     if configuration.is_voted() {
         tracing::info!(version = configuration.counter, "goes on from the last configuration");
         let change = server.set_configuration(configuration, permit);
-        membership::changed(server, server.address, change);
+        taking::changed(server, server.address, change);
     }
 }
 
@@ -99,7 +99,7 @@ fn adopt(server: &Arc<Shared>, from: NodeAddress, configuration: &Configuration)
     tracing::info!(peer = %from, version = configuration.counter, voted = configuration.is_voted(), "configuration taken");
     let (latest, permit) = server.votes.configuration();
     let change = server.set_configuration(latest, permit);
-    membership::changed(server, from, change);
+    taking::changed(server, from, change);
     let keeping = server.clone();
     server.env.detach_blocking(move || keeping.votes.keep());
 }

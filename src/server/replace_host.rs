@@ -3,14 +3,15 @@
 use std::io;
 use std::sync::Arc;
 
-use super::membership;
 use super::replace::{Host, LateWrites, Replace, Settings};
 use super::shared::Shared;
+use super::taking;
 use crate::clock::Clock;
 use crate::env::{Env, Listener};
 use crate::net::{Peers, Reply};
 use crate::ring::HashSpace;
 use crate::store::Store;
+use crate::wire::extension::Fence;
 use crate::wire::method::ErrorCode;
 use crate::wire::params::{Encode, Seed};
 use crate::wire::{NODE_ROOM, NodeAddress};
@@ -47,6 +48,10 @@ impl Host for Access {
         &self.0.late_writes
     }
 
+    fn fence(&self) -> Option<Fence> {
+        self.0.spaces().fence()
+    }
+
     fn spaces(&self) -> (Arc<HashSpace>, Arc<HashSpace>) {
         let spaces = self.0.spaces();
         (spaces.whs.clone(), spaces.rhs.clone())
@@ -56,14 +61,14 @@ impl Host for Access {
         if self.0.votes.is_voted() {
             return self.0.spaces().whs.clocktime() == seed.clocktime;
         }
-        membership::take(&self.0, manager, |whs, _| (newer(whs, seed), None))
+        taking::take(&self.0, manager, |whs, _| (newer(whs, seed), None))
     }
 
     fn take_rhs(&self, seed: &Seed, manager: NodeAddress) -> bool {
         if self.0.votes.is_voted() {
             return self.0.spaces().rhs.clocktime() == seed.clocktime;
         }
-        membership::take(&self.0, manager, |_, rhs| (None, newer(rhs, seed)))
+        taking::take(&self.0, manager, |_, rhs| (None, newer(rhs, seed)))
     }
 }
 

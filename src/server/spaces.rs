@@ -9,6 +9,7 @@ use super::permit::Permit;
 use crate::net::{Peers, Session};
 use crate::ring::HashSpace;
 use crate::wire::NodeAddress;
+use crate::wire::extension::Fence;
 use crate::wire::method::{ErrorCode, REPLICATE_BY_RHS};
 use crate::wire::params::Seed;
 
@@ -33,6 +34,8 @@ pub(super) struct Target {
     pub(super) session: Arc<Session>,
     /// It is an owner in rhs only: its failure does not make the write fail.
     pub(super) by_rhs: bool,
+    /// Under which configuration it is sent the copy, if servers vote.
+    pub(super) fence: Option<Fence>,
 }
 
 impl Target {
@@ -91,6 +94,17 @@ impl Spaces {
         }
     }
 
+    /// What copies carry that are sent by these.
+    pub(super) fn fence(&self) -> Option<Fence> {
+        self.permit.is_limited().then_some(Fence { version: self.counter })
+    }
+
+    /// Whether a copy that carries `fence` may be stored: its coordinator acts by these, or nobody votes.
+    #[inline]
+    pub(super) fn admits(&self, fence: Option<Fence>) -> bool {
+        !self.permit.is_limited() || fence == self.fence()
+    }
+
     /// Calls to nodes that are active here and no more in `after` fail at once, instead of at their time-out.
     pub(super) fn fail_calls_to_lost(&self, after: &Self) {
         for (node, session) in &self.sessions {
@@ -115,7 +129,7 @@ impl Spaces {
         let writers = self.whs.owners(hash);
         let mut found = |node: NodeAddress, by_rhs| {
             if let Some(session) = self.sessions.get(&node) {
-                each(Target { session: session.clone(), by_rhs });
+                each(Target { session: session.clone(), by_rhs, fence: self.fence() });
             }
         };
         for node in writers.active().filter(|node| *node != own) {

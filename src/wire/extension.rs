@@ -73,10 +73,29 @@ pub struct Extension {
     pub register: Option<ByteBuf>,
 }
 
+/// Element behind a copy of a write, between servers that vote: under which configuration its coordinator acts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Fence {
+    /// The counter of the configuration.
+    #[serde(rename = "v")]
+    pub version: u64,
+}
+
 /// What an additional element can hold.
 pub trait Addition: Serialize + DeserializeOwned {
     /// Whether a content that cannot be read is as good as none; else it is [`Error::Malformed`].
     const OPTIONAL: bool = false;
+
+    /// Appends it as one raw.
+    fn write(&self, out: &mut Vec<u8>) {
+        write(out, self);
+    }
+
+    /// Reads the content of a raw.
+    fn read(content: &[u8]) -> Result<Self, Error> {
+        parse(content)
+    }
 }
 
 impl Addition for Ask {}
@@ -87,6 +106,33 @@ impl Addition for BackupEnd {}
 impl Addition for Extension {
     const OPTIONAL: bool = true;
 }
+
+/// One of each copy is written and read: by hand, in the same bytes.
+impl Addition for Fence {
+    #[inline]
+    fn write(&self, out: &mut Vec<u8>) {
+        // The length is known when the number is written.
+        let at = out.len();
+        out.push(0xa0);
+        out.extend_from_slice(&FENCE_HEAD);
+        pack::uint(out, self.version);
+        let length = out.len().saturating_sub(at).saturating_sub(1);
+        if let (Some(head), Ok(length)) = (out.get_mut(at), u8::try_from(length)) {
+            *head |= length;
+        }
+    }
+
+    #[inline]
+    fn read(content: &[u8]) -> Result<Self, Error> {
+        match content.strip_prefix(&FENCE_HEAD).map(|number| Reader::new(number).u64()) {
+            Some(Ok(version)) => Ok(Self { version }),
+            _ => parse(content),
+        }
+    }
+}
+
+/// A map with one entry, and its key.
+const FENCE_HEAD: [u8; 3] = [0x81, 0xa1, b'v'];
 
 /// Appends `value` as one raw.
 ///
@@ -103,7 +149,7 @@ pub fn write(out: &mut Vec<u8>, value: &impl Serialize) {
 
 /// Reads the element that `object` is the bytes of. One that is not a raw is somebody else's, and ignored.
 pub(super) fn read<T: Addition>(object: &[u8]) -> Result<Option<T>, Error> {
-    match Reader::new(object).raw().map(parse) {
+    match Reader::new(object).raw().map(T::read) {
         Ok(Ok(value)) => Ok(Some(value)),
         Ok(Err(error)) if !T::OPTIONAL => Err(error),
         _ => Ok(None),
@@ -148,6 +194,21 @@ mod tests {
         assert_eq!(encoded(&choice(vec![node(); 2]))[..5], [0x92, 0xc3, 0xda, 0, 42]);
         assert_eq!(encoded(&Packed(Ask {})), [0xa1, 0x80]);
         assert_eq!(encoded(&AttachNewServers { replace: true, choice: None }), [0x91, 0xc3], "as in 2010");
+    }
+
+    #[test]
+    fn a_fence_is_the_same_by_hand() {
+        for version in [0, 1, 127, 128, 70_000, u64::MAX] {
+            let fence = Fence { version };
+            let (mut by_hand, mut by_serde) = (Vec::new(), Vec::new());
+            Addition::write(&fence, &mut by_hand);
+            write(&mut by_serde, &fence);
+            assert_eq!(by_hand, by_serde);
+            assert_eq!(read(&by_hand), Ok(Some(fence)));
+        }
+        let mut later = Vec::new();
+        write(&mut later, &serde_json::json!({"colour": "blue", "v": 5}));
+        assert_eq!(read(&later), Ok(Some(Fence { version: 5 })));
     }
 
     #[test]

@@ -55,6 +55,10 @@ figures! {
         whs: SpaceFigures,
         /// Hash space for reading.
         rhs: SpaceFigures,
+        /// Number of the configuration that the server acts by; 0 if servers have never voted.
+        configuration: u64,
+        /// Milliseconds for which a majority has confirmed that the server may act; null if servers do not vote.
+        lease_ms: Option<u64>,
         /// Records stored, tombstones included.
         items: u64,
         /// The store.

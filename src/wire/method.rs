@@ -6,7 +6,7 @@
 
 pub use super::numbers::*;
 
-use super::extension::{Ask, BackupEnd, Changed, Choice, Extension};
+use super::extension::{Ask, BackupEnd, Changed, Choice, Extension, Fence};
 use super::numbers::numbered;
 use super::params::{
     Decode, Encode, Modified, Nil, NodesInfo, Object, Packed, Seed, SetOp, Spaces, TrueOrNil, Written, array, decode,
@@ -169,6 +169,8 @@ methods! {
         key: K,
         /// The raw value.
         value: V,
+        + /// Between servers that vote.
+        fence: Fence,
     } -> Written;
 
     /// A coordinator deletes a replica; likewise.
@@ -181,6 +183,8 @@ methods! {
         clocktime: ClockTime,
         /// The raw key.
         key: K,
+        + /// Between servers that vote.
+        fence: Fence,
     } -> Written;
 
     /// Reads a record.

@@ -106,7 +106,7 @@ macro_rules! array {
                 $crate::wire::pack::array(out, elements.len() $(+ usize::from(self.$added.is_some()))?);
                 $(self.$field.encode(out);)*
                 $(if let Some(added) = &self.$added {
-                    $crate::wire::extension::write(out, added);
+                    $crate::wire::extension::Addition::write(added, out);
                 })?
             }
         }

@@ -258,7 +258,8 @@ fn strangers_do_not_command() {
             clock: 0,
             flags: 0,
             clocktime: usurped.clocktime,
-            key: &key
+            key: &key,
+            fence: None
         }
         .encode(out)),
         ErrorCode::Server

@@ -63,4 +63,5 @@ mod tools;
 mod top;
 mod two_managers;
 mod vectors;
+mod votes;
 mod writes;

@@ -300,7 +300,8 @@ fn assert_same_replica_set(stage: &Stage, recorded: &[u8], heard: &[u8]) {
     assert_eq!(ours.clock, ours.value.clocktime().clock());
     let mut canonical = Vec::new();
     let value = Stamped { clocktime: ours.value.clocktime(), body: ours.value.body() };
-    method::ReplicateSet { clock: ours.clock, flags: ours.flags, key: ours.key, value }.encode(&mut canonical);
+    method::ReplicateSet { clock: ours.clock, flags: ours.flags, key: ours.key, value, fence: None }
+        .encode(&mut canonical);
     assert_eq!(hex(request(heard).params), hex(&canonical));
 }
 

@@ -65,9 +65,9 @@ fn spread(server: &Shared, key: RecordKey<'_>, value: RecordValue<'_>) {
         let flags = target.flags();
         let ignore = Box::new(|_: Result<&[u8], _>| ());
         if value.is_tombstone() {
-            target.session.call(&ReplicateDelete { clock, flags, clocktime, key }, STEPS, ignore);
+            target.session.call(&ReplicateDelete { clock, flags, clocktime, key, fence: target.fence }, STEPS, ignore);
         } else {
-            target.session.call(&ReplicateSet { clock, flags, key, value }, STEPS, ignore);
+            target.session.call(&ReplicateSet { clock, flags, key, value, fence: target.fence }, STEPS, ignore);
         }
     });
 }

@@ -114,14 +114,14 @@ impl Operation {
 
     fn send(self: &Arc<Self>, target: Target, tries: u32, backoff: Backoff) {
         let (operation, session) = (self.clone(), target.session.clone());
-        let flags = target.flags();
+        let (flags, fence) = (target.flags(), target.fence);
         let (clock, clocktime) = (self.clocktime.clock(), self.clocktime);
         let done = Box::new(move |result: Result<&[u8], ErrorCode>| operation.replied(target, tries, backoff, result));
         if self.change == Change::Delete {
-            session.call(&ReplicateDelete { clock, flags, clocktime, key: &self.key }, STEPS, done);
+            session.call(&ReplicateDelete { clock, flags, clocktime, key: &self.key, fence }, STEPS, done);
         } else {
             let value = Stamped { clocktime, body: &self.body };
-            session.call(&ReplicateSet { clock, flags, key: &self.key, value }, STEPS, done);
+            session.call(&ReplicateSet { clock, flags, key: &self.key, value, fence }, STEPS, done);
         }
     }
 

@@ -16,6 +16,7 @@ use crate::ring::HashSpace;
 use crate::server::stream::{Offers, SILENCE};
 use crate::store::{self, Store};
 use crate::wire::NodeAddress;
+use crate::wire::extension::Fence;
 use crate::wire::params::Seed;
 
 /// Time after which every server knows a hash space that a manager has sent to all of them.
@@ -39,6 +40,8 @@ pub trait Host: Send + Sync + 'static {
     fn address(&self) -> NodeAddress;
     /// Where the server notes the keys that are written.
     fn late_writes(&self) -> &LateWrites;
+    /// What copies carry that are sent now.
+    fn fence(&self) -> Option<Fence>;
     /// whs and rhs as they stand.
     fn spaces(&self) -> (Arc<HashSpace>, Arc<HashSpace>);
     /// Takes `seed`, from `manager`, as whs unless the one held is newer; says whether it did.

@@ -101,7 +101,7 @@ async fn tell(context: &Context, plan: &Plan, batch: Vec<Tombstone>) -> Vec<Tomb
     for tombstone in batch {
         let Some(target) = plan.all_targets().get(tombstone.target) else { continue };
         let (clock, clocktime, key) = (context.host.clock().take(), tombstone.clocktime, tombstone.key.clone());
-        let call = ReplicateDelete { clock, flags: 0, clocktime, key: &key };
+        let call = ReplicateDelete { clock, flags: 0, clocktime, key: &key, fence: context.host.fence() };
         let sender = sender.clone();
         // True and false are both fine: the target has it, or something newer.
         let on_reply = move |answer: Result<&[u8], ErrorCode>| {

@@ -66,6 +66,10 @@ impl Host for Node {
         self.spaces.lock().clone()
     }
 
+    fn fence(&self) -> Option<crate::wire::extension::Fence> {
+        None
+    }
+
     fn take_whs(&self, seed: &Seed, _manager: NodeAddress) -> bool {
         self.spaces.lock().0 = Arc::new(HashSpace::new(seed.clone()));
         true

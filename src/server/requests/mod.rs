@@ -14,12 +14,14 @@ use self::reads::{Miss, read_misses, write_found};
 use self::replicas::{store_replicas, was_stored};
 use super::coordinate::{self, Operation, arriving};
 use super::refusal::Refusal;
+use super::register;
 use super::shared::Shared;
 use super::spaces::Spaces;
 use super::submission::{Change, Submission, answer_to, replicates};
 use crate::clock::ClockTime;
 use crate::net::{InFlight, Link, Reply};
 use crate::store::{Applied, Batch, Outcome, OwnedWrite, Write};
+use crate::wire::extension::{Extension, Fence};
 use crate::wire::method::{DELETE_ASYNC, Delete, ErrorCode, REPLICATE_BY_RHS, ReplicateDelete, ReplicateSet, Set};
 use crate::wire::params::{COPY_OVERHEAD, Encode, SetOp, Written};
 use crate::wire::{MESSAGE_LIMIT_MIN, RecordKey, RecordValue, frame, record};
@@ -224,6 +226,7 @@ impl<'a, 'r> Handler<'a, 'r> {
         call: &ReplicateSet<RecordKey<'r>, RecordValue<'r>>,
     ) -> Result<(), Refusal> {
         self.server.note_peer_time(self.link, call.value.clocktime());
+        self.check_fence(call.fence)?;
         self.replicate(msgid, call.clock, call.flags, call.key, call.value.bytes())
     }
 
@@ -233,7 +236,22 @@ impl<'a, 'r> Handler<'a, 'r> {
         msgid: u32,
         call: &ReplicateDelete<RecordKey<'r>>,
     ) -> Result<(), Refusal> {
+        self.check_fence(call.fence)?;
         self.replicate(msgid, call.clock, call.flags, call.key, &record::tombstone(call.clocktime))
+    }
+
+    /// Refuses a copy whose coordinator acts by another configuration: it sends it again, once it knows the later one. If this
+    /// server is the one that lags, it asks for the configuration.
+    fn check_fence(&self, fence: Option<Fence>) -> Result<(), Refusal> {
+        if self.spaces.admits(fence) {
+            return Ok(());
+        }
+        if let (Some(fence), Some(sender)) = (fence, self.link.session())
+            && fence.version > self.spaces.counter
+        {
+            register::ask(self.server, sender, self.server.clock.take(), Extension::default());
+        }
+        Err(OBSOLETE)
     }
 
     fn replicate(
@@ -286,8 +304,10 @@ impl<'a, 'r> Handler<'a, 'r> {
         if let Some(batch) = self.batch.take() {
             let answers = std::mem::take(&mut self.answers);
             let in_flight = InFlight::new(self.link, answers.len());
+            let (server, spaces) = (self.server.clone(), self.spaces.clone());
             batch.commit(move |result| {
-                answer_all(in_flight.link(), &answers, result.is_ok());
+                let permitted = spaces.permit.holds(server.env.time());
+                answer_all(in_flight.link(), &answers, result.is_ok() && permitted);
                 drop(in_flight);
                 for operation in operations {
                     operation.committed(result.is_ok());
@@ -295,7 +315,7 @@ impl<'a, 'r> Handler<'a, 'r> {
             });
         }
         if !self.misses.is_empty() {
-            read_misses(self.server, std::mem::take(&mut self.misses));
+            read_misses(self.server, self.spaces.clone(), std::mem::take(&mut self.misses));
         }
         if !self.deferred.is_empty() {
             self.submit_deferred();

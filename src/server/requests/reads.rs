@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::clock::ClockTime;
 use crate::net::Reply;
 use crate::server::shared::Shared;
+use crate::server::spaces::Spaces;
 use crate::wire::RecordValue;
 use crate::wire::method::ErrorCode;
 use crate::wire::params::{Encode, Modified};
@@ -25,8 +26,8 @@ pub(super) fn write_found(out: &mut Vec<u8>, value: Option<RecordValue<'_>>, unl
     if unless_after.is_some_and(unchanged) { Modified::No } else { Modified::Now(live) }.encode(out);
 }
 
-/// Reads on the store's read threads what memory could not answer.
-pub(super) fn read_misses(server: &Arc<Shared>, misses: Vec<Miss>) {
+/// Reads on the store's read threads what memory could not answer, as an owner by `spaces`.
+pub(super) fn read_misses(server: &Arc<Shared>, spaces: Arc<Spaces>, misses: Vec<Miss>) {
     let (keys, askers): (Vec<_>, Vec<_>) =
         misses.into_iter().map(|miss| (miss.key, (miss.reply, miss.unless_after))).unzip();
     let (store, noting) = (server.store.clone(), server.clone());
@@ -35,6 +36,10 @@ pub(super) fn read_misses(server: &Arc<Shared>, misses: Vec<Miss>) {
             drop(permit);
             // Without a result the replies answer error 6 as they are dropped.
             let Ok(found) = found else { return };
+            if !spaces.permit.holds(noting.env.time()) {
+                // Likewise: the lease has ended meanwhile.
+                return;
+            }
             let largest = found.iter().flatten().map(Vec::len).max().unwrap_or(0);
             noting.note_read_length(largest);
             for ((reply, unless_after), value) in askers.into_iter().zip(found) {

@@ -1,0 +1,132 @@
+//! Servers that vote on the configuration of their cluster: one part of it serves, the other refuses.
+
+use std::time::{Duration, Instant};
+
+use kumo_server::wire::figures::Figures;
+use kumo_server::wire::method::{self, ErrorCode, Method, STATUS_JSON};
+use kumo_server::wire::params::{self, Encode as _};
+use rustix::process::Signal;
+
+use crate::harness::cluster::{Cluster, ask};
+use crate::harness::wait_until;
+
+/// A cluster that votes, of one manager and `count` servers.
+fn voting(count: usize) -> Cluster {
+    let mut cluster = Cluster::start_with(1, 0, &[]);
+    cluster.manager_flags.push("--votes");
+    cluster.managers[0].1 = None;
+    cluster.start_manager(0);
+    for _ in 0..count {
+        cluster.add_server();
+    }
+    cluster.attach();
+    wait_voted(&cluster);
+    cluster
+}
+
+fn figures(cluster: &Cluster, index: usize) -> Figures {
+    let answer = ask(cluster.servers[index].address(), Method::GetStatus, |out| {
+        method::GetStatus { number: STATUS_JSON }.encode(out);
+    });
+    let bytes = answer.expect("an answer").expect("figures");
+    let json = params::decode::<&[u8]>(&bytes).expect("a raw");
+    serde_json::from_slice(json).expect("figures")
+}
+
+fn has_lease(cluster: &Cluster, index: usize) -> bool {
+    figures(cluster, index).lease_ms.is_some_and(|lease| lease > 0)
+}
+
+/// Waits until every server holds a lease.
+fn wait_voted(cluster: &Cluster) {
+    wait_until("all servers hold leases", || (0..cluster.servers.len()).all(|index| has_lease(cluster, index)));
+}
+
+fn keys() -> Vec<Vec<u8>> {
+    (0..60).map(|index| format!("k{index}").into_bytes()).collect()
+}
+
+/// Writes all keys, each until it is acknowledged. Gives the longest time that one took.
+fn write_all(cluster: &Cluster, value: &[u8]) -> Duration {
+    let mut client = cluster.client();
+    let mut longest = Duration::ZERO;
+    for key in keys() {
+        let begun = Instant::now();
+        client.set_surely(cluster, &key, value);
+        longest = longest.max(begun.elapsed());
+    }
+    longest
+}
+
+fn assert_all(cluster: &Cluster, value: &[u8]) {
+    let mut client = cluster.client();
+    for key in keys() {
+        assert_eq!(client.get(&key).as_deref(), Some(value), "{}", key.escape_ascii());
+    }
+}
+
+#[test]
+fn writes_go_on_after_the_loss_of_one_of_three_and_it_comes_back() {
+    let mut cluster = voting(3);
+    write_all(&cluster, b"one");
+    let before = figures(&cluster, 1).configuration;
+    cluster.kill(0);
+    write_all(&cluster, b"two");
+    assert!(figures(&cluster, 1).configuration > before, "its loss was decided");
+    cluster.start_server(0);
+    cluster.wait_known(0);
+    cluster.attach();
+    wait_voted(&cluster);
+    assert_all(&cluster, b"two");
+    write_all(&cluster, b"three");
+}
+
+/// Two of three are away at once: the third cannot know whether they go on without it.
+#[test]
+fn a_minority_refuses_reads_and_writes_until_the_others_are_back() {
+    let mut cluster = voting(3);
+    write_all(&cluster, b"one");
+    for index in [1, 2] {
+        cluster.servers[index].process().hang();
+    }
+    wait_until("the lease of the one that is left ends", || !has_lease(&cluster, 0));
+    let address = cluster.servers[0].address();
+    let rhs = cluster.spaces().1;
+    let own = keys()
+        .into_iter()
+        .find(|key| rhs.owners(kumo_server::ring::hash(key)).coordinator().map(|node| node.socket()) == Some(address))
+        .expect("a key that it coordinates");
+    let mut client = cluster.client();
+    assert_eq!(client.get_from(address, &own), Err(ErrorCode::Server));
+    assert!(!client.set(&own, b"two").is_acknowledged());
+    // It stays so, however long that lasts.
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(!has_lease(&cluster, 0));
+    cluster.servers[1].process().signal(Signal::CONT);
+    cluster.servers[2].process().signal(Signal::CONT);
+    let mut client = cluster.client();
+    client.set_surely(&cluster, &own, b"three");
+    assert_eq!(client.get(&own).as_deref(), Some(&b"three"[..]));
+}
+
+#[test]
+fn servers_go_on_without_any_manager_also_after_a_restart_of_all() {
+    let mut cluster = voting(3);
+    write_all(&cluster, b"one");
+    cluster.managers[0].1 = None;
+    std::thread::sleep(Duration::from_secs(3));
+    for index in 0..3 {
+        assert!(has_lease(&cluster, index), "server{index} needs no manager");
+    }
+    for index in 0..3 {
+        cluster.kill(index);
+    }
+    for index in 0..3 {
+        cluster.start_server(index);
+    }
+    wait_voted(&cluster);
+    cluster.start_manager(0);
+    wait_until("the manager has learned of the cluster", || cluster.nodes_info().0.nodes.len() == 3);
+    assert_all(&cluster, b"one");
+    write_all(&cluster, b"two");
+}
