@@ -37,6 +37,16 @@ impl Job {
         Self { change: Box::new(change), loss: Some(server), asker: None }
     }
 
+    /// `server` is there, but not the one that it was.
+    pub(super) fn exchange(server: NodeAddress) -> Self {
+        let change = move |state: &mut State, clock: &Clock| {
+            let actions = state.server_lost(server, clock);
+            state.server_bound(server);
+            Ok((Vec::new(), actions))
+        };
+        Self::new(Box::new(change), None)
+    }
+
     /// Nothing but going over to votes, or from them.
     pub(super) fn mode() -> Self {
         Self::new(Box::new(|_, _| Ok((Vec::new(), Vec::new()))), None)

@@ -189,6 +189,7 @@ impl Shell {
                 } else {
                     return Ok(now(&Nil));
                 };
+                self.look_for_exchange(inner, node);
                 let register = Some(ByteBuf::from(pack(&reply)));
                 Ok(now(&Packed(Extension { register, ..Extension::default() })))
             }

@@ -88,6 +88,7 @@ impl Shell {
                 shell.take(inner, configuration);
             }
             inner.votes.hear(node, &question, reply, shell.env.time().now());
+            shell.look_for_exchange(inner, node);
             shell.consider_votes(inner);
         });
     }
@@ -96,6 +97,18 @@ impl Shell {
     pub(super) fn ask_all(&self, inner: &Inner) {
         for node in inner.votes.nodes() {
             self.keep_alive_of(inner, node);
+        }
+    }
+
+    /// A member with another store, or an older one, is given up: it must be attached, and gets what it should have.
+    pub(super) fn look_for_exchange(&self, inner: &mut Inner, server: NodeAddress) {
+        let Some(changed) = inner.votes.changed(server).filter(|_| inner.state.spaces().active().contains(&server))
+        else {
+            return;
+        };
+        if inner.changes.pending.is_none() && inner.changes.waiting.is_empty() {
+            tracing::error!(peer = %server, "server given up: {changed}; attach it to have its records copied");
+            self.decide(inner, Job::exchange(server));
         }
     }
 

@@ -6,12 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::spaces::Spaces;
 use crate::register::{
-    Acceptor, Answer, Ballot, Configuration, Confirmations, Progress, Proposal, Proposer, Question, Reply, Speaker,
-    Version, Voter,
+    Acceptor, Answer, Ballot, Changed, Configuration, Confirmations, Heard, Progress, Proposal, Proposer, Question,
+    Reply, Speaker, Version, Voter,
 };
 use crate::time::Moment;
 use crate::wire::NodeAddress;
-use crate::wire::params::NODE_LIMIT;
 
 /// What a manager knows of the register.
 #[derive(Debug)]
@@ -23,8 +22,7 @@ pub(super) struct Votes {
     proposer: Option<Proposer>,
     /// That of the next ballot.
     round: u64,
-    /// Who was last heard at each address, and how far it was.
-    heard: BTreeMap<NodeAddress, (Speaker, Version)>,
+    heard: Heard,
 }
 
 impl Votes {
@@ -36,7 +34,7 @@ impl Votes {
             confirmed: Confirmations::default(),
             proposer: None,
             round: 0,
-            heard: BTreeMap::new(),
+            heard: Heard::default(),
         }
     }
 
@@ -74,12 +72,17 @@ impl Votes {
 
     /// Who was last heard at `node`; `None` if that is a node of another program, or was never heard.
     pub(super) fn heard(&self, node: NodeAddress) -> Option<Speaker> {
-        self.heard.get(&node).map(|(speaker, _)| *speaker)
+        self.heard.speaker(node)
+    }
+
+    /// Whether the server at `node` is a member, but not the one that it was.
+    pub(super) fn changed(&self, node: NodeAddress) -> Option<Changed> {
+        self.heard.changed(node, self.configuration())
     }
 
     /// The nodes that take part in votes, or can.
     pub(super) fn nodes(&self) -> impl Iterator<Item = NodeAddress> {
-        self.heard.keys().copied()
+        self.heard.nodes().map(|(node, _)| node)
     }
 
     /// What follows with these hash spaces: with votes if every server that is active in them takes part in those.
@@ -87,16 +90,14 @@ impl Votes {
         let Spaces { whs, rhs } = spaces.clone();
         let mut stores = BTreeMap::new();
         let mut managers = BTreeSet::from([self.start]);
-        for (node, (speaker, _)) in &self.heard {
+        for (node, speaker) in self.heard.nodes() {
             match speaker {
-                Speaker::Server { store, .. } => _ = stores.insert(*node, *store),
-                Speaker::Manager { start } => _ = managers.insert(*start),
+                Speaker::Server { store, .. } => _ = stores.insert(node, store),
+                Speaker::Manager { start } => _ = managers.insert(start),
             }
         }
-        // A member that cannot be heard now is still the one that it was.
-        for (node, member) in &self.configuration().members {
-            stores.entry(*node).or_insert(member.store);
-        }
+        // A member is the one that it was, or none: with another store it has to be given up first.
+        stores.extend(self.configuration().members.iter().map(|(node, member)| (*node, member.store)));
         let next = votes.then(|| self.configuration().next(whs.clone(), rhs.clone(), &stores, &managers)).flatten();
         next.filter(Configuration::is_sound).or_else(|| self.configuration().without_votes(whs, rhs))
     }
@@ -129,27 +130,26 @@ impl Votes {
     pub(super) fn question(&self, node: NodeAddress) -> Question {
         let configuration = self.configuration();
         let version = configuration.version();
-        let heard = self.heard.get(&node);
         let proposal = self.proposer.as_ref().and_then(|proposer| {
-            let voter = heard?.0.voter();
+            let voter = self.heard(node)?.voter();
             let next = proposer.asks()?.cloned();
             let proposal = Proposal { ballot: proposer.ballot(), next };
             proposer.unheard().any(|unheard| unheard == voter).then_some(proposal)
         });
-        let behind = heard.is_some_and(|(_, held)| version.is_after(*held));
-        let configuration = behind.then(|| configuration.clone());
+        let configuration = self.heard.lacks(node, version).then(|| configuration.clone());
         Question { speaker: self.speaker(), version, configuration, proposal }
     }
 
     /// A node asks: it is answered, and confirmed if it needs a lease.
     pub(super) fn answer(&mut self, from: NodeAddress, question: &Question, now: Moment) -> Reply {
-        self.note(from, question.speaker, question.version);
+        self.heard.note(from, question.speaker, question.version);
         let configuration = self.acceptor.configuration();
         let version = configuration.version();
         let own = Voter::Manager(self.start);
         let confirmed = match question.speaker {
             Speaker::Server { store, .. } => {
-                let member = configuration.members.get(&from).is_some_and(|member| member.store == store);
+                let named = configuration.members.get(&from).is_some_and(|member| member.store == store);
+                let member = named && self.heard.changed(from, configuration).is_none();
                 let votes = configuration.voters.contains(&own) && !self.acceptor.is_leaving();
                 let confirms = member && votes && question.version == version;
                 if confirms {
@@ -173,7 +173,7 @@ impl Votes {
 
     /// A node has answered a question.
     pub(super) fn hear(&mut self, from: NodeAddress, asked: &Question, reply: Reply, now: Moment) {
-        self.note(from, reply.speaker, reply.version);
+        self.heard.note(from, reply.speaker, reply.version);
         if let (Some(proposer), Some(proposal), Some(answer)) = (&mut self.proposer, &asked.proposal, reply.answer) {
             proposer.hear((asked.version, proposal.ballot), reply.speaker.voter(), answer, now);
         }
@@ -215,11 +215,5 @@ impl Votes {
             self.round = 0;
         }
         later
-    }
-
-    fn note(&mut self, from: NodeAddress, speaker: Speaker, version: Version) {
-        if self.heard.len() < 2 * NODE_LIMIT || self.heard.contains_key(&from) {
-            self.heard.insert(from, (speaker, version));
-        }
     }
 }

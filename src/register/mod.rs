@@ -10,6 +10,7 @@
 
 mod acceptor;
 mod configuration;
+mod heard;
 mod lease;
 mod message;
 mod proposer;
@@ -18,6 +19,7 @@ mod tests;
 
 pub use acceptor::{Acceptor, Answer, Vote};
 pub use configuration::{Ballot, Configuration, Member, Version, Voter};
+pub use heard::{Changed, Heard};
 pub use lease::{Confirmations, LEASE, Lease};
 pub use message::{Proposal, Question, Reply, Speaker, pack, unpack};
 pub use proposer::{Progress, Proposer};

@@ -3,20 +3,18 @@
 //! What the rules are [`crate::register`] knows; here are the state of one voter, what of it is durable before an answer
 //! leaves, and when this server may act. It knows nothing of records and of how hash spaces are used.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 use super::permit::Permit;
 use crate::register::{
-    Acceptor, Answer, Configuration, Confirmations, Lease, Proposal, Question, Reply, Speaker, Version, Vote, Voter,
-    pack, unpack,
+    Acceptor, Answer, Configuration, Confirmations, Heard, Lease, Proposal, Question, Reply, Speaker, Version, Vote,
+    Voter, pack, unpack,
 };
 use crate::store::{self, Store};
 use crate::time::Moment;
 use crate::wire::NodeAddress;
-use crate::wire::params::NODE_LIMIT;
 
 /// Name of the blob in the store: the configuration, and the vote on its successor.
 const STATE: &str = "register";
@@ -37,8 +35,7 @@ struct State {
     confirmed: Confirmations,
     /// Until when this server may act by the configuration.
     permit: Arc<Permit>,
-    /// Who was last heard at each address, and how far it was.
-    heard: BTreeMap<NodeAddress, (Speaker, Version)>,
+    heard: Heard,
 }
 
 impl Votes {
@@ -50,7 +47,7 @@ impl Votes {
         let confirmed = Confirmations::forget(configuration.members.values().map(|member| member.store), now);
         let permit = Arc::new(Permit::of(&configuration));
         let acceptor = Acceptor::new(configuration, vote);
-        let state = State { acceptor, lease: Lease::default(), confirmed, permit, heard: BTreeMap::new() };
+        let state = State { acceptor, lease: Lease::default(), confirmed, permit, heard: Heard::default() };
         let votes = Self { store: store.clone(), address, state: Mutex::new(state), storing: Mutex::default() };
         votes.state.lock().renew(votes.own(), address);
         Ok(votes)
@@ -82,8 +79,7 @@ impl Votes {
         let state = self.state.lock();
         let configuration = state.acceptor.configuration();
         let version = configuration.version();
-        let behind = state.heard.get(&node).is_some_and(|(_, held)| version.is_after(*held));
-        let configuration = behind.then(|| configuration.clone());
+        let configuration = state.heard.lacks(node, version).then(|| configuration.clone());
         Question { speaker: self.speaker(), version, configuration, proposal: None }
     }
 
@@ -103,10 +99,13 @@ impl Votes {
     /// A node has said who it is and how far; of a member that asks for it, its lease is confirmed.
     pub(super) fn hear(&self, from: NodeAddress, question: &Question, now: Moment) -> Reply {
         let state = &mut *self.state.lock();
-        state.note(from, question.speaker, question.version);
+        state.heard.note(from, question.speaker, question.version);
         let configuration = state.acceptor.configuration();
         let version = configuration.version();
-        let member = |store: u64| configuration.members.get(&from).is_some_and(|member| member.store == store);
+        let member = |store: u64| {
+            let named = configuration.members.get(&from).is_some_and(|member| member.store == store);
+            named && state.heard.changed(from, configuration).is_none()
+        };
         let confirmed = match question.speaker {
             Speaker::Server { store, .. } => {
                 let confirms = question.version == version && member(store) && !state.acceptor.is_leaving();
@@ -124,7 +123,7 @@ impl Votes {
     /// A voter has answered a question of `version` that left at `sent`.
     pub(super) fn heard(&self, from: NodeAddress, version: Version, reply: &Reply, sent: Moment) {
         let state = &mut *self.state.lock();
-        state.note(from, reply.speaker, reply.version);
+        state.heard.note(from, reply.speaker, reply.version);
         if reply.confirmed {
             state.lease.confirmed(version, reply.speaker.voter(), sent);
             state.renew(self.own(), self.address);
@@ -171,12 +170,6 @@ impl Votes {
 }
 
 impl State {
-    fn note(&mut self, from: NodeAddress, speaker: Speaker, version: Version) {
-        if self.heard.len() < 2 * NODE_LIMIT || self.heard.contains_key(&from) {
-            self.heard.insert(from, (speaker, version));
-        }
-    }
-
     /// Works out until when this server may act: as a member, with its store, while a majority confirms.
     fn renew(&mut self, own: Voter, address: NodeAddress) {
         let configuration = self.acceptor.configuration();

@@ -130,3 +130,26 @@ fn servers_go_on_without_any_manager_also_after_a_restart_of_all() {
     assert_all(&cluster, b"one");
     write_all(&cluster, b"two");
 }
+
+/// Before its loss was noticed it comes back with nothing: what others have must not read as missing.
+#[test]
+fn a_server_with_an_empty_disk_is_given_up_and_copied_to_by_an_attach() {
+    let mut cluster = voting(3);
+    write_all(&cluster, b"one");
+    let mut client = cluster.client();
+    cluster.managers[0].1 = None;
+    cluster.kill(0);
+    cluster.empty_store(0);
+    cluster.start_server(0);
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(!has_lease(&cluster, 0), "it has nothing that it could act by");
+    let address = cluster.servers[0].address();
+    for key in keys() {
+        assert!(client.get_from(address, &key).is_err(), "{}", key.escape_ascii());
+    }
+    cluster.start_manager(0);
+    cluster.wait_faulty(0);
+    cluster.attach();
+    wait_voted(&cluster);
+    assert_all(&cluster, b"one");
+}

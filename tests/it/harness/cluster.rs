@@ -212,6 +212,16 @@ impl Cluster {
         self.servers[index].process = None;
     }
 
+    /// Removes all files of a killed server's store.
+    pub(crate) fn empty_store(&self, index: usize) {
+        let name = format!("{}.tch", self.servers[index].name);
+        for file in std::fs::read_dir(&self.stores).expect("the folder of the stores").flatten() {
+            if file.file_name().to_string_lossy().starts_with(&name) {
+                std::fs::remove_file(file.path()).expect("a file of the store");
+            }
+        }
+    }
+
     /// Tells a server to end and waits for it.
     pub(crate) fn stop(&mut self, index: usize) {
         let process = self.servers[index].process.take().expect("a running server");
