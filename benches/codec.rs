@@ -40,7 +40,7 @@ fn requests(kind: Kind) -> Vec<u8> {
         let key = record::raw_key(u64::from(msgid) << 40, b"key:000000000000");
         let msgid = 1_000_000 + msgid;
         match kind {
-            Kind::Get => frame::request(&mut out, msgid, &Get { key: &key }),
+            Kind::Get => frame::request(&mut out, msgid, &Get { key: &key, look: None }),
             Kind::Set => frame::request(&mut out, msgid, &Set { op: SetOp::Sync, key: &key, value: &value }),
             Kind::ReplicateSet => {
                 let value = Stamped { clocktime: ClockTime(1 << 32), body: &[7; 102] };

@@ -23,9 +23,9 @@ pub fn clock_less(x: u32, y: u32) -> bool {
     if (x < WRAP_LOW && y > WRAP_HIGH) || (y < WRAP_LOW && x > WRAP_HIGH) { x > y } else { x < y }
 }
 
-/// Whether a counter lags behind a clock that was received.
+/// Whether a counter lags behind a clock that was received. See [`Clock::adjust`] for why it is not [`clock_less`].
 #[inline]
-fn is_behind(counter: u32, received: u32) -> bool {
+pub fn is_behind(counter: u32, received: u32) -> bool {
     let ends = |clock: u32| clock > u32::MAX - WRAP_LOW;
     match (counter < WRAP_LOW && ends(received), received < WRAP_LOW && ends(counter)) {
         (true, _) => false,

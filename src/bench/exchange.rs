@@ -148,7 +148,7 @@ impl Exchange {
     fn get(&mut self, out: &mut Vec<u8>, msgid: u32, index: u64, known: Known, to_swap: bool) -> Asked {
         match &mut self.text {
             Some(text) => text.get(out, &value::key(index)),
-            None => frame::request(out, msgid, &Get { key: Key::new(index, known) }),
+            None => frame::request(out, msgid, &Get { key: Key::new(index, known), look: None }),
         }
         Asked { to_swap, ..Asked::new(Operation::Get, index, 0, known) }
     }

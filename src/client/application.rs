@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use super::changes::{Changes, Placement};
 use super::managers::named;
-use super::{Error, Options, RawKey, Router, Swapped};
+use super::{Error, Options, RawKey, Router, Stored, Swapped};
 use crate::clock::ClockTime;
 use crate::env::Env;
 use crate::net::NamedNode;
 use crate::wire::NodeAddress;
 use crate::wire::params::SetOp;
 use crate::wire::record::META_BARE;
+
+/// The clocktime of a value that somebody else has overwritten already: no record has it.
+const NEVER: ClockTime = ClockTime(1);
 
 /// A stored value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,13 +79,21 @@ impl Client {
     }
 
     /// Writes a key, whatever it holds. Returns its clocktime when every server that holds a copy has written it.
+    ///
+    /// A set is never done twice, though it is tried again when a call fails; where it cannot be known whether it was done,
+    /// the error says so. If somebody else has overwritten it before its clocktime could be learned, the result is a
+    /// clocktime that no record has.
     pub async fn set(&self, key: &[u8], data: &[u8]) -> Result<ClockTime, Error> {
         self.set_with_meta(key, META_BARE, data).await
     }
 
     /// The same with another [`Value::meta`].
     pub(crate) async fn set_with_meta(&self, key: &[u8], meta: u16, data: &[u8]) -> Result<ClockTime, Error> {
-        self.router.set(&raw(key), SetOp::Sync, (meta, data), self.router.options().deadline, None).await
+        let limit = self.router.options().deadline;
+        match self.router.set(&raw(key), SetOp::Sync, (meta, data), limit, None).await? {
+            Stored::At(clocktime) => Ok(clocktime),
+            Stored::Overwritten => Ok(NEVER),
+        }
     }
 
     /// Writes a key if nobody else has since it was read: if the clocktime that it has is `expected`, or with `None` if it

@@ -48,6 +48,7 @@ mod admin;
 mod application;
 mod caller;
 mod changes;
+mod doubt;
 mod inspect;
 mod known;
 mod managers;
@@ -58,12 +59,13 @@ mod routes;
 mod tries;
 #[doc(hidden)]
 pub mod verdict;
+mod writes;
 
 use std::time::Duration;
 
 pub use application::{Client, Value};
 pub use changes::{Changes, Placement};
-pub use operations::Swapped;
+pub use writes::Swapped;
 
 #[doc = include_str!("../../docs/consistency.md")]
 pub mod promises {}
@@ -88,6 +90,8 @@ pub use operations::{Found, RawKey, Tried, delete_flags, set_length};
 pub use router::Router;
 #[doc(hidden)]
 pub use routes::{Node, Routes};
+#[doc(hidden)]
+pub use writes::Stored;
 
 /// How long things may take. [`Options::default`] suits servers in one building.
 #[derive(Debug, Clone)]

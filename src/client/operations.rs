@@ -1,22 +1,25 @@
-//! One operation on the cluster, from its first try to its end: the next server, the next round, the last word.
+//! The parts of an operation on the cluster: its key, its tries, the pauses between them; and reads, from the first try to
+//! the end.
 //!
-//! A caller that has made the first try itself hands in what came of it, and the operation goes on from there.
+//! A caller that has made the first try itself hands in what came of it, and the operation goes on from there. Writes are
+//! in `writes`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::known::{Known, doubtful};
+use super::doubt::Record;
 use super::tries::Tries;
 use super::verdict::{self, Verdict};
 use super::{Error, Node, Router, steps};
 use crate::clock::ClockTime;
 use crate::ring;
-use crate::wire::method::{DELETE_ASYNC, Delete, ErrorCode, Get, Set};
-use crate::wire::params::{Parts, SET_OVERHEAD, SetOp};
+use crate::wire::extension::Look;
+use crate::wire::method::{DELETE_ASYNC, ErrorCode, Get};
+use crate::wire::params::{Parts, SET_OVERHEAD};
 use crate::wire::record::KEY_HEADER;
-use crate::wire::{Call, RecordKey, RecordValue};
+use crate::wire::{Call, NodeAddress, RecordKey, RecordValue};
 
 /// A key with its place in the hash space, as servers know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,18 +64,43 @@ impl AsRef<[u8]> for RawKey {
     }
 }
 
-/// A try that has ended: whom it went to, and the result object's bytes or why there is none.
-pub type Tried = (Arc<Node>, Result<Vec<u8>, ErrorCode>);
+/// A try that has ended.
+#[derive(Debug)]
+pub struct Tried {
+    /// Whom it went to.
+    pub node: Arc<Node>,
+    /// The clock of [`Node::clock`] when it was sent.
+    pub clock: Option<u32>,
+    /// The result object's bytes, or why there is none.
+    pub answer: Result<Vec<u8>, ErrorCode>,
+}
 
-/// The outcome of a compare-and-swap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Swapped {
-    /// Done; the new clocktime.
-    At(ClockTime),
-    /// Done, and overwritten or deleted by somebody else before the new clocktime was known.
-    Overwritten,
-    /// Not done: somebody else has written or deleted the key, so that it has another clocktime than the expected one.
-    Mismatch,
+/// A record as a look has found it, a tombstone included.
+pub(super) struct Looked(Option<Vec<u8>>);
+
+impl Looked {
+    fn value(&self) -> Option<RecordValue<'_>> {
+        self.0.as_deref().and_then(|bytes| RecordValue::new(bytes).ok())
+    }
+
+    /// Which record it is.
+    pub(super) fn record(&self) -> Record {
+        match self.value() {
+            None => Record::Absent,
+            Some(value) if value.is_tombstone() => Record::Deleted(value.clocktime()),
+            Some(value) => Record::Live(value.clocktime()),
+        }
+    }
+
+    /// The clocktime of a live value; zero if there is none.
+    pub(super) fn clocktime(&self) -> ClockTime {
+        self.value().filter(|value| !value.is_tombstone()).map_or(ClockTime(0), |value| value.clocktime())
+    }
+
+    /// Whether it is a live value of this meta and data.
+    pub(super) fn holds(&self, body: (u16, &[u8])) -> bool {
+        self.value().is_some_and(|value| !value.is_tombstone() && (value.meta(), value.data()) == body)
+    }
 }
 
 /// A record as read, if there is one: its clocktime, its meta and its data.
@@ -96,7 +124,7 @@ impl Router {
             let mut failed = Error::NoServer;
             let mut asked = None;
             if let Some(tried) = first.take() {
-                asked = Some(tried.0.address());
+                asked = Some(tried.node.address());
                 match self.heard(&tried, verdict::get) {
                     Verdict::Done(value) => return Ok(keep(value)),
                     Verdict::Failed(error) => return Err(error),
@@ -105,7 +133,8 @@ impl Router {
             }
             let routes = self.routes();
             for node in routes.readers(key.hash()).filter(|node| Some(node.address()) != asked) {
-                match self.heard(&self.read_once(node, key, rounds.patience()).await, verdict::get) {
+                match self.heard(&self.read_once(node, &Get { key, look: None }, rounds.patience()).await, verdict::get)
+                {
                     Verdict::Done(value) => return Ok(keep(value)),
                     Verdict::Failed(error) => return Err(error),
                     Verdict::Again(error) | Verdict::Doubtful(error) | Verdict::Partial(error) => failed = error,
@@ -118,10 +147,30 @@ impl Router {
 
     /// Reads a record from the server that a compare-and-swap will ask.
     pub async fn get_to_change(self: &Arc<Self>, key: &RawKey, limit: Duration) -> Result<Found, Error> {
-        self.read_arbiter(key, &mut self.tries(limit)).await
+        let call = Get { key, look: None };
+        let mut rounds = self.tries(limit);
+        let read = self.read_arbiter(key, &call, &mut rounds, |server, answer| verdict::get(server, answer).map(keep));
+        let (_, value) = read.await?;
+        Ok(value)
     }
 
-    async fn read_arbiter(self: &Arc<Self>, key: &RawKey, rounds: &mut Tries) -> Result<Found, Error> {
+    /// The same of a write whose outcome is not known: tombstones are told, too, and the server.
+    pub(super) async fn look(
+        self: &Arc<Self>,
+        key: &RawKey,
+        rounds: &mut Tries,
+    ) -> Result<(NodeAddress, Looked), Error> {
+        let call = Get { key, look: Some(Look {}) };
+        self.read_arbiter(key, &call, rounds, |server, answer| verdict::look(server, answer).map(Looked)).await
+    }
+
+    async fn read_arbiter<T>(
+        self: &Arc<Self>,
+        key: &RawKey,
+        call: &impl Call,
+        rounds: &mut Tries,
+        judge: impl Fn(NodeAddress, Result<&[u8], ErrorCode>) -> Verdict<T>,
+    ) -> Result<(NodeAddress, T), Error> {
         loop {
             let node = self.routes().arbiter(key.hash()).cloned();
             let failed = match node {
@@ -129,8 +178,8 @@ impl Router {
                 // Only one server can answer: it gets all the time a call may take.
                 Some(node) => {
                     let timeout = self.options().call_timeout;
-                    match self.heard(&self.read_once(&node, key, timeout).await, verdict::get) {
-                        Verdict::Done(value) => return Ok(keep(value)),
+                    match self.heard(&self.read_once(&node, call, timeout).await, &judge) {
+                        Verdict::Done(read) => return Ok((node.address(), read)),
                         Verdict::Failed(error) => return Err(error),
                         Verdict::Again(error) | Verdict::Doubtful(error) | Verdict::Partial(error) => error,
                     }
@@ -140,155 +189,33 @@ impl Router {
         }
     }
 
-    /// Writes a key on all its owners, or with `op` [`SetOp::Async`] on the first. Returns its clocktime.
-    pub async fn set(
-        self: &Arc<Self>,
-        key: &RawKey,
-        op: SetOp,
-        body: (u16, &[u8]),
-        limit: Duration,
-        mut first: Option<Tried>,
-    ) -> Result<ClockTime, Error> {
-        let mut rounds = self.tries(limit);
-        let mut known = Known::default();
-        loop {
-            self.check_size(key, body.1).map_err(|error| known.with(error))?;
-            let call = Set { op, key, value: value(ClockTime(0), body) };
-            let failed = match self.write(key, &call, &mut first).await {
-                None => Error::NoServer,
-                Some(tried) => match self.heard(&tried, verdict::set) {
-                    Verdict::Done(Some(clocktime)) => return Ok(clocktime),
-                    Verdict::Done(None) => return Err(known.with(Error::Answer(tried.0.address()))),
-                    Verdict::Failed(error) => return Err(known.with(error)),
-                    Verdict::Again(error) | Verdict::Partial(error) => error,
-                    Verdict::Doubtful(error) => doubtful(error),
-                },
-            };
-            self.pause(&mut rounds, known.with(failed)).await?;
-        }
-    }
-
-    /// Deletes a key on all its owners, or with `flags` of [`DELETE_ASYNC`] on the first. Says whether it was there;
-    /// where an earlier try may have deleted it, that it was.
-    pub async fn delete(
-        self: &Arc<Self>,
-        key: &RawKey,
-        wait: bool,
-        limit: Duration,
-        mut first: Option<Tried>,
-    ) -> Result<bool, Error> {
-        let mut rounds = self.tries(limit);
-        let mut known = Known::default();
-        let mut perhaps = false;
-        loop {
-            let call = Delete { flags: delete_flags(wait), key };
-            let failed = match self.write(key, &call, &mut first).await {
-                None => Error::NoServer,
-                Some(tried) => match self.heard(&tried, verdict::delete) {
-                    Verdict::Done(found) => return Ok(found || perhaps),
-                    Verdict::Failed(error) => return Err(known.with(error)),
-                    Verdict::Again(error) => error,
-                    Verdict::Doubtful(error) | Verdict::Partial(error) => {
-                        perhaps = true;
-                        doubtful(error)
-                    }
-                },
-            };
-            self.pause(&mut rounds, known.with(failed)).await?;
-        }
-    }
-
-    /// Writes a key if its clocktime is `expected`; zero: if it is absent.
-    ///
-    /// A swap whose outcome is not known is looked up: if the record is as it was, it is tried again; if not, it was
-    /// either this swap or somebody else's, and the error says so. One that is done on some owners only is completed,
-    /// or made again if its server has taken it back or is gone with it.
-    pub async fn swap(
-        self: &Arc<Self>,
-        key: &RawKey,
-        expected: ClockTime,
-        body: (u16, &[u8]),
-        limit: Duration,
-        mut first: Option<Tried>,
-    ) -> Result<Swapped, Error> {
-        let mut rounds = self.tries(limit);
-        let mut known = Known::default();
-        let as_it_was = expected;
-        let mut expected = expected;
-        // A try was done, and is what is expected now.
-        let mut certain = false;
-        loop {
-            self.check_size(key, body.1).map_err(|error| known.with(error))?;
-            let call = Set { op: SetOp::Cas, key, value: value(expected, body) };
-            let Some(tried) = self.write(key, &call, &mut first).await else {
-                self.pause(&mut rounds, known.with(Error::NoServer)).await?;
-                continue;
-            };
-            let (failed, partial) = match self.heard(&tried, verdict::set) {
-                Verdict::Done(Some(clocktime)) => return Ok(Swapped::At(clocktime)),
-                // Overwritten, or gone with the server that had it.
-                Verdict::Done(None) if certain => (known.with(Error::Partial(tried.0.address())), true),
-                Verdict::Done(None) => return known.doubt().map_or(Ok(Swapped::Mismatch), Err),
-                Verdict::Failed(error) => return Err(known.with(error)),
-                Verdict::Again(error) => {
-                    self.pause(&mut rounds, known.with(error)).await?;
-                    continue;
-                }
-                Verdict::Doubtful(error) => (known.with(doubtful(error)), false),
-                Verdict::Partial(error) => (known.with(error), true),
-            };
-            self.pause(&mut rounds, failed.clone()).await?;
-            let found = self.read_arbiter(key, &mut rounds).await.map_err(|_| failed.clone())?;
-            let there = found.as_ref().map_or(ClockTime(0), |(clocktime, ..)| *clocktime);
-            if there == as_it_was {
-                (expected, certain) = (as_it_was, false);
-                known.undone();
-            } else if there != expected {
-                let same = found.is_some_and(|(_, meta, data)| (meta, &data[..]) == body);
-                match (partial, same) {
-                    (true, true) => (expected, certain) = (there, true),
-                    (true, false) => return Ok(Swapped::Overwritten),
-                    (false, _) if certain => return Ok(Swapped::Overwritten),
-                    (false, _) => return Err(failed),
-                }
-            }
-        }
-    }
-
-    /// Refuses what one of the servers that must store it would not take.
-    fn check_size(&self, key: &RawKey, data: &[u8]) -> Result<(), Error> {
-        match self.routes().too_large(key.hash(), set_length(key, data)) {
-            Some((server, limit)) => Err(Error::TooLarge(server, limit)),
-            None => Ok(()),
-        }
-    }
-
-    fn tries(&self, limit: Duration) -> Tries {
+    pub(super) fn tries(&self, limit: Duration) -> Tries {
         Tries::within(limit, self.options().read_patience)
     }
 
     /// Reads from one server, for at most `timeout`.
-    async fn read_once(&self, node: &Arc<Node>, key: &RawKey, timeout: Duration) -> Tried {
+    async fn read_once(&self, node: &Arc<Node>, call: &impl Call, timeout: Duration) -> Tried {
         let steps = steps(timeout.min(self.options().call_timeout));
-        let answer = node.session().ask(&Get { key }, steps);
-        (node.clone(), answer.await)
+        let answer = node.session().ask(call, steps);
+        Tried { node: node.clone(), clock: None, answer: answer.await }
     }
 
     /// Sends a write to the coordinator, unless `first` is what came of it; `None` if there is no coordinator.
-    async fn write(&self, key: &RawKey, call: &impl Call, first: &mut Option<Tried>) -> Option<Tried> {
+    pub(super) async fn write(&self, key: &RawKey, call: &impl Call, first: &mut Option<Tried>) -> Option<Tried> {
         if first.is_some() {
             return first.take();
         }
         let node = self.routes().coordinator(key.hash())?.clone();
+        let clock = node.clock();
         let answer = node.session().ask(call, steps(self.options().call_timeout));
-        Some((node, answer.await))
+        Some(Tried { node, clock, answer: answer.await })
     }
 
     /// The verdict on a try, of which note is taken if it has failed.
-    fn heard<'t, T>(
+    pub(super) fn heard<'t, T>(
         self: &Arc<Self>,
-        (node, answer): &'t Tried,
-        judge: impl FnOnce(crate::wire::NodeAddress, Result<&'t [u8], ErrorCode>) -> Verdict<T>,
+        Tried { node, answer, .. }: &'t Tried,
+        judge: impl FnOnce(NodeAddress, Result<&'t [u8], ErrorCode>) -> Verdict<T>,
     ) -> Verdict<T> {
         let answer = answer.as_deref().map_err(|error| *error);
         if let Err(error) = answer {
@@ -299,7 +226,7 @@ impl Router {
 
     /// Asks the managers where the key belongs now, and pauses until they have an answer or it is time; fails with
     /// `failed` when the time for all tries is up.
-    async fn pause(&self, rounds: &mut Tries, failed: Error) -> Result<(), Error> {
+    pub(super) async fn pause(&self, rounds: &mut Tries, failed: Error) -> Result<(), Error> {
         let mut changes = self.changes();
         self.ask_managers();
         let Some(next) = rounds.next(Instant::now(), self.env()) else { return Err(failed) };
@@ -309,7 +236,7 @@ impl Router {
 }
 
 /// Meta and data to be set; `clocktime` is what a compare-and-swap expects.
-fn value(clocktime: ClockTime, (meta, data): (u16, &[u8])) -> Parts<'_> {
+pub(super) fn value(clocktime: ClockTime, (meta, data): (u16, &[u8])) -> Parts<'_> {
     Parts { clocktime, meta, data }
 }
 

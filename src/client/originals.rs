@@ -29,7 +29,7 @@ impl Router {
             return false;
         }
         let status = session.ask(&GetStatus { number: STATUS_JSON }, steps);
-        let read = session.ask(&Get { key: &key }, steps);
+        let read = session.ask(&Get { key: &key, look: None }, steps);
         let (status, read) = tokio::join!(status, read);
         is_nil(status) && is_nil(read)
     }

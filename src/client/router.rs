@@ -13,10 +13,11 @@ use tokio::sync::{Notify, watch};
 
 use super::routes::{Node, Routes};
 use super::{Caller, Error, Options};
+use crate::clock::ClockTime;
 use crate::env::{Env, Group, Tasks};
 use crate::net::NamedNode;
-use crate::wire::method::{ErrorCode, GetStatus, HashSpaceRequest};
-use crate::wire::params::Seed;
+use crate::wire::method::{ErrorCode, GetStatus, HashSpaceRequest, STATUS_CLOCKTIME};
+use crate::wire::params::{Seed, decode};
 use crate::wire::{Call, Extension, NodeAddress};
 
 /// The managers are asked at most once in this time, however much fails.
@@ -202,12 +203,29 @@ impl Router {
         }
     }
 
+    /// Asks the servers that are connected for their clocks: those that get no writes tell them by no answer.
+    fn ask_clocks(&self) {
+        let nodes: Vec<_> = self.nodes.lock().values().cloned().collect();
+        for node in nodes.into_iter().filter(|node| node.session().is_connected()) {
+            let (asked, steps) = (node.clone(), super::steps(self.options.call_timeout));
+            let on_reply = Box::new(move |answer: Result<&[u8], ErrorCode>| {
+                if let Ok(Ok(clocktime)) = answer.map(decode::<ClockTime>) {
+                    asked.note_clock(clocktime.clock());
+                }
+            });
+            node.session().call(&GetStatus { number: STATUS_CLOCKTIME }, steps, on_reply);
+        }
+    }
+
     /// A call to `node` has ended so: keeps reads away from servers that do not answer, and asks the managers when
     /// much fails.
     pub fn note(self: &Arc<Self>, node: &Arc<Node>, error: ErrorCode) {
         if self.errors.fetch_add(1, Ordering::Relaxed).saturating_add(1) >= self.options.renew_threshold {
             self.errors.store(0, Ordering::Relaxed);
             self.ask_managers();
+        }
+        if matches!(error, ErrorCode::TransportLost | ErrorCode::NodeLost) {
+            node.forget_clock();
         }
         let silent = matches!(error, ErrorCode::TransportLost | ErrorCode::NodeLost | ErrorCode::TimedOut);
         if silent && node.suspect() {
@@ -235,7 +253,10 @@ async fn follow(router: Weak<Router>) {
         let (interval, wanted) = (strong.options.follow_interval, strong.ask.clone());
         // The router must be able to go meanwhile.
         drop(strong);
-        let _ = tokio::time::timeout(interval, wanted.notified()).await;
+        let is_wanted = tokio::time::timeout(interval, wanted.notified()).await.is_ok();
+        if let (false, Some(strong)) = (is_wanted, router.upgrade()) {
+            strong.ask_clocks();
+        }
     }
 }
 

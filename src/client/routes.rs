@@ -1,8 +1,9 @@
 //! Where requests go: the hash spaces at one moment, and what is known of each server.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::clock::is_behind;
 use crate::net::Session;
 use crate::ring::{HashSpace, OWNERS};
 use crate::wire::params::Seed;
@@ -17,11 +18,75 @@ pub struct Node {
     suspect: AtomicBool,
     /// Somebody looks at it now and then.
     watched: AtomicBool,
+    /// The clock of the last write that it has answered: it knows that one after a restart, too.
+    written: KnownClock,
+    /// The clock that it has told since it was connected.
+    told: KnownClock,
+}
+
+/// A Lamport clock, if one is known: [`KNOWN`] is set then.
+#[derive(Debug, Default)]
+struct KnownClock(AtomicU64);
+
+/// Stands above the 32 bits of a clock that is known.
+const KNOWN: u64 = 1 << 32;
+
+impl KnownClock {
+    #[inline]
+    fn get(&self) -> Option<u32> {
+        let clock = self.0.load(Ordering::Relaxed);
+        if clock & KNOWN == 0 { None } else { u32::try_from(clock & !KNOWN).ok() }
+    }
+
+    /// Goes forward. Of several that come together any may stay.
+    #[inline]
+    fn note(&self, clock: u32) {
+        if self.get().is_none_or(|known| is_behind(known, clock)) {
+            self.0.store(KNOWN | u64::from(clock), Ordering::Relaxed);
+        }
+    }
+
+    fn forget(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
 }
 
 impl Node {
     pub(super) fn new(session: Arc<Session>) -> Self {
-        Self { address: session.address(), session, suspect: AtomicBool::new(false), watched: AtomicBool::new(false) }
+        Self {
+            address: session.address(),
+            session,
+            suspect: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
+            written: KnownClock::default(),
+            told: KnownClock::default(),
+        }
+    }
+
+    /// A Lamport clock that the server has surely passed: no write that is sent to it from now on gets an earlier one.
+    /// `None` if none is known.
+    #[inline]
+    pub fn clock(&self) -> Option<u32> {
+        match (self.written.get(), self.told.get()) {
+            (Some(written), Some(told)) => Some(if is_behind(written, told) { told } else { written }),
+            (written, told) => written.or(told),
+        }
+    }
+
+    /// The server has answered a write with this clock.
+    #[inline]
+    pub fn note_write(&self, clock: u32) {
+        self.written.note(clock);
+    }
+
+    /// The server has told that its clock is this.
+    pub(super) fn note_clock(&self, clock: u32) {
+        self.told.note(clock);
+    }
+
+    /// The server may be started anew: it need not remember a clock that it has only told.
+    pub(super) fn forget_clock(&self) {
+        self.told.forget();
     }
 
     /// Who it is.
@@ -200,6 +265,25 @@ mod tests {
         assert_eq!(turns, order);
         let again: Vec<_> = routes.readers(7).map(|node| node.address()).collect();
         assert_eq!(again[0], order[2]);
+    }
+
+    #[tokio::test]
+    async fn the_clock_of_a_server_goes_forward_and_what_it_has_only_told_is_forgotten() {
+        let node = node();
+        assert_eq!(node.clock(), None);
+        for (said, known) in [(0, 0), (7, 7), (5, 7), (5000, 5000), (u32::MAX, u32::MAX), (3, 3)] {
+            node.note_clock(said);
+            assert_eq!(node.clock(), Some(known), "after {said}");
+        }
+        node.forget_clock();
+        assert_eq!(node.clock(), None);
+        for (written, told, known) in [(5, 9, 9), (12, 10, 12), (11, 13, 13)] {
+            node.note_write(written);
+            node.note_clock(told);
+            assert_eq!(node.clock(), Some(known));
+        }
+        node.forget_clock();
+        assert_eq!(node.clock(), Some(12));
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! What the answer of a server to one try means for the operation. Pure: no connections, no time.
 //!
-//! A write that was sent and not answered may have been done. For a Set or a Delete that does not matter, it is done
-//! again; a compare-and-swap must not be repeated blindly, it would meet its own success.
+//! A write that was sent and not answered may have been done, and must not be repeated blindly: a compare-and-swap would
+//! meet its own success, a Set or Delete undo what others have written since.
 
 use super::Error;
 use crate::clock::ClockTime;
@@ -22,6 +22,19 @@ pub enum Verdict<T> {
     Partial(Error),
     /// It cannot be done.
     Failed(Error),
+}
+
+impl<T> Verdict<T> {
+    /// The same with another answer.
+    pub fn map<U>(self, answer: impl FnOnce(T) -> U) -> Verdict<U> {
+        match self {
+            Self::Done(value) => Verdict::Done(answer(value)),
+            Self::Again(error) => Verdict::Again(error),
+            Self::Doubtful(error) => Verdict::Doubtful(error),
+            Self::Partial(error) => Verdict::Partial(error),
+            Self::Failed(error) => Verdict::Failed(error),
+        }
+    }
 }
 
 /// Whether a request that ended with `error` was surely not carried out: not sent, or refused.
@@ -48,6 +61,16 @@ pub fn get(server: NodeAddress, answer: Result<&[u8], ErrorCode>) -> Verdict<Opt
         Ok(result) => {
             Get::<RecordKey<'_>>::answer(result).map_or(Verdict::Failed(Error::Answer(server)), Verdict::Done)
         }
+    }
+}
+
+/// Of a Get that looks for tombstones, too: the raw value or tombstone, or `None` if there is none.
+pub(super) fn look(server: NodeAddress, answer: Result<&[u8], ErrorCode>) -> Verdict<Option<Vec<u8>>> {
+    match answer.map(decode::<Option<&[u8]>>) {
+        Err(error) => Verdict::Again(Error::Server(server, error)),
+        Ok(Ok(None)) => Verdict::Done(None),
+        Ok(Ok(Some(bytes))) if RecordValue::new(bytes).is_ok() => Verdict::Done(Some(bytes.to_vec())),
+        Ok(_) => Verdict::Failed(Error::Answer(server)),
     }
 }
 
@@ -89,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_surely_not_done_may_be_swapped_again() {
+    fn only_what_was_surely_not_done_may_be_done_again() {
         for (error, again) in [
             (ErrorCode::NodeLost, true),
             (ErrorCode::Server, true),
@@ -122,6 +145,19 @@ mod tests {
         pack::raw(&mut packed, &raw);
         let Verdict::Done(Some(value)) = get(server(), Ok(&packed)) else { panic!("no value") };
         assert_eq!((value.clocktime(), value.data()), (clocktime, &b"data"[..]));
+    }
+
+    #[test]
+    fn a_look_is_told_tombstones() {
+        let mut packed = Vec::new();
+        pack::raw(&mut packed, &ClockTime::new(9, 7).0.to_be_bytes());
+        assert_eq!(look(server(), Ok(&packed)), Verdict::Done(Some(packed[1..].to_vec())));
+        assert_eq!(look(server(), Ok(&[0xc0])), Verdict::Done(None));
+        for bytes in [&[0xa3, 1, 2, 3][..], &[0xa9, 0, 0, 0, 0, 0, 0, 0, 0, 0], &[0xc3], &[]] {
+            assert_eq!(look(server(), Ok(bytes)), Verdict::Failed(Error::Answer(server())), "{bytes:?}");
+        }
+        let lost = Error::Server(server(), ErrorCode::TransportLost);
+        assert_eq!(look(server(), Err(ErrorCode::TransportLost)), Verdict::Again(lost));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::operation::Operation;
 use super::outcome::Outcome;
 use super::view;
 use crate::client::verdict::{self, Verdict};
-use crate::client::{Node, RawKey, Routes, delete_flags, set_length, steps};
+use crate::client::{Node, RawKey, Routes, Tried, delete_flags, set_length, steps};
 use crate::clock::ClockTime;
 use crate::net::{OnReply, Outgoing};
 use crate::wire::frame;
@@ -74,7 +74,7 @@ fn send(jobs: Vec<Job>) {
             execute(job, None);
             continue;
         };
-        let sent = Sent { job, node: node.clone() };
+        let sent = Sent { job, node: node.clone(), clock: node.clock() };
         match batches.iter_mut().find(|(other, _)| Arc::ptr_eq(other, node)) {
             Some((_, batch)) => batch.push(sent),
             None => batches.push((node.clone(), vec![sent])),
@@ -114,6 +114,8 @@ fn too_large(key: &RawKey, data: &[u8], routes: &Routes) -> Option<Failure> {
 struct Sent {
     job: Job,
     node: Arc<Node>,
+    /// Its clock when this was sent.
+    clock: Option<u32>,
 }
 
 impl Outgoing for Sent {
@@ -130,7 +132,9 @@ impl Outgoing for Sent {
         let (shared, key) = (&reply.shared, &reply.key);
         let layout = shared.config.rules.layout;
         match operation {
-            Operation::Get | Operation::Vivify(_) | Operation::Change(_) => frame::request(out, msgid, &Get { key }),
+            Operation::Get | Operation::Vivify(_) | Operation::Change(_) => {
+                frame::request(out, msgid, &Get { key, look: None });
+            }
             Operation::Set { data, reward } => {
                 let value = Parts { clocktime: ClockTime(0), meta: reward.meta(layout), data };
                 frame::request(out, msgid, &Set { op: shared.set_op(), key, value });
@@ -153,7 +157,7 @@ impl Outgoing for Sent {
 impl Sent {
     /// The server has answered: in the ordinary case this is the end of it.
     fn replied(self, result: Result<&[u8], ErrorCode>) {
-        let Self { job: Job { reply, operation }, node } = self;
+        let Self { job: Job { reply, operation }, node, clock } = self;
         let server = node.address();
         if node.is_suspect() && result.is_ok() {
             node.trust();
@@ -175,6 +179,7 @@ impl Sent {
             }
             Operation::Set { data, reward } | Operation::Swap { data, reward, .. } => {
                 if let Verdict::Done(Some(clocktime)) = verdict::set(server, result) {
+                    node.note_write(clocktime.clock());
                     if must_wait(&reply, clocktime) {
                         let (reward, env) = (*reward, reply.shared.env.clone());
                         let (Operation::Set { data, .. } | Operation::Swap { data, .. }) = operation else { return };
@@ -192,6 +197,7 @@ impl Sent {
             }
             Operation::Change(_) => {}
         }
-        execute(Job { reply, operation }, Some((node, result.map(<[u8]>::to_vec))));
+        let answer = result.map(<[u8]>::to_vec);
+        execute(Job { reply, operation }, Some(Tried { node, clock, answer }));
     }
 }

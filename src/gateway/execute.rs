@@ -14,7 +14,7 @@ use super::outcome::Outcome;
 use super::stats::Stats;
 use super::swap::swap;
 use super::view;
-use crate::client::{Error, Swapped, Tried};
+use crate::client::{Error, Stored, Swapped, Tried};
 use crate::clock::ClockTime;
 
 /// Times that a change is decided anew because others have changed its item meanwhile.
@@ -130,11 +130,18 @@ async fn modify(mut reply: Reply, change: &Change<'_>, started: Instant) {
 }
 
 /// Answers what has become of writing `data`.
-async fn finish_set(reply: Reply, written: Result<ClockTime, Error>, data: &[u8], reward: Reward, started: Instant) {
+async fn finish_set(reply: Reply, written: Result<Stored, Error>, data: &[u8], reward: Reward, started: Instant) {
     match written {
-        Ok(clocktime) => acknowledge(reply, clocktime, data, reward, started).await,
+        Ok(Stored::At(clocktime)) => acknowledge(reply, clocktime, data, reward, started).await,
+        Ok(Stored::Overwritten) => answer_overwritten(reply, data, reward),
         Err(error) => reply.fail(&error, Some(data)),
     }
+}
+
+/// Answers that `data` was written, and has been overwritten.
+fn answer_overwritten(reply: Reply, data: &[u8], reward: Reward) {
+    let outcome = reward.outcome(OVERWRITTEN, data, &reply.shared.config.rules);
+    reply.answer(&outcome);
 }
 
 /// Answers what has become of swapping `data` in, unless the clocktime has not matched: the duty to answer is given back.
@@ -148,10 +155,7 @@ async fn finish_swap(
     match swapped {
         Ok(Swapped::Mismatch) => return Some(reply),
         Ok(Swapped::At(clocktime)) => acknowledge(reply, clocktime, data, reward, started).await,
-        Ok(Swapped::Overwritten) => {
-            let outcome = reward.outcome(OVERWRITTEN, data, &reply.shared.config.rules);
-            reply.answer(&outcome);
-        }
+        Ok(Swapped::Overwritten) => answer_overwritten(reply, data, reward),
         Err(error) => reply.fail(&error, Some(data)),
     }
     None

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::change::{ABSENT, expired};
 use super::item::Rules;
-use crate::client::{Error, RawKey, Router, Swapped};
+use crate::client::{Error, RawKey, Router, Stored, Swapped};
 use crate::clock::ClockTime;
 use crate::wire::params::SetOp;
 
@@ -34,9 +34,11 @@ pub(super) async fn swap(
     match expired(rules) {
         Some(expired) => {
             let meta = rules.layout.meta();
-            let expected = router.set(key, SetOp::Sync, (meta, &expired), left(), None).await?;
-            router.swap(key, expected, record, left(), None).await
+            match router.set(key, SetOp::Sync, (meta, &expired), left(), None).await? {
+                Stored::At(expected) => router.swap(key, expected, record, left(), None).await,
+                Stored::Overwritten => Ok(Swapped::Mismatch),
+            }
         }
-        None => router.set(key, SetOp::Sync, record, left(), None).await.map(Swapped::At),
+        None => router.set(key, SetOp::Sync, record, left(), None).await.map(Swapped::from),
     }
 }

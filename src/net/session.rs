@@ -269,14 +269,16 @@ impl Session {
         connected
     }
 
-    /// Fails every pending call: the node is lost, or no longer of interest.
+    /// Fails every pending call: the node is lost, or no longer of interest. Those that were not sent yet fail with error 2,
+    /// so that whoever made them knows.
     pub fn fail_calls(&self, error: ErrorCode) {
-        let failed = {
+        let (unsent, sent) = {
             let mut state = self.state.lock();
             state.unsent = Vec::new();
-            state.take_pending(|_| true)
+            (state.take_pending(|pending| pending.link.is_none()), state.take_pending(|_| true))
         };
-        fail(failed, error);
+        fail(unsent, ErrorCode::NodeLost);
+        fail(sent, error);
     }
 
     /// Ends the dialling after the last try has failed.

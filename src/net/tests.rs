@@ -327,6 +327,20 @@ async fn calls_fail_when_the_connection_drops_when_nobody_listens_and_when_time_
 }
 
 #[tokio::test]
+async fn calls_that_are_given_up_are_told_from_those_that_were_never_sent() {
+    let (a, b) = (node(), node());
+    let session = a.peers.session(b.address);
+    // The connection is dialled by a task, which does not run before this one waits.
+    let unsent = session.ask(&SetConfig { number: 0, value: true }, STEPS);
+    session.fail_calls(ErrorCode::TransportLost);
+    assert_eq!(unsent.await, Err(ErrorCode::NodeLost));
+    let sent = session.ask(&SetConfig { number: 0, value: true }, STEPS);
+    until("it is held", || b.echo.held.lock().len() == 1).await;
+    session.fail_calls(ErrorCode::TransportLost);
+    assert_eq!(sent.await, Err(ErrorCode::TransportLost));
+}
+
+#[tokio::test]
 async fn pending_calls_are_bounded() {
     let b = node();
     let a = node_with(Limits { pending_calls: 5, ..Limits::default() });

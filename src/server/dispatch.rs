@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::refusal::Refusal;
-use super::requests::Handler;
+use super::requests::{Handler, Wanted};
 use super::shared::Shared;
 use super::{control, membership, register, replace_host};
 use crate::net::{Link, LinkKind, Reply, Service, Session};
@@ -69,8 +69,11 @@ fn from_client<'r>(
     Request { msgid, method, params }: Request<'r>,
 ) -> Result<(), Refusal> {
     match ClientToServer::read(method, params, |_| true)? {
-        ClientToServer::Get(call) => return handler.get(msgid, call.key, None),
-        ClientToServer::GetIfModified(call) => return handler.get(msgid, call.key, Some(call.clocktime)),
+        ClientToServer::Get(call) => {
+            let wanted = if call.look.is_some() { Wanted::Record } else { Wanted::Value };
+            return handler.get(msgid, call.key, wanted);
+        }
+        ClientToServer::GetIfModified(call) => return handler.get(msgid, call.key, Wanted::After(call.clocktime)),
         ClientToServer::Set(call) => return handler.set(msgid, &call),
         ClientToServer::Delete(call) => return handler.delete(msgid, &call),
         ClientToServer::GetStatus(call) => control::status(server, call.number, Reply::new(link, msgid)),

@@ -14,7 +14,7 @@ use crate::wire::{Call, NodeAddress, RecordKey, RecordValue};
 /// The value that `node` answers for a key; `None` if it is absent or deleted there.
 pub(super) async fn get(server: &Shared, node: NodeAddress, key: &[u8]) -> Result<Option<Vec<u8>>, ErrorCode> {
     let session = server.clients.session(node);
-    let result = session.ask(&Get { key: &key }, STEPS).await?;
+    let result = session.ask(&Get { key: &key, look: None }, STEPS).await?;
     let value = Get::<RecordKey<'_>>::answer(&result).map_err(|_| ErrorCode::Protocol)?;
     Ok(value.map(|value| value.bytes().to_vec()))
 }

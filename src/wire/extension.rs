@@ -16,6 +16,11 @@ use super::{Error, NodeAddress, pack};
 #[serde(default)]
 pub struct Ask {}
 
+/// Second parameter of `Get`: of a deleted key the tombstone is wanted. An original passes over it and answers nil.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Look {}
+
 /// Third element of the result of `GetNodesInfo`: what a manager has under way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -103,6 +108,9 @@ impl Addition for ManagerState {}
 impl Addition for Choice {}
 impl Addition for Changed {}
 impl Addition for BackupEnd {}
+impl Addition for Look {
+    const OPTIONAL: bool = true;
+}
 impl Addition for Extension {
     const OPTIONAL: bool = true;
 }

@@ -6,7 +6,7 @@
 
 pub use super::numbers::*;
 
-use super::extension::{Ask, BackupEnd, Changed, Choice, Extension, Fence};
+use super::extension::{Ask, BackupEnd, Changed, Choice, Extension, Fence, Look};
 use super::numbers::numbered;
 use super::params::{
     Decode, Encode, Modified, Nil, NodesInfo, Object, Packed, Seed, SetOp, Spaces, TrueOrNil, Written, array, decode,
@@ -191,6 +191,8 @@ methods! {
     Get<K> = 34 {
         /// The raw key.
         key: K,
+        + /// A deletion is to be told, too: the result of a deleted key is its tombstone then.
+        look: Look,
     } -> Option<RecordValue<'r>>;
 
     /// Writes a record.

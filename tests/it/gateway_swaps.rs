@@ -1,109 +1,16 @@
 //! Compare-and-swap through a gateway when its outcome is not known: never done twice, never denied when it was done.
 
-use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use kumo_server::clock::ClockTime;
-use kumo_server::wire::method::{self, Method};
-use kumo_server::wire::params::{Encode as _, Seed, SetOp};
+use kumo_server::wire::method::Method;
+use kumo_server::wire::pack;
 use kumo_server::wire::record::raw_value;
-use kumo_server::wire::{Message, NodeAddress, frame, pack};
 
-use crate::harness::scripted::{Line, ScriptedNode};
-use crate::harness::{Folder, Gateway, Port, requests};
-
-/// What the server does next.
-enum Step {
-    /// Expects a swap that names this second, and answers so.
-    Swap(u32, Reply),
-    /// Expects a read, and answers with a value of this second; `None`: nothing is there.
-    Read(Option<(u32, &'static [u8])>),
-}
-
-enum Reply {
-    /// Swapped, at this second.
-    At(u32),
-    Mismatch,
-    /// Not on every replica.
-    Nil,
-    /// The connection is lost.
-    Lost,
-}
-
-fn time(second: u32) -> ClockTime {
-    ClockTime::new(second, 1)
-}
-
-/// A server that follows a script; whatever else a gateway asks is answered nil.
-fn serve(address: SocketAddr, script: Vec<Step>) -> JoinHandle<()> {
-    let listener = TcpListener::bind(address).unwrap();
-    std::thread::spawn(move || {
-        let mut line = Line::over(listener.accept().unwrap().0);
-        for step in script {
-            let (request, msgid) = loop {
-                let Some(bytes) = line.try_receive() else {
-                    line = Line::over(listener.accept().unwrap().0);
-                    continue;
-                };
-                let Message::Request(request) = Message::parse(&bytes).unwrap() else { panic!("no request") };
-                if request.method != Method::GetStatus.number() {
-                    break (bytes.clone(), request.msgid);
-                }
-                line.try_send(&answer(request.msgid, pack::nil));
-            };
-            let Message::Request(request) = Message::parse(&request).unwrap() else { panic!("no request") };
-            let reply = match step {
-                Step::Swap(second, reply) => {
-                    let method::Set { op, value, .. } = requests::set(request.params);
-                    assert_eq!((op, value.clocktime(), value.data()), (SetOp::Cas, time(second), &b"new"[..]));
-                    match reply {
-                        Reply::At(second) => answer(msgid, |out| pack::uint(out, time(second).0)),
-                        Reply::Mismatch => answer(msgid, |out| pack::bool(out, false)),
-                        Reply::Nil => answer(msgid, pack::nil),
-                        Reply::Lost => {
-                            line = Line::over(reconnect(&listener, line));
-                            continue;
-                        }
-                    }
-                }
-                Step::Read(found) => {
-                    assert_eq!(request.method, Method::Get.number());
-                    answer(msgid, |out| match found {
-                        Some((second, data)) => pack::raw(out, &raw_value(time(second), 0, data)),
-                        None => pack::nil(out),
-                    })
-                }
-            };
-            line.send(&reply);
-        }
-    })
-}
-
-fn reconnect(listener: &TcpListener, line: Line) -> std::net::TcpStream {
-    drop(line);
-    listener.accept().unwrap().0
-}
-
-fn answer(msgid: u32, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    let mut out = Vec::new();
-    frame::response_head(&mut out, msgid);
-    write(&mut out);
-    out
-}
-
-/// A manager of one server.
-fn follow(manager: SocketAddr, server: SocketAddr) -> ScriptedNode {
-    let seed = Seed { nodes: vec![(NodeAddress::new(server), true)], clocktime: ClockTime::new(9, 1) };
-    let answers = move |_: u32, _: &[u8]| {
-        let mut out = Vec::new();
-        (&seed, &seed).encode(&mut out);
-        Some(out)
-    };
-    ScriptedNode::listen(manager, Vec::new(), Box::new(answers))
-}
+use crate::harness::script::{Reply, Step, follow, serve, time};
+use crate::harness::scripted::ScriptedNode;
+use crate::harness::{Folder, Gateway, Port};
 
 /// What a client is answered whose `cas` on the value of second 5 meets this script.
 fn swapped(script: Vec<Step>) -> String {

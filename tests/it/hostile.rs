@@ -150,7 +150,7 @@ fn ten_thousand_connections_at_once_work_and_take_little() {
     // Else as many as can be had are tested.
     required::is_there("a limit of open files (ulimit -n) for 10000 connections", count >= CONNECTIONS);
     let mut request = Vec::new();
-    frame::request(&mut request, 1, &method::Get { key: &ring::raw_key(b"k") });
+    frame::request(&mut request, 1, &method::Get { key: &ring::raw_key(b"k"), look: None });
     let before = scene.cluster.servers[0].process().resident_kib();
     let mut lines: Vec<_> = (0..count).map(|_| Line::over(connect_aside(scene.server()))).collect();
     // Silent from the beginning, and then idle after work.
@@ -179,7 +179,7 @@ fn a_client_that_never_reads_its_answers() {
     assert!(scene.client.set(b"big", &big).is_acknowledged());
     let mut requests = Vec::new();
     for msgid in 0..1000 {
-        frame::request(&mut requests, msgid, &method::Get { key: &ring::raw_key(b"big") });
+        frame::request(&mut requests, msgid, &method::Get { key: &ring::raw_key(b"big"), look: None });
     }
     let streams: Vec<_> = (0..20)
         .map(|_| {

@@ -29,6 +29,7 @@ mod gateway_layout;
 mod gateway_limits;
 mod gateway_originals;
 mod gateway_reference;
+mod gateway_sets;
 mod gateway_stats;
 mod gateway_swaps;
 mod gateway_vivify;

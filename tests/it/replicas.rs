@@ -122,7 +122,7 @@ impl Stage {
     }
 
     fn get(&self) -> Option<Vec<u8>> {
-        let result = self.call(Method::Get, |out| method::Get { key: &self.key() }.encode(out)).unwrap();
+        let result = self.call(Method::Get, |out| method::Get { key: &self.key(), look: None }.encode(out)).unwrap();
         let mut reader = Reader::new(&result);
         if reader.nil() { None } else { Some(RecordValue::new(reader.raw().unwrap()).unwrap().data().to_vec()) }
     }

@@ -280,6 +280,6 @@ impl Operator {
     /// The raw value that a server answers for a key.
     pub(crate) async fn read(&self, server: NodeAddress, key: &[u8]) -> Result<Vec<u8>, ErrorCode> {
         let key = ring::raw_key(key);
-        self.caller.ask(server, &Get { key: &key }).await
+        self.caller.ask(server, &Get { key: &key, look: None }).await
     }
 }

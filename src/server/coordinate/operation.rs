@@ -202,8 +202,10 @@ impl Operation {
     fn finish(self: &Arc<Self>) {
         let flags = self.flags.load(Ordering::Acquire);
         if flags & LOCAL_FAILED != 0 {
-            // The reply answers error 6 as it is dropped.
-            self.reply.lock().0.take();
+            // Not error 6, after which nothing has been done: replicas may have it.
+            if let Some(reply) = self.reply.lock().0.take() {
+                reply.error(ErrorCode::Unknown);
+            }
             return;
         }
         if flags & LAGGING != 0 && !self.is_superseded() {

@@ -10,6 +10,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+pub(super) use self::reads::Wanted;
 use self::reads::{Miss, read_misses, write_found};
 use self::replicas::{store_replicas, was_stored};
 use super::coordinate::{self, Operation, arriving};
@@ -18,7 +19,6 @@ use super::register;
 use super::shared::Shared;
 use super::spaces::Spaces;
 use super::submission::{Change, Submission, answer_to, replicates};
-use crate::clock::ClockTime;
 use crate::net::{InFlight, Link, Reply};
 use crate::store::{Applied, Batch, Outcome, OwnedWrite, Write};
 use crate::wire::extension::{Extension, Fence};
@@ -109,13 +109,8 @@ impl<'a, 'r> Handler<'a, 'r> {
         frame::response(self.out, msgid, result);
     }
 
-    /// Get and, with a clocktime, `GetIfModified`.
-    pub(super) fn get(
-        &mut self,
-        msgid: u32,
-        key: RecordKey<'r>,
-        unless_after: Option<ClockTime>,
-    ) -> Result<(), Refusal> {
+    /// Get and `GetIfModified`.
+    pub(super) fn get(&mut self, msgid: u32, key: RecordKey<'r>, wanted: Wanted) -> Result<(), Refusal> {
         if !self.permitted || !self.spaces.rhs.owners(key.hash()).is_active_owner(self.server.address) {
             return Err(OBSOLETE);
         }
@@ -123,12 +118,12 @@ impl<'a, 'r> Handler<'a, 'r> {
         let out = &mut *self.out;
         let seen = self.server.store.peek(key, |value| {
             frame::response_head(out, msgid);
-            write_found(out, value, unless_after);
+            write_found(out, value, wanted);
         });
         if seen.is_none() {
             let weight = key.bytes().len() + self.server.miss_weight.load(Ordering::Relaxed);
             let reply = Reply::new(self.link, msgid).weighing(weight);
-            self.misses.push(Miss { key: key.bytes().into(), reply, unless_after });
+            self.misses.push(Miss { key: key.bytes().into(), reply, wanted });
         }
         Ok(())
     }

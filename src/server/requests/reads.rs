@@ -11,25 +11,39 @@ use crate::wire::method::ErrorCode;
 use crate::wire::params::{Encode, Modified};
 use crate::wire::record::TOMBSTONE_LEN;
 
+/// The kind of a read.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::server) enum Wanted {
+    /// The live value.
+    Value,
+    /// The live value, or the tombstone.
+    Record,
+    /// The live value if it is after the asker's: `GetIfModified`.
+    After(ClockTime),
+}
+
 /// A read that has to look at the disk.
 pub(super) struct Miss {
     pub(super) key: Box<[u8]>,
     pub(super) reply: Reply,
-    /// Of `GetIfModified`.
-    pub(super) unless_after: Option<ClockTime>,
+    pub(super) wanted: Wanted,
 }
 
-/// The result of a Get: the raw value, nil if there is none, true if it is not after the asker's.
-pub(super) fn write_found(out: &mut Vec<u8>, value: Option<RecordValue<'_>>, unless_after: Option<ClockTime>) {
+/// The result of a read: the raw value, nil if there is none, true if it is not after the asker's.
+pub(super) fn write_found(out: &mut Vec<u8>, value: Option<RecordValue<'_>>, wanted: Wanted) {
     let live = value.filter(|value| !value.is_tombstone());
-    let unchanged = |known: ClockTime| live.is_some_and(|value| !known.is_before(value.clocktime()));
-    if unless_after.is_some_and(unchanged) { Modified::No } else { Modified::Now(live) }.encode(out);
+    match wanted {
+        Wanted::Record => value.encode(out),
+        Wanted::After(known) if live.is_some_and(|value| !known.is_before(value.clocktime())) => {
+            Modified::No.encode(out);
+        }
+        Wanted::Value | Wanted::After(_) => live.encode(out),
+    }
 }
 
 /// Reads on the store's read threads what memory could not answer, as an owner by `spaces`.
 pub(super) fn read_misses(server: &Arc<Shared>, spaces: Arc<Spaces>, misses: Vec<Miss>) {
-    let (keys, askers): (Vec<_>, Vec<_>) =
-        misses.into_iter().map(|miss| (miss.key, (miss.reply, miss.unless_after))).unzip();
+    let (keys, askers): (Vec<_>, Vec<_>) = misses.into_iter().map(|miss| (miss.key, (miss.reply, miss.wanted))).unzip();
     let (store, noting) = (server.store.clone(), server.clone());
     server.reads.enter(&server.env, move |permit| {
         store.read(keys, move |found| {
@@ -42,10 +56,10 @@ pub(super) fn read_misses(server: &Arc<Shared>, spaces: Arc<Spaces>, misses: Vec
             }
             let largest = found.iter().flatten().map(Vec::len).max().unwrap_or(0);
             noting.note_read_length(largest);
-            for ((reply, unless_after), value) in askers.into_iter().zip(found) {
+            for ((reply, wanted), value) in askers.into_iter().zip(found) {
                 let value = value.as_deref().filter(|value| value.len() >= TOMBSTONE_LEN).map(RecordValue::new);
                 match value.transpose() {
-                    Ok(value) => reply.ok(|out| write_found(out, value, unless_after)),
+                    Ok(value) => reply.ok(|out| write_found(out, value, wanted)),
                     Err(_) => reply.error(ErrorCode::Server),
                 }
             }

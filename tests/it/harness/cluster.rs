@@ -418,7 +418,8 @@ impl Client {
 
     /// Gets from one server, whoever it is.
     pub(crate) fn get_from(&mut self, address: SocketAddr, key: &[u8]) -> Result<Option<Vec<u8>>, ErrorCode> {
-        let result = self.call(address, Method::Get, |out| method::Get { key: &ring::raw_key(key) }.encode(out));
+        let result =
+            self.call(address, Method::Get, |out| method::Get { key: &ring::raw_key(key), look: None }.encode(out));
         let result = result.unwrap_or(Err(ErrorCode::TransportLost))?;
         let mut reader = Reader::new(&result);
         Ok(if reader.nil() { None } else { Some(reader.raw().unwrap().to_vec()) })

@@ -9,6 +9,7 @@ pub(crate) mod preload;
 pub(crate) mod process;
 pub(crate) mod requests;
 pub(crate) mod required;
+pub(crate) mod script;
 pub(crate) mod scripted;
 
 use std::path::{Path, PathBuf};
