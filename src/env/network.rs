@@ -66,6 +66,16 @@ impl Stream {
         }
     }
 
+    /// Whether the other side has gone, so that it will take nothing more; `false` if it has only said that it sends nothing
+    /// more. Takes no input. Of streams that are not the kernel's only reading and writing can tell.
+    pub fn is_lost(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => socket::is_lost(stream),
+            Self::Unix(stream) => socket::is_lost(stream),
+            Self::Other(_) => false,
+        }
+    }
+
     /// Sends as much of `bytes` as the stream takes without waiting; the last words before it is closed.
     pub fn send_at_once(&mut self, bytes: &[u8]) {
         // Whoever has gone needs no word. A new socket of the runtime would first have to be polled.

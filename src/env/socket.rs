@@ -1,9 +1,11 @@
-//! Options of the kernel's TCP sockets: how to listen, and when a silent connection is given up. Knows no machine and no task.
+//! The kernel's sockets: how to listen, when a silent connection is given up, whether one is over. Knows no machine and no task.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -51,4 +53,39 @@ pub(super) fn set_silence_limit(stream: &TcpStream, limit: Duration) -> io::Resu
     sockopt::set_tcp_keepcnt(stream, PROBES)?;
     sockopt::set_tcp_user_timeout(stream, u32::try_from(limit.as_millis()).unwrap_or(u32::MAX))?;
     Ok(())
+}
+
+/// Whether a connection is over in both directions.
+pub(super) fn is_lost(stream: &impl AsFd) -> bool {
+    // Nothing is waited for: errors and hang-ups are told unasked.
+    let mut asked = [PollFd::new(stream, PollFlags::empty())];
+    let told = poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+    told.is_ok() && asked.iter().any(|asked| asked.revents().intersects(PollFlags::ERR | PollFlags::HUP))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::{Shutdown, TcpStream};
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_that_was_reset_is_lost_and_one_that_is_half_closed_is_not() {
+        let listener = StdListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut stream, _) = listener.accept().unwrap();
+        assert!(!is_lost(&stream));
+        peer.shutdown(Shutdown::Write).unwrap();
+        stream.write_all(b"an answer").unwrap();
+        assert!(!is_lost(&stream), "it still takes answers");
+        // With the answer unread.
+        drop(peer);
+        let started = Instant::now();
+        while !is_lost(&stream) {
+            assert!(started.elapsed() < Duration::from_secs(10), "nobody is there");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 }

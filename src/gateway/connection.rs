@@ -33,7 +33,7 @@ pub(super) type Clients = Registry<Pipeline<Job>>;
 /// Serves a client on a task of its own, or turns it away if as many as may be are connected.
 pub(super) fn accept(shared: &Arc<Shared>, clients: &Arc<Clients>, mut stream: Stream, peer: String) {
     let limits = &shared.config.limits;
-    let pipeline = Arc::new(Pipeline::new(shared.budget.clone(), shared.env.time(), dispatch));
+    let pipeline = Arc::new(Pipeline::new(shared.budget.clone(), shared.asked.clone(), shared.env.time(), dispatch));
     let id = clients.next_id();
     if !clients.insert(id, pipeline.clone(), limits.connections) {
         Stats::add(&shared.stats.rejected);
@@ -90,7 +90,8 @@ impl Protocol for Connection<'_> {
         let (mut count, mut held) = (0, 0);
         let mut jobs = Vec::new();
         while let Some(rest) = input.get(taken.used..).filter(|rest| !rest.is_empty()) {
-            if count >= self.room.0 || held >= self.room.1 || self.flushing {
+            let crowded = self.shared.asked.is_full() && self.standing.in_flight + count > 0;
+            if count >= self.room.0 || held >= self.room.1 || crowded || self.flushing {
                 taken.paused = true;
                 break;
             }
@@ -125,17 +126,17 @@ impl Protocol for Connection<'_> {
     }
 
     fn may_read(&mut self, unsent: usize, _: &Waker) -> bool {
-        let Standing { in_flight, held, estimate } = self.standing;
+        let Standing { in_flight, held } = self.standing;
         self.flushing &= in_flight > 0;
         if self.flushing {
             return false;
         }
         let limits = &self.shared.config.limits;
-        if self.shared.budget.is_tight() && (in_flight > 0 || unsent > 0) {
+        let scarce = self.shared.budget.is_tight() || self.shared.asked.is_full();
+        if scarce && (in_flight > 0 || unsent > 0) {
             return false;
         }
-        // No more than what their answers may take; one at least.
-        let most = (limits.in_flight_bytes / estimate.max(1)).clamp(1, limits.in_flight);
+        let most = if scarce { 1 } else { limits.in_flight };
         let requests = most.saturating_sub(in_flight);
         let bytes = limits.in_flight_bytes.saturating_sub(held);
         self.room = (requests, bytes);
@@ -165,7 +166,7 @@ impl Protocol for Connection<'_> {
 }
 
 impl Connection<'_> {
-    /// Takes one request: answers it, or adds it to `jobs` if its turn is now. Returns the bytes it holds.
+    /// Takes one request: answers it, or adds it to `jobs` if its turn is now. Returns the bytes it holds and may bring.
     fn take(&mut self, request: Request<'_>, jobs: &mut Vec<Job>) -> usize {
         let Request { task, form, .. } = request;
         match task {
@@ -197,12 +198,13 @@ impl Connection<'_> {
         let key = RawKey::new(&self.shared.config.key_prefix, key);
         let hash = key.hash();
         let writes = operation.writes();
-        let weight = REQUEST_WEIGHT + operation.weight();
-        jobs.extend(self.pipeline.enqueue(weight, hash, writes, |number| {
+        let weight = (REQUEST_WEIGHT + operation.weight(), operation.reads());
+        let (job, taken) = self.pipeline.enqueue(weight, (hash, writes), |number, weight| {
             let reply = Reply::new(self.shared, self.pipeline, number, key, form, (kind, writes), weight);
             Job { reply, operation }
-        }));
-        weight
+        });
+        jobs.extend(job);
+        taken
     }
 
     /// Shows what is counted, those requests included that stand before this one: all of them are answered.

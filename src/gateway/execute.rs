@@ -1,6 +1,7 @@
 //! Operations that need more than one call to a server: one whose first try has failed, and a change that reads a record
 //! before it writes. Each runs on a task of its own.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -16,6 +17,7 @@ use super::swap::swap;
 use super::view;
 use crate::client::{Error, Stored, Swapped, Tried};
 use crate::clock::ClockTime;
+use crate::net::budget::Budget;
 
 /// Times that a change is decided anew because others have changed its item meanwhile.
 const CONTENTION_LIMIT: u32 = 200;
@@ -30,8 +32,33 @@ const OVERWRITTEN: ClockTime = ClockTime(0);
 
 /// Carries a job out on a task of its own; `first` is what came of its first try, if it has been sent.
 pub(super) fn execute(job: Job, first: Option<Tried>) {
-    let env = job.reply.shared.env.clone();
-    env.spawn(carry_out(job, first));
+    if !job.operation.writes() && job.reply.is_abandoned() {
+        return job.reply.abandon();
+    }
+    let (env, budget) = (job.reply.shared.env.clone(), job.reply.shared.budget.clone());
+    let kept = first.as_ref().and_then(|tried| tried.answer.as_ref().ok()).map_or(0, Vec::len);
+    let task = carry_out(job, first);
+    let held = Held::new(budget, size_of_val(&task).saturating_add(kept));
+    env.spawn(async move {
+        task.await;
+        drop(held);
+    });
+}
+
+/// Bytes that a task takes, which count while this is there.
+struct Held(Arc<Budget>, usize);
+
+impl Held {
+    fn new(budget: Arc<Budget>, bytes: usize) -> Self {
+        budget.hold(bytes);
+        Self(budget, bytes)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.release(self.1);
+    }
 }
 
 async fn carry_out(job: Job, first: Option<Tried>) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::failure::Failure;
 use super::operation::Operation;
 use super::outcome::Outcome;
-use super::pipeline::Pipeline;
+use super::pipeline::{Pipeline, Weight};
 use super::protocol::Form;
 use super::shared::Shared;
 use super::stats::Kind;
@@ -31,7 +31,7 @@ pub(super) struct Reply {
     form: Form,
     kind: Kind,
     writes: bool,
-    weight: usize,
+    weight: Weight,
     answered: bool,
 }
 
@@ -44,7 +44,7 @@ impl Reply {
         key: RawKey,
         form: Form,
         (kind, writes): (Kind, bool),
-        weight: usize,
+        weight: Weight,
     ) -> Self {
         Self {
             shared: shared.clone(),
@@ -69,6 +69,22 @@ impl Reply {
         self.answer_with(outcome);
     }
 
+    /// Whether the client has gone, so that nobody waits for the answer.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.pipeline.has_gone()
+    }
+
+    /// Ends the duty to answer a client that has gone.
+    pub(super) fn abandon(mut self) {
+        self.answered = true;
+        self.complete(&[], &Outcome::Done);
+    }
+
+    fn complete(&self, key: &[u8], outcome: &Outcome<'_>) {
+        let order = Some((self.key.hash(), self.writes));
+        self.pipeline.complete(self.number, self.weight, (&self.form, key, outcome), order);
+    }
+
     fn answer_with(&mut self, outcome: &Outcome<'_>) {
         self.answered = true;
         let shared = &self.shared;
@@ -79,8 +95,7 @@ impl Reply {
         };
         shared.stats.count(self.kind, outcome);
         let key = self.key.key().get(shared.config.key_prefix.len()..).unwrap_or_default();
-        let order = Some((self.key.hash(), self.writes));
-        self.pipeline.complete(self.number, self.weight, (&self.form, key, outcome), order);
+        self.complete(key, outcome);
     }
 
     /// Answers that it has failed, with a line in the logs.

@@ -62,6 +62,11 @@ impl Operation {
         }
     }
 
+    /// Whether its answer may bring the value of an item.
+    pub(super) fn reads(&self) -> bool {
+        matches!(self, Self::Get | Self::Vivify(_) | Self::Change(Change::Touch { read: true, .. }))
+    }
+
     /// Whether it may write: a request behind it for the same key waits.
     pub(super) fn writes(&self) -> bool {
         !matches!(self, Self::Get)

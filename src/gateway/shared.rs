@@ -15,6 +15,10 @@ use crate::net::budget::Budget;
 use crate::time::Moment;
 use crate::wire::params::SetOp;
 
+/// The share of the memory of all connections that the values on their way from servers may have together. All of them are
+/// read before the answer to what is asked next, so it is also how long that takes.
+const ASKED_SHARE: usize = 8;
+
 /// The state that all connections of a gateway share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -23,6 +27,8 @@ pub(super) struct Shared {
     pub(super) router: Arc<Router>,
     /// Bytes that the requests and answers of all connections hold.
     pub(super) budget: Arc<Budget>,
+    /// Bytes of values that servers have been asked for, and have not answered.
+    pub(super) asked: Arc<Budget>,
     pub(super) flushes: Arc<Flushes>,
     pub(super) item_locks: ItemLocks,
     pub(super) stats: Stats,
@@ -45,6 +51,7 @@ impl Shared {
         Arc::new(Self {
             env: env.clone(),
             budget: Arc::new(Budget::new(config.limits.memory)),
+            asked: Arc::new(Budget::new(config.limits.memory / ASKED_SHARE)),
             flushes: Arc::new(Flushes::new(&router, config.set_limit)),
             router,
             item_locks: ItemLocks::default(),

@@ -19,6 +19,10 @@ pub(crate) struct Control {
     close: AtomicBool,
     drain: AtomicBool,
     nodelay: AtomicU8,
+    /// Nothing is read: the end of the connection would not be noticed.
+    resting: AtomicBool,
+    /// The task is to look whether its peer is still there.
+    look: AtomicBool,
     /// Seconds of the registry's clock since when the peer has owed us progress; zero: it owes nothing.
     owing_since: AtomicU32,
 }
@@ -89,6 +93,24 @@ impl Control {
             NODELAY_OFF => Some(false),
             _ => None,
         }
+    }
+
+    /// Whether the task reads from its connection now.
+    pub(super) fn note_reading(&self, reading: bool) {
+        self.resting.store(!reading, Ordering::Relaxed);
+    }
+
+    /// Has a task that does not read look whether its peer is still there.
+    pub(super) fn have_look(&self) {
+        if self.resting.load(Ordering::Relaxed) {
+            self.look.store(true, Ordering::SeqCst);
+            self.wake();
+        }
+    }
+
+    /// Whether the task is to look, once.
+    pub(super) fn take_look(&self) -> bool {
+        self.look.load(Ordering::SeqCst) && self.look.swap(false, Ordering::SeqCst)
     }
 
     /// The peer owes progress now, or nothing; `now` in seconds of the registry's clock.

@@ -235,7 +235,9 @@ impl<P: Protocol, F: Fn() -> u32> Driver<'_, P, F> {
         }
         let may_read = !self.ending && !draining && self.protocol.may_read(self.out.len(), cx.waker());
         self.note_owing(blocked, may_read);
+        self.control.note_reading(may_read);
         match may_read {
+            false if self.control.take_look() && self.stream.is_lost() => Poll::Ready(Err(Closed::ByPeer)),
             false => Poll::Pending,
             true if self.paused => {
                 Poll::Ready(SCRATCH.with_borrow_mut(|scratch| self.feed(cx, &[], &mut scratch.output)))

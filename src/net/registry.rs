@@ -78,7 +78,8 @@ impl<C: Connected> Registry<C> {
         u32::try_from(self.time.elapsed(self.started).as_secs()).unwrap_or(u32::MAX).saturating_add(1)
     }
 
-    /// Closes those whose peers have owed progress for `limit`, and hands each to `each`.
+    /// Closes those whose peers have owed progress for `limit`, and hands each to `each`; has those that are not read from
+    /// look whether their peers are still there.
     pub(crate) fn reap(&self, limit: Duration, each: impl Fn(&C, u32)) {
         let now = self.uptime_seconds();
         let limit = u32::try_from(limit.as_secs()).unwrap_or(u32::MAX).max(1);
@@ -86,6 +87,8 @@ impl<C: Connected> Registry<C> {
             if connection.control().owes_for(now) >= limit {
                 each(&connection, limit);
                 connection.control().close();
+            } else {
+                connection.control().have_look();
             }
         }
     }

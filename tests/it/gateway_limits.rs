@@ -1,5 +1,7 @@
 //! What clients may take from a gateway, and what they get at the limit. Also its end.
 
+use std::time::{Duration, Instant};
+
 use rustix::process::Signal;
 
 use crate::harness::cluster::Cluster;
@@ -143,4 +145,62 @@ fn a_long_line_for_one_key_does_not_keep_it_from_ending() {
     gateway.process.signal(Signal::TERM);
     let ended = gateway.process.finish();
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+}
+
+#[test]
+fn clients_that_never_read_leave_memory_and_servers_to_others() {
+    let cluster = Cluster::start(3);
+    let gateway = Gateway::of(&cluster, &["--max-memory", "64", "--shutdown-timeout", "1"]);
+    let mut other = gateway.client();
+    other.set("big", &"x".repeat(500_000));
+    other.set("small", "x");
+    let before = gateway.process.resident_kib();
+    let flood = |count| -> Vec<_> {
+        let mut clients: Vec<_> = (0..count).map(|_| gateway.client()).collect();
+        for client in &mut clients {
+            client.send(&b"get big\r\n".repeat(2000));
+        }
+        clients
+    };
+    let clients = flood(20);
+    let (started, mut longest, mut most) = (Instant::now(), Duration::ZERO, 0);
+    while started.elapsed() < Duration::from_secs(3) {
+        let asked = Instant::now();
+        assert_eq!(other.get("small").as_deref(), Some("x"));
+        other.set("small", "x");
+        longest = longest.max(asked.elapsed());
+        most = most.max(gateway.process.resident_kib());
+    }
+    println!("{longest:?} at most, {before} KiB before, {most} at most");
+    assert!(most < before + ((64 + 32) << 10), "{before} KiB before, {most} at most");
+    assert!(longest < Duration::from_secs(2), "{longest:?}");
+    // Their end is noticed, and nothing goes on for them.
+    drop(clients);
+    let dropped = Instant::now();
+    wait_until("they have gone", || gateway.stat("curr_connections") == 2);
+    wait_until("its memory is given back", || gateway.stat("bytes_in_flight") == 0);
+    assert!(dropped.elapsed() < Duration::from_secs(5), "{:?}", dropped.elapsed());
+    // They do not delay the end of the gateway either.
+    let _clients = flood(10);
+    wait_until("they are at work", || gateway.stat("bytes_in_flight") > 1 << 20);
+    let told = Instant::now();
+    gateway.process.signal(Signal::TERM);
+    assert_eq!(gateway.process.finish().status.code(), Some(0));
+    assert!(told.elapsed() < Duration::from_secs(2), "{:?}", told.elapsed());
+}
+
+#[test]
+fn a_client_that_has_gone_is_noticed_while_nothing_is_read_from_it() {
+    let mut cluster = Cluster::start(1);
+    let gateway = Gateway::of(&cluster, &["-G", "60"]);
+    cluster.servers[0].process().hang();
+    let mut client = gateway.client();
+    client.send(&[&b"mn\r\n"[..], &b"get a\r\n".repeat(1000)].concat());
+    wait_until("as much as may be is under way", || gateway.stat("bytes_in_flight") >= 100 * 512);
+    // Its first answer is unread, so that its end is a reset.
+    drop(client);
+    let dropped = Instant::now();
+    wait_until("it has gone", || gateway.stat("curr_connections") == 1);
+    assert!(dropped.elapsed() < Duration::from_secs(10), "{:?}", dropped.elapsed());
+    cluster.servers[0].process().signal(Signal::CONT);
 }
