@@ -81,6 +81,10 @@ pub fn check(path: &Path, latest: u32, progress: &dyn Progress) -> Result<Checke
         let entries = plural(findings.log.entries, "write", "writes");
         notes.push(format!("{entries} in the redo log: the store was not closed, and recovers when it is opened"));
     }
+    if findings.old > 0 {
+        let old = plural(findings.old, "record", "records");
+        notes.push(format!("{old} below the floor: they count as absent"));
+    }
     let Records { all, tombstones, .. } = records;
     Ok(Checked { path: path.to_path_buf(), kind, records: all, tombstones, problems, notes })
 }
@@ -152,6 +156,7 @@ fn against_claim(findings: &Findings, claim: Claim) -> Vec<String> {
         ("further keys of a hash", claim.collisions, findings.collisions),
         ("tombstones", claim.tombstones, findings.tombstones),
         ("bytes of tombstones", claim.tombstone_bytes, findings.tombstone_bytes),
+        ("old records", claim.old, findings.old),
     ]
     .into_iter()
     // Too few records are missing ones, and said already.

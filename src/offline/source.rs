@@ -55,6 +55,8 @@ pub(super) struct Findings {
     pub(super) collisions: u64,
     pub(super) tombstones: u64,
     pub(super) tombstone_bytes: u64,
+    /// Of a store: those below its floor, which count as absent.
+    pub(super) old: u64,
     /// Rows marked as a tombstone that are none, or the other way round, or of another second.
     pub(super) mismarked: u64,
     /// Records whose key or value is none of the protocol's.
@@ -261,6 +263,7 @@ impl Stream for Table<'_> {
             let mut findings = self.findings.borrow_mut();
             findings.found += 1;
             findings.collisions += u64::from(self.collisions);
+            findings.old += u64::from(row.old);
             let Some(value) = RecordValue::new(&row.value).ok().filter(|_| well_formed(&row.key, None)) else {
                 findings.malformed += 1;
                 continue;
@@ -270,6 +273,9 @@ impl Stream for Table<'_> {
             if value.is_tombstone() {
                 findings.tombstones += 1;
                 findings.tombstone_bytes += row.key.len() as u64;
+            }
+            if row.old {
+                continue;
             }
             return Ok(Some(Item { key: row.key, source: self.index, order: 0, value: Some(row.value) }));
         }

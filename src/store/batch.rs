@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_millis(1);
 pub enum Applied {
     /// Decided, and visible to all who read from now on. Durable when the batch's commit says so.
     Done(Outcome),
-    /// Not decided: the previous record is not in memory, or there is no room just now. Hand it to [`Store::write`],
+    /// Not decided: the previous record is not in memory, there is no room just now, or a floor is being set. Hand it to [`Store::write`],
     /// and any later write to the same key behind it.
     ///
     /// [`Store::write`]: super::Store::write
@@ -88,6 +88,10 @@ impl<'s> Batch<'s> {
         // Asked with the shard locked: the last merge either takes this write along or is seen here.
         if core.closing.load(Ordering::Acquire) {
             return Applied::Failed(Error::Closed);
+        }
+        // Likewise: what is decided now is seen by whoever holds writes back.
+        if core.is_held() {
+            return Applied::Later;
         }
         let base = base.filter(|base| base.epoch == core.cache.epoch());
         let (previous, generation) = match (place.slot(), base) {

@@ -62,6 +62,12 @@ pub(super) struct Core {
     pub(super) clock: Arc<Clock>,
     pub(super) failures: Arc<Failures>,
     pub(super) generation: AtomicU32,
+    /// Records of earlier generations count as absent. Changed only while writes are held back.
+    floor: AtomicU32,
+    /// Rows of the tree that count as absent for that.
+    pub(super) old_records: AtomicU64,
+    /// No write is decided now.
+    held: AtomicBool,
     /// Rows of `twin`, raised before such a row can be seen.
     pub(super) collisions: AtomicU64,
     pub(super) tombstones: AtomicU64,
@@ -111,6 +117,17 @@ pub(super) struct Parts {
     pub(super) clock: Arc<Clock>,
     pub(super) failures: Arc<Failures>,
     pub(super) generation: u32,
+    pub(super) floor: u32,
+}
+
+/// Writes are held back as long as this lives.
+pub(super) struct Held<'a>(&'a Core);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.held.store(false, Ordering::Release);
+        self.0.room_signal.raise();
+    }
 }
 
 impl Core {
@@ -127,6 +144,9 @@ impl Core {
             clock: parts.clock,
             failures: parts.failures,
             generation: AtomicU32::new(parts.generation),
+            floor: AtomicU32::new(parts.floor),
+            old_records: AtomicU64::new(0),
+            held: AtomicBool::new(false),
             collisions: AtomicU64::new(0),
             tombstones: AtomicU64::new(0),
             tombstone_bytes: AtomicU64::new(0),
@@ -150,6 +170,50 @@ impl Core {
             figures: MergeFigures::default(),
             spare: Mutex::default(),
         }
+    }
+
+    /// The first generation whose records count.
+    #[inline]
+    pub(super) fn floor(&self) -> u32 {
+        self.floor.load(Ordering::Acquire)
+    }
+
+    /// Takes another floor. Whoever calls it holds writes back, and nothing is unmerged: what memory has read from the tree
+    /// is forgotten, and `records` are there now.
+    pub(super) fn take_floor(&self, floor: u32, records: u64) {
+        assert!(self.is_held() && self.cache.dirty_count() == 0, "a floor is set while there are unmerged writes");
+        self.floor.store(floor, Ordering::Release);
+        self.cache.forget_clean(records);
+    }
+
+    /// Nothing lies below the floor any more.
+    pub(super) fn end_floor(&self) {
+        self.floor.store(0, Ordering::Release);
+    }
+
+    /// Holds writes back: those that are decided later wait on the store's write threads.
+    pub(super) fn hold_writes(&self) -> Held<'_> {
+        self.held.store(true, Ordering::Release);
+        // One that is being decided has a shard locked, and has not seen it.
+        self.cache.pass_all_shards();
+        Held(self)
+    }
+
+    /// Whether writes are held back. Certain with the record's shard locked.
+    #[inline]
+    pub(super) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire)
+    }
+
+    /// Waits on a write thread until writes are held back no more.
+    pub(super) fn wait_while_held(&self) -> Result<(), Error> {
+        while self.is_held() {
+            if self.is_closing() {
+                return Err(Error::Closed);
+            }
+            self.room_signal.wait(Duration::from_millis(100), || !self.is_held());
+        }
+        Ok(())
     }
 
     /// Now, by the clock that the store measures by.
@@ -192,6 +256,7 @@ impl Core {
     /// Whether a merge must hurry: writes wait, or soon will.
     pub(super) fn in_a_hurry(&self) -> bool {
         self.room_waiters.load(Ordering::Relaxed) > 0
+            || self.is_held()
             || self.closing.load(Ordering::Relaxed)
             || self.is_tight()
             || !self.request_inbox.is_empty()
@@ -352,8 +417,10 @@ impl Core {
     /// Shows all threads what the tree holds.
     pub(super) fn publish(&self, tally: &Tally) {
         self.collisions.store(tally.collisions, Ordering::Release);
-        self.tombstones.store(tally.tombstones, Ordering::Relaxed);
-        self.tombstone_bytes.store(tally.tombstone_bytes, Ordering::Relaxed);
+        let (tombstones, bytes) = tally.current_tombstones();
+        self.tombstones.store(tombstones, Ordering::Relaxed);
+        self.tombstone_bytes.store(bytes, Ordering::Relaxed);
+        self.old_records.store(tally.old_rows(), Ordering::Relaxed);
     }
 
     /// Closes the lent connections that came back.

@@ -31,6 +31,10 @@ pub(super) enum Step {
     BackupRename,
     /// A step of the sweeper has decided.
     Sweep,
+    /// The tree says, durably, that there is a new floor or none.
+    FloorChanged,
+    /// Some rows below the floor are deleted.
+    OldDeleted,
 }
 
 /// The operations of the file system that the redo log needs.

@@ -250,6 +250,32 @@ impl Store {
         self.ask(Request::Generation)
     }
 
+    /// Has every record stored so far count as absent: for reads, for decisions on writes, for scans and backups. Returns the
+    /// first generation that counts, which is begun by this. Blocks; writes wait meanwhile.
+    ///
+    /// Durable when it returns. After an error, or if the process dies in it, all of it may have happened or nothing. The
+    /// records stay on disk until [`Store::drop_old`].
+    pub fn set_floor(&self) -> Result<u32, Error> {
+        self.ask(Request::SetFloor)
+    }
+
+    /// Has the records below the floor count again that have not been written since; without a floor it does nothing. Fails
+    /// once they are being deleted. Blocks.
+    pub fn lift_floor(&self) -> Result<(), Error> {
+        self.ask(Request::LiftFloor)
+    }
+
+    /// Has the records below the floor deleted in the background, also after a restart; then there is no floor any more.
+    /// Returns when that is noted durably. Blocks.
+    pub fn drop_old(&self) -> Result<(), Error> {
+        self.ask(Request::DropOld)
+    }
+
+    /// Whether there is a floor. There is none any more when everything below it is deleted.
+    pub fn has_floor(&self) -> bool {
+        self.inner.core.floor() > 0
+    }
+
     /// Has no tombstone swept for so long from now, whatever its age; zero ends an earlier hold. For times in which
     /// records travel between servers, and one may arrive after the deletion that hides it.
     pub fn hold_tombstones(&self, time: Duration) {

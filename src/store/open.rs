@@ -40,7 +40,7 @@ pub(super) fn open(
     let tree = Writer::new(connection, tally, side_path(&options.path, "-wal"))
         .map_err(|source| OpenError::Sqlite { path: options.path.clone(), source })?;
     let clock = clock(tally.clock);
-    let stored = Stored { items: tally.rows, newest: tally.newest, low_seconds: tally.low_seconds };
+    let stored = Stored { items: tally.current_rows(), newest: tally.newest, low_seconds: tally.low_seconds };
     let mut replay = Replay {
         cache: Cache::new(options.cache_bytes, stored),
         tree: &tree,
@@ -48,13 +48,14 @@ pub(super) fn open(
         clock: &clock,
         path: &options.path,
         generation: tally.generation,
+        floor: tally.floor_generation(),
     };
     let log = recover(&options.path, store_id, tally.redo_from, tally.clean, &*disk, |entry| replay.take(entry))?;
     let Replay { cache, generation, .. } = replay;
     if log.cut_bytes > 0 {
         tracing::warn!(bytes = log.cut_bytes, "removed an incomplete write from the end of the redo log");
     }
-    tracing::info!(records = tally.rows, replayed = log.entries, "store opened");
+    tracing::info!(records = tally.current_rows(), replayed = log.entries, "store opened");
     let failures = Arc::new(Failures::default());
     let redo_options = RedoOptions {
         store: options.path.clone(),
@@ -71,7 +72,8 @@ pub(super) fn open(
         tally.generation = generation;
     })
     .map_err(|source| OpenError::Sqlite { path: options.path.clone(), source })?;
-    let core = Core::new(Parts { options, store_id, opened, disk, cache, redo, clock, failures, generation });
+    let floor = tally.floor_generation();
+    let core = Core::new(Parts { options, store_id, opened, disk, cache, redo, clock, failures, generation, floor });
     core.publish(&tree.tally());
     start(core, tree, lock)
 }
@@ -84,10 +86,15 @@ struct Replay<'a> {
     clock: &'a Clock,
     path: &'a Path,
     generation: u32,
+    floor: u32,
 }
 
 impl Replay<'_> {
     fn take(&mut self, entry: ReadEntry<'_>) -> Result<(), OpenError> {
+        if entry.generation < self.floor {
+            // It was merged before the floor was set, and counts for nothing now.
+            return Ok(());
+        }
         let value = if entry.kind == Kind::Remove { &[][..] } else { entry.value };
         let (head, body) = split_value(value);
         if let Some(clocktime) = head.first_chunk() {

@@ -206,6 +206,8 @@ fn read_all(core: &Core, reader: &mut Reader<'_>, keys: &[&[u8]]) -> Result<Valu
     let mut values = Vec::with_capacity(keys.len());
     for some in keys.chunks(READ_KEYS) {
         let epoch = core.cache.epoch();
+        // After the epoch: whatever is taken into memory by it is current then.
+        let floor = core.floor();
         reader
             .within(|reader| {
                 for key in some {
@@ -217,7 +219,7 @@ fn read_all(core: &Core, reader: &mut Reader<'_>, keys: &[&[u8]]) -> Result<Valu
                     }
                     drop(place);
                     let collisions = core.collisions.load(Ordering::Acquire) > 0;
-                    let value = reader.get(key, collisions, |found| {
+                    let value = reader.get(key, collisions, floor, |found| {
                         core.cache.settle(key, found, epoch, |value| value.map(|value| value.bytes().to_vec()))
                     })?;
                     values.push(value);
@@ -289,6 +291,7 @@ fn write_some(
                 }
                 Applied::Failed(error) => return Err(error),
                 Applied::Later => {
+                    core.wait_while_held()?;
                     wait_if_full(core, &write)?;
                     // The record that was read is out of date, or has left memory: read this one and some after it again. Not all: in
                     // the midst of a merge they would be out of date again before the first of them is used.
@@ -318,6 +321,7 @@ fn wait_if_full(core: &Core, write: &Write<'_>) -> Result<(), Error> {
 /// Reads what the tree has of keys that are not in memory, with the epoch from before.
 fn read_bases(core: &Core, reader: &mut Reader<'_>, keys: &[&[u8]]) -> Result<(u64, Vec<Read>), Error> {
     let epoch = core.cache.epoch();
+    let floor = core.floor();
     let missing: Vec<bool> = keys.iter().map(|key| core.cache.find(key).slot().is_none()).collect();
     if !missing.contains(&true) {
         return Ok((epoch, vec![None; keys.len()]));
@@ -327,10 +331,8 @@ fn read_bases(core: &Core, reader: &mut Reader<'_>, keys: &[&[u8]]) -> Result<(u
         for (key, missing) in keys.iter().zip(missing) {
             bases.push(if missing {
                 let collisions = core.collisions.load(Ordering::Acquire) > 0;
-                Some(
-                    reader
-                        .get(key, collisions, |found| found.map(|(value, generation)| (value.to_vec(), generation)))?,
-                )
+                let own = |found: Option<(&[u8], u32)>| found.map(|(value, generation)| (value.to_vec(), generation));
+                Some(reader.get(key, collisions, floor, own)?)
             } else {
                 None
             });

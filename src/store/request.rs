@@ -17,6 +17,12 @@ pub(super) enum Request {
     PutState { name: String, value: Vec<u8>, reply: Reply<()> },
     /// Count the generation up, durably.
     Generation(Reply<u32>),
+    /// Have everything stored so far count as absent, durably; the first generation that counts.
+    SetFloor(Reply<u32>),
+    /// Have what lies below the floor count again.
+    LiftFloor(Reply<()>),
+    /// Begin to delete what lies below the floor.
+    DropOld(Reply<()>),
     /// Copy the store.
     Backup { destination: PathBuf, reply: Reply<()> },
     /// Merge all, close the tree, end.

@@ -107,6 +107,7 @@ fn current(core: &Core, row: Row) -> Option<ScanRow> {
             drop(place);
             Some(ScanRow { key: row.key, value, generation })
         }
+        None if row.generation < core.floor() => None,
         None => Some(ScanRow { key: row.key, value: row.value, generation: row.generation }),
     }
 }

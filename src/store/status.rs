@@ -30,6 +30,7 @@ pub(super) fn status(core: &Core) -> Status {
         wal_limit: core.options.wal_bytes,
         tombstones: core.tombstones.load(Ordering::Relaxed),
         tombstone_bytes: core.tombstone_bytes.load(Ordering::Relaxed),
+        old_records: core.old_records.load(Ordering::Relaxed),
         collisions: core.collisions.load(Ordering::Relaxed),
         merges: core.figures.merges.load(Ordering::Relaxed),
         merged_records: core.figures.records.load(Ordering::Relaxed),

@@ -116,6 +116,8 @@ figures! {
         tombstones: u64,
         /// Bytes of their keys, and eight for each.
         tombstone_bytes: u64,
+        /// Records below the store's floor: they count as absent, and are kept until they are deleted.
+        old_records: u64,
         /// Rows of keys that share a hash with another key.
         collisions = "twins": u64,
         /// Merges since the store was opened.
@@ -180,7 +182,7 @@ mod tests {
             r#""replace":{"dropped":0,"failed":0,"received":0,"scanned":0,"sent":5,"tombstones":0},"#,
             r#""rhs":{"clocktime":0,"nodes":[]},"#,
             r#""store":{"cache_bytes":0,"cache_limit":0,"dirty":0,"dirty_bytes":0,"failed":null,"generation":0,"#,
-            r#""items":0,"merge_micros":0,"merged_records":0,"merges":0,"redo_bytes":0,"redo_limit":0,"#,
+            r#""items":0,"merge_micros":0,"merged_records":0,"merges":0,"old_records":0,"redo_bytes":0,"redo_limit":0,"#,
             r#""tombstone_bytes":0,"tombstones":0,"tree_bytes":0,"twins":2,"unresolved":0,"wal_bytes":0,"#,
             r#""wal_limit":0},"uptime_s":0,"version":"0.1.0","#,
             r#""whs":{"clocktime":7,"nodes":[{"active":true,"address":"127.0.0.1:19800"}]}}"#,

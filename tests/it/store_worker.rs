@@ -237,8 +237,23 @@ impl Worker {
                 let tries = self.some_tries(4);
                 self.on_pool(tries);
             }
+            5 if self.rng.bool() => self.set_floor(),
             _ => self.batch(),
         }
+    }
+
+    /// Everything becomes absent, or, if that fails, may have.
+    fn set_floor(&mut self) {
+        self.settle();
+        let number = self.tries;
+        self.tries += 1;
+        say(&format!("try {number} all -"));
+        match self.store.set_floor() {
+            Ok(_) => say(&format!("done {number}\nflushed {}", number + 1)),
+            Err(error) if self.must_work.load(Ordering::Acquire) => problem(&format!("no floor was set: {error}")),
+            Err(_) => say(&format!("fail {number}")),
+        }
+        self.decided.store(number + 1, Ordering::Release);
     }
 
     /// Everything there is, read key by key; and that a scan finds the same.
@@ -311,6 +326,7 @@ fn beside(worker: &Worker, folder: &Path, stop: Arc<AtomicBool>) -> std::thread:
                 1 => store.bump_generation().map(drop),
                 2 => store.state_put("name", &[rng.u8(..)]),
                 3 => store.scan(Position::default(), 4, 1 << 20).map(drop),
+                7 => store.drop_old(),
                 4..=6 => {
                     flush(&store, &decided, &must_work);
                     Ok(())

@@ -55,6 +55,8 @@ pub struct Claim {
     pub tombstones: u64,
     /// Bytes of their keys, and eight for each.
     pub tombstone_bytes: u64,
+    /// Of all records, those below the floor, which count as absent.
+    pub old: u64,
     /// It was closed in order; there is no redo log.
     pub closed: bool,
 }
@@ -101,21 +103,27 @@ impl AtRest {
             collisions: tally.collisions,
             tombstones: tally.tombstones,
             tombstone_bytes: tally.tombstone_bytes,
+            old: tally.old_rows(),
             closed: tally.clean,
         })
     }
 
     /// The records of the main table, and of that for further keys of a hash, each in [order](tree_order).
     pub fn tables(&self) -> [Rows<'_>; 2] {
-        ["record", "twin"].map(|table| Rows::new(&self.connection, table))
+        ["record", "twin"].map(|table| Rows::new(&self.connection, table, self.floor()))
+    }
+
+    /// The first generation that counts; of a store whose own description is damaged, every one does.
+    fn floor(&self) -> u32 {
+        self.identity.map_or(0, |(_, tally)| tally.floor_generation())
     }
 
     /// The raw value or tombstone of a raw key in the tables, whatever the redo log says.
     pub fn find(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         let (hash, rest) = split_key(key);
         for table in ["record", "twin"] {
-            let sql = format!("SELECT value FROM {table} WHERE hash = ?1 AND key = ?2");
-            let found = self.connection.query_row(&sql, (hash, rest), |row| row.get(0)).optional();
+            let sql = format!("SELECT value FROM {table} WHERE hash = ?1 AND key = ?2 AND generation >= ?3");
+            let found = self.connection.query_row(&sql, (hash, rest, self.floor()), |row| row.get(0)).optional();
             if let Some(value) = found.map_err(Error::read)? {
                 return Ok(Some(value));
             }
@@ -135,6 +143,10 @@ impl AtRest {
             return Err(OpenError::RedoDamaged { path: side_path(&self.path, ".redo.*"), what });
         };
         let found = recover(&self.path, store_id, tally.redo_from, tally.clean, &read_only::ReadOnlyDisk, |entry| {
+            if entry.generation < tally.floor_generation() {
+                // Merged before the floor was set.
+                return Ok(());
+            }
             let value = (entry.kind == Kind::Put).then_some(entry.value);
             see(LogEntry { sequence: entry.sequence, key: entry.key, value })
                 .map_err(|source| OpenError::Io { path: self.path.clone(), source })

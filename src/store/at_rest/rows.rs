@@ -23,6 +23,8 @@ pub struct Row {
     pub value: Vec<u8>,
     /// Unix seconds of the deletion, if the row is marked as a tombstone.
     pub deleted: Option<i64>,
+    /// It lies below the store's floor, and counts as absent.
+    pub old: bool,
 }
 
 /// The parts of a table that could not be read.
@@ -46,6 +48,8 @@ impl std::ops::Add for Gaps {
 pub struct Rows<'c> {
     connection: &'c Connection,
     sql: String,
+    /// The first generation that counts.
+    floor: u32,
     /// Where the next chunk begins; `None` behind the end.
     from: Option<Bound>,
     /// Hash of the last row seen, or where the search for one began.
@@ -73,13 +77,13 @@ impl Bound {
 }
 
 impl<'c> Rows<'c> {
-    pub(super) fn new(connection: &'c Connection, table: &str) -> Self {
+    pub(super) fn new(connection: &'c Connection, table: &str, floor: u32) -> Self {
         // An integer is less than any blob.
         let sql = format!(
-            "SELECT hash, key, value, deleted FROM {table} WHERE (hash, key) > (?1, ?2) ORDER BY hash, key LIMIT ?3"
+            "SELECT hash, key, value, deleted, generation FROM {table} WHERE (hash, key) > (?1, ?2) ORDER BY hash, key LIMIT ?3"
         );
         let (from, read, gaps) = (Some(Bound::From(i64::MIN)), VecDeque::new(), Gaps::default());
-        Self { connection, sql, from, reached: i64::MIN, read, gaps }
+        Self { connection, sql, floor, from, reached: i64::MIN, read, gaps }
     }
 
     /// The parts that could not be read since the last call.
@@ -122,9 +126,10 @@ impl<'c> Rows<'c> {
             seen += 1;
             let columns = || -> rusqlite::Result<_> {
                 let (hash, deleted): (i64, Option<i64>) = (row.get(0)?, row.get(3)?);
-                Ok((hash, row.get_ref(1)?.as_blob()?, row.get_ref(2)?.as_blob()?.to_vec(), deleted))
+                let old = row.get::<_, u32>(4)? < self.floor;
+                Ok((hash, row.get_ref(1)?.as_blob()?, row.get_ref(2)?.as_blob()?.to_vec(), deleted, old))
             };
-            let Ok((hash, key, value, deleted)) = columns() else {
+            let Ok((hash, key, value, deleted, old)) = columns() else {
                 self.gaps.rows += 1;
                 let hash: i64 = row.get(0)?;
                 if hash <= self.reached && seen > 1 {
@@ -139,7 +144,7 @@ impl<'c> Rows<'c> {
             }
             self.reached = hash;
             bytes += key.len() + value.len();
-            self.read.push_back(Row { key: join_key(hash, key), value, deleted });
+            self.read.push_back(Row { key: join_key(hash, key), value, deleted, old });
             next = Bound::After(hash, key.into());
             if bytes >= CHUNK_BYTES {
                 return Ok(Some(next));

@@ -382,6 +382,30 @@ impl Cache {
         })
     }
 
+    /// Returns when no shard is locked any more by whoever had one locked at the call.
+    pub(super) fn pass_all_shards(&self) {
+        self.shards.iter().for_each(|shard| drop(shard.0.lock()));
+    }
+
+    /// Forgets every record that is as it is in the main tree, and takes what is being read from there for out of date.
+    /// Nothing is dirty, and `items` records are stored now.
+    pub(super) fn forget_clean(&self, items: u64) {
+        self.begin_epoch();
+        for shard in &self.shards {
+            let mut shard = shard.0.lock();
+            let mut freed = 0;
+            shard.table.retain(|slot| {
+                let stays = slot.seq != 0;
+                freed += if stays { 0 } else { slot.cost() };
+                stays
+            });
+            let len = shard.table.len();
+            shard.table.shrink_to(len, |slot| self.hasher.hash_one(slot.key()));
+            subtract(&self.used, freed);
+        }
+        self.items.store(items.cast_signed(), Ordering::Relaxed);
+    }
+
     /// Before the first of a row of [`Cache::merged`].
     pub(super) fn begin_epoch(&self) {
         self.epoch.fetch_add(1, Ordering::AcqRel);

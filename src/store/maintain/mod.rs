@@ -2,6 +2,7 @@
 //! backups, named state.
 
 mod backup;
+mod floor;
 mod sweep;
 
 use super::core::Core;
@@ -14,6 +15,7 @@ use super::request::{Reply, Request};
 use super::tree::{Tally, Writer};
 use crate::time::{Moment, Time};
 use crossbeam_channel::RecvTimeoutError;
+use floor::OldRows;
 use rusqlite::Connection;
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -46,6 +48,8 @@ struct Maintenance<'a> {
     last_merge: Cell<Moment>,
     failed_at: Cell<Option<Moment>>,
     sweep: RefCell<Sweep>,
+    /// The deletion of what lies below the floor.
+    old_rows: RefCell<OldRows>,
     /// Who wants the store closed.
     closing: RefCell<Option<Reply<()>>>,
 }
@@ -58,6 +62,7 @@ pub(super) fn run(core: &Core, tree: Writer) {
         last_merge: Cell::new(core.now()),
         failed_at: Cell::new(None),
         sweep: RefCell::default(),
+        old_rows: RefCell::default(),
         closing: RefCell::default(),
     };
     let mut sweeping = false;
@@ -80,7 +85,8 @@ pub(super) fn run(core: &Core, tree: Writer) {
             return;
         }
         this.merge_if_due();
-        sweeping = this.sweep();
+        let deleting = this.old_rows.borrow_mut().step(&this);
+        sweeping = this.sweep() || deleting;
     }
 }
 
@@ -97,6 +103,9 @@ impl Maintenance<'_> {
                 drop(reply.send(result));
             }
             Request::Generation(reply) => drop(reply.send(self.next_generation())),
+            Request::SetFloor(reply) => drop(reply.send(floor::set(self))),
+            Request::LiftFloor(reply) => drop(reply.send(floor::lift(self))),
+            Request::DropOld(reply) => drop(reply.send(floor::begin_dropping(self))),
             Request::Backup { destination, reply } => {
                 let result = if may_back_up {
                     backup::run(self, &destination)
@@ -209,7 +218,9 @@ impl Maintenance<'_> {
                     self.bound_wal()?;
                     self.throttle(core.elapsed(begun), done, left);
                     // When one merge follows the other, the sweeper has no other time.
-                    self.sweep();
+                    if !core.is_held() {
+                        self.sweep();
+                    }
                     if !core.in_a_hurry() {
                         std::thread::sleep(core.elapsed(chunk_begun).min(PAUSE_LIMIT));
                     }
@@ -348,6 +359,40 @@ impl Maintenance<'_> {
     }
 }
 
+impl floor::Host for Maintenance<'_> {
+    fn core(&self) -> &Core {
+        self.core
+    }
+
+    fn tree(&self) -> &Writer {
+        &self.tree
+    }
+
+    fn flush(&self) -> Result<(), Error> {
+        Maintenance::flush(self)
+    }
+
+    fn order_before(&self) -> Result<(), Error> {
+        Maintenance::order_before(self)
+    }
+
+    fn seal(&self, change: impl FnOnce(&mut Tally)) -> Result<(), Error> {
+        Maintenance::seal(self, change)
+    }
+
+    fn bound_wal(&self) -> Result<(), Error> {
+        Maintenance::bound_wal(self).map_err(Error::failed)
+    }
+
+    fn checkpoint(&self) -> Result<(), Error> {
+        Maintenance::checkpoint(self, false)
+    }
+
+    fn reached(&self, step: Step) -> Result<(), Error> {
+        Maintenance::reached(self, step)
+    }
+}
+
 impl backup::Host for Maintenance<'_> {
     fn path(&self) -> &Path {
         self.core.opened.path()
@@ -371,6 +416,7 @@ impl backup::Host for Maintenance<'_> {
         }
         self.merge_if_due();
         self.sweep();
+        self.old_rows.borrow_mut().step(self);
         !self.core.crashed.load(Ordering::Acquire) && !self.core.closing.load(Ordering::Acquire)
     }
 

@@ -49,10 +49,11 @@ impl Sweep {
         }
         let tally = tree.tally();
         let now = core.clock.seconds();
-        if tally.tombstones == 0 || now <= self.done_until || !core.may_sweep() {
+        let (tombstones, bytes) = tally.current_tombstones();
+        if tombstones == 0 || now <= self.done_until || !core.may_sweep() {
             return Ok(false);
         }
-        let left = tally.tombstone_bytes.saturating_sub(self.removed_bytes);
+        let left = bytes.saturating_sub(self.removed_bytes);
         let before = horizon(core.options.sweep, now, left);
         let found = tree.tombstones((self.after.0, &self.after.1), before, STEP_ROWS)?;
         if found.is_empty() {
@@ -64,7 +65,12 @@ impl Sweep {
         let mut batch = Batch::unthrottled(core);
         let mut full = false;
         for tombstone in &found {
-            let left = tally.tombstone_bytes.saturating_sub(self.removed_bytes);
+            if tombstone.generation < tally.floor_generation() {
+                // It counts as absent, and goes with all that does.
+                self.after = (i64::from(tombstone.deleted), tombstone.key.clone());
+                continue;
+            }
+            let left = bytes.saturating_sub(self.removed_bytes);
             if tombstone.deleted >= horizon(core.options.sweep, now, left) {
                 self.done_until = now;
                 break;

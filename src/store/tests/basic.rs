@@ -192,7 +192,7 @@ fn foreign_files_are_refused_and_left_alone() {
     std::fs::remove_file(&path).unwrap();
     fixture.open().close().unwrap();
     foreign("PRAGMA user_version = 9");
-    refusal("store format 9, this program knows up to 1");
+    refusal("store format 9, this program knows up to 2");
 }
 
 #[test]

@@ -15,6 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 const KEYS: u64 = 12;
+/// Stands for all keys: a floor makes everything absent.
+const ALL: u64 = u64::MAX;
 
 /// Live data by key number; absent and deleted are the same here.
 type View = BTreeMap<u64, String>;
@@ -33,6 +35,7 @@ impl History {
         let mut view = View::new();
         for (key, data, _) in &self.writes[..count] {
             match data {
+                None if *key == ALL => view.clear(),
                 Some(data) => drop(view.insert(*key, data.clone())),
                 None => drop(view.remove(key)),
             }
@@ -43,7 +46,7 @@ impl History {
     /// What a key may hold: what was acknowledged last, and what was tried after that.
     fn may_hold(&self, key: u64) -> Vec<Option<&str>> {
         let mut allowed = vec![None];
-        for (_, data, acknowledged) in self.writes.iter().filter(|(written, ..)| *written == key) {
+        for (_, data, acknowledged) in self.writes.iter().filter(|(written, ..)| [key, ALL].contains(written)) {
             if *acknowledged {
                 allowed.clear();
             }
@@ -118,6 +121,16 @@ fn random_write(store: &Store, history: &Shared, dice: &mut Dice, inline: bool) 
     Ok(())
 }
 
+fn set_floor(store: &Store, history: &Shared) -> Result<(), Error> {
+    let place = history.lock().writes.len();
+    history.lock().writes.push((ALL, None, false));
+    store.set_floor()?;
+    let mut history = history.lock();
+    history.writes[place].2 = true;
+    history.flushed = place + 1;
+    Ok(())
+}
+
 /// Random work until it is over or the disk says no. True if it came to its end.
 fn work(store: &Store, fixture: &Fixture, disk: &FaultyDisk, history: &Shared, dice: &mut Dice, steps: u64) -> bool {
     // One write at a time, from its entry in the history to its outcome: the history's order must be the store's. False
@@ -148,6 +161,11 @@ fn work(store: &Store, fixture: &Fixture, disk: &FaultyDisk, history: &Shared, d
                 Ok(())
             }
             3 if dice.roll(4) == 0 => store.backup(&fixture.path("backup")),
+            4 if dice.roll(4) == 0 => {
+                let _one_at_a_time = writing.lock();
+                set_floor(store, history)
+            }
+            5 if dice.roll(4) == 0 => store.drop_old(),
             _ => {
                 let _one_at_a_time = writing.lock();
                 random_write(store, history, dice, false)

@@ -255,7 +255,7 @@ impl Disk for FaultyDisk {
     }
 
     fn reached(&self, step: Step) -> io::Result<()> {
-        if matches!(step, Step::MergeSynced | Step::Checkpointed) && !self.state.lock().dead {
+        if matches!(step, Step::MergeSynced | Step::Checkpointed | Step::FloorChanged) && !self.state.lock().dead {
             self.tree_is_durable();
         }
         self.act(|_| Ok(()))?;

@@ -8,6 +8,7 @@ mod collisions;
 mod crash;
 mod faulty;
 mod fixture;
+mod floor;
 mod limits;
 mod model;
 mod owner;

@@ -21,6 +21,9 @@ enum Op {
     Crash,
     Pass(u8),
     Generation,
+    Floor,
+    Lift,
+    DropOld,
     Count,
 }
 
@@ -37,6 +40,9 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Crash),
         1 => (0..9_u8).prop_map(Op::Pass),
         1 => Just(Op::Generation),
+        1 => Just(Op::Floor),
+        1 => Just(Op::Lift),
+        1 => Just(Op::DropOld),
         1 => Just(Op::Count),
     ]
 }
@@ -56,6 +62,9 @@ struct Run {
     fixture: Fixture,
     store: Store,
     model: Model,
+    /// What lies below the floor.
+    old: Model,
+    dropping: bool,
     on_pool: bool,
     images: usize,
     generation: u32,
@@ -76,6 +85,7 @@ impl Run {
     }
 
     fn store_in_model(&mut self, key: &[u8], value: Vec<u8>) {
+        self.old.remove(key);
         self.model.insert(key.to_vec(), (value, self.generation));
     }
 
@@ -166,7 +176,29 @@ impl Run {
             }
             Op::Pass(seconds) => drop(self.fixture.now.fetch_add(u32::from(seconds), Ordering::Relaxed)),
             Op::Generation => self.generation = self.store.bump_generation().unwrap(),
+            Op::Floor | Op::Lift | Op::DropOld => self.change_floor(op),
             Op::Count => assert_eq!(self.store.count(), self.model.len() as u64),
+        }
+    }
+
+    fn change_floor(&mut self, op: &Op) {
+        match op {
+            Op::Floor => {
+                self.generation = self.store.set_floor().unwrap();
+                self.old.append(&mut self.model);
+                self.dropping = false;
+            }
+            Op::Lift if self.dropping => assert!(self.store.lift_floor().is_err() || !self.store.has_floor()),
+            Op::Lift => {
+                self.store.lift_floor().unwrap();
+                self.model.append(&mut self.old);
+            }
+            Op::DropOld => {
+                self.dropping |= self.store.has_floor();
+                self.store.drop_old().unwrap();
+                self.old.clear();
+            }
+            _ => panic!("{op:?}"),
         }
     }
 
@@ -182,6 +214,10 @@ impl Run {
         assert_eq!(scanned, self.model);
         let tombstones = self.model.values().filter(|(value, _)| value.len() == 8).count() as u64;
         assert_eq!(self.store.status().tombstones, tombstones);
+        if self.dropping {
+            wait_until("the old records are deleted", || !self.store.has_floor());
+        }
+        assert_eq!(self.store.status().old_records, self.old.len() as u64);
     }
 }
 
@@ -191,7 +227,8 @@ proptest! {
     fn behaves_as_a_map(ops in proptest::collection::vec(op(), 1..150)) {
         let fixture = Fixture::new();
         let store = fixture.open();
-        let mut run = Run { fixture, store, model: Model::new(), on_pool: false, images: 0, generation: 0 };
+        let (model, old) = (Model::new(), Model::new());
+        let mut run = Run { fixture, store, model, old, dropping: false, on_pool: false, images: 0, generation: 0 };
         for op in &ops {
             run.apply(op);
         }

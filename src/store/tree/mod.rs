@@ -21,4 +21,4 @@ mod writer;
 pub(super) use reader::{Reader, Row, get_state};
 pub(super) use row::{Tally, join_key, split_key};
 pub(super) use schema::{identity, inspect, make, open, open_at_rest, open_reader};
-pub(super) use writer::{MergeRow, Writer, tombstone_bytes};
+pub(super) use writer::{MergeRow, Table, Writer, tombstone_bytes};

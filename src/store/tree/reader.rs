@@ -57,11 +57,13 @@ impl<'c> Reader<'c> {
         result
     }
 
-    /// The record of a raw key, as raw value and generation. `collisions` says whether there are any.
+    /// The record of a raw key, as raw value and generation. `collisions` says whether there are any; one of a generation
+    /// before `floor` counts as absent.
     pub(in crate::store) fn get<R>(
         &mut self,
         raw_key: &[u8],
         collisions: bool,
+        floor: u32,
         see: impl FnOnce(Option<(&[u8], u32)>) -> R,
     ) -> rusqlite::Result<R> {
         let (rowid, key) = split_key(raw_key);
@@ -69,13 +71,15 @@ impl<'c> Reader<'c> {
         if let Some(row) = rows.next()?
             && row.get_ref(0)?.as_blob()? == key
         {
-            return Ok(see(Some((row.get_ref(1)?.as_blob()?, row.get(2)?))));
+            let found = (row.get_ref(1)?.as_blob()?, row.get(2)?);
+            return Ok(see(Some(found).filter(|(_, generation)| *generation >= floor)));
         }
         drop(rows);
         if collisions {
             let mut rows = self.collision.query((rowid, key))?;
             if let Some(row) = rows.next()? {
-                return Ok(see(Some((row.get_ref(0)?.as_blob()?, row.get(1)?))));
+                let found = (row.get_ref(0)?.as_blob()?, row.get(1)?);
+                return Ok(see(Some(found).filter(|(_, generation)| *generation >= floor)));
             }
         }
         Ok(see(None))

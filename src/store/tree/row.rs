@@ -29,6 +29,59 @@ pub(in crate::store) struct Tally {
     pub(in crate::store) redo_from: u64,
     /// The store was closed; there is no redo log.
     pub(in crate::store) clean: bool,
+    /// Records from before it count as absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::store) floor: Option<Floor>,
+}
+
+/// The generation from which on records count, and the rows of before. They are part of the tally's other counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::store) struct Floor {
+    /// The first generation that counts.
+    pub(in crate::store) generation: u32,
+    /// Rows of earlier ones, tombstones included.
+    pub(in crate::store) rows: u64,
+    /// Of those, tombstones.
+    pub(in crate::store) tombstones: u64,
+    /// Bytes of the tombstones' keys (without the hash) and eight for each.
+    pub(in crate::store) tombstone_bytes: u64,
+    /// They are being deleted.
+    pub(in crate::store) dropping: bool,
+}
+
+impl Tally {
+    /// Has everything stored so far count as absent; `generation` is later than that of any row.
+    pub(in crate::store) fn hide_all(&mut self, generation: u32) {
+        self.generation = generation;
+        self.floor = Some(Floor {
+            generation,
+            rows: self.rows,
+            tombstones: self.tombstones,
+            tombstone_bytes: self.tombstone_bytes,
+            dropping: false,
+        });
+    }
+
+    /// The first generation that counts.
+    pub(in crate::store) fn floor_generation(&self) -> u32 {
+        self.floor.map_or(0, |floor| floor.generation)
+    }
+
+    /// Rows that count as absent.
+    pub(in crate::store) fn old_rows(&self) -> u64 {
+        self.floor.map_or(0, |floor| floor.rows)
+    }
+
+    /// Rows that count, tombstones included.
+    pub(in crate::store) fn current_rows(&self) -> u64 {
+        self.rows.saturating_sub(self.old_rows())
+    }
+
+    /// Tombstones that count, and the bytes of their keys with eight for each.
+    pub(in crate::store) fn current_tombstones(&self) -> (u64, u64) {
+        let (tombstones, bytes) = self.floor.map_or((0, 0), |floor| (floor.tombstones, floor.tombstone_bytes));
+        (self.tombstones.saturating_sub(tombstones), self.tombstone_bytes.saturating_sub(bytes))
+    }
 }
 
 /// Splits a raw key into its row id and the rest.

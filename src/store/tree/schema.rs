@@ -15,6 +15,8 @@ use std::time::Duration;
 const APPLICATION_ID: u32 = 0x6b75_6d6f;
 /// Format of the tables.
 const FORMAT: u32 = 1;
+/// Format of a tree with a floor: programs that do not know of one would take old records for current.
+const FORMAT_FLOOR: u32 = 2;
 /// First SQLite without the WAL-reset bug.
 const OLDEST_SQLITE: i32 = 3_051_003;
 /// Page cache of the connection that merges, in KiB.
@@ -71,8 +73,8 @@ pub(in crate::store) fn inspect(path: &Path) -> Result<bool, OpenError> {
     if application != APPLICATION_ID {
         return Err(foreign(&format!("another program's SQLite database (application id {application})")));
     }
-    if format > FORMAT {
-        return Err(OpenError::Newer { path: path.to_path_buf(), found: format, known: FORMAT });
+    if format > FORMAT_FLOOR {
+        return Err(OpenError::Newer { path: path.to_path_buf(), found: format, known: FORMAT_FLOOR });
     }
     Ok(true)
 }
@@ -127,6 +129,12 @@ pub(super) fn set_identity(connection: &Connection, store_id: u64, tally: &Tally
     put.execute(("store_id", format!("{store_id:016x}")))?;
     put.execute(("tally", tally))?;
     Ok(())
+}
+
+/// Notes in the file's header whether there is a floor.
+pub(super) fn set_format(connection: &Connection, floor: bool) -> rusqlite::Result<()> {
+    let format = if floor { FORMAT_FLOOR } else { FORMAT };
+    connection.execute_batch(&format!("PRAGMA user_version = {format}"))
 }
 
 /// The connection that writes, the store's id and its tally. Makes the tree, with `new_id`, if there is none.

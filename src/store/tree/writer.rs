@@ -11,6 +11,14 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension};
 use std::cell::Cell;
 use std::path::PathBuf;
 
+/// A raw key of its own.
+type RawKey = Box<[u8]>;
+
+/// A generation after every one.
+const ANY_GENERATION: i64 = 1 << 32;
+/// Bytes of values that one transaction deletes below the floor, about.
+const OLD_BYTES: u64 = 4 << 20;
+
 /// A row to merge: a record's newest state.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::store) struct MergeRow<'a> {
@@ -28,6 +36,16 @@ pub(in crate::store) struct Tombstone {
     pub(in crate::store) generation: u32,
     /// Unix seconds of the deletion.
     pub(in crate::store) deleted: u32,
+}
+
+/// A table of records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::store) enum Table {
+    /// The first key of each hash.
+    #[default]
+    Record,
+    /// Further keys of a hash.
+    Twin,
 }
 
 /// The only connection that changes the tree.
@@ -106,11 +124,41 @@ impl Writer {
 
     /// Changes the tally, and returns when that and everything before it is durable.
     pub(in crate::store) fn seal(&self, change: impl FnOnce(&mut Tally)) -> rusqlite::Result<()> {
-        let mut tally = self.tally.get();
+        let before = self.tally.get();
+        let mut tally = before;
         change(&mut tally);
-        self.durably(|connection| put_tally(connection, &tally))?;
+        self.durably(|connection| {
+            if tally.floor.is_some() != before.floor.is_some() {
+                schema::set_format(connection, tally.floor.is_some())?;
+            }
+            put_tally(connection, &tally)
+        })?;
         self.tally.set(tally);
         Ok(())
+    }
+
+    /// Deletes the rows below the floor among the next of a table, in one transaction: looks at `limit` rows after the raw
+    /// key `after`, an empty one being before all, or at fewer if those to delete are long. Returns how many it has deleted,
+    /// and the last key it has looked at; none at the table's end.
+    pub(in crate::store) fn delete_old_rows(
+        &self,
+        table: Table,
+        after: &[u8],
+        limit: usize,
+    ) -> rusqlite::Result<(u64, Option<Box<[u8]>>)> {
+        let mut tally = self.tally.get();
+        let (before, mut last) = (tally.old_rows(), None);
+        self.transaction(|connection| {
+            let (seen, old) = old_rows(connection, table, after, limit, tally.floor_generation())?;
+            last = seen;
+            for key in &old {
+                let (rowid, key) = split_key(key);
+                remove_old(connection, &mut tally, rowid, key)?;
+            }
+            put_tally(connection, &tally)
+        })?;
+        self.tally.set(tally);
+        Ok((before.saturating_sub(tally.old_rows()), last))
     }
 
     /// Stores a named blob durably.
@@ -288,12 +336,13 @@ fn merge_row(connection: &Connection, tally: &mut Tally, row: MergeRow<'_>) -> r
     let (rowid, key) = split_key(row.key);
     let bytes = tombstone_bytes(key);
     let deleted = deleted_at(row.value);
+    remove_old(connection, tally, rowid, key)?;
     let forget = |tally: &mut Tally| {
         tally.tombstones = tally.tombstones.saturating_sub(1);
         tally.tombstone_bytes = tally.tombstone_bytes.saturating_sub(bytes);
     };
     if row.value.is_empty() {
-        let Some(was_tombstone) = remove(connection, tally, rowid, key)? else { return Ok(false) };
+        let Some(was_tombstone) = remove(connection, tally, rowid, key, ANY_GENERATION)? else { return Ok(false) };
         tally.rows = tally.rows.saturating_sub(1);
         if was_tombstone {
             forget(tally);
@@ -401,18 +450,80 @@ fn insert(
     Ok(())
 }
 
-/// Removes a key's row; says whether it was a tombstone, `None` if there was none.
-fn remove(connection: &Connection, tally: &mut Tally, rowid: i64, key: &[u8]) -> rusqlite::Result<Option<bool>> {
+/// Removes a key's row if it lies below the floor: it counts as absent, and what is merged takes its place.
+fn remove_old(connection: &Connection, tally: &mut Tally, rowid: i64, key: &[u8]) -> rusqlite::Result<()> {
+    let Some(mut floor) = tally.floor.filter(|floor| floor.rows > 0) else { return Ok(()) };
+    let Some(was_tombstone) = remove(connection, tally, rowid, key, i64::from(floor.generation))? else {
+        return Ok(());
+    };
+    floor.rows -= 1;
+    tally.rows = tally.rows.saturating_sub(1);
+    if was_tombstone {
+        let bytes = tombstone_bytes(key);
+        floor.tombstones = floor.tombstones.saturating_sub(1);
+        floor.tombstone_bytes = floor.tombstone_bytes.saturating_sub(bytes);
+        tally.tombstones = tally.tombstones.saturating_sub(1);
+        tally.tombstone_bytes = tally.tombstone_bytes.saturating_sub(bytes);
+    }
+    tally.floor = Some(floor);
+    Ok(())
+}
+
+/// The last key among the next `limit` rows of a table, and the keys of those below the floor.
+fn old_rows(
+    connection: &Connection,
+    table: Table,
+    after: &[u8],
+    limit: usize,
+    floor: u32,
+) -> rusqlite::Result<(Option<RawKey>, Vec<RawKey>)> {
+    let mut statement = connection.prepare_cached(match table {
+        Table::Record => {
+            "SELECT hash, key, generation, length(value) FROM record WHERE (hash, key) > (?1, ?2) ORDER BY hash, key LIMIT ?3"
+        }
+        Table::Twin => {
+            "SELECT hash, key, generation, length(value) FROM twin WHERE (hash, key) > (?1, ?2) ORDER BY hash, key LIMIT ?3"
+        }
+    })?;
+    let (rowid, key) = key_bound(after);
+    let mut rows = statement.query((rowid, key, i64::try_from(limit).unwrap_or(i64::MAX)))?;
+    let (mut last, mut old, mut bytes) = (None, Vec::new(), 0_u64);
+    while let Some(row) = rows.next()? {
+        let key = join_key(row.get(0)?, row.get_ref(1)?.as_blob()?);
+        if row.get::<_, u32>(2)? < floor {
+            old.push(key.clone());
+            bytes += row.get::<_, u32>(3).map(u64::from)?;
+        }
+        last = Some(key);
+        if bytes >= OLD_BYTES {
+            break;
+        }
+    }
+    Ok((last, old))
+}
+
+/// Removes a key's row if it is of a generation before `before`; says whether it was a tombstone, `None` if there was none.
+fn remove(
+    connection: &Connection,
+    tally: &mut Tally,
+    rowid: i64,
+    key: &[u8],
+    before: i64,
+) -> rusqlite::Result<Option<bool>> {
     let removed = connection
-        .prepare_cached("DELETE FROM record WHERE hash = ?1 AND key = ?2 RETURNING deleted IS NOT NULL")?
-        .query_row((rowid, key), |row| row.get(0))
+        .prepare_cached(
+            "DELETE FROM record WHERE hash = ?1 AND key = ?2 AND generation < ?3 RETURNING deleted IS NOT NULL",
+        )?
+        .query_row((rowid, key, before), |row| row.get(0))
         .optional()?;
     if removed.is_some() || tally.collisions == 0 {
         return Ok(removed);
     }
     let removed = connection
-        .prepare_cached("DELETE FROM twin WHERE hash = ?1 AND key = ?2 RETURNING deleted IS NOT NULL")?
-        .query_row((rowid, key), |row| row.get(0))
+        .prepare_cached(
+            "DELETE FROM twin WHERE hash = ?1 AND key = ?2 AND generation < ?3 RETURNING deleted IS NOT NULL",
+        )?
+        .query_row((rowid, key, before), |row| row.get(0))
         .optional()?;
     if removed.is_some() {
         tally.collisions -= 1;

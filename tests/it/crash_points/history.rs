@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! try N KEY NAME|-    write N is about to be tried: the key becomes NAME, or is deleted
+//! try N all -         likewise a floor: every key becomes absent
 //! done N              ... it is acknowledged
 //! same N              ... it has changed nothing
 //! fail N              ... it was refused when it may have been stored
@@ -14,6 +15,9 @@ use std::collections::BTreeMap;
 
 /// What each key holds: the name of a write, or nothing.
 pub(crate) type View = BTreeMap<u64, String>;
+
+/// Stands for every key.
+const ALL: u64 = u64::MAX;
 
 /// How a worker has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +67,8 @@ impl History {
         let number = first.parse::<usize>().unwrap_or(usize::MAX);
         match word {
             "try" => {
-                let key = words.next().and_then(|key| key.parse().ok()).ok_or(line)?;
+                let key = words.next().ok_or(line)?;
+                let key = if key == "all" { ALL } else { key.parse().map_err(|_| line)? };
                 let becomes = words.next().filter(|name| *name != "-").map(str::to_owned);
                 if number != self.tries.len() {
                     return Err(format!("out of order: {line}"));
@@ -98,7 +103,9 @@ impl History {
     /// Whether a key may hold this: what was kept last, or what was tried after it.
     fn allows(&self, key: u64, found: Option<&str>, end: End) -> Result<(), String> {
         let mut allowed = vec![self.base.get(&key).map(String::as_str)];
-        for (number, one) in self.tries.iter().enumerate().filter(|(_, one)| one.key == key && one.fate != Fate::Void) {
+        for (number, one) in
+            self.tries.iter().enumerate().filter(|(_, one)| [key, ALL].contains(&one.key) && one.fate != Fate::Void)
+        {
             let kept = match end {
                 End::Kill | End::Dark { always: true } => true,
                 End::Dark { always: false } => number < self.flushed,
@@ -116,7 +123,8 @@ impl History {
 
     /// Whether this may be there after `end`.
     pub(crate) fn allows_all(&self, found: &View, end: End) -> Result<(), String> {
-        for &key in self.tries.iter().map(|one| &one.key).chain(self.base.keys()).chain(found.keys()) {
+        let tried = self.tries.iter().map(|one| &one.key).filter(|key| **key != ALL);
+        for &key in tried.chain(self.base.keys()).chain(found.keys()) {
             self.allows(key, found.get(&key).map(String::as_str), end)?;
         }
         if matches!(end, End::Dark { .. }) && !self.failed && !self.is_prefix(found) {
@@ -134,6 +142,10 @@ impl History {
         self.tries.iter().filter(|one| one.fate != Fate::Void).any(|one| {
             match &one.becomes {
                 Some(name) => view.insert(one.key, name.clone()),
+                None if one.key == ALL => {
+                    view.clear();
+                    None
+                }
                 None => view.remove(&one.key),
             };
             view == *found
