@@ -30,7 +30,7 @@
 //! All other modules are the program's own, and change without notice. They form layers; each uses modules of the layers
 //! above it in this list, never its own layer or those below:
 //!
-//! 1. [`time`]: where time comes from.
+//! 1. [`time`], [`rules`]: where time comes from; the rules that a simulation can leave out.
 //! 2. [`clock`]: which of two writes is later.
 //! 3. [`wire`]: messages, records and addresses as bytes.
 //! 4. [`ring`]: who owns a key.
@@ -82,6 +82,8 @@ pub mod net;
 pub mod register;
 #[doc(hidden)]
 pub mod ring;
+#[doc(hidden)]
+pub mod rules;
 #[doc(hidden)]
 pub mod server;
 #[doc(hidden)]

@@ -32,24 +32,38 @@ pub(crate) use socket::is_without_ipv6;
 pub use tasks::{Task, Tasks};
 pub use unix::SocketFile;
 
+use crate::rules::Rules;
 use crate::time::Time;
 
 /// A handle to a machine; cheap to clone.
 #[derive(Clone)]
 pub struct Env {
     time: Time,
+    rules: Rules,
     host: Arc<dyn Host>,
 }
 
 impl Env {
     /// This machine. Must be called within a runtime, which all tasks then belong to.
     pub fn real() -> Self {
-        Self { time: Time::real(), host: Arc::new(real::Machine::current()) }
+        Self::new(Time::real(), real::Machine::current())
     }
 
     /// Another machine, with its clocks.
     pub fn new(time: Time, host: impl Host) -> Self {
-        Self { time, host: Arc::new(host) }
+        Self { time, rules: Rules::default(), host: Arc::new(host) }
+    }
+
+    /// The same machine, whose roles follow these rules alone.
+    #[must_use]
+    pub fn with_rules(self, rules: Rules) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// The rules that roles follow here.
+    #[inline]
+    pub fn rules(&self) -> Rules {
+        self.rules
     }
 
     /// Its clocks.

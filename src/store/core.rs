@@ -7,7 +7,7 @@ use super::failures::Failures;
 use super::lock::OpenedFile;
 use super::options::{Options, SyncMode};
 use super::redo::Redo;
-use super::request::{Reply, Request};
+use super::request::{Inline, Reply, Request};
 use super::signal::Signal;
 use super::throttle::{self, Throttle};
 use super::tree::Tally;
@@ -85,6 +85,10 @@ pub(super) struct Core {
     throttle: Throttle,
     pub(super) requests: Sender<Request>,
     pub(super) request_inbox: Receiver<Request>,
+    /// The work of the maintenance thread where a driver does it, until the store is closed.
+    pub(super) inline: Mutex<Option<Box<dyn Inline>>>,
+    /// When the log was last synced by its thread.
+    pub(super) last_sync: Mutex<Moment>,
     /// A request to wake up is on its way.
     pub(super) wake_pending: AtomicBool,
     /// Milliseconds since `started` of the last write.
@@ -133,8 +137,10 @@ impl Drop for Held<'_> {
 impl Core {
     pub(super) fn new(parts: Parts) -> Self {
         let (requests, request_inbox) = crossbeam_channel::bounded(64);
+        let now = parts.options.time.now();
         Self {
-            started: parts.options.time.now(),
+            started: now,
+            last_sync: Mutex::new(now),
             options: parts.options,
             store_id: parts.store_id,
             opened: parts.opened,
@@ -159,6 +165,7 @@ impl Core {
             throttle: Throttle::default(),
             requests,
             request_inbox,
+            inline: Mutex::default(),
             wake_pending: AtomicBool::new(false),
             last_write: AtomicU64::new(0),
             closing: AtomicBool::new(false),
@@ -299,6 +306,10 @@ impl Core {
     /// Asks the maintenance thread and waits for its answer.
     pub(super) fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Error> {
         let (reply, answer) = crossbeam_channel::bounded(1);
+        if self.is_driven() {
+            self.step(Some(request(reply)));
+            return answer.try_recv().unwrap_or(Err(Error::Closed));
+        }
         let (pause, mut request) = (Duration::from_millis(20), request(reply));
         while let Err(error) = self.requests.send_timeout(request, pause) {
             if self.ended.load(Ordering::Acquire) {
@@ -314,6 +325,18 @@ impl Core {
                 Err(_) => return answer.try_recv().unwrap_or(Err(Error::Closed)),
             }
         }
+    }
+
+    /// Whether a driver does the work of the store's threads.
+    pub(super) fn is_driven(&self) -> bool {
+        self.options.driver.is_some()
+    }
+
+    /// Does the work of the maintenance thread in its place, if it has none; says whether the store is open.
+    pub(super) fn step(&self, request: Option<Request>) -> bool {
+        let mut inline = self.inline.lock();
+        *inline = inline.take().and_then(|maintenance| maintenance.step(request));
+        inline.is_some()
     }
 
     /// Wakes the maintenance thread if it may be asleep.
@@ -374,6 +397,10 @@ impl Core {
                 || self.is_closing()
         };
         while !free() {
+            if self.is_driven() {
+                self.step(None);
+                continue;
+            }
             self.room_signal.wait(Duration::from_millis(100), free);
         }
         self.room_waiters.fetch_sub(1, Ordering::Relaxed);
@@ -386,7 +413,8 @@ impl Core {
     /// Waits until the throttle lets `bytes` through, or the write will be refused anyway.
     pub(super) fn wait_for_throttle(&self, bytes: u64) {
         let over = || self.failures.any() || self.is_closing();
-        while !self.may_write(bytes) && !over() {
+        // Where one thread does everything, no merge is under way that could need the room.
+        while !self.is_driven() && !self.may_write(bytes) && !over() {
             std::thread::sleep(THROTTLE_RETRY);
         }
     }

@@ -8,6 +8,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::driver::Driver;
+
 /// Steps of the main tree's life at which a test may look at the files or refuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
@@ -81,6 +83,60 @@ impl Disk for RealDisk {
 
     fn sync_directory(&self, directory: &Path) -> io::Result<()> {
         File::open(directory)?.sync_all()
+    }
+}
+
+/// The file system, where a driver decides whether it takes anything.
+pub(super) struct DrivenDisk(pub(super) Arc<dyn Driver>);
+
+/// A file on it.
+struct DrivenFile {
+    file: Arc<dyn LogFile>,
+    driver: Arc<dyn Driver>,
+}
+
+impl DrivenDisk {
+    fn driven(&self, file: Arc<dyn LogFile>) -> Arc<dyn LogFile> {
+        Arc::new(DrivenFile { file, driver: self.0.clone() })
+    }
+}
+
+impl Disk for DrivenDisk {
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
+        self.0.before_write()?;
+        RealDisk.create(path).map(|file| self.driven(file))
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn LogFile>> {
+        RealDisk.open(path).map(|file| self.driven(file))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove(path)
+    }
+
+    fn sync_directory(&self, directory: &Path) -> io::Result<()> {
+        RealDisk.sync_directory(directory)
+    }
+
+    fn reached(&self, _: Step) -> io::Result<()> {
+        self.0.before_write()
+    }
+}
+
+impl LogFile for DrivenFile {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.driver.before_write()?;
+        self.file.write_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.driver.before_write()?;
+        self.file.sync()
+    }
+
+    fn truncate(&self, length: u64) -> io::Result<()> {
+        self.file.truncate(length)
     }
 }
 

@@ -90,7 +90,11 @@ impl Store {
     /// Opens the store, or makes it. `clock` is given the first clock that is after all that were stored; the clock it
     /// returns is kept ahead of every clock stored from then on.
     pub fn open(options: Options, clock: impl FnOnce(u32) -> Arc<Clock>) -> Result<Self, OpenError> {
-        open::open(options, Arc::new(disk::RealDisk), clock).map(Self::running)
+        let disk: Arc<dyn disk::Disk> = match &options.driver {
+            Some(driver) => Arc::new(disk::DrivenDisk(driver.clone())),
+            None => Arc::new(disk::RealDisk),
+        };
+        open::open(options, disk, clock).map(Self::running)
     }
 
     fn running(shutdown: Shutdown) -> Self {

@@ -3,10 +3,12 @@
 use super::cache::{Before, Cache, Change, Stored, split_value};
 use super::core::{Core, Parts};
 use super::disk::Disk;
+use super::driver::Driver;
 use super::error::OpenError;
 use super::failures::Failures;
 use super::guard::AbortOnPanic;
 use super::lock::OwnerLock;
+use super::maintain::{self, Maintenance};
 use super::merge::Merge;
 use super::options::Options;
 use super::paths::{canonical, directory, side_path};
@@ -14,7 +16,7 @@ use super::pool::{Job, Pool, run_reads, run_writes};
 use super::redo::{Kind, ReadEntry, Redo, RedoOptions, recover};
 use super::shutdown::Shutdown;
 use super::tree::{self, Reader, Writer};
-use super::{maintain, syncer, temporary};
+use super::{syncer, temporary};
 use crate::clock::{Clock, ClockTime};
 use crossbeam_channel::Receiver;
 use std::io;
@@ -131,8 +133,14 @@ fn start(core: Core, tree: Writer, lock: OwnerLock) -> Result<Shutdown, OpenErro
     for index in 0..write_threads {
         pools.push(pool_thread(&core, format!("store-write-{index}"), write_jobs.clone(), run_writes)?);
     }
-    let log = thread(&core, "store-log".to_owned(), syncer::run)?;
-    let maintenance = thread(&core, "store-merge".to_owned(), move |core| maintain::run(core, tree))?;
+    let maintenance = Maintenance::new(&core, tree);
+    let (log, maintenance) = if let Some(driver) = &core.options.driver {
+        drive(&core, driver, maintenance);
+        (None, None)
+    } else {
+        let log = thread(&core, "store-log".to_owned(), syncer::run)?;
+        (Some(log), Some(thread(&core, "store-merge".to_owned(), move |_| maintain::run(maintenance))?))
+    };
     Ok(Shutdown {
         reads: Pool { jobs: reads, threads: read_threads },
         writes: Pool { jobs: writes, threads: write_threads },
@@ -142,6 +150,24 @@ fn start(core: Core, tree: Writer, lock: OwnerLock) -> Result<Shutdown, OpenErro
         maintenance,
         lock,
     })
+}
+
+/// Has a driver do the work of the log's and the maintenance thread.
+fn drive(core: &Arc<Core>, driver: &Arc<dyn Driver>, maintenance: Maintenance) {
+    *core.inline.lock() = Some(Box::new(maintenance));
+    let (logging, runner) = (Arc::downgrade(core), driver.clone());
+    core.log_signal.call_instead(move || {
+        let core = logging.clone();
+        runner.run(Box::new(move || {
+            if let Some(core) = core.upgrade() {
+                syncer::round(&core);
+            }
+        }));
+    });
+    let log = Arc::downgrade(core);
+    driver.every(syncer::RETRY, Box::new(move || log.upgrade().is_some_and(|core| syncer::round(&core))));
+    let merges = Arc::downgrade(core);
+    driver.every(maintain::TICK, Box::new(move || merges.upgrade().is_some_and(|core| core.step(None))));
 }
 
 /// A thread whose panic is the end of the process.

@@ -70,7 +70,7 @@ pub struct Options {
     pub sweep: SweepPolicy,
     /// Jobs that may wait in front of each pool.
     pub queue_jobs: usize,
-    /// Does the work of both pools, which then have no threads.
+    /// Does the work of the store's threads, of which it then has none.
     pub driver: Option<Arc<dyn Driver>>,
     /// Counts up when a write to the redo log begins and when it ends: odd while the kernel has one, which it may hold back
     /// for as long as the disk stalls. One at a time is under way, and batches write on the thread that commits them.

@@ -7,6 +7,12 @@ use std::path::PathBuf;
 /// Where an answer goes.
 pub(super) type Reply<T> = Sender<Result<T, Error>>;
 
+/// Who serves requests where the store has no thread for it.
+pub(super) trait Inline: Send {
+    /// Serves a request, if there is one, and does what else is due; gives itself back unless the store is closed now.
+    fn step(self: Box<Self>, request: Option<Request>) -> Option<Box<dyn Inline>>;
+}
+
 /// A request to the maintenance thread.
 pub(super) enum Request {
     /// Look whether a merge is due.

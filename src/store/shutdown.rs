@@ -5,6 +5,7 @@ use super::error::Error;
 use super::lock::OwnerLock;
 use super::pool::{Pool, ReadJob, WriteJob};
 use super::request::Request;
+use super::syncer;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
@@ -15,8 +16,9 @@ pub(super) struct Shutdown {
     pub(super) reads: Pool<ReadJob>,
     pub(super) writes: Pool<WriteJob>,
     pub(super) pools: Vec<JoinHandle<()>>,
-    pub(super) log: JoinHandle<()>,
-    pub(super) maintenance: JoinHandle<()>,
+    /// `None`, and likewise the next: a driver does its work.
+    pub(super) log: Option<JoinHandle<()>>,
+    pub(super) maintenance: Option<JoinHandle<()>>,
     pub(super) lock: OwnerLock,
 }
 
@@ -32,11 +34,18 @@ impl Shutdown {
             let _ = thread.join();
         }
         core.stop_log.store(true, Ordering::Release);
-        core.log_signal.raise();
-        let _ = self.log.join();
+        match self.log {
+            Some(log) => {
+                core.log_signal.raise();
+                let _ = log.join();
+            }
+            None => while syncer::round(&core) {},
+        }
         core.drop_connections();
         let result = core.ask(Request::Close);
-        let _ = self.maintenance.join();
+        if let Some(maintenance) = self.maintenance {
+            let _ = maintenance.join();
+        }
         drop(self.lock);
         result
     }
@@ -44,7 +53,7 @@ impl Shutdown {
     /// As [`Shutdown::run`] for whoever has let go of the last handle, in a callback perhaps; failures are logged.
     pub(super) fn run_anywhere(self) {
         let this = thread::current().id();
-        if self.pools.iter().chain([&self.log, &self.maintenance]).all(|thread| thread.thread().id() != this) {
+        if self.pools.iter().chain(&self.log).chain(&self.maintenance).all(|thread| thread.thread().id() != this) {
             return self.run_and_log();
         }
         if let Err(error) = thread::Builder::new().name("store-close".to_owned()).spawn(|| self.run_and_log()) {

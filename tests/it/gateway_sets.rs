@@ -146,7 +146,7 @@ impl Rival {
             let rest = self.client.ask(b"", b"END\r\n");
             (rest.split("\r\n").next().and_then(|value| value.parse().ok()).expect("a number"), unique)
         });
-        self.note(key, Kind::Get(found.map(|(value, _)| value)), begun, true);
+        self.note(key, Kind::Get(found.map(|(value, _)| vec![value])), begun, true);
         found
     }
 
@@ -157,7 +157,7 @@ impl Rival {
         let (begun, answer) = self.ask(&request);
         // A value that was completed has another unique: what does not match says nothing about values.
         if answer != "EXISTS" && answer != "NOT_FOUND" {
-            self.note(key, Kind::Swap(Some(before), value, true), begun, answer == "STORED");
+            self.note(key, Kind::Swap(Some(vec![before]), value, true), begun, answer == "STORED");
         }
     }
 }

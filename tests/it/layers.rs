@@ -14,7 +14,7 @@ use imports::module_path;
 
 /// The layers, lowest first: the modules of each, with the modules of lower layers that they use. They use no others.
 const LAYERS: &[&[(&str, &[&str])]] = &[
-    &[("time", &[])],
+    &[("time", &[]), ("rules", &[])],
     &[("clock", &["time"])],
     &[("wire", &["clock"])],
     &[("ring", &["clock", "wire"])],
@@ -24,11 +24,11 @@ const LAYERS: &[&[(&str, &[&str])]] = &[
         ("tokyo", &[]),
         ("register", &["time", "clock", "wire", "ring"]),
     ],
-    &[("env", &["time"])],
+    &[("env", &["time", "rules"])],
     &[("net", &["time", "wire", "env"])],
     &[("client", &["clock", "wire", "ring", "env", "net"])],
     &[
-        ("server", &["time", "clock", "wire", "ring", "store", "binlog", "register", "env", "net"]),
+        ("server", &["time", "rules", "clock", "wire", "ring", "store", "binlog", "register", "env", "net"]),
         ("manager", &["time", "clock", "wire", "ring", "binlog", "register", "env", "net", "client"]),
         ("gateway", &["time", "clock", "wire", "ring", "binlog", "env", "net", "client"]),
         ("bench", &["time", "clock", "wire", "ring", "env"]),

@@ -2,12 +2,14 @@
 //!
 //! A connection carries bytes in order, as TCP does: what is lost is sent again and comes late. Where a machine cannot
 //! reach another one nothing arrives until it can again, in that direction alone; a dial in either direction then hangs.
-//! A killed process's connections are reset at the other end as soon as that can be told.
+//! A killed process's connections are reset at the other end as soon as that can be told. One that only one end has
+//! forgotten, as after a loss of power, is reset when the other end sends something.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -18,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::journal;
 use super::world::World;
 
 /// Bytes that a direction of a connection holds before its writer must wait.
@@ -34,8 +37,12 @@ pub(crate) struct Network(Mutex<State>);
 #[derive(Default)]
 struct State {
     listeners: BTreeMap<SocketAddr, mpsc::UnboundedSender<(Stream, SocketAddr)>>,
-    /// Directions in which nothing arrives.
-    cuts: BTreeSet<(IpAddr, IpAddr)>,
+    /// Directions in which nothing arrives, and how often each has been cut.
+    cuts: BTreeMap<(IpAddr, IpAddr), u32>,
+    /// Machines that are switched off.
+    off: BTreeSet<IpAddr>,
+    /// Machines that refuse every dial.
+    refusing: BTreeSet<IpAddr>,
     connections: Vec<Weak<Connection>>,
     last_port: BTreeMap<IpAddr, u16>,
     settings: Settings,
@@ -44,7 +51,7 @@ struct State {
 }
 
 /// How the network behaves.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Settings {
     /// The least time a packet takes.
     pub(crate) delay: Duration,
@@ -64,6 +71,34 @@ struct Connection {
     ends: [SocketAddr; 2],
     /// What travels from the first end to the second, and back.
     ways: [Mutex<Way>; 2],
+    /// Whether an end knows nothing of the connection any more.
+    forgotten: [AtomicBool; 2],
+}
+
+impl Connection {
+    /// The end on a machine, if one is.
+    fn end_at(&self, ip: IpAddr) -> Option<usize> {
+        self.ends.iter().position(|end| end.ip() == ip)
+    }
+
+    fn wake(&self) {
+        for way in &self.ways {
+            way.lock().wake();
+        }
+    }
+
+    /// An end forgets the connection; the other one does not hear of it.
+    fn forget(&self, end: usize) {
+        self.forgotten[end].store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Tells an end that the other one knows of no connection.
+    fn reset(&self, end: usize, at: Instant) {
+        let mut way = self.ways[1 - end].lock();
+        way.closed = Some(Closed::Reset(at));
+        way.wake();
+    }
 }
 
 #[derive(Default)]
@@ -99,18 +134,83 @@ impl Network {
 
     /// From now on nothing of `from` arrives at `to`.
     pub(crate) fn cut(&self, from: IpAddr, to: IpAddr) {
-        self.0.lock().cuts.insert((from, to));
+        *self.0.lock().cuts.entry((from, to)).or_default() += 1;
     }
 
-    /// Mends everything that was cut. What waits arrives when it is sent again.
-    pub(crate) fn heal(&self, world: &World) {
+    /// Takes a cut away. What waits arrives when it is sent again, if no other cut is left.
+    pub(crate) fn mend(&self, world: &World, from: IpAddr, to: IpAddr) {
+        {
+            let mut state = self.0.lock();
+            if let Some(count) = state.cuts.get_mut(&(from, to)) {
+                *count -= 1;
+            }
+            state.cuts.retain(|_, count| *count > 0);
+        }
+        self.send_again(world, |connection| connection.end_at(from).is_some() && connection.end_at(to).is_some());
+    }
+
+    /// Whether machines refuse to be dialled from now on.
+    pub(crate) fn refuse(&self, ip: IpAddr, refuse: bool) {
+        let refusing = &mut self.0.lock().refusing;
+        if refuse {
+            refusing.insert(ip)
+        } else {
+            refusing.remove(&ip)
+        };
+    }
+
+    /// Has one end of some connections of a machine forget them: which, and which end, is left to chance. Returns how many.
+    /// Connections with machines in `except` are left alone.
+    pub(crate) fn forget_some_of(&self, world: &World, ip: IpAddr, except: &[IpAddr]) -> usize {
+        let connections = self.0.lock().open_connections();
+        let mut count = 0;
+        let concerned = |connection: &&Arc<Connection>| {
+            connection.end_at(ip).is_some() && except.iter().all(|other| connection.end_at(*other).is_none())
+        };
+        for connection in connections.iter().filter(concerned) {
+            if world.happens(500) {
+                connection.forget(usize::from(world.happens(500)));
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// Switches a machine off: its ports and connections are gone, and nobody is told.
+    pub(crate) fn switch_off(&self, ip: IpAddr) {
         let connections = {
             let mut state = self.0.lock();
-            state.cuts.clear();
+            state.listeners.retain(|address, _| address.ip() != ip);
+            state.off.insert(ip);
             state.open_connections()
         };
-        let now = Instant::now();
+        for connection in &connections {
+            if let Some(end) = connection.end_at(ip) {
+                connection.forget(end);
+            }
+        }
+    }
+
+    /// Switches it on: whoever still sends on a connection of before hears that there is none.
+    pub(crate) fn switch_on(&self, world: &World, ip: IpAddr) {
+        let connections = {
+            let mut state = self.0.lock();
+            state.off.remove(&ip);
+            state.open_connections()
+        };
         for connection in connections {
+            let Some(end) = connection.end_at(ip) else { continue };
+            if connection.forgotten[end].load(Ordering::Relaxed) && !connection.ways[1 - end].lock().packets.is_empty()
+            {
+                connection.reset(1 - end, Instant::now() + RETRANSMIT + Duration::from_millis(world.below(1000)));
+            }
+        }
+    }
+
+    fn send_again(&self, world: &World, which: impl Fn(&Connection) -> bool) {
+        let connections = self.0.lock().open_connections();
+        let now = Instant::now();
+        for connection in connections.iter().filter(|connection| which(connection)) {
             for way in &connection.ways {
                 let mut way = way.lock();
                 let mut at = now + RETRANSMIT + Duration::from_millis(world.below(1000));
@@ -126,7 +226,8 @@ impl Network {
 
     /// Whether something of `from` arrives at `to`.
     pub(crate) fn reaches(&self, from: IpAddr, to: IpAddr) -> bool {
-        !self.0.lock().cuts.contains(&(from, to))
+        let state = self.0.lock();
+        !state.cuts.contains_key(&(from, to)) && !state.off.contains(&from) && !state.off.contains(&to)
     }
 
     /// Closes the ports and connections of a machine whose process has died.
@@ -136,12 +237,11 @@ impl Network {
             state.listeners.retain(|address, _| address.ip() != ip);
             state.open_connections()
         };
-        let reset = Closed::Reset(Instant::now() + Duration::from_micros(100));
-        for connection in connections.iter().filter(|connection| connection.ends.iter().any(|end| end.ip() == ip)) {
-            for way in &connection.ways {
-                let mut way = way.lock();
-                way.closed = Some(reset);
-                way.wake();
+        for connection in &connections {
+            if let Some(end) = connection.end_at(ip) {
+                // The dead process is gone; to say so is the duty of its kernel.
+                connection.reset(end, Instant::now());
+                connection.reset(1 - end, Instant::now() + Duration::from_micros(100));
             }
         }
     }
@@ -177,11 +277,15 @@ impl Network {
             tokio::time::sleep(RETRANSMIT).await;
         }
         let mut state = self.0.lock();
+        if state.refusing.contains(&to.ip()) {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
         let local = SocketAddr::new(from, state.free_port(from));
         let Some(listener) = state.listeners.get(&to).cloned() else {
             return Err(io::ErrorKind::ConnectionRefused.into());
         };
-        let connection = Arc::new(Connection { ends: [local, to], ways: [Mutex::default(), Mutex::default()] });
+        let connection =
+            Arc::new(Connection { ends: [local, to], ways: Default::default(), forgotten: Default::default() });
         state.opened += 1;
         if state.opened.is_multiple_of(256) {
             state.connections.retain(|connection| connection.strong_count() > 0);
@@ -266,6 +370,9 @@ impl AsyncRead for End {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let connection = this.connection.clone();
+        if this.has_forgotten() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
         let mut way = connection.ways[1 - this.number].lock();
         way.reader = Some(cx.waker().clone());
         if !this.world.network().reaches(this.other(), this.own()) {
@@ -305,13 +412,27 @@ impl AsyncRead for End {
 impl AsyncWrite for End {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.has_forgotten() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
         let settings = this.world.network().0.lock().settings;
+        let hears = this.world.network().reaches(this.other(), this.own());
+        if this.other_has_forgotten() && hears && this.world.network().reaches(this.own(), this.other()) {
+            // What is sent now is answered by a reset.
+            let at = Instant::now() + trip(&this.world, settings) + trip(&this.world, settings);
+            this.connection.reset(this.number, at);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        this.sum_up(bytes);
         let mut way = this.connection.ways[this.number].lock();
         match way.closed {
+            // Where nothing arrives from the other end, that it is gone does not either.
+            Some(Closed::Reset(_)) if !hears => {}
             Some(Closed::Reset(_)) => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
             Some(Closed::End(_)) => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
             None => {}
         }
+        let way = &mut *way;
         if way.bytes >= WINDOW {
             way.writer = Some(cx.waker().clone());
             return Poll::Pending;
@@ -337,8 +458,26 @@ impl AsyncWrite for End {
 }
 
 impl End {
+    fn has_forgotten(&self) -> bool {
+        self.connection.forgotten[self.number].load(Ordering::Relaxed)
+    }
+
+    fn other_has_forgotten(&self) -> bool {
+        self.connection.forgotten[1 - self.number].load(Ordering::Relaxed)
+    }
+
+    /// Counts what is sent into the sum of the journal.
+    fn sum_up(&self, bytes: &[u8]) {
+        let (journal, now) = (self.world.journal(), self.world.now());
+        journal.add_to_sum(now, journal::name(self.own()).as_bytes());
+        journal.add_to_sum(now, bytes);
+    }
+
     /// Nothing more will come from this end.
     fn close(&self) {
+        if self.has_forgotten() {
+            return;
+        }
         let mut way = self.connection.ways[self.number].lock();
         if way.closed.is_none() {
             let at = way.last.unwrap_or_else(Instant::now).max(Instant::now()) + Duration::from_micros(100);
@@ -351,6 +490,9 @@ impl End {
 impl Drop for End {
     fn drop(&mut self) {
         self.close();
+        if self.has_forgotten() {
+            return;
+        }
         // What still comes finds nobody: the other end learns that when it writes.
         let mut way = self.connection.ways[1 - self.number].lock();
         if way.closed.is_none() {

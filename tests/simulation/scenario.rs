@@ -1,270 +1,199 @@
-//! Scenarios: the events that a cluster meets while clients work, each made from one seed.
+//! The scenarios: which faults may happen to which clusters, and which of them are known not to hold yet.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::Arc;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::application::Application;
-use super::cluster::{Cluster, Shape};
-use super::history::{self, Verdict};
-use super::load::{self, Ledger};
-use super::network::Settings;
-use super::world::World;
+use kumo_server::rules::Rule;
+
+use super::plan::Choice;
 
 /// A kind of run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Scenario {
-    /// Nothing but a slow network and wrong clocks.
-    Calm,
-    /// A server is attached while clients work.
-    Attach,
-    /// Servers are killed and come back.
-    Kill,
-    /// Servers stop and go on.
-    Stop,
-    /// Managers are killed, and come back with no memory.
-    Managers,
-    /// The clients' gateway is killed and comes back.
-    Gateway,
-    /// Machines are cut off from each other in every shape.
-    Cut,
-    /// A server comes back with an empty disk.
-    Empty,
+#[derive(Debug, Clone)]
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    pub(crate) managers: RangeInclusive<usize>,
+    pub(crate) servers: RangeInclusive<usize>,
+    /// Servers that are not attached when clients begin.
+    pub(crate) spare: usize,
+    pub(crate) choices: &'static [Choice],
+    pub(crate) events: RangeInclusive<usize>,
+    /// Faults happen beside each other; else each waits until the cluster is well again.
+    pub(crate) overlap: bool,
+    /// Clocks are wrong from the beginning.
+    pub(crate) skewed: bool,
+    /// The longest stop of a server: with 3 s it ends before anybody takes it for a death.
+    pub(crate) longest_stop: Duration,
+    /// Half of the clusters have managers that replace by themselves.
+    pub(crate) auto_replace: bool,
+    /// The longest that a client may wait until something that it asked for is done.
+    pub(crate) outage_limit: Duration,
+    /// Why it does not hold yet, if it does not.
+    pub(crate) fails: Option<&'static str>,
 }
 
-impl Scenario {
-    /// Those in which this program keeps its promises.
-    pub(crate) const KEPT: &[Self] = &[Self::Calm, Self::Attach, Self::Stop, Self::Managers, Self::Gateway];
+/// What most have in common.
+const PLAIN: Scenario = Scenario {
+    name: "",
+    managers: 1..=2,
+    servers: 3..=4,
+    spare: 0,
+    choices: &[],
+    events: 3..=4,
+    overlap: false,
+    skewed: false,
+    longest_stop: Duration::from_secs(16),
+    auto_replace: false,
+    outage_limit: Duration::from_secs(30),
+    fails: None,
+};
+
+// Why a scenario does not hold yet.
+/// A gateway repeats a write that it has no answer to, over what others have written since.
+const REPEATED: &str = "a gateway repeats a set without looking; a server that was given up still answers reads";
+/// What an owner shows need not be on the others.
+const UNSETTLED: &str = "reads show what not every owner has";
+/// Nothing tells a disk that was emptied or is an old copy.
+const IDENTITY: &str = "a server with another disk than before keeps its place";
+/// No majority is asked.
+const ONE_SIDE: &str = "both sides of a cut go on";
+/// A write that the disk of its coordinator has refused is with the other owners all the same.
+const DISK: &str = "a write that failed on the disk of its coordinator is called not done, and may have been";
+
+const CUTS: &[Choice] = &[
+    Choice::Isolate,
+    Choice::FromManagers,
+    Choice::FromPeers,
+    Choice::AllButGateways,
+    Choice::OneWay,
+    Choice::Halves,
+    Choice::Thirds,
+    Choice::Scattered,
+];
+
+const EVERYTHING: &[Choice] = &[
+    Choice::KillServer,
+    Choice::KillManager,
+    Choice::KillGateway,
+    Choice::PowerLoss,
+    Choice::EmptyDisk,
+    Choice::OlderDisk,
+    Choice::StopServer,
+    Choice::StopManager,
+    Choice::Isolate,
+    Choice::FromManagers,
+    Choice::FromPeers,
+    Choice::AllButGateways,
+    Choice::OneWay,
+    Choice::Halves,
+    Choice::Thirds,
+    Choice::Scattered,
+    Choice::Weather,
+    Choice::Refuse,
+    Choice::HalfOpen,
+    Choice::Clock,
+    Choice::SlowDisk,
+    Choice::FullDisk,
+    Choice::Attach,
+    Choice::Detach,
+    Choice::Replace,
+    Choice::FullReplace,
+    Choice::Backup,
+];
+
+/// All scenarios.
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "calm",
+        choices: &[Choice::Weather, Choice::Weather, Choice::Clock, Choice::Backup],
+        skewed: true,
+        outage_limit: Duration::from_secs(5),
+        ..PLAIN
+    },
+    Scenario {
+        name: "attach",
+        spare: 1,
+        choices: &[Choice::Attach, Choice::Attach, Choice::Replace, Choice::FullReplace, Choice::Weather],
+        outage_limit: Duration::from_secs(5),
+        ..PLAIN
+    },
+    Scenario {
+        name: "stop",
+        choices: &[Choice::StopServer, Choice::StopServer, Choice::StopManager],
+        longest_stop: Duration::from_secs(3),
+        outage_limit: Duration::from_secs(5),
+        ..PLAIN
+    },
+    Scenario { name: "managers", choices: &[Choice::KillManager], outage_limit: Duration::from_secs(5), ..PLAIN },
+    Scenario { name: "gateway", choices: &[Choice::KillGateway], outage_limit: Duration::from_secs(5), ..PLAIN },
+    Scenario { name: "kill", choices: &[Choice::KillServer], ..PLAIN },
+    Scenario { name: "hang", choices: &[Choice::StopServer], fails: Some(REPEATED), ..PLAIN },
+    Scenario { name: "power", choices: &[Choice::PowerLoss], fails: Some(REPEATED), ..PLAIN },
+    Scenario { name: "all-off", choices: &[Choice::KillAll], ..PLAIN },
+    Scenario {
+        name: "auto",
+        choices: &[Choice::KillServer, Choice::StopServer],
+        auto_replace: true,
+        fails: Some(REPEATED),
+        ..PLAIN
+    },
+    Scenario { name: "empty", choices: &[Choice::EmptyDisk], fails: Some(IDENTITY), ..PLAIN },
+    Scenario { name: "older", choices: &[Choice::OlderDisk], fails: Some(IDENTITY), ..PLAIN },
+    Scenario { name: "disk", choices: &[Choice::SlowDisk, Choice::FullDisk], fails: Some(DISK), ..PLAIN },
+    Scenario { name: "half-open", choices: &[Choice::HalfOpen, Choice::Refuse], ..PLAIN },
+    Scenario {
+        name: "isolate",
+        choices: &[Choice::Isolate, Choice::AllButGateways, Choice::FromManagers],
+        fails: Some(ONE_SIDE),
+        ..PLAIN
+    },
+    Scenario { name: "peers", choices: &[Choice::FromPeers], fails: Some(UNSETTLED), ..PLAIN },
+    Scenario { name: "one-way", choices: &[Choice::OneWay], fails: Some(ONE_SIDE), ..PLAIN },
+    Scenario {
+        name: "split",
+        managers: 2..=2,
+        choices: &[Choice::Halves, Choice::Thirds],
+        fails: Some(ONE_SIDE),
+        ..PLAIN
+    },
+    Scenario { name: "cut", choices: CUTS, fails: Some(ONE_SIDE), ..PLAIN },
+    Scenario {
+        name: "any",
+        choices: EVERYTHING,
+        skewed: true,
+        spare: 1,
+        servers: 4..=5,
+        auto_replace: true,
+        fails: Some(ONE_SIDE),
+        ..PLAIN
+    },
+    Scenario {
+        name: "overlap",
+        choices: EVERYTHING,
+        events: 4..=8,
+        overlap: true,
+        skewed: true,
+        servers: 3..=5,
+        auto_replace: true,
+        fails: Some(ONE_SIDE),
+        ..PLAIN
+    },
+];
+
+/// The scenario of this name.
+pub(crate) fn named(name: &str) -> Option<&'static Scenario> {
+    SCENARIOS.iter().find(|scenario| scenario.name == name)
 }
 
-/// The outcome of a run.
-#[derive(Debug, Default)]
-pub(crate) struct Report {
-    /// What was wrong; nothing if the promises were kept.
-    pub(crate) violations: Vec<String>,
-    pub(crate) operations: usize,
-    pub(crate) keys: usize,
-    pub(crate) faults: BTreeMap<&'static str, u32>,
-    pub(crate) longest_outage: Duration,
+/// Those in which the promises are kept.
+pub(crate) fn kept() -> impl Iterator<Item = &'static Scenario> {
+    SCENARIOS.iter().filter(|scenario| scenario.fails.is_none())
 }
 
-/// Clients, operations of each, and keys.
-const CLIENTS: u8 = 4;
-const OPERATIONS: usize = 80;
-const KEYS: u64 = 8;
-
-/// Runs a scenario from its seed, with stores in `directory`.
-pub(crate) fn run(scenario: Scenario, seed: u64, directory: &Path) -> Report {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
-    runtime.block_on(async {
-        let world = World::new(seed);
-        let mut run = Run {
-            cluster: Cluster::new(&world, Shape { managers: 2, servers: 4, clients: CLIENTS }, directory),
-            world,
-            report: Report::default(),
-        };
-        run.play(scenario).await;
-        run.report
-    })
-}
-
-struct Run {
-    world: Arc<World>,
-    cluster: Cluster,
-    report: Report,
-}
-
-impl Run {
-    async fn play(&mut self, scenario: Scenario) {
-        for number in 0..self.cluster.managers.len() {
-            self.cluster.start_manager(number);
-        }
-        let first = if scenario == Scenario::Attach { 3 } else { self.cluster.servers.len() };
-        for number in 0..first {
-            self.cluster.start_server(number).await;
-        }
-        let operator = self.cluster.operator();
-        if !operator.wait_detached(first, Duration::from_secs(30)).await {
-            return self.violation("the servers have not found their managers");
-        }
-        if operator.attach().await.is_err() || !operator.wait_settled(first, Duration::from_mins(1)).await {
-            return self.violation("the servers could not be attached");
-        }
-        if scenario == Scenario::Calm {
-            let slow = Settings { delay: Duration::from_millis(1), jitter: Duration::from_millis(20), loss: 50 };
-            self.cluster.world.network().set(slow);
-        }
-        let ledger = Arc::new(Ledger::default());
-        if scenario == Scenario::Gateway {
-            self.cluster.start_gateway();
-        }
-        let working = self.start_clients(scenario, &ledger).await;
-        self.disturb(scenario).await;
-        let ended = tokio::time::timeout(Duration::from_mins(10), async {
-            for client in working {
-                let _ = client.await;
-            }
-        });
-        if ended.await.is_err() {
-            self.violation("the clients have not ended");
-        }
-        self.judge(&ledger).await;
-    }
-
-    async fn start_clients(&self, scenario: Scenario, ledger: &Arc<Ledger>) -> Vec<tokio::sync::oneshot::Receiver<()>> {
-        let mut working = Vec::new();
-        for number in 0..self.cluster.clients.len() {
-            let application = if scenario == Scenario::Gateway {
-                self.cluster.memcached_client(number)
-            } else {
-                let Some(client) = self.cluster.client(number).await else { continue };
-                Application::Cluster(client)
-            };
-            let (ended, end) = tokio::sync::oneshot::channel();
-            let work = load::work(self.world.clone(), ledger.clone(), application, number, OPERATIONS, KEYS);
-            self.cluster.clients[number].env().spawn(async move {
-                work.await;
-                let _ = ended.send(());
-            });
-            working.push(end);
-        }
-        working
-    }
-
-    /// Does what the scenario is about, at random times.
-    async fn disturb(&mut self, scenario: Scenario) {
-        for _ in 0..3 {
-            tokio::time::sleep(Duration::from_millis(200 + self.world.below(1500))).await;
-            let server = usize::try_from(self.world.below(self.cluster.servers.len() as u64)).unwrap_or(0);
-            match scenario {
-                Scenario::Calm => {
-                    let millis = i64::try_from(self.world.below(20_000)).unwrap_or(0) - 10_000;
-                    self.cluster.servers[server].machine.set_skew(millis);
-                    self.fault("clock");
-                }
-                Scenario::Attach => {
-                    if !self.cluster.servers[3].is_running() {
-                        self.cluster.start_server(3).await;
-                        let operator = self.cluster.operator();
-                        operator.wait_detached(1, Duration::from_secs(30)).await;
-                        if operator.attach().await.is_err() {
-                            self.violation("a server could not be attached");
-                        }
-                        self.fault("attach");
-                    }
-                }
-                Scenario::Kill => self.kill_and_return(server, false).await,
-                Scenario::Empty => self.kill_and_return(server, true).await,
-                Scenario::Stop => {
-                    self.cluster.servers[server].machine.stop();
-                    tokio::time::sleep(Duration::from_millis(self.world.below(3000))).await;
-                    self.cluster.servers[server].machine.proceed();
-                    self.fault("stop");
-                }
-                Scenario::Managers => {
-                    let manager = usize::try_from(self.world.below(2)).unwrap_or(0);
-                    self.cluster.kill_manager(manager);
-                    tokio::time::sleep(Duration::from_millis(self.world.below(3000))).await;
-                    self.cluster.start_manager(manager);
-                    self.fault("manager killed");
-                }
-                Scenario::Gateway => {
-                    self.cluster.kill_gateway();
-                    tokio::time::sleep(Duration::from_millis(self.world.below(3000))).await;
-                    self.cluster.start_gateway();
-                    self.fault("gateway killed");
-                }
-                Scenario::Cut => {
-                    let ips = self.cluster.ips();
-                    for from in &ips {
-                        for to in &ips {
-                            if from != to && self.world.happens(200) {
-                                self.world.network().cut(*from, *to);
-                            }
-                        }
-                    }
-                    tokio::time::sleep(Duration::from_millis(self.world.below(15_000))).await;
-                    self.world.network().heal(&self.world);
-                    self.fault("cut");
-                }
-            }
-        }
-    }
-
-    /// Kills a server, starts it again, and takes it back as an operator would.
-    async fn kill_and_return(&mut self, server: usize, empty: bool) {
-        self.cluster.kill_server(server);
-        self.fault(if empty { "disk lost" } else { "kill" });
-        tokio::time::sleep(Duration::from_millis(self.world.below(3000))).await;
-        if empty {
-            self.cluster.empty_disk(server);
-        }
-        self.cluster.start_server(server).await;
-        let operator = self.cluster.operator();
-        // It may have come back before it was missed.
-        operator.wait_detached(1, Duration::from_secs(5)).await;
-        let _ = operator.attach().await;
-        operator.wait_settled(self.cluster.servers.len(), Duration::from_secs(30)).await;
-    }
-
-    /// Holds what clients and servers say against the promises.
-    async fn judge(&mut self, ledger: &Ledger) {
-        tokio::time::sleep(Duration::from_secs(20)).await;
-        match self.cluster.client(0).await {
-            Some(client) => self.read_all(ledger, &client).await,
-            None => self.violation("the managers do not answer at the end"),
-        }
-        self.report.operations = ledger.len();
-        self.report.longest_outage = ledger.longest_outage();
-        let histories = ledger.histories();
-        self.report.keys = histories.len();
-        for (key, history) in &histories {
-            match history::check(history) {
-                Verdict::Linearizable => {}
-                Verdict::Violated => self.violation(&format!("key {key} is not linearizable:\n{}", show(history))),
-                Verdict::Undecided => self.violation(&format!("key {key} could not be decided")),
-            }
-        }
-    }
-
-    /// Reads every key once more: what was acknowledged must be there, and the same on all its owners.
-    async fn read_all(&mut self, ledger: &Ledger, client: &kumo_server::client::Client) {
-        for key in ledger.histories().into_keys() {
-            if !load::read_at_the_end(&self.world, ledger, client, key).await {
-                self.violation(&format!("key {key} cannot be read at the end"));
-            }
-            let mut copies = Vec::new();
-            for server in &self.cluster.servers {
-                // Those that do not own the key refuse to answer.
-                if let Ok(copy) = self.cluster.operator().read(server.address, &load::key_name(key)).await {
-                    copies.push((server.address, copy));
-                }
-            }
-            let same = copies.windows(2).all(|pair| pair[0].1 == pair[1].1);
-            if !same || copies.is_empty() {
-                self.violation(&format!("the owners of key {key} hold different records: {copies:?}"));
-            }
-        }
-    }
-
-    fn fault(&mut self, kind: &'static str) {
-        *self.report.faults.entry(kind).or_default() += 1;
-    }
-
-    fn violation(&mut self, what: &str) {
-        self.report.violations.push(what.to_owned());
-    }
-}
-
-/// A history as people read it.
-fn show(history: &[history::Operation]) -> String {
-    let mut sorted: Vec<_> = history.iter().collect();
-    sorted.sort_by_key(|operation| operation.begun);
-    let line = |operation: &&history::Operation| {
-        let ended = operation.ended.map_or_else(|| "no answer".to_owned(), |ended| format!("{ended:.3?}"));
-        format!("  {:.3?} - {ended}  client {}: {:?}", operation.begun, operation.client, operation.kind)
+/// The scenario in which it shows soonest that a rule is left out.
+pub(crate) fn made_for(rule: Rule) -> &'static Scenario {
+    let name = match rule {
+        Rule::AllOwners => "kill",
+        Rule::TakeBack => "isolate",
     };
-    sorted.iter().map(line).collect::<Vec<_>>().join("\n")
+    named(name).expect("a scenario")
 }

@@ -13,9 +13,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use kumo_server::env::{BoxFuture, Env, Host, Listener, Stream, Task, Work};
+use kumo_server::rules::Rules;
 use kumo_server::time::{Moment, Source, Time};
 use parking_lot::Mutex;
 
+use super::journal::{self, Journal, Line};
 use super::network::Network;
 
 /// Unix time at which every simulation begins.
@@ -26,16 +28,31 @@ pub(crate) struct World {
     random: Mutex<fastrand::Rng>,
     started: tokio::time::Instant,
     network: Network,
+    journal: Journal,
+    /// The rules that its nodes follow.
+    rules: Rules,
 }
 
 impl World {
     /// Must be called within a runtime whose clock is paused.
-    pub(crate) fn new(seed: u64) -> Arc<Self> {
+    pub(crate) fn new(seed: u64, rules: Rules, journal: Journal) -> Arc<Self> {
         Arc::new(Self {
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
             started: tokio::time::Instant::now(),
             network: Network::default(),
+            journal,
+            rules,
         })
+    }
+
+    /// What happens here.
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Notes an event of the simulation.
+    pub(crate) fn note(&self, text: impl Into<String>) {
+        self.journal.add(Line { at: self.now(), machine: None, text: text.into() });
     }
 
     /// What the machines are connected by.
@@ -109,7 +126,8 @@ impl Machine {
     pub(crate) fn env(&self) -> Env {
         let clocks = Clocks { world: self.world.clone(), skew: self.skew.clone() };
         let process = self.process.lock().clone();
-        Env::new(Time::new(clocks), Simulated { world: self.world.clone(), ip: self.ip, process })
+        let host = Simulated { world: self.world.clone(), ip: self.ip, process };
+        Env::new(Time::new(clocks), host).with_rules(self.world.rules)
     }
 
     /// Sets its clock, as far from the true time as given, in milliseconds.
@@ -133,12 +151,27 @@ impl Machine {
 
     /// Ends the process at once. The kernel closes its connections, as far as others can hear of it.
     pub(crate) fn kill(&self) {
+        self.end_process();
+        self.world.network.close_all_of(self.ip);
+    }
+
+    /// Switches the machine off: nobody hears of it.
+    pub(crate) fn switch_off(&self) {
+        self.end_process();
+        self.world.network.switch_off(self.ip);
+    }
+
+    /// Switches it on again.
+    pub(crate) fn switch_on(&self) {
+        self.world.network.switch_on(&self.world, self.ip);
+    }
+
+    fn end_process(&self) {
         let process = std::mem::replace(&mut *self.process.lock(), Process::new());
         process.dead.store(true, Ordering::Relaxed);
         for task in std::mem::take(&mut *process.tasks.lock()).into_values() {
             task.abort();
         }
-        self.world.network.close_all_of(self.ip);
     }
 }
 
@@ -178,7 +211,7 @@ impl Host for Simulated {
             return Task::new(|| ());
         }
         let id = self.process.last.fetch_add(1, Ordering::Relaxed);
-        let gated = Gated { process: Arc::downgrade(&self.process), work, id };
+        let gated = Gated { process: Arc::downgrade(&self.process), work, id, ip: self.ip };
         let handle = tokio::spawn(gated).abort_handle();
         self.process.tasks.lock().insert(id, handle.clone());
         Task::new(move || handle.abort())
@@ -205,6 +238,7 @@ struct Gated {
     process: Weak<Process>,
     work: Work,
     id: u64,
+    ip: IpAddr,
 }
 
 impl Future for Gated {
@@ -212,11 +246,17 @@ impl Future for Gated {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(process) = self.process.upgrade() else { return Poll::Ready(()) };
+        if process.dead.load(Ordering::Relaxed) {
+            return Poll::Ready(());
+        }
         if process.stopped.load(Ordering::Relaxed) {
             process.parked.lock().push(cx.waker().clone());
             return Poll::Pending;
         }
-        self.work.as_mut().poll(cx)
+        let before = journal::enter(Some(self.ip));
+        let polled = self.work.as_mut().poll(cx);
+        journal::enter(before);
+        polled
     }
 }
 

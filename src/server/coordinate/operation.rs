@@ -14,6 +14,7 @@ use crate::binlog::Record;
 use crate::clock::ClockTime;
 use crate::env::Backoff;
 use crate::net::{InFlight, Reply, STEPS};
+use crate::rules::Rule;
 use crate::server::remote;
 use crate::server::shared::Shared;
 use crate::server::spaces::Target;
@@ -211,11 +212,13 @@ impl Operation {
         if flags & LAGGING != 0 && !self.is_superseded() {
             return self.lagged();
         }
-        if flags & REPLICA_FAILED != 0 && self.wait && !self.server.spaces().is_active(self.server.address) {
+        let rules = self.server.env.rules();
+        let given_up = || !self.server.spaces().is_active(self.server.address);
+        if flags & REPLICA_FAILED != 0 && self.wait && rules.follow(Rule::TakeBack) && given_up() {
             return self.take_back();
         }
         let deleted = self.deleted || flags & DELETED_BY_RHS != 0;
-        let failed = flags & REPLICA_FAILED != 0;
+        let failed = flags & REPLICA_FAILED != 0 && rules.follow(Rule::AllOwners);
         self.reply(if failed { Written::Partly } else { answer_to(self.outcome, deleted) });
     }
 

@@ -11,7 +11,7 @@ use super::error::Error;
 use super::failures::Operation;
 use super::merge::Merge;
 use super::options::SyncMode;
-use super::request::{Reply, Request};
+use super::request::{Inline, Reply, Request};
 use super::tree::{Tally, Writer};
 use crate::time::{Moment, Time};
 use crossbeam_channel::RecvTimeoutError;
@@ -20,12 +20,13 @@ use rusqlite::Connection;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use sweep::Sweep;
 
 /// How often the thread looks around when nobody calls.
-const TICK: Duration = Duration::from_millis(100);
+pub(super) const TICK: Duration = Duration::from_millis(100);
 /// Time without writes after which what there is gets merged.
 const IDLE: Duration = Duration::from_secs(1);
 /// Time after which it is merged in any case.
@@ -42,55 +43,89 @@ const FINISH: Duration = Duration::from_millis(100);
 const WAL_PAGE: u64 = 4096 + 24;
 
 /// The thread's state. Methods take `&self`, since a backup borrows the connection while merges go on.
-struct Maintenance<'a> {
-    core: &'a Core,
+pub(super) struct Maintenance {
+    core: Arc<Core>,
     tree: Writer,
     last_merge: Cell<Moment>,
     failed_at: Cell<Option<Moment>>,
     sweep: RefCell<Sweep>,
     /// The deletion of what lies below the floor.
     old_rows: RefCell<OldRows>,
+    /// There is more to sweep.
+    sweeping: Cell<bool>,
     /// Who wants the store closed.
     closing: RefCell<Option<Reply<()>>>,
 }
 
 /// Runs until the store is closed.
-pub(super) fn run(core: &Core, tree: Writer) {
-    let this = Maintenance {
-        core,
-        tree,
-        last_merge: Cell::new(core.now()),
-        failed_at: Cell::new(None),
-        sweep: RefCell::default(),
-        old_rows: RefCell::default(),
-        closing: RefCell::default(),
-    };
-    let mut sweeping = false;
-    loop {
-        let pause = if sweeping { Duration::from_millis(2) } else { TICK };
-        match core.request_inbox.recv_timeout(pause) {
-            Ok(request) => this.serve(request, true),
-            Err(RecvTimeoutError::Timeout) => {}
+pub(super) fn run(maintenance: Maintenance) {
+    let core = maintenance.core.clone();
+    let mut next = Some(maintenance);
+    while let Some(this) = next {
+        let request = match core.request_inbox.recv_timeout(this.pause()) {
+            Ok(request) => Some(request),
+            Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
-        }
-        if core.crashed.load(Ordering::Acquire) {
-            // As after a kill: SQLite must not tidy up.
-            core.ended.store(true, Ordering::Release);
-            std::mem::forget(this);
-            return;
-        }
-        if let Some(reply) = this.closing.take() {
-            let _ = reply.send(this.close());
-            core.ended.store(true, Ordering::Release);
-            return;
-        }
-        this.merge_if_due();
-        let deleting = this.old_rows.borrow_mut().step(&this);
-        sweeping = this.sweep() || deleting;
+        };
+        next = this.round(request);
     }
 }
 
-impl Maintenance<'_> {
+impl Inline for Maintenance {
+    fn step(self: Box<Self>, mut request: Option<Request>) -> Option<Box<dyn Inline>> {
+        let mut this = *self;
+        loop {
+            this = this.round(request)?;
+            request = this.core.request_inbox.try_recv().ok();
+            if request.is_none() {
+                return Some(Box::new(this));
+            }
+        }
+    }
+}
+
+impl Maintenance {
+    pub(super) fn new(core: &Arc<Core>, tree: Writer) -> Self {
+        Self {
+            core: core.clone(),
+            tree,
+            last_merge: Cell::new(core.now()),
+            failed_at: Cell::new(None),
+            sweep: RefCell::default(),
+            old_rows: RefCell::default(),
+            sweeping: Cell::new(false),
+            closing: RefCell::default(),
+        }
+    }
+
+    /// How long to wait for a request.
+    fn pause(&self) -> Duration {
+        if self.sweeping.get() { Duration::from_millis(2) } else { TICK }
+    }
+
+    /// Serves a request and does what is due; gives itself back unless that was the end.
+    fn round(self, request: Option<Request>) -> Option<Self> {
+        if let Some(request) = request {
+            self.serve(request, true);
+        }
+        let core = self.core.clone();
+        if core.crashed.load(Ordering::Acquire) {
+            // As after a kill: SQLite must not tidy up.
+            core.ended.store(true, Ordering::Release);
+            std::mem::forget(self);
+            return None;
+        }
+        if let Some(reply) = self.closing.take() {
+            let _ = reply.send(self.close());
+            core.ended.store(true, Ordering::Release);
+            return None;
+        }
+        self.merge_if_due();
+        let deleting = self.old_rows.borrow_mut().step(&self);
+        self.sweeping.set(self.sweep() || deleting);
+        Some(self)
+    }
+
     /// Answers a request; the main loop closes.
     fn serve(&self, request: Request, may_back_up: bool) {
         // A client that has gone away does not want the answer.
@@ -144,7 +179,7 @@ impl Maintenance<'_> {
     }
 
     fn merge_if_due(&self) {
-        let core = self.core;
+        let core = &self.core;
         if self.failed_at.get().is_some_and(|at| core.elapsed(at) < RETRY) {
             return;
         }
@@ -164,7 +199,7 @@ impl Maintenance<'_> {
     /// Merges everything written so far and lets go of the log that held it. [`Error::Closed`]: there was no time left for
     /// all of it, and the log is synced.
     fn flush(&self) -> Result<(), Error> {
-        let core = self.core;
+        let core = &self.core;
         let begun = core.now();
         let result = self.merge();
         self.last_merge.set(core.now());
@@ -190,7 +225,7 @@ impl Maintenance<'_> {
     }
 
     fn merge(&self) -> Result<u64, Error> {
-        let core = self.core;
+        let core = &self.core;
         self.refuse_if_replaced()?;
         // The last merge looks into every shard: a write under way there is not counted yet.
         let last = core.closing.load(Ordering::Acquire);
@@ -322,7 +357,7 @@ impl Maintenance<'_> {
         if self.core.failures.any() {
             return false;
         }
-        match self.sweep.borrow_mut().step(self.core, &self.tree) {
+        match self.sweep.borrow_mut().step(&self.core, &self.tree) {
             Ok(more) => more,
             Err(error) => {
                 tracing::warn!(%error, "removing old tombstones failed; it is tried again later");
@@ -359,9 +394,9 @@ impl Maintenance<'_> {
     }
 }
 
-impl floor::Host for Maintenance<'_> {
+impl floor::Host for Maintenance {
     fn core(&self) -> &Core {
-        self.core
+        &self.core
     }
 
     fn tree(&self) -> &Writer {
@@ -393,7 +428,7 @@ impl floor::Host for Maintenance<'_> {
     }
 }
 
-impl backup::Host for Maintenance<'_> {
+impl backup::Host for Maintenance {
     fn path(&self) -> &Path {
         self.core.opened.path()
     }

@@ -1,0 +1,62 @@
+//! The rules by which a cluster keeps its promises, each with a name: a simulation leaves one out to see what it is for.
+//!
+//! Outside of simulations all of them are followed, and there is no way to leave one out. Knows nothing of what they are
+//! about.
+
+/// A rule that can be left out in a simulation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rule {
+    /// A write has succeeded only if every owner that is active has it.
+    AllOwners,
+    /// A server that has been given up forgets a write that nobody else has.
+    TakeBack,
+}
+
+impl Rule {
+    /// All rules.
+    pub const ALL: &[Self] = &[Self::AllOwners, Self::TakeBack];
+
+    /// Its name, in words joined by dashes.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AllOwners => "all-owners",
+            Self::TakeBack => "take-back",
+        }
+    }
+}
+
+/// The rules that are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rules {
+    /// A bit for each rule that is left out.
+    without: u64,
+}
+
+impl Rules {
+    /// All but one.
+    pub const fn without(rule: Rule) -> Self {
+        Self { without: 1 << rule as u32 }
+    }
+
+    /// Whether this one is followed.
+    #[inline]
+    pub const fn follow(self, rule: Rule) -> bool {
+        self.without & (1 << rule as u32) == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_is_left_out_and_no_other() {
+        assert!(Rule::ALL.iter().all(|rule| Rules::default().follow(*rule)));
+        for left_out in Rule::ALL {
+            let rules = Rules::without(*left_out);
+            assert!(Rule::ALL.iter().all(|rule| rules.follow(*rule) == (rule != left_out)), "{left_out:?}");
+        }
+        let names: std::collections::BTreeSet<_> = Rule::ALL.iter().map(|rule| rule.name()).collect();
+        assert_eq!(names.len(), Rule::ALL.len(), "two rules have one name");
+    }
+}
