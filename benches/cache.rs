@@ -1,8 +1,8 @@
 //! The record cache by itself, without log and tree.
 //!
-//! `look_up` against `read` of the store's bench decides that network threads look into memory themselves. `overwrite` and
-//! `insert` decide that a write is in the cache before it is in the log. `evict` decides for a hand that goes round (CLOCK)
-//! and against lists: making room must cost little more than taking a record in.
+//! `look_up`, compared with `read` of the store's bench, is why network threads read the cache themselves. `overwrite` and
+//! `insert` are why a write is in the cache before it is in the log. `evict` is why eviction is CLOCK, without lists: to evict
+//! a record must cost little more than to add one.
 
 use divan::counter::ItemsCount;
 use kumo_server::clock::ClockTime;

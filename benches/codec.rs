@@ -1,7 +1,7 @@
 //! Requests from bytes, and answers to bytes, as a network thread does it.
 //!
-//! `requests` decides how messages are delimited: in one pass where all of a message is there, which is nearly always, and
-//! with a scan that can be taken up again only for the rest (`pieces`). `answers` decides that answers are packed by hand
+//! `requests` is why messages are delimited as they are: in one pass where all of a message is there, which is nearly always, and
+//! with a scan that can be taken up again only for the rest (`pieces`). `answers` is why answers are packed by hand
 //! into one buffer of the thread.
 
 #![expect(clippy::expect_used, reason = "a bench that meets an error has nothing better to do")]

@@ -1,7 +1,7 @@
 //! Who owns a key.
 //!
-//! `owners` decides that the owners of every stretch are worked out when a hash space comes, and found by the stretch that a
-//! hash lies in: each request asks once to three times. `hash` decides that the server trusts the hash that a client sends.
+//! `owners` is why the owners of every stretch are computed when a hash space arrives, and found by the stretch that a
+//! hash lies in: each request asks once to three times. `hash` is why the server trusts the hash that a client sends.
 //! `build` is the price of both, paid once for each new hash space.
 
 use std::net::SocketAddr;

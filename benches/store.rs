@@ -1,7 +1,7 @@
 //! The store's hot paths.
 //!
-//! `peek` and `batch` decide that network threads call the store inline: at over a million a second they cost less than a
-//! hand-over. `read` decides how many keys a hand-over must carry to be worth it. `merge` decides the sizes of chunks.
+//! `peek` and `batch` are why network threads call the store inline: at over a million a second they cost less than a
+//! hand-over to another thread. `read` shows how many keys a hand-over must carry to pay; `merge` sets the sizes of chunks.
 
 #![expect(
     clippy::expect_used,

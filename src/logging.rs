@@ -107,7 +107,7 @@ impl Log {
     pub fn reopen(&self) {
         match self.output.reopen() {
             Ok(()) => tracing::info!("log reopened"),
-            Err(error) => tracing::error!("{error}; going on with the old one"),
+            Err(error) => tracing::error!("{error}; continuing with the old one"),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Where time comes from: one machine's, or that of a simulation.
 //!
-//! Everything that measures or tells time is given a [`Time`], so that a simulation can make hours pass in moments and
+//! Everything that measures or reads time is given a [`Time`], so that a simulation can make hours pass in moments and
 //! let the clocks of machines disagree. Knows no runtime: timers of tasks follow the runtime's own clock.
 
 use std::fmt;
@@ -20,7 +20,7 @@ impl Moment {
         Self(nanos)
     }
 
-    /// Nanoseconds since the source of time began; never zero for a moment that [`Time::now`] has told.
+    /// Nanoseconds since the source of time began; never zero for a moment that [`Time::now`] has returned.
     pub const fn nanos(self) -> u64 {
         self.0
     }

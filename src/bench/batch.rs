@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use super::exchange::Asked;
+use super::exchange::Pending;
 
 /// Requests in flight on one connection.
 #[derive(Debug)]
 pub(super) struct Batch {
     /// The message id of the first.
     first: u32,
-    asked: Vec<Option<Asked>>,
+    asked: Vec<Option<Pending>>,
     unanswered: usize,
     /// When they were sent.
     pub(super) sent: Instant,
@@ -37,14 +37,14 @@ impl Batch {
 
     /// Adds the request that was given [`Self::next_id`].
     #[inline]
-    pub(super) fn push(&mut self, asked: Asked) {
+    pub(super) fn push(&mut self, asked: Pending) {
         self.asked.push(Some(asked));
         self.unanswered += 1;
     }
 
     /// The request that an answer belongs to; `None` if it was answered before, or never made.
     #[inline]
-    pub(super) fn take(&mut self, msgid: u32) -> Option<Asked> {
+    pub(super) fn take(&mut self, msgid: u32) -> Option<Pending> {
         let index = usize::try_from(msgid.wrapping_sub(self.first)).ok()?;
         let asked = self.asked.get_mut(index)?.take()?;
         self.unanswered -= 1;
@@ -52,7 +52,7 @@ impl Batch {
     }
 
     /// The request with this id, if it is not answered.
-    pub(super) fn peek(&self, msgid: u32) -> Option<&Asked> {
+    pub(super) fn peek(&self, msgid: u32) -> Option<&Pending> {
         let index = usize::try_from(msgid.wrapping_sub(self.first)).ok()?;
         self.asked.get(index)?.as_ref()
     }

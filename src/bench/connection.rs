@@ -75,8 +75,8 @@ impl Connection {
 
     fn register(stream: TcpStream, connecting: bool, greeting: &[u8], epoll: &OwnedFd, token: u64) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        let wait_for_room = connecting || !greeting.is_empty();
-        epoll::add(epoll, stream.as_fd(), EventData::new_u64(token), interest(wait_for_room))?;
+        let wait_until_writable = connecting || !greeting.is_empty();
+        epoll::add(epoll, stream.as_fd(), EventData::new_u64(token), interest(wait_until_writable))?;
         Ok(Self {
             stream,
             token,
@@ -101,7 +101,7 @@ impl Connection {
             return Ok(());
         }
         self.unsent.extend_from_slice(rest);
-        self.wait_for_room(epoll, true)
+        self.wait_until_writable(epoll, true)
     }
 
     /// The socket takes bytes again, or a dial has ended. The result says whether the connection has just opened.
@@ -115,11 +115,11 @@ impl Connection {
         }
         let left = write_some(&mut self.stream, &self.unsent)?.len();
         self.unsent.drain(..self.unsent.len() - left);
-        self.wait_for_room(epoll, left > 0)?;
+        self.wait_until_writable(epoll, left > 0)?;
         Ok(opened)
     }
 
-    fn wait_for_room(&mut self, epoll: &OwnedFd, wait: bool) -> Result<(), Broken> {
+    fn wait_until_writable(&mut self, epoll: &OwnedFd, wait: bool) -> Result<(), Broken> {
         Ok(epoll::modify(epoll, self.stream.as_fd(), EventData::new_u64(self.token), interest(wait))?)
     }
 
@@ -183,8 +183,8 @@ fn retry_later(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
-fn interest(room: bool) -> EventFlags {
-    if room { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN }
+fn interest(writable: bool) -> EventFlags {
+    if writable { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN }
 }
 
 /// The answers in `bytes`; the result is how many bytes whole messages took.

@@ -35,7 +35,7 @@ pub(super) struct Exchange {
 
 /// A request that awaits its answer.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asked {
+pub(super) struct Pending {
     operation: Operation,
     /// A Get for the sake of the clocktime.
     to_swap: bool,
@@ -115,7 +115,7 @@ impl Exchange {
         operation: Operation,
         index: u64,
         known: Known,
-    ) -> Asked {
+    ) -> Pending {
         match operation {
             Operation::Get => self.get(out, msgid, index, known, false),
             Operation::Set => self.set(out, msgid, index, known, None),
@@ -124,17 +124,17 @@ impl Exchange {
                 let known = self.ledger.begin_delete(index);
                 if let Some(text) = &mut self.text {
                     text.delete(out, &value::key(index));
-                    return Asked::new(Operation::Delete, index, 0, known);
+                    return Pending::new(Operation::Delete, index, 0, known);
                 }
                 frame::request(out, msgid, &Delete { flags: 0, key: Key::new(index, known) });
-                Asked::new(Operation::Delete, index, 0, known)
+                Pending::new(Operation::Delete, index, 0, known)
             }
             Operation::Replicate => self.replicate(out, msgid, index, known),
         }
     }
 
     /// Appends a request that follows from an answer.
-    pub(super) fn follow(&mut self, out: &mut Vec<u8>, msgid: u32, follow: Follow) -> Asked {
+    pub(super) fn follow(&mut self, out: &mut Vec<u8>, msgid: u32, follow: Follow) -> Pending {
         match follow {
             Follow::Read(index) => {
                 let known = self.ledger.begin(index);
@@ -145,39 +145,39 @@ impl Exchange {
     }
 
     #[inline]
-    fn get(&mut self, out: &mut Vec<u8>, msgid: u32, index: u64, known: Known, to_swap: bool) -> Asked {
+    fn get(&mut self, out: &mut Vec<u8>, msgid: u32, index: u64, known: Known, to_swap: bool) -> Pending {
         match &mut self.text {
             Some(text) => text.get(out, &value::key(index)),
             None => frame::request(out, msgid, &Get { key: Key::new(index, known), look: None }),
         }
-        Asked { to_swap, ..Asked::new(Operation::Get, index, 0, known) }
+        Pending { to_swap, ..Pending::new(Operation::Get, index, 0, known) }
     }
 
     #[inline]
-    fn set(&mut self, out: &mut Vec<u8>, msgid: u32, index: u64, known: Known, swap: Option<ClockTime>) -> Asked {
+    fn set(&mut self, out: &mut Vec<u8>, msgid: u32, index: u64, known: Known, swap: Option<ClockTime>) -> Pending {
         let (operation, op) = if swap.is_some() { (Operation::Cas, SetOp::Cas) } else { (Operation::Set, SetOp::Sync) };
         if let Some(text) = &mut self.text {
             text.set(out, &value::key(index), self.value_size, swap);
             let version = self.take_version();
             self.values.write(out, index, version, self.value_size);
             out.extend_from_slice(b"\r\n");
-            return Asked::new(operation, index, version, known);
+            return Pending::new(operation, index, version, known);
         }
         let version = self.take_version();
         let value = self.raw_value(index, version, swap.unwrap_or_default());
         frame::request(out, msgid, &Set { op, key: Key::new(index, known), value });
-        Asked::new(operation, index, version, known)
+        Pending::new(operation, index, version, known)
     }
 
     /// Each copy is the newest there is of its key, unless another overtakes it.
     #[inline]
-    fn replicate(&mut self, out: &mut Vec<u8>, msgid: u32, index: u64, known: Known) -> Asked {
+    fn replicate(&mut self, out: &mut Vec<u8>, msgid: u32, index: u64, known: Known) -> Pending {
         let clocktime = self.clock.stamp();
         let version = self.take_version();
         let value = self.raw_value(index, version, clocktime);
         let key = Key::new(index, known);
         frame::request(out, msgid, &ReplicateSet { clock: clocktime.clock(), flags: 0, key, value, fence: None });
-        Asked { clocktime, ..Asked::new(Operation::Replicate, index, version, known) }
+        Pending { clocktime, ..Pending::new(Operation::Replicate, index, version, known) }
     }
 
     /// A version of a value under a clocktime, to be written.
@@ -198,7 +198,7 @@ impl Exchange {
     #[inline]
     pub(super) fn answer(
         &mut self,
-        asked: Asked,
+        asked: Pending,
         result: Result<&[u8], ErrorCode>,
         latency: Duration,
     ) -> Option<Follow> {
@@ -225,7 +225,7 @@ impl Exchange {
     }
 
     #[inline]
-    fn got(&mut self, asked: Asked, result: &[u8]) -> Result<Answer, Failure> {
+    fn got(&mut self, asked: Pending, result: &[u8]) -> Result<Answer, Failure> {
         let found: Option<RecordValue<'_>> = decode(result).map_err(|_| Failure::Unexpected)?;
         match found {
             Some(value) => self.judge(asked, value),
@@ -241,7 +241,7 @@ impl Exchange {
     }
 
     #[inline]
-    fn judge(&mut self, asked: Asked, value: RecordValue<'_>) {
+    fn judge(&mut self, asked: Pending, value: RecordValue<'_>) {
         match self.values.check(asked.index, value.data()) {
             Ok(version) => {
                 if let Err(fault) = self.ledger.found(asked.index, asked.known, value.clocktime(), version) {
@@ -260,7 +260,7 @@ impl Exchange {
     }
 
     #[inline]
-    fn stored(&mut self, asked: Asked, result: &[u8]) -> Result<Answer, Failure> {
+    fn stored(&mut self, asked: Pending, result: &[u8]) -> Result<Answer, Failure> {
         match (decode(result), asked.operation) {
             (Ok(Written::At(clocktime)), _) => {
                 self.ledger.written(asked.index, asked.known, clocktime, asked.version);
@@ -274,7 +274,7 @@ impl Exchange {
         }
     }
 
-    fn deleted(&mut self, asked: Asked, result: &[u8]) -> Result<Answer, Failure> {
+    fn deleted(&mut self, asked: Pending, result: &[u8]) -> Result<Answer, Failure> {
         match decode(result) {
             Ok(Written::Is(live)) => {
                 self.ledger.deleted(asked.index, asked.known);
@@ -286,7 +286,7 @@ impl Exchange {
     }
 
     #[inline]
-    fn copied(&mut self, asked: Asked, result: &[u8]) -> Result<Answer, Failure> {
+    fn copied(&mut self, asked: Pending, result: &[u8]) -> Result<Answer, Failure> {
         let Ok(Written::Is(taken)) = decode(result) else { return Err(Failure::Unexpected) };
         if taken {
             self.ledger.written(asked.index, asked.known, asked.clocktime, asked.version);
@@ -295,7 +295,7 @@ impl Exchange {
     }
 
     #[cold]
-    fn fault(&mut self, fault: Fault, asked: Asked, what: &str) {
+    fn fault(&mut self, fault: Fault, asked: Pending, what: &str) {
         let why = if asked.known.clocktime == ClockTime(0) {
             "after its load or delete".to_owned()
         } else {
@@ -313,7 +313,7 @@ impl Exchange {
     }
 }
 
-impl Asked {
+impl Pending {
     /// Whether it is a Get of this key; of any key without one.
     pub(super) fn reads(&self, key: Option<&[u8]>) -> bool {
         self.operation == Operation::Get && key.is_none_or(|key| value::key(self.index) == *key)
@@ -394,7 +394,7 @@ mod tests {
     }
 
     /// Sends one request; the result is its parameters.
-    fn ask(exchange: &mut Exchange, operation: Operation, index: u64) -> (Asked, Vec<u8>) {
+    fn ask(exchange: &mut Exchange, operation: Operation, index: u64) -> (Pending, Vec<u8>) {
         let mut out = Vec::new();
         let asked = exchange.ask(&mut out, 7, operation, index, exchange.ledger.begin(index));
         (asked, request(&out))

@@ -1,7 +1,7 @@
 //! The same requests to a memcached server or a gateway: text commands out, and their answers as a kumofs server would
 //! give them, so that they are judged alike.
 //!
-//! A Get is `gets`, a Set is `ms` with the CAS unique in its answer, which plain `set` does not tell, a Delete is
+//! A Get is `gets`, a Set is `ms` with the CAS unique in its answer, which plain `set` does not return, a Delete is
 //! `delete`. Answers come in the order of the requests; several Gets may be one command.
 
 use crate::clock::ClockTime;

@@ -38,7 +38,7 @@ use exchange::Exchange;
 use intervals::{Cuts, Interval, Intervals, Part};
 use ledger::Ledger;
 use manager::Manager;
-use report::Circumstances;
+use report::RunFacts;
 use routes::{Router, Routes};
 use tally::Tally;
 use worker::{Done, Shared, Stage, Task, Worker};
@@ -198,7 +198,7 @@ impl<'a, P: FnMut(Progress)> Run<'a, P> {
             (elapsed, gave_up) = (measured.elapsed, measured.gave_up);
             sections = measured.sections;
         }
-        let run = Circumstances {
+        let run = RunFacts {
             servers: self.shared.router.routes().servers().len(),
             load,
             began,

@@ -107,7 +107,7 @@ pub(crate) struct Latency {
 
 /// The facts of a run besides the tally.
 #[derive(Debug)]
-pub(super) struct Circumstances {
+pub(super) struct RunFacts {
     /// Servers that requests went to at the end.
     pub(super) servers: usize,
     /// The writing of every key.
@@ -128,7 +128,7 @@ pub(super) struct Circumstances {
 
 impl Report {
     /// Puts the figures together.
-    pub(super) fn new(config: &Config, tally: &Tally, run: Circumstances) -> Self {
+    pub(super) fn new(config: &Config, tally: &Tally, run: RunFacts) -> Self {
         let all = tally.latency();
         let mut operations = BTreeMap::new();
         for operation in Operation::ALL {
@@ -317,7 +317,7 @@ mod tests {
             tally.answered(Operation::Set, Duration::from_millis(2), false);
         }
         change(&mut tally);
-        let run = Circumstances {
+        let run = RunFacts {
             servers: 1,
             load: Some(Load::new(500, Duration::from_millis(250))),
             began: Duration::from_secs(1_000_000),

@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use super::choice::Operation;
 use crate::wire::method::ErrorCode;
 
-/// Latencies are told apart down to this, and to three digits, in nanoseconds.
+/// Latencies are distinguished down to this, and to three digits, in nanoseconds.
 const SHORTEST: u64 = 64;
 /// Longer latencies count as this long, in nanoseconds: an hour.
 const LONGEST: u64 = 3_600_000_000_000;
@@ -20,7 +20,7 @@ pub(super) const SAMPLES: usize = 5;
 /// The counts of one thread in one stage, or of all of them together.
 #[derive(Debug)]
 pub(super) struct Tally {
-    operations: [Seen; Operation::ALL.len()],
+    operations: [OperationCounts; Operation::ALL.len()],
     /// Answers that cannot be.
     pub(super) faults: Faults,
     /// The first of them in words.
@@ -31,7 +31,7 @@ pub(super) struct Tally {
 
 /// The counts of one operation.
 #[derive(Debug, Clone)]
-pub(super) struct Seen {
+pub(super) struct OperationCounts {
     /// Nanoseconds from the write that sent a request to the read that brought its answer.
     pub(super) latency: Histogram<u64>,
     /// Of these, answers that found nothing: absent keys, compare-and-swaps that did not match, copies that were not
@@ -99,7 +99,7 @@ impl Faults {
 impl Tally {
     /// Nothing seen yet.
     pub(super) fn new() -> Result<Self, hdrhistogram::CreationError> {
-        let seen = Seen { latency: Histogram::new_with_bounds(SHORTEST, LONGEST, DIGITS)?, void: 0 };
+        let seen = OperationCounts { latency: Histogram::new_with_bounds(SHORTEST, LONGEST, DIGITS)?, void: 0 };
         Ok(Self {
             operations: std::array::from_fn(|_| seen.clone()),
             faults: Faults::default(),
@@ -109,7 +109,7 @@ impl Tally {
     }
 
     /// The counts of `operation`.
-    pub(super) fn of(&self, operation: Operation) -> &Seen {
+    pub(super) fn of(&self, operation: Operation) -> &OperationCounts {
         let [get, set, cas, delete, replicate] = &self.operations;
         match operation {
             Operation::Get => get,
@@ -121,7 +121,7 @@ impl Tally {
     }
 
     #[inline]
-    fn of_mut(&mut self, operation: Operation) -> &mut Seen {
+    fn of_mut(&mut self, operation: Operation) -> &mut OperationCounts {
         let [get, set, cas, delete, replicate] = &mut self.operations;
         match operation {
             Operation::Get => get,
@@ -193,8 +193,8 @@ impl Tally {
         self.faults.wrong += other.faults.wrong;
         self.faults.missing += other.faults.missing;
         self.faults.stale += other.faults.stale;
-        let room = SAMPLES.saturating_sub(self.samples.len());
-        self.samples.extend(other.samples.iter().take(room).cloned());
+        let free = SAMPLES.saturating_sub(self.samples.len());
+        self.samples.extend(other.samples.iter().take(free).cloned());
         for (failure, count) in &other.failures {
             *self.failures.entry(*failure).or_default() += count;
         }

@@ -6,7 +6,7 @@ use super::record::{Entry, Value, text_of};
 use crate::wire::Error;
 use crate::wire::unpack;
 
-/// Longest record: the largest message that a server may be told to accept, and small fields.
+/// Longest record: the largest message that a server can be configured to accept, and small fields.
 const RECORD_LIMIT: usize = (1 << 30) + (1 << 16);
 
 /// Most fields that a record's map may have; ours have eight.

@@ -1,4 +1,4 @@
-//! `check`: is a store, a backup or a database of 2010 what it should be?
+//! `check`: looks for damage in a store, a backup or a database of 2010.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -55,9 +55,9 @@ enum Command {
     Dump,
 }
 
-/// The arguments without a flag, told apart.
+/// The arguments without a flag, separated.
 #[derive(Debug, PartialEq, Eq)]
-struct Question<'a> {
+struct Arguments<'a> {
     servers: &'a [OsString],
     command: Command,
     keys: Vec<&'a [u8]>,
@@ -65,7 +65,7 @@ struct Question<'a> {
 
 pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
     let args: Args = parse(call, |command| command)?;
-    let question = Question::read(&args.first, &args.last)?;
+    let question = Arguments::read(&args.first, &args.last)?;
     let managers = args.cluster.managers()?;
     question.check(!managers.is_empty())?;
     let space = match question.command {
@@ -106,7 +106,7 @@ impl Command {
     }
 }
 
-impl<'a> Question<'a> {
+impl<'a> Arguments<'a> {
     /// Takes what stands in front of `--` and behind it apart.
     fn read(first: &'a [OsString], last: &'a [OsString]) -> Result<Self, Stop> {
         let (servers, command, keys): (_, _, Vec<_>) = if let Some(command) = Command::read(first.first()) {
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_command_and_keys_are_told_apart() {
+    fn servers_command_and_keys_are_separated() {
         for (first, last, servers, command, keys) in [
             ("s1 s2", "assign k1 k2", "s1 s2", Command::Assign, "k1 k2"),
             ("s1", "dump", "s1", Command::Dump, ""),
@@ -196,7 +196,7 @@ mod tests {
             ("assign", "hash", "", Command::Assign, "hash"),
         ] {
             let (first, last, servers, keys) = (words(first), words(last), words(servers), words(keys));
-            let question = Question::read(&first, &last).unwrap();
+            let question = Arguments::read(&first, &last).unwrap();
             assert_eq!((question.servers, question.command), (servers.as_slice(), command), "{first:?} {last:?}");
             assert_eq!(question.keys, keys.iter().map(|key| key.as_encoded_bytes()).collect::<Vec<_>>());
         }
@@ -206,7 +206,7 @@ mod tests {
     fn mistakes_are_named() {
         let question = |first, last, manager| {
             let (first, last) = (words(first), words(last));
-            Question::read(&first, &last).and_then(|question| question.check(manager))
+            Arguments::read(&first, &last).and_then(|question| question.check(manager))
         };
         for (first, last, manager, message) in [
             ("s1", "", false, "'s1' is no command: hash, assign or dump must follow '--'"),

@@ -40,7 +40,7 @@ pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
         let limit = (MESSAGE_LIMIT - MARGIN) >> 10;
         return Err(Stop::Failed(format!("key and value have more than {limit} KiB, the most that servers take")));
     }
-    // Unless it is told how gateways keep values, it writes none of their headers, and the record says so.
+    // Without the flags that say how gateways store values, it writes none of their headers, and the record says so.
     let (meta, layout) = match args.key.layout.given() {
         Some(layout) => (layout.meta(), layout),
         None => (Layout::BARE.named(), Layout::BARE),

@@ -17,12 +17,12 @@ pub struct Overview {
     pub whs: Seed,
     /// Connected servers that are not attached.
     pub detached: Vec<NodeAddress>,
-    /// What the manager has under way; `None` from an original one, which says no more than the above.
+    /// The work that the manager has in progress; `None` from an original one, which says no more than the above.
     pub state: Option<ManagerState>,
 }
 
 impl Caller {
-    /// What a manager knows of its servers. It also says whether it is an original one, without a request that an original
+    /// The servers that a manager knows. The answer also says whether it is an original one, without a request that an original
     /// would not understand.
     pub async fn overview(&self, manager: NodeAddress) -> Result<Overview, ErrorCode> {
         let answer = self.ask(manager, &GetNodesInfo { ask: Some(Ask {}) }).await?;

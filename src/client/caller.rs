@@ -83,7 +83,7 @@ impl Drop for Caller {
     }
 }
 
-/// What nodes ask their clients: a manager tells of hash spaces, nothing else.
+/// Requests of nodes to their clients: a manager sends hash spaces, nothing else.
 struct Pushes(OnPush);
 
 impl Service for Pushes {

@@ -1,4 +1,4 @@
-//! What nodes tell of themselves: the numbers of `GetStatus` (protocol, section 7), and hash spaces.
+//! Figures that nodes report: the numbers of `GetStatus` (protocol, section 7), and hash spaces.
 //!
 //! Asks nothing that an original node could not answer, but for [`Caller::figures`]. An answer of a wrong shape is the
 //! error [`ErrorCode::Unknown`].
@@ -27,7 +27,7 @@ pub struct Status {
     pub items: u64,
     /// The server's clocktime, as a number.
     pub clocktime: u64,
-    /// What it is busy with, see [`crate::wire::method::FLAG_COPYING`] and the others.
+    /// The work in progress, see [`crate::wire::method::FLAG_COPYING`] and the others.
     pub flags: u32,
 }
 

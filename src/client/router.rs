@@ -229,7 +229,7 @@ impl Router {
         }
         let silent = matches!(error, ErrorCode::TransportLost | ErrorCode::NodeLost | ErrorCode::TimedOut);
         if silent && node.suspect() {
-            tracing::warn!(peer = %node.address(), "server: {error}; reads go elsewhere until it answers");
+            tracing::warn!(peer = %node.address(), "call to a server failed: {error}; reads go to other owners until it answers");
             self.env.spawn(probe_suspect(Arc::downgrade(self), node.clone()));
         }
     }
@@ -243,7 +243,7 @@ async fn follow(router: Weak<Router>) {
         let asked = strong.refresh().await;
         match &asked {
             Err(error) if reachable => {
-                tracing::warn!("no manager answers, going on with the hash spaces at hand: {error}");
+                tracing::warn!("no manager answers; continuing with the last known hash spaces: {error}");
             }
             Ok(()) if !reachable => tracing::info!("a manager answers again"),
             _ => {}
@@ -273,7 +273,7 @@ async fn probe_suspect(router: Weak<Router>, node: Arc<Node>) {
         if node.unwatch() {
             return;
         }
-        tracing::warn!(peer = %node.address(), "server fails again; reads go elsewhere until it answers");
+        tracing::warn!(peer = %node.address(), "calls to a server fail again; reads go to other owners until it answers");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the answer of a server to one try means for the operation. Pure: no connections, no time.
+//! The meaning of a server's answer to one try for the operation. Pure: no connections, no time.
 //!
 //! A write that was sent and not answered may have been done, and must not be repeated blindly: a compare-and-swap would
 //! meet its own success, a Set or Delete undo what others have written since.
@@ -9,7 +9,7 @@ use crate::wire::method::{ErrorCode, Get};
 use crate::wire::params::{Written, decode};
 use crate::wire::{Call, NodeAddress, RecordKey, RecordValue};
 
-/// What is to be done after a try.
+/// The next step after a try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict<T> {
     /// Nothing: this is the answer.

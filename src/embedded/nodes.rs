@@ -25,8 +25,8 @@ const KEEP_ALIVE: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long requests that are under way may take at the end.
 const END: Duration = Duration::from_secs(5);
-/// Pause between two looks at the nodes.
-const GLANCE: Duration = Duration::from_millis(10);
+/// Pause between two polls of the nodes.
+const POLL_PAUSE: Duration = Duration::from_millis(10);
 
 /// A manager and its servers.
 pub(super) struct Nodes {
@@ -194,7 +194,7 @@ fn is_active(space: &Seed, server: NodeAddress) -> bool {
 async fn wait(what: String, mut look: impl AsyncFnMut() -> Option<()>) -> Result<(), Error> {
     let looking = async {
         while look().await.is_none() {
-            tokio::time::sleep(GLANCE).await;
+            tokio::time::sleep(POLL_PAUSE).await;
         }
     };
     tokio::time::timeout(PATIENCE, looking).await.map_err(|_| Error::Late(what))

@@ -29,7 +29,7 @@ pub(super) struct Started {
     pub(super) servers: Vec<SocketAddr>,
 }
 
-/// Runs a cluster with its stores in `folder` until `commands` are closed; `ready` is told when it serves, or why not.
+/// Runs a cluster with its stores in `folder` until `commands` are closed; `ready` receives a message when it serves, or why it cannot.
 pub(super) fn run(folder: &Path, servers: usize, ready: Reply<Started>, commands: mpsc::Receiver<Command>) {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("kumo-embedded").enable_all().build();

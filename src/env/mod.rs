@@ -1,4 +1,4 @@
-//! All that a role takes from the machine it runs on: time, chance, tasks, threads, and the network.
+//! Everything that a role uses of the machine it runs on: time, chance, tasks, threads, and the network.
 //!
 //! A role is given an [`Env`] and asks nothing else of the outside world but its files. [`Env::real`] is the machine;
 //! a simulation has others, in which one thread runs a whole cluster and one seed decides everything that is left to

@@ -199,7 +199,9 @@ async fn ask(router: &Arc<Router>) -> Option<Boundary> {
                 Ok((server, Ok(clocktime))) => {
                     clocktimes.insert(server, ClockTime(clocktime));
                 }
-                Ok((server, Err(error))) => tracing::debug!(peer = %server, "flush: clock not learned: {error}"),
+                Ok((server, Err(error))) => {
+                    tracing::debug!(peer = %server, "flush: cannot read the clock of a server: {error}")
+                }
                 Err(_) => {}
             }
         }

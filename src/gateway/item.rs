@@ -1,4 +1,4 @@
-//! An item as clients see it, and when it has expired. How it lies in a record is the affair of [`super::layout`].
+//! An item as clients see it, and when it has expired. [`super::layout`] says how it is stored in a record.
 //! Knows no protocol.
 
 use crate::clock::ClockTime;
@@ -87,7 +87,7 @@ pub fn expires(exptime: i64, now: u32) -> u32 {
 
 /// A record's data for these flags, this expiry (unix seconds) and the application's bytes, given in parts.
 ///
-/// Flags or an expiry that the layout has no room for are refused: dropping it silently would change what clients read back.
+/// Flags or an expiry that do not fit the layout are refused: dropping it silently would change what clients read back.
 pub fn encode(flags: u32, expires: u32, parts: [&[u8]; 2], rules: &Rules) -> Result<Vec<u8>, Failure> {
     let [first, second] = parts;
     let (layout, length) = (rules.layout, first.len().saturating_add(second.len()));

@@ -108,7 +108,7 @@ impl Reply {
         };
         self.shared.binary_log.write(&record);
         if self.shared.stats.may_warn(self.shared.uptime_seconds()) {
-            tracing::warn!(key = %key.escape_ascii(), "given up: {error} (one line a second; see stats for how many)");
+            tracing::warn!(key = %key.escape_ascii(), "request failed: {error} (at most one line a second; stats has the number of failures)");
         }
         self.answer(&Outcome::Failed(match error {
             Error::TooLarge(server, limit) => Failure::TooLargeFor(*server, *limit),

@@ -1,6 +1,6 @@
 //! The order of one connection's requests for one key: reads go together, a write goes alone. Pure.
 //!
-//! Requests for different keys do not wait for each other. Keys are told apart by their hashes; two keys with one
+//! Requests for different keys do not wait for each other. Keys are compared by their hashes; two keys with one
 //! hash wait for each other needlessly, which does no harm.
 
 use std::collections::VecDeque;

@@ -7,7 +7,7 @@
 //!    which keeps the answers in the order of the requests and the requests for one key apart (`key_order`).
 //! 3. `operation` is what a request asks of the servers, `job` its operation with the duty to answer it.
 //! 4. `dispatch` sends all of them to their servers at once; where one call is not enough, `execute` goes on, and `acknowledge`
-//!    holds back the answer to a write while a flush is under way. Which server is asked is the affair of [`crate::client`].
+//!    holds back the answer to a write while a flush is under way. [`crate::client`] decides which server is asked.
 //! 5. `view` decides what of a record the client sees, the outcome goes back through the pipeline.
 //!
 //! [`change`] decides how a record is changed, [`item`] is a record as clients see it, [`layout`] its bytes. These know neither

@@ -88,7 +88,7 @@ impl Ready {
     }
 
     /// The service listens: the launching process may end with success.
-    pub(super) fn tell(&mut self) {
+    pub(super) fn report(&mut self) {
         let Some(mut pipe) = self.0.take() else { return };
         if !outlives_the_terminal(io::stderr().as_fd())
             && let Err(error) = File::options()
@@ -103,7 +103,7 @@ impl Ready {
     }
 }
 
-/// Dropped before it was told: the start has failed, and the reason is on stderr.
+/// Dropped without having reported readiness: the start has failed, and the reason is on stderr.
 impl Drop for Ready {
     fn drop(&mut self) {
         if let Some(pipe) = &mut self.0 {

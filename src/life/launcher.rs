@@ -1,4 +1,4 @@
-//! Ending together with the process that launched this one, if that is wanted.
+//! Stopping when the process that launched this one ends, if that is asked for.
 //!
 //! The launcher holds the other end of stdin and never writes to it. However it ends, the kernel closes that end; no
 //! pid has to be remembered or trusted for it.

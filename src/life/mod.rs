@@ -1,6 +1,6 @@
 //! The life of a daemon's process: detaching, pid file, log, runtime, signals, and an orderly end.
 //!
-//! Knows nothing of what the daemon serves: a [`Service`] is started, told to reopen its files, and stopped.
+//! Knows nothing of what the daemon serves: a [`Service`] is started, reopens its log files on request, and is stopped.
 
 mod detach;
 mod files;
@@ -26,11 +26,11 @@ use pid_file::PidFile;
 pub use signals::ignore_meaningless;
 use signals::{Order, Signal, Signals};
 
-/// Connections that get a turn between two looks at the sockets.
+/// Tasks that a network thread runs between two polls of the sockets.
 ///
 /// A thread's own queue holds 256 tasks. Those beyond it go to a shared queue, which is looked at once for every 61 of the
 /// thread's own: with a thousand connections at work some would wait five times as long as others.
-const TURN: u8 = 128;
+const EVENTS_PER_POLL: u8 = 128;
 
 /// Why a service cannot start or go on, in one line once its sources are appended.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -53,7 +53,7 @@ pub struct Settings {
     /// Counts up when a network thread begins a call that the kernel may hold back, and when that ends. With it there is a
     /// thread in reserve.
     pub blocking_calls: Option<Arc<AtomicU64>>,
-    /// How long requests in flight may take once the process is told to end.
+    /// How long requests in flight may take once the process has been asked to end.
     pub shutdown_timeout: Duration,
 }
 
@@ -87,7 +87,7 @@ pub trait Service: Sized {
 /// not started yet, or SIGINT came twice.
 /// When it detaches, this returns in the launching process once the service listens or has failed.
 pub fn run<S: Service>(settings: &Settings, start: impl AsyncFnOnce() -> Result<S, Cause>) -> ExitCode {
-    // Outlives everything else: the launching process ends only when the reason is told and the pid file is gone.
+    // Outlives everything else: the launching process ends only when the reason is printed and the pid file is gone.
     let mut ready = match settings.pid_file.as_ref().map(|_| detach::detach(settings.keep_stdout)) {
         None => Ready::foreground(),
         Some(Ok(Side::Daemon(ready))) => ready,
@@ -100,7 +100,7 @@ pub fn run<S: Service>(settings: &Settings, start: impl AsyncFnOnce() -> Result<
     }
 }
 
-/// From pid file to pid file.
+/// Runs the service from taking the pid file to removing it.
 fn live<S: Service>(
     settings: &Settings,
     ready: &mut Ready,
@@ -108,8 +108,8 @@ fn live<S: Service>(
 ) -> Result<(), Cause> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(settings.worker_threads())
-        .max_io_events_per_tick(usize::from(TURN))
-        .event_interval(u32::from(TURN))
+        .max_io_events_per_tick(usize::from(EVENTS_PER_POLL))
+        .event_interval(u32::from(EVENTS_PER_POLL))
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start threads: {error}"))?;
@@ -139,7 +139,7 @@ fn live<S: Service>(
     end
 }
 
-/// From start to stop of the service.
+/// Starts the service, serves until a signal or failure, and stops it.
 async fn serve<S: Service>(
     settings: &Settings,
     log: &Log,
@@ -157,7 +157,7 @@ async fn serve<S: Service>(
             end_at_once(signal, log, pid_file);
         }
     };
-    ready.tell();
+    ready.report();
     let mut launcher_gone = std::pin::pin!(launcher::gone(settings.end_with_stdin));
     let begun = loop {
         tokio::select! {
@@ -201,7 +201,7 @@ fn end_at_once(signal: Signal, log: &Log, pid_file: &mut Option<PidFile>) -> ! {
 /// Prints why the process ends; the result is its exit status.
 fn complain(settings: &Settings, cause: &(dyn std::error::Error + 'static)) -> ExitCode {
     use std::io::Write;
-    // With stderr closed there is nobody to tell.
+    // With stderr closed it cannot be printed.
     let _ = writeln!(std::io::stderr(), "{}: {}", settings.program, line(cause));
     ExitCode::FAILURE
 }

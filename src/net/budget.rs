@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_woken_once_when_there_is_room_again() {
+    fn who_waits_is_woken_once_when_there_is_space_again() {
         let budget = Budget::new(100);
         let count = Arc::new(Count::default());
         let waker = Waker::from(count.clone());

@@ -13,14 +13,14 @@ use super::output::Output;
 use super::registry::Connected;
 use super::service::Service;
 use crate::env::Stream;
-use crate::wire::{self, Init, Message, NODE_ROOM, Request, Scanner};
+use crate::wire::{self, Init, Message, NODE_MARGIN, Request, Scanner};
 
 /// All connections of the process, as each of them sees them.
 pub(super) trait Connections: Send + Sync {
     /// The bounds.
     fn limits(&self) -> &Limits;
 
-    /// What the incomplete messages of all connections hold.
+    /// Memory held by the incomplete messages of all connections.
     fn partial(&self) -> &Budget;
 
     /// The clock by which peers owe progress.
@@ -49,8 +49,8 @@ pub(super) async fn serve<C: Connections>(
 
 /// The largest message that the peer may send, in bytes.
 fn message_limit(link: &Link, peers: &impl Connections) -> usize {
-    let room = if link.kind() == LinkKind::Cluster { NODE_ROOM } else { 0 };
-    peers.limits().message.saturating_add(room)
+    let margin = if link.kind() == LinkKind::Cluster { NODE_MARGIN } else { 0 };
+    peers.limits().message.saturating_add(margin)
 }
 
 struct Connection<'a, C> {

@@ -5,7 +5,7 @@ use std::task::Waker;
 
 use parking_lot::Mutex;
 
-/// What has been asked about `TCP_NODELAY`.
+/// The last order about `TCP_NODELAY`.
 const NODELAY_KEEP: u8 = 0;
 const NODELAY_ON: u8 = 1;
 const NODELAY_OFF: u8 = 2;

@@ -57,7 +57,7 @@ pub(crate) enum Closed {
     Crowded,
 }
 
-/// What a protocol has made of the bytes it was shown.
+/// The result of parsing the bytes that have arrived.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Taken {
     /// How many it needs no more; those beyond what has arrived are dropped as they arrive.
@@ -70,7 +70,7 @@ pub(crate) struct Taken {
     pub(crate) last: bool,
 }
 
-/// What is spoken on a connection.
+/// The protocol of a connection.
 pub(crate) trait Protocol {
     /// Handles the whole messages in `input`. Answers that are known at once go to `out`.
     fn receive(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Taken, Closed>;
@@ -106,10 +106,10 @@ pub(crate) trait Protocol {
     fn left_unsent(&self, _bytes: usize) {}
 }
 
-/// What bounds a connection.
+/// Limits of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds<'a> {
-    /// What the beginnings of messages count against.
+    /// The budget that incomplete messages count against.
     pub(crate) input: &'a Budget,
     /// Bytes that may wait to be sent.
     pub(crate) backlog: usize,
@@ -185,7 +185,7 @@ struct Driver<'a, P: Protocol, F> {
     paused: bool,
     /// No more is read.
     ending: bool,
-    /// What the stream has not taken.
+    /// Bytes that the stream has not taken yet.
     out: Output,
 }
 
@@ -248,7 +248,7 @@ impl<P: Protocol, F: Fn() -> u32> Driver<'_, P, F> {
 
     /// Tells the reaper whether the peer owes us something: its first message, the rest of one, or taking answers.
     ///
-    /// What is not read because of answers that we owe is no fault of the peer.
+    /// Bytes that we do not read because we still owe answers are not counted against the peer.
     fn note_owing(&self, blocked: bool, may_read: bool) {
         let incomplete = !self.input.is_empty() || self.skip > 0 || self.protocol.awaits_message();
         let owing = blocked || (may_read && !self.paused && incomplete);
@@ -295,7 +295,7 @@ impl<P: Protocol, F: Fn() -> u32> Driver<'_, P, F> {
             let used = self.hand_over(&all, output)?;
             let kept = self.after_used(&all, used).len();
             all.advance(all.len() - kept);
-            // A copy of what is left gives the room of a large message back.
+            // A copy of what is left gives the memory of a large message back.
             self.input = if used > kept { BytesMut::from(&all[..]) } else { all };
         }
         let budget = self.bounds.input;
@@ -320,14 +320,14 @@ impl<P: Protocol, F: Fn() -> u32> Driver<'_, P, F> {
         Ok(used)
     }
 
-    /// What is left of `bytes` when those to be dropped are.
+    /// The rest of `bytes` behind those that are to be dropped.
     fn after_skip<'b>(&mut self, bytes: &'b [u8]) -> &'b [u8] {
         let dropped = self.skip.min(bytes.len());
         self.skip -= dropped;
         bytes.get(dropped..).unwrap_or_default()
     }
 
-    /// What is left of `bytes` when `used` are dropped, those that have not arrived when they do.
+    /// The rest of `bytes` behind the first `used`; of these, any that have not arrived yet are dropped when they do.
     fn after_used<'b>(&mut self, bytes: &'b [u8], used: usize) -> &'b [u8] {
         self.skip += used.saturating_sub(bytes.len());
         bytes.get(used..).unwrap_or_default()

@@ -32,7 +32,7 @@ const UNDECIDED: u8 = 0;
 const CLIENT: u8 = 1;
 const CLUSTER: u8 = 2;
 
-/// What waits to be sent on a connection.
+/// Bytes that wait to be sent on a connection.
 #[derive(Debug, Default)]
 struct Outbox {
     bytes: Vec<u8>,
@@ -55,11 +55,11 @@ pub struct Link {
     in_flight_limit: usize,
     in_flight_bytes: AtomicUsize,
     in_flight_bytes_limit: usize,
-    /// What the requests under way of all connections hold.
+    /// Memory held by the requests in progress on all connections.
     in_flight_total: Arc<Budget>,
     outbox_limit: usize,
     control: Control,
-    /// The answers to what one read has brought take much room already.
+    /// The answers to what one read has brought take much memory already.
     enough: AtomicBool,
     /// See [`Link::reads_extensions`].
     extensions: AtomicBool,
@@ -176,7 +176,7 @@ impl Link {
         self.in_flight.load(Ordering::Acquire)
     }
 
-    /// Says that the answers given at once take so much room that the next request should wait until they are sent.
+    /// Says that the answers given at once take so much memory that the next request should wait until they are sent.
     ///
     /// For clients only: a node's messages are always taken.
     pub fn enough(&self) {
@@ -284,7 +284,7 @@ impl Drop for InFlight {
         if falls_below(before, self.count, self.link.in_flight_limit)
             || falls_below(bytes_before, self.bytes, self.link.in_flight_bytes_limit)
             || self.link.control.is_draining()
-            // Its turn, though there is no room for others.
+            // It has none under way: served, though the memory is full for others.
             || (self.bytes > 0 && bytes_before == self.bytes && self.link.in_flight_total.is_full())
         {
             self.link.control.wake();

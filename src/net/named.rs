@@ -2,7 +2,7 @@
 //!
 //! On the wire a node is known by its address alone. Those that are given by name (managers) may get another address while
 //! this process runs: the name is looked up again when its address cannot be reached. One that does not resolve yet is
-//! waited for. Knows no roles; who looks up when, and what a new address means, is the affair of those.
+//! waited for. Knows no roles: they decide when to look up, and what a new address means.
 
 use std::fmt;
 use std::io;
@@ -39,7 +39,7 @@ struct State {
     warned: bool,
 }
 
-/// What a look-up has found: another address than before.
+/// Result of a look-up: another address than before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moved {
     /// The address that stood for the node so far.
@@ -93,7 +93,7 @@ impl NamedNode {
             }
             state.looked
         };
-        let looking = Looking(inner);
+        let looking = LookupGuard(inner);
         if let Some(looked) = looked {
             tokio::time::sleep_until(looked + PAUSE).await;
         }
@@ -134,10 +134,10 @@ impl NamedNode {
     }
 }
 
-/// Says that nobody looks any more, even if the look-up was dropped.
-struct Looking<'a>(&'a Inner);
+/// Marks the look-up as ended when it is dropped, also before it is complete.
+struct LookupGuard<'a>(&'a Inner);
 
-impl Drop for Looking<'_> {
+impl Drop for LookupGuard<'_> {
     fn drop(&mut self) {
         let mut state = self.0.state.lock();
         state.looking = false;
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_found_is_told_once_and_a_failure_changes_nothing() {
+    fn what_is_found_is_reported_once_and_a_failure_changes_nothing() {
         let named = NamedNode::new("mgr", 1, None);
         let fails = || Err(io::Error::other("no such name"));
         assert_eq!((named.take(fails(), None), named.address()), (None, None));

@@ -90,7 +90,7 @@ impl Peers {
         self.sessions.lock().get(&address).cloned()
     }
 
-    /// Connects to a node if there is no connection yet; the outcome is told to the service.
+    /// Connects to a node if there is no connection yet; the service is notified of the outcome.
     pub fn connect(self: &Arc<Self>, address: NodeAddress) {
         let session = self.session(address);
         if session.begin_dialing() {

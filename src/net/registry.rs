@@ -121,7 +121,7 @@ impl<C: Connected> Registry<C> {
         let (now, last) = (self.uptime_seconds(), self.warned.load(Ordering::Relaxed));
         let due = last == 0 || now.saturating_sub(last) >= WARN_SECONDS;
         if due && self.warned.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            tracing::warn!(%peer, "turned away: {limit} connections are open");
+            tracing::warn!(%peer, "connection refused: {limit} are open, which is the limit");
         }
     }
 }

@@ -7,7 +7,7 @@ use super::session::Session;
 use crate::wire::method::Role;
 use crate::wire::{NodeAddress, Request};
 
-/// What a role does with what arrives.
+/// A role as the receiver of requests and of changes in connections.
 pub trait Service: Send + Sync + 'static {
     /// Handles the requests that one read has brought, in order.
     ///

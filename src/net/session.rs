@@ -184,11 +184,11 @@ impl Session {
             return calls.for_each(|call| call.on_reply()(Err(ErrorCode::NodeLost)));
         };
         let mut state = self.state.lock();
-        let room = dialer.limits().pending_calls.saturating_sub(state.pending.len());
+        let free = dialer.limits().pending_calls.saturating_sub(state.pending.len());
         let next = state.last.wrapping_add(1);
         let carrier = state.carrier(next);
         let link = carrier.as_ref().map(|link| link.id());
-        let mut accepted = calls.by_ref().take(room);
+        let mut accepted = calls.by_ref().take(free);
         let mut too_large = Vec::new();
         let mut write = |state: &mut State, out: &mut Vec<u8>| {
             for call in accepted.by_ref() {

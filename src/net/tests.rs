@@ -391,7 +391,7 @@ async fn draining_answers_what_is_in_flight() {
 }
 
 #[tokio::test]
-async fn requests_wait_while_the_answers_to_those_before_take_much_room() {
+async fn requests_wait_while_the_answers_to_those_before_take_much_memory() {
     let node = node();
     *node.echo.enough_after.lock() = Some(3);
     let mut stream = client(&node).await;

@@ -12,7 +12,7 @@ use super::sorter::SortSpace;
 use super::source::{Findings, Kind, Source, plural};
 use super::stream::{Merge, Stream};
 use crate::ring;
-use crate::store::at_rest::{AtRest, Claim};
+use crate::store::at_rest::{AtRest, StoredCounts};
 use crate::wire::{RecordKey, RecordValue};
 
 /// Memory for sorting, in bytes.
@@ -55,10 +55,10 @@ pub fn check(path: &Path, latest: u32, progress: &dyn Progress) -> Result<Checke
         problems.extend(integrity(store, path)?);
     }
     let findings = Rc::new(RefCell::new(Findings::default()));
-    let room = SortSpace { folder: std::env::temp_dir(), memory: MEMORY };
+    let space = SortSpace { folder: std::env::temp_dir(), memory: MEMORY };
     let (claimed, overrides) = (source.claimed(), source.overrides());
     let records = {
-        let mut stream = Merge::new(source.streams(0, &room, progress, &findings)?)?;
+        let mut stream = Merge::new(source.streams(0, &space, progress, &findings)?)?;
         progress.begin("checking records", claimed);
         each_record(&mut stream, overrides, latest, progress)?
     };
@@ -150,7 +150,7 @@ impl Records {
 }
 
 /// The store keeps count of its records: do they agree?
-fn against_claim(findings: &Findings, claim: Claim) -> Vec<String> {
+fn against_claim(findings: &Findings, claim: StoredCounts) -> Vec<String> {
     [
         ("records", claim.records, findings.found),
         ("further keys of a hash", claim.collisions, findings.collisions),

@@ -100,13 +100,13 @@ pub fn merge(
     let findings: Vec<_> = sources.iter().map(|_| Rc::new(RefCell::new(Findings::default()))).collect();
     let total: Option<u64> = sources.iter().map(Source::claimed).sum();
     let memory = (MEMORY / (sources.len() + 1)).max(LEAST_MEMORY);
-    let room = SortSpace { folder: folder(destination).to_path_buf(), memory };
+    let space = SortSpace { folder: folder(destination).to_path_buf(), memory };
     // Counts may be damaged; a record has sixteen bytes at least.
     let bytes: u64 = about.iter().filter_map(|(path, ..)| Some(std::fs::metadata(path).ok()?.len())).sum();
-    let mut output = Output::create(destination, format, total.unwrap_or(0).min(bytes / 16), room.clone())?;
+    let mut output = Output::create(destination, format, total.unwrap_or(0).min(bytes / 16), space.clone())?;
     let mut streams = Vec::new();
     for (index, (source, findings)) in sources.iter_mut().zip(&findings).enumerate() {
-        streams.extend(source.streams(index, &room, progress, findings)?);
+        streams.extend(source.streams(index, &space, progress, findings)?);
     }
     progress.begin("merging", total);
     let tallies = write(Merge::new(streams)?, &about, &mut output, progress)?;

@@ -1,4 +1,4 @@
-//! Progress of long work, and its early end.
+//! Progress of long work, and how it is stopped early.
 
 use super::error::Error;
 
@@ -26,10 +26,10 @@ pub(super) fn count(record: u64, progress: &dyn Progress) -> Result<(), Error> {
     Ok(())
 }
 
-/// Nobody looks.
-pub(super) struct Unseen;
+/// Progress that is not shown, and never stops the work.
+pub(super) struct NoProgress;
 
-impl Progress for Unseen {
+impl Progress for NoProgress {
     fn begin(&self, _what: &str, _total: Option<u64>) {}
 
     fn advance(&self, _steps: u64) {}

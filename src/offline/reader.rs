@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::error::Error;
-use super::progress::Unseen;
+use super::progress::NoProgress;
 use super::read_error::ReadError;
 use super::sorter::SortSpace;
 use super::source::{Findings, Source};
@@ -82,7 +82,7 @@ impl Reader {
         let path = self.source.path.clone();
         let findings = Rc::new(RefCell::new(Findings::default()));
         let space = SortSpace { folder: std::env::temp_dir(), memory: MEMORY };
-        let merge = Merge::new(self.source.streams(0, &space, &Unseen, &findings)?)?;
+        let merge = Merge::new(self.source.streams(0, &space, &NoProgress, &findings)?)?;
         Ok(Records { path, state: State::Reading(Box::new(Reading { merge, next: None, findings })) })
     }
 
@@ -93,7 +93,7 @@ impl Reader {
 
 /// The records of a store, one after another.
 ///
-/// What can be read of a damaged store comes first; then one error says what is missing, and ends it. A program that has not
+/// The readable records of a damaged store come first; then one error says what is missing, and ends it. A program that has not
 /// seen an error has seen everything.
 pub struct Records<'r> {
     path: PathBuf,
@@ -150,7 +150,7 @@ impl Reading<'_> {
         Ok(Some(item))
     }
 
-    /// What could not be read, in one line.
+    /// A line about everything that could not be read.
     fn damage(&self) -> Option<String> {
         let findings = self.findings.borrow();
         let mut damage = findings.all_damage();

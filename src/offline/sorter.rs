@@ -29,7 +29,7 @@ pub(super) struct SortSpace {
 
 /// Takes records in any order.
 pub(super) struct Sorter {
-    room: SortSpace,
+    space: SortSpace,
     source: usize,
     bytes: Vec<u8>,
     entries: Vec<Entry>,
@@ -57,8 +57,8 @@ impl Entry {
 }
 
 impl Sorter {
-    pub(super) fn new(room: SortSpace, source: usize) -> Self {
-        Self { room, source, bytes: Vec::new(), entries: Vec::new(), levels: Vec::new() }
+    pub(super) fn new(space: SortSpace, source: usize) -> Self {
+        Self { space, source, bytes: Vec::new(), entries: Vec::new(), levels: Vec::new() }
     }
 
     /// Adds a record.
@@ -67,7 +67,7 @@ impl Sorter {
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value.unwrap_or_default());
         self.entries.push(Entry { start, key_len, value_len, order });
-        if self.bytes.len() + self.entries.len() * OVERHEAD >= self.room.memory {
+        if self.bytes.len() + self.entries.len() * OVERHEAD >= self.space.memory {
             self.spill()?;
         }
         Ok(())
@@ -75,7 +75,7 @@ impl Sorter {
 
     /// All of them in order.
     pub(super) fn finish(mut self) -> Result<Merge<'static>, Error> {
-        let folder = self.room.folder.clone();
+        let folder = self.space.folder.clone();
         self.sort();
         let source = self.source;
         let mut streams: Vec<Box<dyn Stream>> = Vec::new();
@@ -101,12 +101,12 @@ impl Sorter {
         }
         self.bytes.clear();
         // A buffer grown for a large record is given back.
-        self.bytes.shrink_to(self.room.memory);
+        self.bytes.shrink_to(self.space.memory);
         self.keep(run, 0)
     }
 
     fn new_run(&self) -> io::Result<BufWriter<File>> {
-        tempfile::tempfile_in(&self.room.folder).map(|file| BufWriter::with_capacity(BUFFER, file))
+        tempfile::tempfile_in(&self.space.folder).map(|file| BufWriter::with_capacity(BUFFER, file))
     }
 
     fn keep(&mut self, run: BufWriter<File>, level: usize) -> io::Result<()> {
@@ -122,7 +122,7 @@ impl Sorter {
         }
         let streams = runs
             .drain(..)
-            .map(|file| -> Box<dyn Stream> { Box::new(FileRun::new(file, &self.room.folder, self.source)) });
+            .map(|file| -> Box<dyn Stream> { Box::new(FileRun::new(file, &self.space.folder, self.source)) });
         let mut merge = Merge::new(streams.collect()).map_err(io::Error::other)?;
         let mut run = self.new_run()?;
         while let Some(item) = merge.next_item().map_err(io::Error::other)? {

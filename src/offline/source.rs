@@ -12,7 +12,7 @@ use super::error::Error;
 use super::progress::{self, Progress};
 use super::sorter::{SortSpace, Sorter};
 use super::stream::{Item, Stream};
-use crate::store::at_rest::{AtRest, Claim, Gaps, LogEnd, Rows};
+use crate::store::at_rest::{AtRest, Gaps, LogEnd, Rows, StoredCounts};
 use crate::tokyo::{self, Scan};
 use crate::wire::{RecordKey, RecordValue};
 
@@ -137,7 +137,7 @@ impl Source {
     }
 
     /// Of a store: what it says that it holds, and the file itself.
-    pub(super) fn store(&self) -> Option<(&AtRest, Option<Claim>)> {
+    pub(super) fn store(&self) -> Option<(&AtRest, Option<StoredCounts>)> {
         match &self.inner {
             Inner::Store(store) => Some((store, store.claim())),
             Inner::Tokyo(_) => None,
@@ -152,17 +152,17 @@ impl Source {
         }
     }
 
-    /// Its records in order, as source number `index`. What is not in order is sorted first, within `room`.
+    /// Its records in order, as source number `index`. What is not in order is sorted first, within `space`.
     pub(super) fn streams(
         &mut self,
         index: usize,
-        room: &SortSpace,
+        space: &SortSpace,
         progress: &dyn Progress,
         findings: &Rc<RefCell<Findings>>,
     ) -> Result<Vec<Box<dyn Stream + '_>>, Error> {
         findings.borrow_mut().claimed = self.claimed();
         let path = &self.path;
-        let mut feed = Feed { sorter: Sorter::new(room.clone(), index), findings, progress, count: 0 };
+        let mut feed = Feed { sorter: Sorter::new(space.clone(), index), findings, progress, count: 0 };
         match &mut self.inner {
             Inner::Tokyo(scan) => {
                 progress.begin(&format!("reading {}", path.display()), Some(scan.header().records));

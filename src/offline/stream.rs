@@ -1,4 +1,4 @@
-//! Records in the store's order, from one place or merged from several.
+//! Records in the store's order, from one source or merged from several.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;

@@ -6,7 +6,7 @@ use super::configuration::{Ballot, Configuration, Version};
 use super::lease::Confirmations;
 use crate::time::Moment;
 
-/// What a voter must keep: a server durably, before its answer leaves.
+/// The state that a voter must keep: a server durably, before its answer leaves.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vote {
     /// The configuration whose successor is voted on.
@@ -17,7 +17,7 @@ pub struct Vote {
     pub accepted: Option<(Ballot, Configuration)>,
 }
 
-/// What a voter says to a proposer.
+/// The answer of a voter to a proposer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// It takes part, and has accepted this before.
@@ -53,7 +53,7 @@ impl Acceptor {
         &self.configuration
     }
 
-    /// What must be kept.
+    /// The state to keep.
     pub fn vote(&self) -> &Vote {
         &self.vote
     }

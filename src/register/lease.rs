@@ -9,7 +9,7 @@ use crate::time::Moment;
 /// How long a confirmation holds, from the moment at which the server sent the question.
 pub const LEASE: Duration = Duration::from_secs(1);
 
-/// What a server has been confirmed.
+/// The confirmations that a server has received.
 #[derive(Debug, Clone, Default)]
 pub struct Lease {
     version: Version,
@@ -50,7 +50,7 @@ impl Lease {
     }
 }
 
-/// What a voter has confirmed to servers: until when their leases may rest on it.
+/// The confirmations that a voter has given to servers: until when their leases may rest on it.
 #[derive(Debug, Clone, Default)]
 pub struct Confirmations(BTreeMap<u64, Moment>);
 

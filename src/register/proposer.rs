@@ -7,7 +7,7 @@ use super::acceptor::Answer;
 use super::configuration::{Ballot, Configuration, Version, Voter};
 use crate::time::Moment;
 
-/// What the proposer has to do next.
+/// The next step of the proposer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
     /// Ask the voters that have not answered; see [`Proposer::asks`].
@@ -28,7 +28,7 @@ pub enum Progress {
 pub struct Proposer {
     base: Configuration,
     ballot: Ballot,
-    /// What it wished to propose; another's proposal takes its place if that may have been accepted by a majority.
+    /// The configuration it set out to propose; another's proposal takes its place if that may have been accepted by a majority.
     proposal: Configuration,
     /// Who decides.
     electors: BTreeSet<Voter>,
@@ -132,7 +132,7 @@ impl Proposer {
         }
     }
 
-    /// What is to be done at `now`.
+    /// The step to take at `now`.
     pub fn progress(&self, now: Moment) -> Progress {
         if let Some(ended) = &self.ended {
             return ended.clone();

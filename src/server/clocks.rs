@@ -38,7 +38,9 @@ pub(super) fn learn(server: &Arc<Shared>) {
             while let Some(answer) = asking.next().await {
                 match answer {
                     Ok((node, Ok(result))) => learn_clock(&server, node, &result),
-                    Ok((node, Err(error))) => tracing::warn!(peer = %node, "clock not learned: {error}"),
+                    Ok((node, Err(error))) => {
+                        tracing::warn!(peer = %node, "cannot read the clock of a server: {error}")
+                    }
                     Err(_) => {}
                 }
             }
@@ -52,7 +54,7 @@ pub(super) fn learn(server: &Arc<Shared>) {
 
 fn learn_clock(server: &Shared, node: NodeAddress, result: &[u8]) {
     let Ok(clocktime) = decode::<ClockTime>(result) else {
-        tracing::warn!(peer = %node, "clock not learned: not a clocktime");
+        tracing::warn!(peer = %node, "cannot read the clock of a server: the answer is no clocktime");
         return;
     };
     server.clock.observe(clocktime);

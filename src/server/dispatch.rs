@@ -1,5 +1,5 @@
-//! Hands each request to the part of the server that carries it out. Which methods there are, and who may call them, says
-//! [`crate::wire::method`].
+//! Hands each request to the part of the server that carries it out. [`crate::wire::method`] says which methods there are,
+//! and who may call them.
 
 use std::sync::Arc;
 

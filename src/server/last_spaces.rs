@@ -21,7 +21,7 @@ impl LastSpaces {
     /// Reads what the store has. Blocks.
     pub(super) fn open(store: &Store) -> Self {
         let stored = store.state_get(STATE).unwrap_or_else(|error| {
-            tracing::warn!(%error, "the last hash spaces cannot be read");
+            tracing::warn!(%error, "cannot read the last hash spaces from the store");
             None
         });
         let stored = stored.filter(|bytes| decode::<(Seed, Seed)>(bytes).is_ok());
@@ -44,7 +44,7 @@ impl LastSpaces {
         let bytes = held();
         match store.state_put(STATE, &bytes) {
             Ok(()) => *self.stored.lock() = Some(bytes),
-            Err(error) => tracing::warn!(%error, "the hash spaces cannot be stored"),
+            Err(error) => tracing::warn!(%error, "cannot store the hash spaces"),
         }
     }
 }

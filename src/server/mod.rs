@@ -56,7 +56,7 @@ pub enum StartError {
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// The state of the last replace cannot be read.
-    #[error("cannot take up the last replace")]
+    #[error("cannot resume the last replace")]
     Replace(#[source] io::Error),
     /// The store cannot be opened.
     #[error(transparent)]

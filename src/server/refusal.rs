@@ -1,4 +1,4 @@
-//! Why a request is refused: the error that its sender is answered.
+//! Why a request is refused: the error in the answer to its sender.
 
 use crate::wire;
 use crate::wire::method::ErrorCode;

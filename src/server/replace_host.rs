@@ -14,7 +14,7 @@ use crate::store::Store;
 use crate::wire::extension::Fence;
 use crate::wire::method::ErrorCode;
 use crate::wire::params::{Encode, Seed};
-use crate::wire::{NODE_ROOM, NodeAddress};
+use crate::wire::{NODE_MARGIN, NodeAddress};
 
 /// The parts of the server that a replace uses.
 struct Access(Arc<Shared>);
@@ -82,7 +82,7 @@ fn newer(held: &HashSpace, seed: &Seed) -> Option<Seed> {
 pub(super) fn start(server: &Arc<Shared>, listener: Listener) -> io::Result<Arc<Replace>> {
     let config = &server.config;
     let limit = config.offer_limit.unwrap_or(0);
-    let record_limit = config.limits.message.saturating_add(NODE_ROOM);
+    let record_limit = config.limits.message.saturating_add(NODE_MARGIN);
     let settings = Settings::new(config.offer_dir.clone(), limit, record_limit, config.dial.timeout);
     let replace = Replace::start(Arc::new(Access(server.clone())), settings, listener)?;
     // Set once: a server starts once.

@@ -28,7 +28,7 @@ use crate::store::Store;
 use crate::time::Moment;
 use crate::wire::method::{Method, Role};
 use crate::wire::params::{NODE_LIMIT, Seed};
-use crate::wire::{Extension, Init, NODE_ROOM, NodeAddress};
+use crate::wire::{Extension, Init, NODE_MARGIN, NodeAddress};
 
 /// Writes that may wait while a newly attached server learns the clocks of the others.
 const HELD_LIMIT: usize = 16_384;
@@ -177,7 +177,7 @@ impl Shared {
 
     /// Takes from a manager how long a message each server accepts.
     pub(super) fn note_message_limits(&self, extension: &Extension) {
-        let from_nodes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(NODE_ROOM);
+        let from_nodes = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(NODE_MARGIN);
         // Under the lock of the spaces: sessions of those that come next have the new limits, too.
         let spaces = self.spaces.read();
         let mut limits = self.message_limits.lock();

@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_millis(1);
 pub enum Applied {
     /// Decided, and visible to all who read from now on. Durable when the batch's commit says so.
     Done(Outcome),
-    /// Not decided: the previous record is not in memory, there is no room just now, or a floor is being set. Hand it to [`Store::write`],
+    /// Not decided: the previous record is not in memory, there is no space just now, or a floor is being set. Hand it to [`Store::write`],
     /// and any later write to the same key behind it.
     ///
     /// [`Store::write`]: super::Store::write
@@ -147,7 +147,7 @@ impl<'s> Batch<'s> {
         core.cache.write(&mut place, &Change { key: raw_key, head, body, generation: current, seq }, before);
         drop(place);
         self.need = seq;
-        core.cache.make_room();
+        core.cache.evict_to_limit();
         if core.redo.buffered() > WRITE_OUT_BYTES {
             // A failure stands in `failures` and meets the commit.
             let _ = core.redo.write_out_within(seq, PATIENCE);

@@ -28,7 +28,7 @@ const MERGE_SHARE: u64 = 3;
 const SPARE_CONNECTIONS: usize = 4;
 
 /// Bytes that a record takes beyond its own, at most.
-const ROOM_SLACK: u64 = 4096;
+const SPACE_SLACK: u64 = 4096;
 
 /// How often a write that the throttle holds back asks again.
 const THROTTLE_RETRY: Duration = Duration::from_millis(1);
@@ -80,8 +80,8 @@ pub(super) struct Core {
     pub(super) has_log_waiters: AtomicBool,
     pub(super) log_signal: Signal,
     /// Raised when the log or the unmerged records have shrunk, or failed.
-    pub(super) room_signal: Signal,
-    pub(super) room_waiters: AtomicU32,
+    pub(super) space_signal: Signal,
+    pub(super) space_waiters: AtomicU32,
     throttle: Throttle,
     pub(super) requests: Sender<Request>,
     pub(super) request_inbox: Receiver<Request>,
@@ -130,7 +130,7 @@ pub(super) struct Held<'a>(&'a Core);
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         self.0.held.store(false, Ordering::Release);
-        self.0.room_signal.raise();
+        self.0.space_signal.raise();
     }
 }
 
@@ -160,8 +160,8 @@ impl Core {
             log_waiters: Mutex::default(),
             has_log_waiters: AtomicBool::new(false),
             log_signal: Signal::default(),
-            room_signal: Signal::default(),
-            room_waiters: AtomicU32::new(0),
+            space_signal: Signal::default(),
+            space_waiters: AtomicU32::new(0),
             throttle: Throttle::default(),
             requests,
             request_inbox,
@@ -218,7 +218,7 @@ impl Core {
             if self.is_closing() {
                 return Err(Error::Closed);
             }
-            self.room_signal.wait(Duration::from_millis(100), || !self.is_held());
+            self.space_signal.wait(Duration::from_millis(100), || !self.is_held());
         }
         Ok(())
     }
@@ -250,7 +250,7 @@ impl Core {
 
     /// Largest record accepted, key and value.
     pub(super) fn record_limit(&self) -> u64 {
-        (self.dirty_limit().min(self.options.redo_bytes) / 2).saturating_sub(2 * ROOM_SLACK)
+        (self.dirty_limit().min(self.options.redo_bytes) / 2).saturating_sub(2 * SPACE_SLACK)
     }
 
     /// Whether a merge should begin for the sake of space.
@@ -262,24 +262,24 @@ impl Core {
 
     /// Whether a merge must hurry: writes wait, or soon will.
     pub(super) fn in_a_hurry(&self) -> bool {
-        self.room_waiters.load(Ordering::Relaxed) > 0
+        self.space_waiters.load(Ordering::Relaxed) > 0
             || self.is_held()
             || self.closing.load(Ordering::Relaxed)
             || self.is_tight()
             || !self.request_inbox.is_empty()
     }
 
-    /// Whether so much room is used that writes must be kept from using the rest before the merge ends.
+    /// Whether so much of the log and of memory is used that writes must be kept from using the rest before the merge ends.
     fn is_tight(&self) -> bool {
         self.redo.used() > self.options.redo_bytes / 2 || self.cache.dirty_bytes() > self.dirty_limit() / 2
     }
 
-    /// Sets the rate of writes so that the room lasts for `time`, in which the merge will clean `cleaned` bytes.
+    /// Sets the rate of writes so that the free space lasts for `time`, in which the merge will clean `cleaned` bytes.
     pub(super) fn throttle_for(&self, time: Duration, cleaned: u64) {
         let rate = self.is_tight().then(|| {
             let redo = (self.options.redo_bytes / 16 * 15).saturating_sub(self.redo.used());
             let dirty = (self.dirty_limit() / 16 * 15 + cleaned).saturating_sub(self.cache.dirty_bytes());
-            // A record of usual size takes up to twice as much memory as it takes room in the log.
+            // A record of usual size takes up to twice as much memory as it takes space in the log.
             throttle::rate(redo.min(dirty / 2), time)
         });
         self.throttle.set(rate, self.elapsed(self.started));
@@ -385,12 +385,12 @@ impl Core {
         u64::try_from(self.elapsed(self.started).as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Waits until there is room for a record of `bytes`, with some to spare. An error if there will not be any soon:
+    /// Waits until there is space for a record of `bytes`, with some to spare. An error if there will not be any soon:
     /// [`Error::Closed`] also for a store that is being closed, since the write would be refused afterwards.
-    pub(super) fn wait_for_room(&self, bytes: u64) -> Result<(), Error> {
-        self.room_waiters.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn wait_for_space(&self, bytes: u64) -> Result<(), Error> {
+        self.space_waiters.fetch_add(1, Ordering::Relaxed);
         self.wake();
-        let fits = |used: u64, limit: u64| used <= limit / 4 * 3 && used + bytes + ROOM_SLACK <= limit;
+        let fits = |used: u64, limit: u64| used <= limit / 4 * 3 && used + bytes + SPACE_SLACK <= limit;
         let free = || {
             (fits(self.redo.used(), self.options.redo_bytes) && fits(self.cache.dirty_bytes(), self.dirty_limit()))
                 || self.failures.any()
@@ -401,9 +401,9 @@ impl Core {
                 self.step(None);
                 continue;
             }
-            self.room_signal.wait(Duration::from_millis(100), free);
+            self.space_signal.wait(Duration::from_millis(100), free);
         }
-        self.room_waiters.fetch_sub(1, Ordering::Relaxed);
+        self.space_waiters.fetch_sub(1, Ordering::Relaxed);
         if self.is_closing() {
             return Err(Error::Closed);
         }

@@ -1,4 +1,4 @@
-//! Why the store refuses: one type for opening, one for everything after.
+//! Errors of the store: one type for opening, one for everything after.
 
 use std::io;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! A panic inside the store ends the process: half a decision must not be served or written.
+//! A panic inside the store ends the process: a half-made decision must not be served or written.
 
 /// Aborts when it is dropped by a panic that began after it was made.
 pub(super) struct AbortOnPanic {

@@ -149,7 +149,7 @@ impl Store {
         self.inner.reads.try_put(job)
     }
 
-    /// Writes on the `-TW` pool, in order: reads what must be read, waits while there is no room, then does as a
+    /// Writes on the `-TW` pool, in order: reads what must be read, waits while there is no space, then does as a
     /// [`Batch`]. Waits while [`Store::queue_capacity`] jobs are queued; see [`Store::try_write`].
     ///
     /// Jobs run beside each other: writes to one key whose order matters belong in one job.

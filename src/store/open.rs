@@ -107,7 +107,7 @@ impl Replay<'_> {
         let mut place = self.cache.find(entry.key);
         self.cache.write(&mut place, &change, Before::Unknown);
         drop(place);
-        self.cache.make_room();
+        self.cache.evict_to_limit();
         if self.cache.dirty_bytes() > self.cache.limit() {
             // A log made under a larger limit: what does not fit goes to the tree at once.
             let merge = Merge { cache: &self.cache, tree: self.tree, disk: self.disk };

@@ -56,7 +56,7 @@ pub struct Options {
     pub sync: SyncMode,
     /// Threads that read what is not in memory (`-TR`).
     pub read_threads: usize,
-    /// Threads for writes that must read first or wait for room (`-TW`).
+    /// Threads for writes that must read first or wait for space (`-TW`).
     pub write_threads: usize,
     /// Bytes of memory for records, the unmerged ones included.
     pub cache_bytes: u64,
@@ -75,7 +75,7 @@ pub struct Options {
     /// Counts up when a write to the redo log begins and when it ends: odd while the kernel has one, which it may hold back
     /// for as long as the disk stalls. One at a time is under way, and batches write on the thread that commits them.
     pub log_writes: Arc<AtomicU64>,
-    /// What the store's threads measure time by; how they wait is the system's affair.
+    /// The time that the store's threads measure by; they wait on the system's clock.
     pub time: Time,
     /// The id of the store if it has to be made. No two stores share one.
     pub new_id: u64,

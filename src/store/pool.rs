@@ -308,12 +308,12 @@ fn write_some(
     Ok(())
 }
 
-/// Waits for room if that is what is missing.
+/// Waits for space if that is what is missing.
 fn wait_if_full(core: &Core, write: &Write<'_>) -> Result<(), Error> {
     let bytes = (write.key().bytes().len() + write.body().len()) as u64;
     let lacks = |used: u64, limit: u64| used + bytes + 64 > limit;
     if lacks(core.redo.used(), core.options.redo_bytes) || lacks(core.cache.dirty_bytes(), core.dirty_limit()) {
-        core.wait_for_room(bytes)?;
+        core.wait_for_space(bytes)?;
     }
     Ok(())
 }

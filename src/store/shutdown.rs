@@ -1,4 +1,4 @@
-//! Shutdown a store: its threads in the order in which they need each other.
+//! Closing a store: its threads end in the order in which they need each other.
 
 use super::core::Core;
 use super::error::Error;

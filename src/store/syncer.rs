@@ -54,7 +54,7 @@ pub(super) fn round(core: &Core) -> bool {
         // The outcome is noted where it fails or works.
         let _ = core.redo.write_all();
         if !core.failures.any() {
-            core.room_signal.raise();
+            core.space_signal.raise();
         }
     }
     if stopping {

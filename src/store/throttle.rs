@@ -1,4 +1,4 @@
-//! How fast writes may come while a merge is behind them: as fast as lets the room last until it is done.
+//! How fast writes may come while a merge is behind them: no faster than its free space lasts.
 //!
 //! Without this writes run at full speed into the limit and then stand still until the merge ends, seconds later.
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// Allowance is saved up for at most this long, so that waiting writers come in small groups.
 const SAVED: Duration = Duration::from_millis(5);
-/// However little room there is, so many bytes per second are let through: the limit itself is enforced elsewhere.
+/// However little space is left, so many bytes per second are let through: the limit itself is enforced elsewhere.
 const LEAST_RATE: u64 = 64 << 10;
 
 /// A bucket of bytes that fills with time.
@@ -27,10 +27,10 @@ struct Bucket {
     filled: Duration,
 }
 
-/// Bytes per second that use up `room` bytes in `time`.
-pub(super) fn rate(room: u64, time: Duration) -> u64 {
+/// Bytes per second that use up `space` bytes in `time`.
+pub(super) fn rate(space: u64, time: Duration) -> u64 {
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
-    (room.saturating_mul(1000) / millis).max(LEAST_RATE)
+    (space.saturating_mul(1000) / millis).max(LEAST_RATE)
 }
 
 impl Throttle {
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn room_is_spread_over_the_time() {
+    fn space_is_spread_over_the_time() {
         assert_eq!(rate(1 << 20, Duration::from_secs(2)), 1 << 19);
         assert_eq!(rate(0, Duration::from_secs(2)), LEAST_RATE);
         assert!(rate(u64::MAX, Duration::ZERO) > 1 << 40);

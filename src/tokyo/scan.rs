@@ -25,7 +25,7 @@ const SHORT_KEY: u64 = 1 << 10;
 const WORK_FACTOR: u64 = 8;
 /// ... and these on top; a whole file takes about three.
 const WORK_ALLOWED: u64 = 16 << 20;
-/// Longest value: the largest message that a server may be told to accept.
+/// Longest value: the largest message that a server can be configured to accept.
 const VALUE_LIMIT: u64 = 1 << 30;
 
 /// The parts of a file that were not recognised.

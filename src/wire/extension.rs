@@ -66,7 +66,7 @@ pub struct BackupEnd {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Extension {
-    /// Of a server: the longest message that it takes from a client, in bytes; see [`super::NODE_ROOM`] for nodes.
+    /// Of a server: the longest message that it takes from a client, in bytes; see [`super::NODE_MARGIN`] for nodes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message_limit: Option<u64>,
     /// Of a manager: the same of the servers that it knows it of.
@@ -87,7 +87,7 @@ pub struct Fence {
     pub version: u64,
 }
 
-/// What an additional element can hold.
+/// The values that an additional element can have.
 pub trait Addition: Serialize + DeserializeOwned {
     /// Whether a content that cannot be read is as good as none; else it is [`Error::Malformed`].
     const OPTIONAL: bool = false;

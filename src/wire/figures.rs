@@ -1,4 +1,4 @@
-//! The figures that a server of this program tells as JSON (`GetStatus` 1000): one table of their names, types and meanings,
+//! The figures that a server of this program reports as JSON (`GetStatus` 1000): one table of their names, types and meanings,
 //! for the server that fills it in, for the tools and gateways that read it, and for `docs/operations.md`.
 //!
 //! A figure that a reader misses has its default, one that it does not know is passed over. How a figure is obtained is

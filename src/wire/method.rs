@@ -1,5 +1,5 @@
-//! The methods: one type for each, which says its number, its parameters and its result. Where each is taken and from whom
-//! says [`super::requests`].
+//! The methods: one type for each, which says its number, its parameters and its result. [`super::requests`] says where
+//! each is accepted, and from whom.
 //!
 //! A parameter array may be longer than expected; shorter, or of the wrong types, is [`Error::Malformed`], which
 //! servers answer with error 5 (protocol, sections 2 and 7). What a method does is decided in the layers above.
@@ -43,7 +43,7 @@ macro_rules! methods {
             /// All of them.
             pub const ALL: &'static [Self] = &[$(Self::$name),*];
 
-            /// What it is called.
+            /// Its name.
             pub fn name(self) -> &'static str {
                 match self {
                     $(Self::$name => stringify!($name),)*
@@ -223,7 +223,7 @@ methods! {
 
     /// A server writes a backup; answered when it is complete.
     CreateBackup<S> = 96 {
-        /// What its name ends with, see [`super::params::is_backup_suffix`].
+        /// The suffix of its name, see [`super::params::is_backup_suffix`].
         suffix: S,
     } -> bool;
 
@@ -265,7 +265,7 @@ methods! {
 
     /// Has every server write a backup; answered at once, unless its end is asked for.
     ManagerBackup<S> = 102 {
-        /// What their names end with, see [`super::params::is_backup_suffix`].
+        /// The suffix of their names, see [`super::params::is_backup_suffix`].
         suffix: S,
         + /// The result is to say how it has ended.
         ask: Ask,

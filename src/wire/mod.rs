@@ -40,7 +40,7 @@ pub const MESSAGE_LIMIT_MIN: usize = 1 << 20;
 
 /// Bytes that a message from a node may be longer than one from a client: a copy is a little longer than the Set that it
 /// comes from, and must not be refused where that is taken.
-pub const NODE_ROOM: usize = 1024;
+pub const NODE_MARGIN: usize = 1024;
 
 /// Why bytes from a peer are not a message of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

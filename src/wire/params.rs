@@ -1,6 +1,6 @@
 //! The things that parameters and results are made of: each is one object of a message, written and read in one way.
 //!
-//! What is borrowed here lives as long as the message. Which methods have which parameters [`super::method`] says.
+//! Borrowed parts live as long as the message. [`super::method`] says which methods have which parameters.
 
 use super::extension::{self, Addition, Extension, ManagerState};
 use super::numbers::numbered;
@@ -362,7 +362,7 @@ numbered! {
     }
 }
 
-/// What became of a write: the result of Set, Delete and the copies of them.
+/// The outcome of a write: the result of Set, Delete and the copies of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
     /// Of a Set: it is stored, under this clocktime.
@@ -401,7 +401,7 @@ impl<'a> Decode<'a> for Written {
 /// The result of `GetIfModified`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Modified<'a> {
-    /// What is stored is not after the given clocktime.
+    /// The stored record is not later than the given clocktime.
     No,
     /// The live value, or none.
     Now(Option<RecordValue<'a>>),

@@ -1,5 +1,5 @@
 //! The requests that each kind of node takes on each kind of connection, and from whom. The receivers match on these types,
-//! so that one without an arm for a method does not compile; what a method does is theirs to know.
+//! so that one without an arm for a method does not compile; what a method does is decided there.
 
 use super::Error;
 use super::method::{
@@ -85,7 +85,7 @@ macro_rules! requests {
 }
 
 requests! {
-    /// What a server takes on a client connection.
+    /// Requests that a server accepts on a client connection.
     ClientToServer<'a> {
         Get(Get<RecordKey<'a>>) by Any,
         Set(Set<RecordKey<'a>, RecordValue<'a>>) by Any,
@@ -95,7 +95,7 @@ requests! {
         SetConfig(SetConfig<Object<'a>>) by Any,
     }
 
-    /// What a server takes on a cluster connection.
+    /// Requests that a server accepts on a cluster connection.
     NodeToServer<'a> {
         ReplicateSet(ReplicateSet<RecordKey<'a>, RecordValue<'a>>) by Member,
         ReplicateDelete(ReplicateDelete<RecordKey<'a>>) by Member,
@@ -107,7 +107,7 @@ requests! {
         CreateBackup(CreateBackup<&'a [u8]>) by Manager,
     }
 
-    /// What a manager takes on a client connection.
+    /// Requests that a manager accepts on a client connection.
     ClientToManager<'a> {
         HashSpaceRequest(HashSpaceRequest) by Any,
         GetNodesInfo(GetNodesInfo) by Any,
@@ -119,7 +119,7 @@ requests! {
         StartReplace(StartReplace) by Any,
     }
 
-    /// What a manager takes on a cluster connection.
+    /// Requests that a manager accepts on a cluster connection.
     NodeToManager {
         KeepAlive(KeepAlive) by Any,
         HashSpaceSync(HashSpaceSync<Seed>) by Partner,
@@ -130,7 +130,7 @@ requests! {
         ReplaceElection(ReplaceElection<Seed>) by Partner,
     }
 
-    /// What a client takes on a connection that it has made to a manager.
+    /// Requests that a client accepts on a connection that it has made to a manager.
     ManagerToClient {
         HashSpacePush(HashSpacePush<Seed>) by Any,
     }

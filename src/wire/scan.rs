@@ -58,15 +58,15 @@ impl Scanner {
                 *self = Self::new(self.limit);
                 return Ok(Some(len));
             }
-            let room = self.limit.saturating_sub(self.at);
+            let left = self.limit.saturating_sub(self.at);
             let too_long = |error| if let Error::TooLong(_) = error { Error::TooLong(self.limit) } else { error };
-            let read = bytes.get(self.at..).map_or(Ok(None), |rest| Head::read(rest, room));
+            let read = bytes.get(self.at..).map_or(Ok(None), |rest| Head::read(rest, left));
             let Some(head) = read.map_err(too_long)? else {
                 // A marker must still fit when it comes.
-                return if room == 0 { Err(Error::TooLong(self.limit)) } else { Ok(None) };
+                return if left == 0 { Err(Error::TooLong(self.limit)) } else { Ok(None) };
             };
             // Each child takes a byte at least: a count beyond the limit can be refused before anything arrives.
-            if head.len > room || head.children > (room - head.len) as u64 {
+            if head.len > left || head.children > (left - head.len) as u64 {
                 return Err(Error::TooLong(self.limit));
             }
             self.at += head.len;

@@ -1,7 +1,7 @@
-//! Random work on a store, told line by line on stdout: what the tests of crash points kill, starve and compare.
+//! Random work on a store, printed line by line on stdout: what the tests of crash points kill, starve and compare.
 //!
 //! Arguments: the folder, a seed, and then any of `steps=N`, `sync=MODE`, `now=SECONDS`, `large`, `heal=FILE` (removed
-//! half-way; from then on everything must work), `look` (only tells what is there), `end=kill`. It knows nothing of faults: they come from
+//! half-way; from then on everything must work), `look` (only prints what is there), `end=kill`. It knows nothing of faults: they come from
 //! below. The lines are those of `crash_points::history`.
 
 #![allow(

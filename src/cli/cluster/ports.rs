@@ -1,4 +1,4 @@
-//! The ports of a try-it cluster: which there are, and waiting until they are free.
+//! The ports of a try-it cluster: their numbers, and waiting until they are free.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};

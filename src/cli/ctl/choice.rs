@@ -15,7 +15,7 @@ pub(super) enum Kind {
 
 /// The change that the operator has asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Wish {
+pub(super) struct MemberChange {
     pub(super) kind: Kind,
     /// The servers that were named; none: all that there are.
     pub(super) servers: BTreeSet<NodeAddress>,
@@ -32,16 +32,16 @@ pub(super) enum Expected {
     Total(usize),
 }
 
-/// Why a wish cannot be met as things are.
+/// Why a wanted cannot be met as things are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Unmet {
-    /// It may be met when more servers are listed, or in fault.
+    /// It may be possible when more servers are listed, or in fault.
     Yet(String),
     /// Waiting will not help.
     Never(String),
 }
 
-impl Wish {
+impl MemberChange {
     /// The servers to change; `None`: all that there are, however many.
     pub(super) fn choose(&self, overview: &Overview) -> Result<Option<Vec<NodeAddress>>, Unmet> {
         if !self.servers.is_empty() {
@@ -49,7 +49,9 @@ impl Wish {
             let reason = reasons.join(", ");
             return match reasons.len() {
                 0 => Ok(Some(self.servers.iter().copied().collect())),
-                _ if self.servers.iter().any(|server| self.is_hopeless(*server, overview)) => Err(Unmet::Never(reason)),
+                _ if self.servers.iter().any(|server| self.can_never_happen(*server, overview)) => {
+                    Err(Unmet::Never(reason))
+                }
                 _ => Err(Unmet::Yet(reason)),
             };
         }
@@ -86,7 +88,7 @@ impl Wish {
         }
     }
 
-    /// How the manager's view of the servers has changed as wished: for managers that do not say what they have done.
+    /// How the manager's view of the servers has changed as asked for: for managers that do not say what they have done.
     pub(super) fn difference(&self, before: &Overview, after: &Overview) -> Vec<NodeAddress> {
         let known = |overview: &Overview| match self.kind {
             Kind::Attach => overview.whs.active().collect::<Vec<_>>(),
@@ -100,7 +102,7 @@ impl Wish {
         more.into_iter().filter(|server| !fewer.contains(server)).collect()
     }
 
-    /// Those of the named servers that are not as wished.
+    /// Those of the named servers that are not as asked for.
     pub(super) fn left(&self, after: &Overview) -> Vec<NodeAddress> {
         let is_left = |server: &NodeAddress| match self.kind {
             Kind::Attach => !after.whs.nodes.contains(&(*server, true)),
@@ -109,7 +111,7 @@ impl Wish {
         self.servers.iter().copied().filter(is_left).collect()
     }
 
-    /// Why `server` can be changed neither as wished nor is so already.
+    /// Why `server` can be changed neither as asked for nor is so already.
     fn objection(&self, server: NodeAddress, overview: &Overview) -> Option<String> {
         let state = overview.whs.nodes.iter().find(|(known, _)| *known == server).map(|(_, active)| *active);
         let why = match (self.kind, state) {
@@ -124,7 +126,7 @@ impl Wish {
 
     /// Whether `server` is to be detached and is in no hash space: it cannot come to be in fault. A manager that has just
     /// been started has none, and learns it.
-    fn is_hopeless(&self, server: NodeAddress, overview: &Overview) -> bool {
+    fn can_never_happen(&self, server: NodeAddress, overview: &Overview) -> bool {
         let nodes = &overview.whs.nodes;
         self.kind == Kind::Detach && !nodes.is_empty() && nodes.iter().all(|(known, _)| *known != server)
     }
@@ -170,7 +172,7 @@ mod tests {
     }
 
     fn choose(kind: Kind, servers: &[u16], expected: Option<Expected>) -> Result<Option<Vec<NodeAddress>>, Unmet> {
-        Wish { kind, servers: servers.iter().map(|port| node(*port)).collect(), expected }.choose(&overview())
+        MemberChange { kind, servers: servers.iter().map(|port| node(*port)).collect(), expected }.choose(&overview())
     }
 
     fn yet(text: &str) -> Result<Option<Vec<NodeAddress>>, Unmet> {
@@ -182,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_there_are_unless_told_otherwise() {
+    fn all_that_there_are_unless_some_are_named() {
         assert_eq!(choose(Kind::Attach, &[], None), Ok(None));
         assert_eq!(choose(Kind::Detach, &[], None), Ok(None));
     }
@@ -210,7 +212,7 @@ mod tests {
             choose(Kind::Detach, &[], changes(1)),
             never("2 servers to detach (127.0.0.1:3, 127.0.0.1:4), 1 expected")
         );
-        let nobody = Wish { kind: Kind::Detach, servers: BTreeSet::new(), expected: changes(1) };
+        let nobody = MemberChange { kind: Kind::Detach, servers: BTreeSet::new(), expected: changes(1) };
         assert_eq!(nobody.choose(&Overview::default()), yet("no server to detach, 1 expected"));
     }
 
@@ -221,25 +223,29 @@ mod tests {
         let text = "2 servers to attach (127.0.0.1:4, 127.0.0.1:5), 2 attached already";
         assert_eq!(choose(Kind::Attach, &[], total(5)), yet(&format!("{text}, 5 expected")));
         assert_eq!(choose(Kind::Attach, &[], total(3)), never(&format!("{text}, 3 expected")));
-        let wish = Wish { kind: Kind::Attach, servers: BTreeSet::new(), expected: total(2) };
+        let wanted = MemberChange { kind: Kind::Attach, servers: BTreeSet::new(), expected: total(2) };
         let settled = Overview { detached: Vec::new(), ..overview() };
-        assert_eq!(wish.choose(&settled), Ok(Some(vec![node(1), node(2)])), "all are attached: nothing is to be done");
+        assert_eq!(
+            wanted.choose(&settled),
+            Ok(Some(vec![node(1), node(2)])),
+            "all are attached: nothing is to be done"
+        );
     }
 
     #[test]
     fn a_server_of_no_hash_space_is_not_waited_for_unless_the_manager_has_none_yet() {
         let text = "127.0.0.1:1 is active, 127.0.0.1:5 is not in the hash space";
         assert_eq!(choose(Kind::Detach, &[3, 1, 5], None), never(text));
-        let wish = Wish { kind: Kind::Detach, servers: [node(5)].into(), expected: None };
-        assert_eq!(wish.choose(&Overview::default()), yet("127.0.0.1:5 is not in the hash space"));
+        let wanted = MemberChange { kind: Kind::Detach, servers: [node(5)].into(), expected: None };
+        assert_eq!(wanted.choose(&Overview::default()), yet("127.0.0.1:5 is not in the hash space"));
     }
 
     #[test]
     fn what_a_manager_of_2010_has_done_is_seen_in_its_hash_space() {
         let mut after = overview();
         after.whs.nodes = vec![(node(1), true), (node(2), false), (node(4), true), (node(5), true)];
-        let wish = |kind| Wish { kind, servers: BTreeSet::new(), expected: None };
-        assert_eq!(wish(Kind::Attach).difference(&overview(), &after), [node(4), node(5)]);
-        assert_eq!(wish(Kind::Detach).difference(&overview(), &after), [node(3)]);
+        let wanted = |kind| MemberChange { kind, servers: BTreeSet::new(), expected: None };
+        assert_eq!(wanted(Kind::Attach).difference(&overview(), &after), [node(4), node(5)]);
+        assert_eq!(wanted(Kind::Detach).difference(&overview(), &after), [node(3)]);
     }
 }

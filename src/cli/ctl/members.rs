@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::choice::{Kind, Unmet, Wish, names};
+use super::choice::{Kind, MemberChange, Unmet, names};
 use super::manager::{failed, overview};
 use crate::cli::exit::Stop;
 use crate::client::{Caller, Overview};
@@ -21,34 +21,34 @@ pub(super) struct Done {
     pub(super) replace: bool,
 }
 
-/// Attaches or detaches the servers of `wish`; waits until they are listed, at most for `patience`.
+/// Attaches or detaches the servers of `wanted`; waits until they are listed, at most for `patience`.
 pub(super) async fn change(
     caller: &Caller,
     manager: NodeAddress,
-    wish: &Wish,
+    wanted: &MemberChange,
     replace: bool,
     patience: Duration,
 ) -> Result<Done, Stop> {
     let started = Instant::now();
     loop {
         let overview = overview(caller, manager).await?;
-        let unmet = match wish.choose(&overview) {
+        let unmet = match wanted.choose(&overview) {
             Ok(servers) => {
                 let changed = if overview.state.is_some() {
                     let choice = Choice { servers: servers.clone() };
-                    let changed = order(caller, manager, wish.kind, replace, Some(choice)).await?;
+                    let changed = order(caller, manager, wanted.kind, replace, Some(choice)).await?;
                     changed.ok_or_else(|| failed(manager, ErrorCode::Unknown))?
                 } else {
-                    change_at_original(caller, manager, wish, replace, &overview, servers.clone()).await?
+                    change_at_original(caller, manager, wanted, replace, &overview, servers.clone()).await?
                 };
                 if changed.missing.is_empty() {
                     return Ok(Done {
-                        text: report(wish.kind, &servers.unwrap_or_default(), &changed, replace),
+                        text: report(wanted.kind, &servers.unwrap_or_default(), &changed, replace),
                         replace: changed.replace,
                     });
                 }
                 // They have gone, or come back, since the manager was asked for its list.
-                format!("{} cannot be {}ed now", names(&changed.missing), wish.verb())
+                format!("{} cannot be {}ed now", names(&changed.missing), wanted.verb())
             }
             Err(Unmet::Never(text)) => return Err(Stop::Unmet(format!("{text}; nothing was changed"))),
             Err(Unmet::Yet(text)) => text,
@@ -76,33 +76,34 @@ async fn order(
     answer.map_err(|error| failed(manager, error))
 }
 
-/// An original manager takes every server that it lists and says nothing: if that is not what is wished, it is not asked.
+/// An original manager takes every server that it lists and says nothing: if that is not what was asked for, it is not asked.
 async fn change_at_original(
     caller: &Caller,
     manager: NodeAddress,
-    wish: &Wish,
+    wanted: &MemberChange,
     replace: bool,
     before: &Overview,
     servers: Option<Vec<NodeAddress>>,
 ) -> Result<Changed, Stop> {
     if let Some(servers) = &servers {
-        let mut others = wish.listed(before);
+        let mut others = wanted.listed(before);
         others.retain(|server| !servers.contains(server));
         if !others.is_empty() {
             return Err(Stop::Unmet(format!(
                 "an original manager {}es every server that it lists, also {}; nothing was changed",
-                wish.verb(),
+                wanted.verb(),
                 names(&others)
             )));
         }
     }
-    order(caller, manager, wish.kind, replace, None).await?;
+    order(caller, manager, wanted.kind, replace, None).await?;
     let after = overview(caller, manager).await?;
-    let left = servers.map(|servers| Wish { servers: servers.into_iter().collect(), ..wish.clone() }.left(&after));
+    let left =
+        servers.map(|servers| MemberChange { servers: servers.into_iter().collect(), ..wanted.clone() }.left(&after));
     if let Some(left) = left.filter(|left| !left.is_empty()) {
-        return Err(Stop::Unmet(format!("{}: the manager did not {} it", names(&left), wish.verb())));
+        return Err(Stop::Unmet(format!("{}: the manager did not {} it", names(&left), wanted.verb())));
     }
-    Ok(Changed { servers: wish.difference(before, &after), missing: Vec::new(), replace })
+    Ok(Changed { servers: wanted.difference(before, &after), missing: Vec::new(), replace })
 }
 
 /// Tells what was done: a line for each server of `chosen`; or why nothing was done, if none was chosen.

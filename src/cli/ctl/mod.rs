@@ -24,7 +24,7 @@ use crate::net::hosts::HostPort;
 use crate::wire::NodeAddress;
 use crate::wire::method::{ErrorCode, SetAutoReplace, StartReplace};
 use crate::wire::params::{NODE_LIMIT, is_backup_suffix};
-use choice::{Expected, Kind, Wish};
+use choice::{Expected, Kind, MemberChange};
 pub(super) use manager::{caller, failed, overview};
 pub(super) use wait::wait;
 
@@ -122,17 +122,17 @@ pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
     let args: Args = parse(call, |command| command)?;
     args.check()?;
     let manager = manager("manager", &args.manager)?;
-    let wish = args.wish()?;
+    let wanted = args.member_change()?;
     block_on(async {
         if args.command == Command::Status {
             let overview = overview(&caller(QUESTION), manager).await?;
             return show(if args.json { status::to_json(&overview)? } else { status::text(&overview) }.as_bytes());
         }
         let caller = caller(CHANGE);
-        match (args.command, wish) {
-            (_, Some((wish, replace))) => {
+        match (args.command, wanted) {
+            (_, Some((wanted, replace))) => {
                 let before = overview(&caller, manager).await?;
-                let done = members::change(&caller, manager, &wish, replace, args.timeout.unwrap_or(LISTING)).await?;
+                let done = members::change(&caller, manager, &wanted, replace, args.timeout.unwrap_or(LISTING)).await?;
                 show(done.text.as_bytes())?;
                 if args.wait && done.replace { wait::wait_for(&caller, manager, &before).await } else { Ok(()) }
             }
@@ -197,7 +197,7 @@ impl Args {
     }
 
     /// The servers to attach or detach, and whether a replace is to follow.
-    fn wish(&self) -> Result<Option<(Wish, bool)>, Stop> {
+    fn member_change(&self) -> Result<Option<(MemberChange, bool)>, Stop> {
         let Some((kind, replace)) = self.command.members() else { return Ok(None) };
         let address = |operand: &String| {
             let host: HostPort =
@@ -207,7 +207,7 @@ impl Args {
         let servers = self.operands.iter().map(address).collect::<Result<BTreeSet<_>, _>>()?;
         let expected = self.expect.map(|count| Expected::Changes(count.into()));
         let expected = expected.or(self.total.map(|count| Expected::Total(count.into())));
-        Ok(Some((Wish { kind, servers, expected }, replace)))
+        Ok(Some((MemberChange { kind, servers, expected }, replace)))
     }
 }
 

@@ -43,7 +43,7 @@ async fn watch(caller: &Caller, manager: NodeAddress, before: Option<&Overview>)
     let replaces = before.and_then(|overview| overview.state).map(|state| state.replaces);
     loop {
         let stage = if original {
-            caller.spaces(manager).await.map(|(whs, _)| untold(first.get_or_insert_with(|| whs.clone()), &whs))
+            caller.spaces(manager).await.map(|(whs, _)| from_spaces(first.get_or_insert_with(|| whs.clone()), &whs))
         } else {
             caller.overview(manager).await.map(|now| stage(now.state, replaces))
         };
@@ -56,7 +56,7 @@ async fn watch(caller: &Caller, manager: NodeAddress, before: Option<&Overview>)
                 line.show(&format!("{doing}: {} of {} servers, {} records", servers.busy, servers.all, servers.items));
                 servers
             }
-            Ok(Stage::Untold) => {
+            Ok(Stage::Unreported) => {
                 heard = Instant::now();
                 let servers = servers(caller, manager).await;
                 if servers.busy == 0 && !servers.differ && busy.elapsed() > QUIET {
@@ -85,7 +85,7 @@ enum Stage {
     /// Why it has not finished and will not.
     GivenUp(String),
     /// The manager is one of 2010, which does not tell.
-    Untold,
+    Unreported,
 }
 
 /// Where a replace is, by what the manager tells now, and by how many replaces it had finished when this one was started.
@@ -108,10 +108,10 @@ fn stage(now: Option<ManagerState>, before: Option<u64>) -> Stage {
 }
 
 /// Where a replace is when the manager does not tell: it is given up when a server is lost.
-fn untold(first: &Seed, now: &Seed) -> Stage {
+fn from_spaces(first: &Seed, now: &Seed) -> Stage {
     match first.active().find(|server| !now.nodes.contains(&(*server, true))) {
         Some(lost) => Stage::GivenUp(format!("{lost} was lost, so the replace may have been given up")),
-        None => Stage::Untold,
+        None => Stage::Unreported,
     }
 }
 
@@ -193,7 +193,7 @@ mod tests {
             ..Seed::default()
         };
         let first = seed(&[(1, true), (2, false)]);
-        assert_eq!(untold(&first, &seed(&[(1, true), (3, true)])), Stage::Untold);
-        assert!(matches!(untold(&first, &seed(&[(1, false), (3, true)])), Stage::GivenUp(_)));
+        assert_eq!(from_spaces(&first, &seed(&[(1, true), (3, true)])), Stage::Unreported);
+        assert!(matches!(from_spaces(&first, &seed(&[(1, false), (3, true)])), Stage::GivenUp(_)));
     }
 }

@@ -153,7 +153,7 @@ fn tries() -> RangedU64ValueParser<u32> {
     RangedU64ValueParser::new().range(1..=3600)
 }
 
-/// A prefix that leaves room for a key of 250 bytes in what other nodes can take, and that text clients could send.
+/// A prefix that leaves space for a key of 250 bytes in what other nodes can take, and that text clients could send.
 fn key_prefix(text: &str) -> Result<String, String> {
     if text.len() > 250 {
         return Err("must be at most 250 bytes".to_owned());

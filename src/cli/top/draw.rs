@@ -7,11 +7,11 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Sparkline, SparklineBar};
 
 use super::model::Model;
-use super::row::{Mood, Row, Sort};
+use super::row::{Row, Severity, Sort};
 use super::table::{self, Column, GAP};
 use crate::cli::tool::reason;
 
-/// Height from which room is kept for the chart.
+/// Height from which the chart is shown.
 const TALL: u16 = 20;
 /// Least height of the chart.
 const CHART_MIN: u16 = 4;
@@ -34,9 +34,9 @@ pub(super) struct View {
     pub(super) reverse: bool,
     /// Rows that are scrolled out above.
     pub(super) scroll: usize,
-    /// `HH:MM:SS` of the machine that looks.
+    /// `HH:MM:SS` of this machine.
     pub(super) now: String,
-    /// Seconds from one look to the next.
+    /// Seconds from one sample to the next.
     pub(super) interval: f64,
     pub(super) colours: bool,
 }
@@ -50,8 +50,8 @@ pub(super) fn draw(frame: &mut Frame, model: &Model, view: &mut View) -> usize {
     view.scroll = view.scroll.min(rows.len().saturating_sub(page));
 
     frame.render_widget(Paragraph::new(heading(model, view, usize::from(head.width))), head);
-    let (text, mood) = model.replace();
-    let replacing = Line::from(vec![Span::raw("replace: "), Span::styled(text, view.style(mood))]);
+    let (text, severity) = model.replace();
+    let replacing = Line::from(vec![Span::raw("replace: "), Span::styled(text, view.style(severity))]);
     frame.render_widget(Paragraph::new(replacing), replace);
     rows_and_totals(frame, model, view, &rows, [table, totals]);
     if chart.height >= CHART_MIN {
@@ -77,13 +77,13 @@ fn heights(all: u16, rows: usize) -> [Constraint; 6] {
 }
 
 impl View {
-    fn style(&self, mood: Mood) -> Style {
+    fn style(&self, severity: Severity) -> Style {
         let style = Style::default();
-        match mood {
-            Mood::Calm => style,
-            Mood::Busy if self.colours => style.fg(Color::Yellow),
-            Mood::Alarm if self.colours => style.fg(Color::Red).add_modifier(Modifier::BOLD),
-            Mood::Busy | Mood::Alarm => style.add_modifier(Modifier::BOLD),
+        match severity {
+            Severity::Normal => style,
+            Severity::Busy if self.colours => style.fg(Color::Yellow),
+            Severity::Alarm if self.colours => style.fg(Color::Red).add_modifier(Modifier::BOLD),
+            Severity::Busy | Severity::Alarm => style.add_modifier(Modifier::BOLD),
         }
     }
 
@@ -102,20 +102,20 @@ impl View {
     }
 }
 
-/// The first line: who answers, whom we ask, and the time at its end, as far as there is room.
+/// The first line: who answers, whom we ask, and the time at its end, as far as it fits.
 fn heading<'a>(model: &Model, view: &View, width: usize) -> Line<'a> {
     let bold = Style::default().add_modifier(Modifier::BOLD);
-    let (manager, mood) = match (model.failures.last(), &model.nodes) {
-        (Some((manager, error)), _) => (format!(", manager {manager} {}", reason(*error)), Mood::Alarm),
-        (None, Some(nodes)) => (format!(", manager {}", nodes.manager), Mood::Calm),
-        (None, None) => (String::new(), Mood::Calm),
+    let (manager, severity) = match (model.failures.last(), &model.nodes) {
+        (Some((manager, error)), _) => (format!(", manager {manager} {}", reason(*error)), Severity::Alarm),
+        (None, Some(nodes)) => (format!(", manager {}", nodes.manager), Severity::Normal),
+        (None, None) => (String::new(), Severity::Normal),
     };
     let mut line = Line::from(vec![Span::styled("kumotop  ", bold), Span::raw(model.census())]);
     if line.width() + manager.chars().count() <= width {
-        line.push_span(Span::styled(manager, view.style(mood)));
+        line.push_span(Span::styled(manager, view.style(severity)));
     }
-    if let Some(room) = width.checked_sub(line.width() + view.now.len()).filter(|room| *room > 0) {
-        line.push_span(Span::raw(" ".repeat(room)));
+    if let Some(free) = width.checked_sub(line.width() + view.now.len()).filter(|free| *free > 0) {
+        line.push_span(Span::raw(" ".repeat(free)));
         line.push_span(Span::raw(view.now.clone()));
     }
     line
@@ -148,12 +148,12 @@ fn rows_and_totals(frame: &mut Frame, model: &Model, view: &View, rows: &[&Row],
         let line = table::line(&columns, row);
         let mut spans = Vec::new();
         for ((column, width), cell) in columns.iter().zip(&line.cells) {
-            let mood = match column.head {
-                "Status" => line.mood,
-                "Skew" => line.skew_mood,
-                _ => Mood::Calm,
+            let severity = match column.head {
+                "Status" => line.severity,
+                "Skew" => line.skew_severity,
+                _ => Severity::Normal,
             };
-            spans.push(Span::styled(padded(column, *width, cell), view.style(mood)));
+            spans.push(Span::styled(padded(column, *width, cell), view.style(severity)));
             spans.push(Span::raw(" ".repeat(GAP)));
         }
         if let Some(width) = sparks {
@@ -176,7 +176,7 @@ fn padded(column: &Column, width: usize, cell: &str) -> String {
     if column.right { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
 }
 
-/// The last looks of a row that fit in `width` characters, the latest last.
+/// The last samples of a row that fit in `width` characters, the latest last.
 fn latest(row: &Row, width: usize) -> impl Iterator<Item = u64> + '_ {
     row.history.iter().skip(row.history.len().saturating_sub(width)).copied()
 }
@@ -212,7 +212,7 @@ fn chart_of_all(frame: &mut Frame, model: &Model, view: &View, area: Rect) {
     );
 }
 
-/// The last line: as many of the keys as there is room for, whole ones.
+/// The last line: as many of the keys as fit, whole ones.
 fn explained<'a>(more: Option<String>, width: usize) -> Line<'a> {
     let dim = Style::default().add_modifier(Modifier::DIM);
     let mut text = String::new();

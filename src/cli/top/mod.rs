@@ -22,8 +22,8 @@ use crate::client::Error;
 use crate::net::hosts::HostPort;
 use crate::wire::figures::ReplaceFigures;
 use model::Model;
-use row::{Row, Sort, Standing, whole};
-use watch::Asking;
+use row::{Membership, Row, Sort, whole};
+use watch::Poller;
 
 /// The end of `--help`.
 const NOTES: &str = "\
@@ -76,15 +76,15 @@ pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
     let mut model = Model::named(&servers?);
     let managers = args.cluster.named_managers()?;
     block_on(async {
-        let asking = Asking { caller: args.cluster.caller(), managers, timeout: args.cluster.timeout };
-        if !asking.managers.is_empty() {
+        let poller = Poller { caller: args.cluster.caller(), managers, timeout: args.cluster.timeout };
+        if !poller.managers.is_empty() {
             // A manager that is not there at the start is more likely a mistake than a failure.
-            model.take_nodes(asking.nodes().await.map_err(|failures| no_manager(&failures))?);
+            model.take_nodes(poller.nodes().await.map_err(|failures| no_manager(&failures))?);
         }
         if args.once {
-            once(&args, asking, model).await.map(|()| ExitCode::SUCCESS)
+            once(&args, poller, model).await.map(|()| ExitCode::SUCCESS)
         } else {
-            screen::run(asking, args.interval, model).await
+            screen::run(poller, args.interval, model).await
         }
     })
 }
@@ -95,15 +95,15 @@ fn no_manager(failures: &[(crate::wire::NodeAddress, crate::wire::method::ErrorC
 }
 
 /// Samples all servers twice, and prints a table.
-async fn once(args: &Args, asking: Asking, mut model: Model) -> Result<(), Stop> {
+async fn once(args: &Args, poller: Poller, mut model: Model) -> Result<(), Stop> {
     let servers: Vec<_> = model.servers().into_iter().collect();
-    for look in 0..2 {
-        if look > 0 {
+    for sample in 0..2 {
+        if sample > 0 {
             tokio::time::sleep(args.interval).await;
         }
-        let answers = ask_all(&servers, asking.timeout, |server| {
-            let asking = asking.clone();
-            async move { Ok(asking.look(server).await) }
+        let answers = ask_all(&servers, poller.timeout, |server| {
+            let poller = poller.clone();
+            async move { Ok(poller.sample(server).await) }
         })
         .await;
         for (server, answer) in servers.iter().zip(answers) {
@@ -130,15 +130,15 @@ async fn once(args: &Args, asking: Asking, mut model: Model) -> Result<(), Stop>
 
 /// A row as JSON: counters as `stat` names them.
 fn object(row: &Row) -> Value {
-    let standing = match row.standing {
-        Standing::Named => None,
-        Standing::Active => Some("active"),
-        Standing::Fault => Some("fault"),
-        Standing::Detached => Some("not attached"),
+    let membership = match row.membership {
+        Membership::Named => None,
+        Membership::Active => Some("active"),
+        Membership::Fault => Some("fault"),
+        Membership::Detached => Some("not attached"),
     };
     let mut object = json!({
         "address": row.address.to_string(),
-        "standing": standing,
+        "standing": membership,
         "status": row.word().0,
     });
     let members = match (row.reading(), row.failure) {

@@ -1,13 +1,13 @@
 //! The state that `top` shows: all servers, totals, the replace, the clocks.
 //!
-//! Pure, as the rows are: nothing here asks, waits or draws.
+//! Pure, as the rows are: nothing here sends requests, waits or draws.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write;
 use std::ops::Range;
 use std::time::Instant;
 
-use super::row::{Mood, Rates, Reading, Row, Sort, Standing, remember, whole};
+use super::row::{Membership, Rates, Reading, Row, Severity, Sort, remember, whole};
 use crate::client::Status;
 use crate::wire::NodeAddress;
 use crate::wire::method::{ErrorCode, FLAG_COPYING, FLAG_DELETING, FLAG_DIFFERENT, FLAG_UNFINISHED};
@@ -38,7 +38,7 @@ pub(super) struct Model {
 impl Model {
     /// Nothing known yet but whom to ask.
     pub(super) fn named(servers: &[NodeAddress]) -> Self {
-        let rows = servers.iter().map(|server| (*server, Row::new(*server, Standing::Named)));
+        let rows = servers.iter().map(|server| (*server, Row::new(*server, Membership::Named)));
         Self { rows: rows.collect(), ..Self::default() }
     }
 
@@ -52,22 +52,22 @@ impl Model {
         let attached = nodes
             .attached
             .iter()
-            .map(|(node, active)| (*node, if *active { Standing::Active } else { Standing::Fault }));
-        let detached = nodes.detached.iter().map(|node| (*node, Standing::Detached));
-        let mut standings: BTreeMap<_, _> = detached.chain(attached).collect();
-        self.rows.retain(|address, row| match standings.remove(address) {
-            Some(standing) => {
-                row.standing = standing;
+            .map(|(node, active)| (*node, if *active { Membership::Active } else { Membership::Fault }));
+        let detached = nodes.detached.iter().map(|node| (*node, Membership::Detached));
+        let mut memberships: BTreeMap<_, _> = detached.chain(attached).collect();
+        self.rows.retain(|address, row| match memberships.remove(address) {
+            Some(membership) => {
+                row.membership = membership;
                 true
             }
             None => false,
         });
-        self.rows.extend(standings.into_iter().map(|(address, standing)| (address, Row::new(address, standing))));
+        self.rows.extend(memberships.into_iter().map(|(address, membership)| (address, Row::new(address, membership))));
         self.nodes = Some(nodes);
         self.failures.clear();
     }
 
-    /// Takes what a look at a server has found, or why it has found nothing; `time` is from its start to its end.
+    /// Takes the sample of a server, or why it has not answered; `time` is from its start to its end.
     pub(super) fn take(&mut self, server: NodeAddress, time: Range<Instant>, answer: Result<Reading, ErrorCode>) {
         if let Some(row) = self.rows.get_mut(&server) {
             row.take(time, answer);
@@ -125,11 +125,11 @@ impl Model {
 
     /// How many servers there are of each kind.
     pub(super) fn census(&self) -> String {
-        let count = |standing| self.rows.values().filter(|row| row.standing == standing).count();
+        let count = |membership| self.rows.values().filter(|row| row.membership == membership).count();
         let answering = self.rows.values().filter(|row| row.reading().is_some()).count();
         let mut text = format!("{answering} of {} servers answer", self.rows.len());
-        for (standing, word) in [(Standing::Fault, "in fault"), (Standing::Detached, "not attached")] {
-            let count = count(standing);
+        for (membership, word) in [(Membership::Fault, "in fault"), (Membership::Detached, "not attached")] {
+            let count = count(membership);
             if count > 0 {
                 let _ = write!(text, ", {count} {word}");
             }
@@ -138,7 +138,7 @@ impl Model {
     }
 
     /// The phase of the replace in the cluster, and its progress.
-    pub(super) fn replace(&self) -> (String, Mood) {
+    pub(super) fn replace(&self) -> (String, Severity) {
         let own = |row: &&Row, flag: u32| row.status().is_some_and(|status| status.flags & flag != 0);
         let count = |flag| self.rows.values().filter(|row| own(row, flag)).count();
         let manager = self.nodes.as_ref().and_then(|nodes| nodes.flags).unwrap_or_default();
@@ -149,16 +149,16 @@ impl Model {
         } else if deleting > 0 || manager & FLAG_DELETING != 0 {
             format!("deleting on {deleting} of {of} servers")
         } else if manager & FLAG_UNFINISHED != 0 {
-            return ("given up; run it again with ctl".to_owned(), Mood::Alarm);
+            return ("given up; run it again with ctl".to_owned(), Severity::Alarm);
         } else if count(FLAG_DIFFERENT) > 0 {
-            return ("waiting: servers read by another hash space than they write by".to_owned(), Mood::Busy);
+            return ("waiting: servers read by another hash space than they write by".to_owned(), Severity::Busy);
         } else {
-            return ("none".to_owned(), Mood::Calm);
+            return ("none".to_owned(), Severity::Normal);
         };
         if let Some((share, [_, sent, received, dropped])) = self.progress() {
             let _ = write!(text, ": {share} % scanned, {sent} sent, {received} received, {dropped} dropped");
         }
-        (text, Mood::Busy)
+        (text, Severity::Busy)
     }
 
     /// Of the servers that tell: how much of their records is scanned, in per cent, and their counts.

@@ -1,6 +1,6 @@
-//! One server in `top`: its latest look, the rates since the one before, and the words for its state.
+//! One server in `top`: its latest sample, the rates since the one before, and the words for its state.
 //!
-//! Pure: readings come in with the time they were taken, and nothing here asks, waits or draws.
+//! Pure: readings come in with the time they were taken, and nothing here sends requests, waits or draws.
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
@@ -31,7 +31,7 @@ pub(super) struct Reading {
 
 /// The state of a server in its cluster, as far as that was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Standing {
+pub(super) enum Membership {
     /// Its address was given.
     Named,
     Active,
@@ -51,12 +51,12 @@ pub(super) struct Rates {
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) address: NodeAddress,
-    pub(super) standing: Standing,
-    /// The last look that found something, and from when to when it took.
+    pub(super) membership: Membership,
+    /// The last sample with an answer, and when it was begun and ended.
     last: Option<(Range<Instant>, Reading)>,
-    /// Between the last two looks, if both have found something.
+    /// Between the last two samples, if both were answered.
     pub(super) rates: Option<Rates>,
-    /// Why the latest look has found nothing.
+    /// Why the latest request was not answered.
     pub(super) failure: Option<ErrorCode>,
     /// Requests in a second at each interval, the latest last.
     pub(super) history: VecDeque<u64>,
@@ -78,10 +78,10 @@ pub(super) enum Sort {
     Status,
 }
 
-/// How much a state should catch the eye.
+/// How a state is highlighted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mood {
-    Calm,
+pub(super) enum Severity {
+    Normal,
     Busy,
     Alarm,
 }
@@ -94,7 +94,7 @@ impl Rates {
 
     /// Rates between the last two samples; none if the server was started anew in between, or hardly any time has passed.
     ///
-    /// Each counter was read at some time during its look. Either look may have taken long, because the server or this
+    /// Each counter was read at some time during its sample. Either sample may have taken long, because the server or this
     /// program was stopped: the rate is that over the longest time which may have passed, so it never exaggerates.
     fn between(earlier: &(Range<Instant>, Reading), later: &(Range<Instant>, Reading)) -> Option<Self> {
         let time = later.0.end.saturating_duration_since(earlier.0.start);
@@ -122,8 +122,8 @@ pub(super) fn whole(rate: f64) -> u64 {
 }
 
 impl Row {
-    pub(super) fn new(address: NodeAddress, standing: Standing) -> Self {
-        Self { address, standing, last: None, rates: None, failure: None, history: VecDeque::new(), skew: None }
+    pub(super) fn new(address: NodeAddress, membership: Membership) -> Self {
+        Self { address, membership, last: None, rates: None, failure: None, history: VecDeque::new(), skew: None }
     }
 
     /// The latest sample.
@@ -141,25 +141,25 @@ impl Row {
         self.status().map(|status| ClockTime(status.clocktime).clock())
     }
 
-    /// How it is, in a word or two.
-    pub(super) fn word(&self) -> (&'static str, Mood) {
+    /// Its state, in a word or two.
+    pub(super) fn word(&self) -> (&'static str, Severity) {
         match (self.failure, self.reading()) {
-            (Some(ErrorCode::NodeLost), _) => return ("unreachable", Mood::Alarm),
-            (Some(_), _) => return ("no answer", Mood::Alarm),
-            (None, None) => return ("...", Mood::Calm),
+            (Some(ErrorCode::NodeLost), _) => return ("unreachable", Severity::Alarm),
+            (Some(_), _) => return ("no answer", Severity::Alarm),
+            (None, None) => return ("...", Severity::Normal),
             (None, Some(Reading { figures: Some(figures), .. })) if figures.store.failed.is_some() => {
-                return ("no writes", Mood::Alarm);
+                return ("no writes", Severity::Alarm);
             }
             (None, Some(_)) => {}
         }
-        match self.standing {
-            Standing::Fault => ("fault", Mood::Alarm),
-            Standing::Detached => ("detached", Mood::Busy),
-            Standing::Named | Standing::Active => {
+        match self.membership {
+            Membership::Fault => ("fault", Severity::Alarm),
+            Membership::Detached => ("detached", Severity::Busy),
+            Membership::Named | Membership::Active => {
                 let flags = self.status().map_or(0, |status| status.flags);
                 match replace_state(flags.into()) {
-                    "ready" => ("ready", Mood::Calm),
-                    word => (word, Mood::Busy),
+                    "ready" => ("ready", Severity::Normal),
+                    word => (word, Severity::Busy),
                 }
             }
         }
@@ -169,7 +169,7 @@ impl Row {
         self.rates.unwrap_or_default().total()
     }
 
-    /// Takes what a look from `time.start` to `time.end` has found, or why it has found nothing.
+    /// Takes the answer to a request sent at `time.start` and answered at `time.end`, or why there was none.
     pub(super) fn take(&mut self, time: Range<Instant>, answer: Result<Reading, ErrorCode>) {
         match answer {
             Ok(reading) => {
@@ -187,7 +187,7 @@ impl Row {
         }
     }
 
-    /// Remembers the present rate: once in each interval, however long a look takes, so that the same place in the history
+    /// Remembers the present rate: once in each interval, however long a sample takes, so that the same place in the history
     /// of two servers is the same time.
     pub(super) fn tick(&mut self) {
         let total = whole(self.total());
@@ -214,9 +214,9 @@ impl Row {
             }
             Sort::Status => {
                 let alarm = |row: &Self| match row.word().1 {
-                    Mood::Alarm => 2,
-                    Mood::Busy => 1,
-                    Mood::Calm => 0,
+                    Severity::Alarm => 2,
+                    Severity::Busy => 1,
+                    Severity::Normal => 0,
                 };
                 alarm(other).cmp(&alarm(self))
             }

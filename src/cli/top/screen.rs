@@ -1,4 +1,4 @@
-//! The terminal: keys in, screens out, and everything as it was in the end, however that comes.
+//! The terminal: keys in, screens out; it is restored at the end, also after an error or a panic.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::draw::{View, draw};
 use super::model::Model;
 use super::row::Sort;
-use super::watch::{Asking, News, Watch};
+use super::watch::{Poller, Update, Watch};
 use crate::cli::exit::Stop;
 use crate::clock::unix_seconds;
 
@@ -21,12 +21,12 @@ const KEYS: usize = 64;
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Shows the model until a key or a signal ends it.
-pub(super) async fn run(asking: Asking, interval: Duration, mut model: Model) -> Result<ExitCode, Stop> {
+pub(super) async fn run(poller: Poller, interval: Duration, mut model: Model) -> Result<ExitCode, Stop> {
     let cannot = |what: &'static str| move |error: std::io::Error| Stop::Failed(format!("{what}: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot("cannot handle signals"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(cannot("cannot handle signals"))?;
     let mut hangup = signal(SignalKind::hangup()).map_err(cannot("cannot handle signals"))?;
-    let (mut watch, mut news) = Watch::start(asking, interval);
+    let (mut watch, mut updates) = Watch::start(poller, interval);
     watch.follow(&model.servers());
     // Also puts the terminal back when something panics.
     let mut terminal = ratatui::try_init().map_err(cannot("cannot use the terminal"))?;
@@ -38,7 +38,7 @@ pub(super) async fn run(asking: Asking, interval: Duration, mut model: Model) ->
     let mut page = show(&mut terminal, &model, &mut view)?;
     loop {
         tokio::select! {
-            Some(found) = news.recv() => {
+            Some(found) = updates.recv() => {
                 if take(&mut model, found) {
                     watch.follow(&model.servers());
                 }
@@ -81,14 +81,14 @@ fn show(terminal: &mut DefaultTerminal, model: &Model, view: &mut View) -> Resul
 }
 
 /// Takes what was found; whether other servers are to be watched now.
-fn take(model: &mut Model, news: News) -> bool {
-    match news {
-        News::Server(server, time, answer) => model.take(server, time, answer),
-        News::Nodes(Ok(nodes)) => {
+fn take(model: &mut Model, updates: Update) -> bool {
+    match updates {
+        Update::Server(server, time, answer) => model.take(server, time, answer),
+        Update::Nodes(Ok(nodes)) => {
             model.take_nodes(nodes);
             return true;
         }
-        News::Nodes(Err(failures)) => model.failures = failures,
+        Update::Nodes(Err(failures)) => model.failures = failures,
     }
     false
 }

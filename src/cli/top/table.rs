@@ -1,7 +1,7 @@
 //! The columns of the table: their contents, and which of them fit into a width.
 
 use super::model::Model;
-use super::row::{Mood, Rates, Row, whole};
+use super::row::{Rates, Row, Severity, whole};
 use crate::client::Status;
 
 /// A column of the table.
@@ -80,9 +80,9 @@ const fn number(
 /// One line of the table.
 pub(super) struct Line {
     pub(super) cells: Vec<String>,
-    pub(super) mood: Mood,
+    pub(super) severity: Severity,
     /// How alarming the skew is.
-    pub(super) skew_mood: Mood,
+    pub(super) skew_severity: Severity,
 }
 
 /// The columns that fit into `width` characters, each with its own width.
@@ -106,12 +106,16 @@ pub(super) fn needed(columns: &[(&Column, usize)]) -> usize {
 
 /// The cells of a row.
 pub(super) fn line(columns: &[(&Column, usize)], row: &Row) -> Line {
-    let skew_mood = match row.skew.map_or(0, i64::unsigned_abs) {
-        0..2 => Mood::Calm,
-        2..5 => Mood::Busy,
-        _ => Mood::Alarm,
+    let skew_severity = match row.skew.map_or(0, i64::unsigned_abs) {
+        0..2 => Severity::Normal,
+        2..5 => Severity::Busy,
+        _ => Severity::Alarm,
     };
-    Line { cells: columns.iter().map(|(column, _)| (column.cell)(row)).collect(), mood: row.word().1, skew_mood }
+    Line {
+        cells: columns.iter().map(|(column, _)| (column.cell)(row)).collect(),
+        severity: row.word().1,
+        skew_severity,
+    }
 }
 
 /// The cells of the totals.

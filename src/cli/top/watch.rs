@@ -1,4 +1,4 @@
-//! Looking at the servers, each by itself so that one which hangs delays no other, and at their manager.
+//! Polling the servers, each on a task of its own so that one which hangs delays no other, and their manager.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -17,30 +17,30 @@ use crate::net::NamedNode;
 use crate::wire::NodeAddress;
 use crate::wire::method::ErrorCode;
 
-/// Looks that may wait to be taken.
-const NEWS: usize = 1024;
+/// Updates that may wait to be taken.
+const UPDATES_WAITING: usize = 1024;
 
 /// A sample, or a state of the managers.
 #[derive(Debug)]
-pub(super) enum News {
-    /// From when to when the look took, and what it has found.
+pub(super) enum Update {
+    /// When the request was sent and answered, and the answer.
     Server(NodeAddress, Range<Instant>, Result<Reading, ErrorCode>),
     /// The answer of a manager, or why none has answered.
     Nodes(Result<Nodes, Vec<(NodeAddress, ErrorCode)>>),
 }
 
-/// How nodes are asked.
+/// Sends requests to nodes.
 #[derive(Clone)]
-pub(super) struct Asking {
+pub(super) struct Poller {
     pub(super) caller: Arc<Caller>,
     pub(super) managers: Vec<NamedNode>,
-    /// How long one look may take.
+    /// How long one sample may take.
     pub(super) timeout: Duration,
 }
 
-impl Asking {
-    /// Looks at a server once. Also says from when to when its counters may have been read.
-    pub(super) async fn look(&self, server: NodeAddress) -> (Range<Instant>, Result<Reading, ErrorCode>) {
+impl Poller {
+    /// Samples a server once. Also says from when to when its counters may have been read.
+    pub(super) async fn sample(&self, server: NodeAddress) -> (Range<Instant>, Result<Reading, ErrorCode>) {
         let start = Instant::now();
         let ask = async {
             let before = unix_seconds();
@@ -89,43 +89,43 @@ fn ahead(time: u64, before: u32, after: u32) -> i64 {
     distance(after.into(), time).saturating_sub(distance(time, before.into()))
 }
 
-/// Looks again and again, and sends what it finds.
+/// Polls at intervals, and sends the answers.
 pub(super) struct Watch {
-    asking: Asking,
+    poller: Poller,
     interval: Duration,
-    sender: mpsc::Sender<News>,
+    sender: mpsc::Sender<Update>,
     servers: BTreeMap<NodeAddress, JoinHandle<()>>,
     managers: Option<JoinHandle<()>>,
 }
 
 impl Watch {
     /// Starts with the managers, if there are any. Must be called within a runtime.
-    pub(super) fn start(asking: Asking, interval: Duration) -> (Self, mpsc::Receiver<News>) {
-        let (sender, receiver) = mpsc::channel(NEWS);
-        let managers = (!asking.managers.is_empty()).then(|| {
-            let (asking, sender) = (asking.clone(), sender.clone());
-            tokio::spawn(again_and_again(interval, sender, async move || News::Nodes(asking.nodes().await)))
+    pub(super) fn start(poller: Poller, interval: Duration) -> (Self, mpsc::Receiver<Update>) {
+        let (sender, receiver) = mpsc::channel(UPDATES_WAITING);
+        let managers = (!poller.managers.is_empty()).then(|| {
+            let (poller, sender) = (poller.clone(), sender.clone());
+            tokio::spawn(poll_repeatedly(interval, sender, async move || Update::Nodes(poller.nodes().await)))
         });
-        (Self { asking, interval, sender, servers: BTreeMap::new(), managers }, receiver)
+        (Self { poller, interval, sender, servers: BTreeMap::new(), managers }, receiver)
     }
 
-    /// Looks at exactly these servers from now on.
+    /// Polls exactly these servers from now on.
     pub(super) fn follow(&mut self, servers: &BTreeSet<NodeAddress>) {
-        self.servers.retain(|server, looking| {
+        self.servers.retain(|server, polling| {
             let stays = servers.contains(server);
             if !stays {
-                looking.abort();
+                polling.abort();
             }
             stays
         });
         for server in servers.iter().copied() {
             self.servers.entry(server).or_insert_with(|| {
-                let asking = self.asking.clone();
-                let look = async move || {
-                    let (time, answer) = asking.look(server).await;
-                    News::Server(server, time, answer)
+                let poller = self.poller.clone();
+                let sample = async move || {
+                    let (time, answer) = poller.sample(server).await;
+                    Update::Server(server, time, answer)
                 };
-                tokio::spawn(again_and_again(self.interval, self.sender.clone(), look))
+                tokio::spawn(poll_repeatedly(self.interval, self.sender.clone(), sample))
             });
         }
     }
@@ -133,15 +133,15 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        for looking in self.servers.values().chain(&self.managers) {
-            looking.abort();
+        for polling in self.servers.values().chain(&self.managers) {
+            polling.abort();
         }
     }
 }
 
-/// Looks with a pause of `pause` after each look, also after one that has taken long.
-async fn again_and_again(pause: Duration, sender: mpsc::Sender<News>, look: impl AsyncFn() -> News) {
-    while sender.send(look().await).await.is_ok() {
+/// Samples with a pause of `pause` after each sample, also after one that has taken long.
+async fn poll_repeatedly(pause: Duration, sender: mpsc::Sender<Update>, sample: impl AsyncFn() -> Update) {
+    while sender.send(sample().await).await.is_ok() {
         tokio::time::sleep(pause).await;
     }
 }
@@ -159,23 +159,27 @@ mod tests {
         }
     }
 
-    /// Of two looks without a pause between them the second says nothing.
+    /// Of two samples without a pause between them the second says nothing.
     #[tokio::test]
-    async fn there_is_a_pause_also_after_a_look_that_took_long() {
-        let (sender, mut news) = mpsc::channel(NEWS);
+    async fn there_is_a_pause_also_after_a_sample_that_took_long() {
+        let (sender, mut updates) = mpsc::channel(UPDATES_WAITING);
         let pause = Duration::from_millis(40);
-        let look = async move || {
+        let sample = async move || {
             let start = Instant::now();
             tokio::time::sleep(pause * 3).await;
-            News::Server(NodeAddress::new(([127, 0, 0, 1], 1).into()), start..Instant::now(), Err(ErrorCode::NodeLost))
+            Update::Server(
+                NodeAddress::new(([127, 0, 0, 1], 1).into()),
+                start..Instant::now(),
+                Err(ErrorCode::NodeLost),
+            )
         };
-        let looking = tokio::spawn(again_and_again(pause, sender, look));
+        let polling = tokio::spawn(poll_repeatedly(pause, sender, sample));
         let mut end = None;
         for _ in 0..3 {
-            let Some(News::Server(_, time, _)) = news.recv().await else { panic!("no look") };
+            let Some(Update::Server(_, time, _)) = updates.recv().await else { panic!("no sample") };
             assert!(end.is_none_or(|end| time.start >= end + pause), "{end:?} {time:?}");
             end = Some(time.end);
         }
-        looking.abort();
+        polling.abort();
     }
 }

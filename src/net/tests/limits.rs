@@ -1,4 +1,4 @@
-//! What connections may take, and what happens beyond it.
+//! Limits of connections, and what happens beyond them.
 
 use super::*;
 use crate::net::peers::NODE_CONNECTIONS;
@@ -60,7 +60,7 @@ async fn a_call_that_is_larger_than_the_node_takes_fails_alone_and_at_once() {
 #[tokio::test]
 async fn a_node_may_send_a_little_more_than_a_client() {
     let node = node_with(Limits { message: 1000, ..Limits::default() });
-    let long = vec![7; 1000 + wire::NODE_ROOM - 7];
+    let long = vec![7; 1000 + wire::NODE_MARGIN - 7];
     let peer = Init { address: NodeAddress::new("127.0.0.1:9".parse().unwrap()), role: Role::Server };
     let mut init = Vec::new();
     peer.write(&mut init);
@@ -165,9 +165,9 @@ async fn connections_that_say_nothing_are_bounded_too() {
     expect_close(&mut client(&node).await).await;
 }
 
-/// Requests that wait for a node that hangs take all the room: those who have nothing under way are served.
+/// Requests that wait for a node that hangs take all the memory: those who have nothing under way are served.
 #[tokio::test]
-async fn the_room_of_all_connections_is_bounded_and_leaves_everybody_a_turn() {
+async fn the_memory_of_all_connections_is_bounded_and_everybody_is_served() {
     let node = node_with(Limits { in_flight_total: 1000, ..Limits::default() });
     let mut hoarder = client(&node).await;
     let held = |count| move |node: &Node| node.echo.held.lock().len() == count;
@@ -183,7 +183,7 @@ async fn the_room_of_all_connections_is_bounded_and_leaves_everybody_a_turn() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
-    assert!(held(4)(&node), "no second turn while the room is full");
+    assert!(held(4)(&node), "no second request while the memory is full");
     let mut answered = 0;
     while answered < 11 {
         until("some are held", || !node.echo.held.lock().is_empty()).await;

@@ -23,9 +23,9 @@ pub(super) struct Body {
 }
 
 impl Body {
-    pub(super) fn new(path: &Path, big_endian: bool, expected: u64, room: SortSpace) -> Self {
+    pub(super) fn new(path: &Path, big_endian: bool, expected: u64, space: SortSpace) -> Self {
         let buckets = expected.saturating_mul(2).max(LEAST_BUCKETS) | 1;
-        Self { path: path.to_path_buf(), big_endian, buckets, sorter: Sorter::new(room, 0) }
+        Self { path: path.to_path_buf(), big_endian, buckets, sorter: Sorter::new(space, 0) }
     }
 
     pub(super) fn push(&mut self, key: &[u8], value: &[u8]) -> Result<(), Error> {

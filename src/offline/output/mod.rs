@@ -56,14 +56,14 @@ pub(super) fn folder(path: &Path) -> &Path {
 
 impl Output {
     /// Begins a file; nothing that exists may be in its way. About `expected` records will come.
-    pub(super) fn create(destination: &Path, format: Format, expected: u64, room: SortSpace) -> Result<Self, Error> {
+    pub(super) fn create(destination: &Path, format: Format, expected: u64, space: SortSpace) -> Result<Self, Error> {
         refuse_existing(destination)?;
         let file =
             temporary_file(destination).map_err(|source| Error::Io { path: destination.to_path_buf(), source })?;
         let body = match format {
             Format::Store => Body::Store(Box::new(store::Body::create(file.path())?)),
             Format::TokyoCabinet { big_endian } => {
-                Body::Database(database::Body::new(file.path(), big_endian, expected, room))
+                Body::Database(database::Body::new(file.path(), big_endian, expected, space))
             }
         };
         Ok(Self { destination: destination.to_path_buf(), file, body })

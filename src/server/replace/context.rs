@@ -77,7 +77,7 @@ impl Settings {
 /// Why a copy or a deletion did not end well.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    #[error("{0} streams or batches of deletions were not taken by their targets")]
+    #[error("{0} streams or batches of deletions were not stored by their targets")]
     Undelivered(usize),
     #[error("a record is too large for server {0}: its limit is {1}")]
     TooLarge(NodeAddress, usize),

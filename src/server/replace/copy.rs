@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::context::{Context, Failure, Settling, TOMBSTONE_LEASE};
 use super::deliver::{self, Undelivered};
-use super::gather::{Gatherer, Parcel};
+use super::gather::{Gatherer, Shipment};
 use super::job::Job;
 use super::plan::Plan;
 use crate::env::{Gone, Group};
@@ -17,7 +17,7 @@ use crate::env::{Gone, Group};
 /// How often it is checked that the hash space is still the one that is copied for.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The end of a parcel; `Some` names the target whose stream it was.
+/// The end of a shipment; `Some` names the target whose stream it was.
 type Delivery = (Option<usize>, Result<(), Undelivered>);
 
 /// Copies what others need. An error means that not everything has arrived: nothing may be deleted.
@@ -33,18 +33,18 @@ pub(super) async fn run(
         return Ok(());
     }
     let failed: Vec<_> = plan.all_targets().iter().map(|_| Arc::new(AtomicBool::new(false))).collect();
-    let (sender, mut parcels) = mpsc::channel(1);
+    let (sender, mut shipments) = mpsc::channel(1);
     let gatherer = Gatherer::new(context.clone(), plan.clone(), &failed, sender);
     let mut gathering = pin!(gatherer.run(job.generation, settling));
     let mut deliveries: Group<Delivery> = Group::new(context.host.env());
     let mut failures = 0;
     let mut all_gathered = false;
     let mut checks = tokio::time::interval(CHECK_INTERVAL);
-    while !all_gathered || !parcels.is_closed() || !parcels.is_empty() || !deliveries.is_empty() {
+    while !all_gathered || !shipments.is_closed() || !shipments.is_empty() || !deliveries.is_empty() {
         tokio::select! {
             biased;
-            Some(parcel) = parcels.recv() => {
-                deliveries.add(deliver(context.clone(), plan.clone(), parcel));
+            Some(shipment) = shipments.recv() => {
+                deliveries.add(deliver(context.clone(), plan.clone(), shipment));
             }
             Some(delivery) = deliveries.next() => {
                 failures += usize::from(!settle(context, plan, &failed, delivery));
@@ -69,9 +69,9 @@ fn check_current(context: &Context, job: &Job) -> Result<(), Failure> {
     if whs.clocktime() == job.new.clocktime { Ok(()) } else { Err(Failure::Void) }
 }
 
-async fn deliver(context: Arc<Context>, plan: Arc<Plan>, parcel: Parcel) -> Delivery {
-    match parcel {
-        Parcel::Chunk { target, chunk, permit } => {
+async fn deliver(context: Arc<Context>, plan: Arc<Plan>, shipment: Shipment) -> Delivery {
+    match shipment {
+        Shipment::Chunk { target, chunk, permit } => {
             let result = match plan.all_targets().get(target) {
                 Some(address) => deliver::chunk(&context, *address, chunk).await,
                 None => Ok(()),
@@ -79,7 +79,7 @@ async fn deliver(context: Arc<Context>, plan: Arc<Plan>, parcel: Parcel) -> Deli
             drop(permit);
             (Some(target), result)
         }
-        Parcel::Tombstones { batch, permit } => {
+        Shipment::Tombstones { batch, permit } => {
             let result = deliver::tombstones(&context, &plan, batch).await;
             drop(permit);
             (None, result)

@@ -24,7 +24,7 @@ pub(super) async fn run(context: &Arc<Context>, job: &Job, plan: Arc<Plan>, sett
     if plan.keeps_all() || job.newcomer {
         return Ok(());
     }
-    let dropper = Dropper {
+    let dropper = Deleter {
         context: context.clone(),
         plan,
         generation: job.generation,
@@ -34,7 +34,7 @@ pub(super) async fn run(context: &Arc<Context>, job: &Job, plan: Arc<Plan>, sett
     dropper.run(settling).await
 }
 
-struct Dropper {
+struct Deleter {
     context: Arc<Context>,
     plan: Arc<Plan>,
     generation: u32,
@@ -43,7 +43,7 @@ struct Dropper {
     failure: Arc<Mutex<Option<store::Error>>>,
 }
 
-impl Dropper {
+impl Deleter {
     async fn run(self, settling: Settling) -> Result<(), Failure> {
         self.scan().await?;
         match settling.wait(&self.context).await {

@@ -1,4 +1,4 @@
-//! Getting one parcel to its target, with a bounded number of tries.
+//! Sending a stream, or a batch of deletions, to its target, with a bounded number of tries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub(super) enum Undelivered {
     Superseded,
     #[error("stream: {0}")]
     Stream(#[from] stream::Error),
-    #[error("{0} deletions not taken")]
+    #[error("{0} deletions not stored by the target")]
     Tombstones(usize),
 }
 
@@ -51,7 +51,7 @@ pub(super) async fn chunk(context: &Context, target: NodeAddress, chunk: Chunk) 
         match offer(context, target, &chunk).await {
             Ok(()) => {
                 context.progress.sent.add(usize::try_from(chunk.records()).unwrap_or(usize::MAX));
-                tracing::debug!(%target, records = chunk.records(), bytes = chunk.bytes(), "stream taken");
+                tracing::debug!(%target, records = chunk.records(), bytes = chunk.bytes(), "stream delivered");
                 return Ok(());
             }
             Err(error) if attempt == OFFER_RETRIES => return Err(error),

@@ -51,7 +51,7 @@ pub(super) enum Full {
 
 /// The stream of one target that is being filled.
 #[derive(Debug)]
-struct Lane {
+struct TargetStream {
     filling: Option<(Encoder<File>, Instant)>,
     failed: Arc<AtomicBool>,
 }
@@ -61,7 +61,7 @@ pub(super) struct Filler {
     context: Arc<Context>,
     plan: Arc<Plan>,
     /// In the order of [`Plan::all_targets`].
-    lanes: Vec<Lane>,
+    streams: Vec<TargetStream>,
     chunk_bytes: u64,
     tombstones: Vec<Tombstone>,
     full: Vec<Full>,
@@ -72,12 +72,12 @@ pub(super) struct Filler {
 impl Filler {
     /// `failed` has a flag for each target; what would go to a failed one is left out.
     pub(super) fn new(context: Arc<Context>, plan: Arc<Plan>, failed: &[Arc<AtomicBool>]) -> Self {
-        let lane = |failed: &Arc<AtomicBool>| Lane { filling: None, failed: failed.clone() };
+        let stream = |failed: &Arc<AtomicBool>| TargetStream { filling: None, failed: failed.clone() };
         Self {
             chunk_bytes: chunk_bytes(context.settings.file_limit, failed.len()),
             context,
             plan,
-            lanes: failed.iter().map(lane).collect(),
+            streams: failed.iter().map(stream).collect(),
             tombstones: Vec::new(),
             full: Vec::new(),
             too_large: None,
@@ -119,18 +119,18 @@ impl Filler {
                 continue;
             }
             if self.is_full(target, Encoder::<File>::size_of(key, value)) {
-                self.finish_lane(target)?;
+                self.finish_stream(target)?;
             }
-            let Some(lane) = self.lanes.get_mut(target) else { continue };
-            if lane.failed.load(Ordering::Relaxed) {
-                lane.filling = None;
+            let Some(stream) = self.streams.get_mut(target) else { continue };
+            if stream.failed.load(Ordering::Relaxed) {
+                stream.filling = None;
                 continue;
             }
-            let (encoder, _) = match &mut lane.filling {
+            let (encoder, _) = match &mut stream.filling {
                 Some(filling) => filling,
                 None => {
                     let encoder = create(&self.context.settings.offer_dir)?;
-                    lane.filling.insert((encoder, Instant::now()))
+                    stream.filling.insert((encoder, Instant::now()))
                 }
             };
             encoder.push(key, value).map_err(|error| self.context.file_failure(error))?;
@@ -160,15 +160,15 @@ impl Filler {
         self.too_large
     }
 
-    /// Whether a stream that is being filled has no room for a record of `size` bytes.
+    /// Whether a stream that is being filled has no space for a record of `size` bytes.
     fn is_full(&self, target: usize, size: u64) -> bool {
-        let filling = self.lanes.get(target).and_then(|lane| lane.filling.as_ref());
+        let filling = self.streams.get(target).and_then(|stream| stream.filling.as_ref());
         filling.is_some_and(|(encoder, _)| encoder.size().saturating_add(size) > self.chunk_bytes)
     }
 
     /// Ends the stream that is being filled for a target.
-    fn finish_lane(&mut self, target: usize) -> Result<(), Failure> {
-        let filling = self.lanes.get_mut(target).and_then(|lane| lane.filling.take());
+    fn finish_stream(&mut self, target: usize) -> Result<(), Failure> {
+        let filling = self.streams.get_mut(target).and_then(|stream| stream.filling.take());
         if let Some((encoder, _)) = filling {
             let chunk = encoder.finish().map_err(|error| self.context.file_failure(error))?;
             self.full.push(Full::Chunk(target, chunk));
@@ -185,9 +185,9 @@ impl Filler {
     /// Ends the streams of those targets that have been filling for long.
     pub(super) fn finish_aged(&mut self, targets: &[usize]) -> Result<(), Failure> {
         for target in targets {
-            let filling = self.lanes.get(*target).and_then(|lane| lane.filling.as_ref());
+            let filling = self.streams.get(*target).and_then(|stream| stream.filling.as_ref());
             if filling.is_some_and(|(_, since)| since.elapsed() >= CHUNK_AGE) {
-                self.finish_lane(*target)?;
+                self.finish_stream(*target)?;
             }
         }
         Ok(())
@@ -195,8 +195,8 @@ impl Filler {
 
     /// Ends all streams.
     pub(super) fn finish(&mut self) -> Result<(), Failure> {
-        for target in 0..self.lanes.len() {
-            self.finish_lane(target)?;
+        for target in 0..self.streams.len() {
+            self.finish_stream(target)?;
         }
         self.finish_tombstones();
         Ok(())

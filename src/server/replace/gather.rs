@@ -21,7 +21,7 @@ const TOMBSTONE_BATCHES: usize = 2;
 
 /// Records that are ready to be sent. The permit is given back when that is done, and lets the next one be handed over.
 #[derive(Debug)]
-pub(super) enum Parcel {
+pub(super) enum Shipment {
     Chunk { target: usize, chunk: Chunk, permit: OwnedSemaphorePermit },
     Tombstones { batch: Vec<Tombstone>, permit: OwnedSemaphorePermit },
 }
@@ -33,9 +33,9 @@ pub(super) struct Gatherer {
     /// Away while a step is under way.
     filler: Option<Box<Filler>>,
     /// One permit for each target, in the order of [`Plan::all_targets`]: held by the stream that is being sent.
-    lanes: Vec<Arc<Semaphore>>,
+    permits: Vec<Arc<Semaphore>>,
     tombstone_batches: Arc<Semaphore>,
-    parcels: mpsc::Sender<Parcel>,
+    shipments: mpsc::Sender<Shipment>,
 }
 
 impl Gatherer {
@@ -44,15 +44,15 @@ impl Gatherer {
         context: Arc<Context>,
         plan: Arc<Plan>,
         failed: &[Arc<AtomicBool>],
-        parcels: mpsc::Sender<Parcel>,
+        shipments: mpsc::Sender<Shipment>,
     ) -> Self {
         Self {
             filler: Some(Box::new(Filler::new(context.clone(), plan.clone(), failed))),
             context,
             plan,
-            lanes: failed.iter().map(|_| Arc::new(Semaphore::new(1))).collect(),
+            permits: failed.iter().map(|_| Arc::new(Semaphore::new(1))).collect(),
             tombstone_batches: Arc::new(Semaphore::new(TOMBSTONE_BATCHES)),
-            parcels,
+            shipments,
         }
     }
 
@@ -77,7 +77,7 @@ impl Gatherer {
         let mut position = Position::default();
         while !position.is_end() {
             let free: Vec<_> =
-                (0..self.lanes.len()).filter(|lane| self.lanes.get(*lane).is_some_and(is_free)).collect();
+                (0..self.permits.len()).filter(|permit| self.permits.get(*permit).is_some_and(is_free)).collect();
             position = self
                 .step(move |filler| {
                     let next = filler.scan(position, generation)?;
@@ -123,19 +123,19 @@ impl Gatherer {
 
     /// Hands over what is full, as soon as what was before it is done with.
     async fn hand_over(&self, full: Full) -> Result<(), Failure> {
-        let parcel = match full {
+        let shipment = match full {
             Full::Chunk(target, chunk) => {
-                let Some(lane) = self.lanes.get(target) else { return Ok(()) };
-                Parcel::Chunk { target, chunk, permit: acquire(lane).await? }
+                let Some(permit) = self.permits.get(target) else { return Ok(()) };
+                Shipment::Chunk { target, chunk, permit: acquire(permit).await? }
             }
-            Full::Tombstones(batch) => Parcel::Tombstones { batch, permit: acquire(&self.tombstone_batches).await? },
+            Full::Tombstones(batch) => Shipment::Tombstones { batch, permit: acquire(&self.tombstone_batches).await? },
         };
-        self.parcels.send(parcel).await.map_err(|_| Failure::Cancelled)
+        self.shipments.send(shipment).await.map_err(|_| Failure::Cancelled)
     }
 }
 
-fn is_free(lane: &Arc<Semaphore>) -> bool {
-    lane.available_permits() > 0
+fn is_free(permit: &Arc<Semaphore>) -> bool {
+    permit.available_permits() > 0
 }
 
 async fn acquire(semaphore: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Failure> {

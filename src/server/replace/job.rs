@@ -52,7 +52,7 @@ impl Job {
         let job = Self::parse(&bytes);
         if let Err(error) = &job {
             // Then nothing is deleted that a replace of before would allow to be: the next one sees to it.
-            tracing::warn!("state of the last replace cannot be read: {error}");
+            tracing::warn!("cannot read the state of the last replace: {error}");
         }
         Ok(job.ok())
     }

@@ -292,9 +292,11 @@ impl Replace {
             let end = end(host.clock().take());
             match host.peers().session(manager).ask(&end, STEPS).await {
                 Err(error @ (ErrorCode::TransportLost | ErrorCode::NodeLost | ErrorCode::TimedOut)) => {
-                    tracing::debug!(%manager, ?method, %error, "not answered; telling again");
+                    tracing::debug!(%manager, ?method, %error, "no answer from the manager; sending it again");
                 }
-                Err(error) => return tracing::warn!(%manager, ?method, "answered with an error: {error}"),
+                Err(error) => {
+                    return tracing::warn!(%manager, ?method, "the manager refuses the report of a phase: {error}");
+                }
                 Ok(_) => return,
             }
             backoff.pause(host.env()).await;
@@ -304,7 +306,7 @@ impl Replace {
     /// `ReplaceOffer` of another server: fetches the stream and stores it; returns when all of it is stored.
     pub async fn offer(&self, offerer: NodeAddress) -> Result<(), stream::Error> {
         let Ok(_place) = self.offers_taken.try_acquire() else {
-            tracing::warn!(peer = %offerer, "offer refused: {OFFER_LIMIT} are under way");
+            tracing::warn!(peer = %offerer, "offer refused: {OFFER_LIMIT} streams are being received");
             return Err(stream::Error::Busy);
         };
         self.ledger.before_stream().await?;
@@ -312,7 +314,7 @@ impl Replace {
         let fetched = self.receiver.fetch(offerer).await;
         match &fetched {
             Ok(records) => tracing::debug!(peer = %offerer, records, "stream stored"),
-            Err(error) => tracing::warn!(peer = %offerer, "stream not taken: {error}"),
+            Err(error) => tracing::warn!(peer = %offerer, "cannot receive a stream: {error}"),
         }
         fetched.map(drop)
     }

@@ -68,8 +68,8 @@ impl Decoder {
         let (before_in, before_out) = (self.inflate.total_in(), self.inflate.total_out());
         let held = self.plain.len();
         self.plain.resize(held + STEP, 0);
-        let room = self.plain.get_mut(held..).unwrap_or_default();
-        let status = self.inflate.decompress(input, room, FlushDecompress::None).map_err(|_| Error::Corrupt)?;
+        let free = self.plain.get_mut(held..).unwrap_or_default();
+        let status = self.inflate.decompress(input, free, FlushDecompress::None).map_err(|_| Error::Corrupt)?;
         let inflated = usize::try_from(self.inflate.total_out() - before_out).unwrap_or(0);
         let consumed = usize::try_from(self.inflate.total_in() - before_in).unwrap_or(0);
         self.plain.truncate(held + inflated);

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Knows how records travel and what the peer may not do, not why they are sent: who sends what to whom is decided in
-//! [`super::replace`], and what a received record does to the store is the business of a [`Sink`].
+//! [`super::replace`], and a [`Sink`] decides what a received record does to the store.
 
 mod batch;
 mod decode;

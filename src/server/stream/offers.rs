@@ -63,7 +63,7 @@ impl Offers {
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     let Ok(place) = room.clone().try_acquire_owned() else {
-                        tracing::warn!(%peer, "turned away: {HELLO_LIMIT} stream connections have not said hello yet");
+                        tracing::warn!(%peer, "connection refused: {HELLO_LIMIT} stream connections have not sent their hello yet");
                         continue;
                     };
                     let offers = self.clone();
@@ -90,7 +90,7 @@ impl Offers {
             Err(_) => return tracing::warn!(%peer, "stream connection without a hello in {} s", HELLO_TIME.as_secs()),
         }
         let Ok(target) = read_hello(&hello) else {
-            return tracing::warn!(%peer, "stream connection with a hello that names nobody");
+            return tracing::warn!(%peer, "stream connection with a hello that names no server");
         };
         let Some(waiting) = self.open.lock().remove(&target) else {
             return tracing::warn!(%peer, %target, "stream connection without an offer");

@@ -85,7 +85,7 @@ impl Receiver {
             silence: self.silence,
         };
         let mut input = vec![0; READ_SIZE];
-        let mut pace = Pace::new(self.silence);
+        let mut pace = ProgressWatch::new(self.silence);
         while !transfer.decoder.is_ended() {
             let len =
                 timeout_at(pace.deadline, read.read(&mut input)).await.map_err(|_| Error::Silent(self.silence))??;
@@ -98,14 +98,14 @@ impl Receiver {
     }
 }
 
-/// Watches that what comes amounts to something.
-struct Pace {
+/// Watches that enough bytes arrive in the time allowed.
+struct ProgressWatch {
     silence: Duration,
     deadline: Instant,
     inflated: usize,
 }
 
-impl Pace {
+impl ProgressWatch {
     fn new(silence: Duration) -> Self {
         Self { silence, deadline: Instant::now() + silence, inflated: 0 }
     }
@@ -132,7 +132,7 @@ struct Transfer<'a> {
 
 impl Transfer<'_> {
     /// Works off what one read has brought, letting other tasks run between the steps.
-    async fn take(&mut self, mut input: &[u8], pace: &mut Pace) -> Result<(), Error> {
+    async fn take(&mut self, mut input: &[u8], pace: &mut ProgressWatch) -> Result<(), Error> {
         loop {
             let before = self.decoder.records();
             let batch = &mut self.batch;
@@ -150,7 +150,7 @@ impl Transfer<'_> {
         }
     }
 
-    /// Hands the batch to the store, waiting for room in its queue.
+    /// Hands the batch to the store, waiting for space in its queue.
     async fn submit(&mut self) -> Result<(), Error> {
         while self.in_flight.len() >= BATCHES_IN_FLIGHT {
             self.oldest().await?;

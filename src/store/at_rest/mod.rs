@@ -46,7 +46,7 @@ pub struct AtRest {
 
 /// A store's own counts of its records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Claim {
+pub struct StoredCounts {
     /// Records of both tables.
     pub records: u64,
     /// Of those, the ones whose hash another key has too.
@@ -97,8 +97,8 @@ impl AtRest {
     }
 
     /// The store's own counts, without the redo log; `None` if they are damaged.
-    pub fn claim(&self) -> Option<Claim> {
-        self.identity.map(|(_, tally)| Claim {
+    pub fn claim(&self) -> Option<StoredCounts> {
+        self.identity.map(|(_, tally)| StoredCounts {
             records: tally.rows,
             collisions: tally.collisions,
             tombstones: tally.tombstones,

@@ -29,7 +29,7 @@ impl BareCache {
         self.0.write(&mut place, &Change { key, head, body, generation: 0, seq }, Before::Unknown);
     }
 
-    /// Takes a raw value in as one read from disk, which makes room for it if the limit is exceeded.
+    /// Takes a raw value in as one read from disk, which evicts others for it if the limit is exceeded.
     pub fn read_in(&self, key: &[u8], value: &[u8]) {
         self.0.settle(key, Some((value, 0)), self.0.epoch(), |_| ());
     }

@@ -27,8 +27,8 @@ use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 const SHARDS: usize = 64;
 /// Groups of keys per shard for which the newest clocktime is kept.
 const GROUPS: usize = 1024;
-/// Shards looked at by one attempt to make room.
-const ROOM_SHARDS: usize = 16;
+/// Shards looked at by one attempt to free memory.
+const EVICT_SHARDS: usize = 16;
 /// A record larger than this share of the limit is not kept once it is merged or read.
 const LARGE_SHARE: u64 = 8;
 
@@ -297,13 +297,13 @@ impl Cache {
             self.insert(&mut place.shard, table_hash, slot);
         }
         drop(place);
-        self.make_room();
+        self.evict_to_limit();
         see(read.and_then(|(value, _)| RecordValue::new(value).ok()))
     }
 
     /// Evicts clean records while the limit is exceeded, within a bounded effort.
     #[inline]
-    pub(super) fn make_room(&self) {
+    pub(super) fn evict_to_limit(&self) {
         if self.used() > self.limit {
             self.evict();
         }
@@ -311,7 +311,7 @@ impl Cache {
 
     #[cold]
     fn evict(&self) {
-        for _ in 0..ROOM_SHARDS {
+        for _ in 0..EVICT_SHARDS {
             let over = self.used().saturating_sub(self.limit);
             if over == 0 {
                 return;

@@ -8,7 +8,7 @@ use hashbrown::HashTable;
 /// Memory that one allocation takes beside its bytes, and its slot's share of the table, about.
 const SLOT_COST: u64 = 72;
 /// Buckets looked at in each of them.
-const ROOM_BUCKETS: usize = 128;
+const EVICT_BUCKETS: usize = 128;
 
 /// A record in memory.
 pub(in crate::store) struct Slot {
@@ -126,7 +126,7 @@ impl Shard {
     pub(super) fn evict(&mut self, wanted: u64) -> u64 {
         let buckets = self.table.num_buckets();
         let mut freed = 0;
-        for _ in 0..ROOM_BUCKETS.min(buckets * 2) {
+        for _ in 0..EVICT_BUCKETS.min(buckets * 2) {
             if freed >= wanted {
                 break;
             }

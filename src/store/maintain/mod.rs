@@ -185,7 +185,7 @@ impl Maintenance {
         }
         let waiting = core.cache.dirty_count() > 0 || core.redo.has_closed();
         let due = core.wants_merge()
-            || core.room_waiters.load(Ordering::Relaxed) > 0
+            || core.space_waiters.load(Ordering::Relaxed) > 0
             || core.redo.is_suspect()
             || self.failed_at.get().is_some()
             || !core.opened.is_there()
@@ -220,7 +220,7 @@ impl Maintenance {
                 core.failures.note(Operation::Merge, &cause);
             }
         }
-        core.room_signal.raise();
+        core.space_signal.raise();
         result.map(drop)
     }
 
@@ -290,7 +290,7 @@ impl Maintenance {
         self.refuse_if_replaced()?;
         core.redo.delete_before(number);
         core.throttle_for(Duration::ZERO, 0);
-        core.room_signal.raise();
+        core.space_signal.raise();
         self.checkpoint(false)?;
         Ok(moved.rows)
     }

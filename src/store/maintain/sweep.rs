@@ -1,4 +1,4 @@
-//! The sweeper: which tombstones go, a few at a time.
+//! The sweeper: removes tombstones that are old enough, a few at a time.
 //!
 //! It goes by what is in the tree, so it also finds those from before a restart. Each is removed by an ordinary
 //! conditional write; if the key was written again in the meantime, that one is kept.

@@ -24,7 +24,7 @@ fn start_on(disk: Arc<dyn Disk>, store: &Path, number: u64, first: u64, limit: u
     Redo::start(options, number, first, Vec::new()).unwrap()
 }
 
-/// A disk whose syncs fail while it is told so.
+/// A disk whose syncs fail while a flag says so.
 #[derive(Clone, Default)]
 struct Failing(Arc<AtomicBool>);
 
@@ -66,7 +66,7 @@ fn append(redo: &Redo, key: &[u8], value: &[u8]) -> u64 {
     let entry = Entry { kind: Kind::Put, generation: 3, key, head: &value[..4], body: &value[4..] };
     match redo.append(&entry) {
         Append::Buffered(seq) => seq,
-        Append::Full => panic!("there is room"),
+        Append::Full => panic!("there is space"),
     }
 }
 

@@ -29,7 +29,7 @@ fn rows(store: &AtRest) -> (Vec<Row>, u64) {
     (found, stretches)
 }
 
-/// What a store at rest holds: its tables, then what the log says instead.
+/// The records of a store at rest: its tables, then what the log says instead.
 fn contents(store: &AtRest) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut all: BTreeMap<_, _> = rows(store).0.into_iter().map(|row| (row.key.into_vec(), row.value)).collect();
     let end = store.log(|entry| {

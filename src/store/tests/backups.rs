@@ -1,4 +1,4 @@
-//! What an interrupted backup leaves, and who removes it.
+//! Files that an interrupted backup leaves, and their removal.
 
 use super::faulty::FaultyDisk;
 use super::fixture::*;

@@ -1,4 +1,4 @@
-//! Closing while others are at work: what they were told before is kept, and all of them are told something.
+//! Closing while others are at work: what was acknowledged before is kept, and every request gets an answer.
 
 use super::faulty::{Fault, FaultyDisk};
 use super::fixture::*;
@@ -196,7 +196,7 @@ fn a_write_that_waits_for_room_does_not_keep_the_store_from_closing() {
     let (sender, answer) = std::sync::mpsc::channel();
     store.write(writes, |_, _| (), move |result| sender.send(result).unwrap());
     let core = store.inner.core.clone();
-    wait_until("a write waits for room", || core.room_waiters.load(std::sync::atomic::Ordering::Relaxed) > 0);
+    wait_until("a write waits for space", || core.space_waiters.load(std::sync::atomic::Ordering::Relaxed) > 0);
     let closing = std::thread::spawn(move || store.close());
     assert_eq!(answer.recv_timeout(DEADLINE).expect("an answer while the merge is held"), Err(Error::Closed));
     drop(release);

@@ -15,7 +15,7 @@ fn twin(number: u32) -> Vec<u8> {
     record::raw_key(hash, number.to_string().trim_start_matches('0').as_bytes())
 }
 
-/// What the data of each key must be; no entry: deleted or never there.
+/// The data that each key must have; no entry: deleted or never there.
 type Model = BTreeMap<u32, String>;
 
 /// Does a write for each of the keys, on the pool and together.
@@ -55,7 +55,7 @@ fn compare(what: &str, store: &Store, model: &Model) {
 }
 
 #[test]
-fn thousands_of_keys_with_one_hash_are_told_apart_everywhere() {
+fn thousands_of_keys_with_one_hash_are_distinguished_everywhere() {
     let mut fixture = Fixture::in_memory();
     fixture.options.sweep.max_age = std::time::Duration::from_secs(100);
     let raw: Vec<_> = (0..KEYS).map(twin).collect();

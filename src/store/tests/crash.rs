@@ -43,7 +43,7 @@ impl History {
         view
     }
 
-    /// What a key may hold: what was acknowledged last, and what was tried after that.
+    /// The values a key may have: the one acknowledged last, and what was tried after that.
     fn may_hold(&self, key: u64) -> Vec<Option<&str>> {
         let mut allowed = vec![None];
         for (_, data, acknowledged) in self.writes.iter().filter(|(written, ..)| [key, ALL].contains(written)) {
@@ -344,8 +344,8 @@ fn power_lost_before_the_first_sync_and_a_kill_after_it_do_not_keep_the_store_sh
     assert_eq!(data(&store, &key(1)).as_deref(), Some("kept"));
 }
 
-/// What is told of a record whose newest state another one has written, and not committed, while a merge takes it along.
-fn told_of_a_write_in_a_merge(sync: SyncMode) -> (Fixture, FaultyDisk, bool) {
+/// The answer for a record whose newest state another one has written, and not committed, while a merge takes it along.
+fn answer_to_a_write_in_a_merge(sync: SyncMode) -> (Fixture, FaultyDisk, bool) {
     let (fixture, disk) = fixture(sync);
     let store = fixture.open();
     disk.tree_is_durable();
@@ -359,8 +359,8 @@ fn told_of_a_write_in_a_merge(sync: SyncMode) -> (Fixture, FaultyDisk, bool) {
     set(&store, &key(0), "x");
     let time = ClockTime::new(first.seconds(), first.clock() + 100_000);
     let value = crate::wire::record::raw_value(time, 0, b"second");
-    let told = Arc::new(Mutex::new(None));
-    let (inner, inner_disk, inner_told) = (store.clone(), disk.clone(), told.clone());
+    let answer = Arc::new(Mutex::new(None));
+    let (inner, inner_disk, inner_answer) = (store.clone(), disk.clone(), answer.clone());
     let mut commits = 0;
     disk.visit(move |step| {
         let write = Write::Update {
@@ -375,15 +375,15 @@ fn told_of_a_write_in_a_merge(sync: SyncMode) -> (Fixture, FaultyDisk, bool) {
         } else if step == Step::MergeCommit && commits == 2 {
             // The transaction with the record in it is over.
             assert!(matches!(batch.apply(&write), Applied::Done(Outcome::Ignored { .. })));
-            let told = inner_told.clone();
-            batch.commit(move |result| *told.lock() = Some(result));
+            let answer = inner_answer.clone();
+            batch.commit(move |result| *answer.lock() = Some(result));
             inner_disk.kill();
         }
     });
     let _ = store.flush();
-    let told = told.lock().take() == Some(Ok(()));
+    let answer = answer.lock().take() == Some(Ok(()));
     store.crash();
-    (fixture, disk, told)
+    (fixture, disk, answer)
 }
 
 fn data_at(path: &std::path::Path) -> Option<String> {
@@ -393,13 +393,13 @@ fn data_at(path: &std::path::Path) -> Option<String> {
 
 #[test]
 fn an_answer_that_rests_on_another_write_comes_after_that_is_safe() {
-    let (_bed, disk, told) = told_of_a_write_in_a_merge(SyncMode::Everysec);
-    assert!(told);
+    let (_bed, disk, answer) = answer_to_a_write_in_a_merge(SyncMode::Everysec);
+    assert!(answer);
     assert_eq!(data_at(&disk.image().unwrap()).as_deref(), Some("second"), "after a kill");
     for seed in 0..8 {
-        let (fixture, disk, told) = told_of_a_write_in_a_merge(SyncMode::Always);
+        let (fixture, disk, answer) = answer_to_a_write_in_a_merge(SyncMode::Always);
         let dark = disk.power_loss(&fixture.path("dark"), &mut Dice(seed));
-        assert!(!told || data_at(&dark).as_deref() == Some("second"), "without power");
+        assert!(!answer || data_at(&dark).as_deref() == Some("second"), "without power");
     }
 }
 

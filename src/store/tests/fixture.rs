@@ -1,4 +1,4 @@
-//! What the tests share: a directory, a clock that can be moved, and calls that wait for their answer.
+//! Shared by the tests: a directory, a clock that can be moved, and calls that wait for their answer.
 
 use crate::clock::{Clock, ClockTime};
 use crate::store::disk::{Disk, RealDisk};

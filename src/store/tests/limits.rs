@@ -52,7 +52,7 @@ fn the_cache_limit_holds_with_large_values_and_with_tiny_ones() {
                 most = most.max(store.status().cache_bytes);
             }
         }
-        // One record more than the limit may be in place before another has made room.
+        // One record more than the limit may be in place before another has freed memory.
         let limit = (8 << 20) + 2 * (len as u64 + 4096);
         assert!(most <= limit, "{most} bytes with values of {len}, limit {limit}");
         assert_eq!(store.count(), records);

@@ -19,7 +19,7 @@ const KEYS: u64 = 20_000;
 const WRITERS: u64 = 4;
 const ROUND: Duration = Duration::from_millis(700);
 
-/// What was acknowledged of one key.
+/// The acknowledged writes of one key.
 #[derive(Debug, Default, Clone)]
 struct Known {
     /// The latest record, by its clocktime: the test's clock only goes forward, so they are in the order of writing.
@@ -155,7 +155,7 @@ fn writer(store: &Store, model: &Model, mut dice: Dice, until: Instant) {
     }
 }
 
-/// What must be there at least, of keys whose records are never removed.
+/// The least that must be there, of keys whose records are never removed.
 fn floor(model: &Model) -> BTreeMap<Vec<u8>, u64> {
     (0..KEYS)
         .filter(|&number| !is_removed_at_times(number))

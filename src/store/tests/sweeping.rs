@@ -1,4 +1,4 @@
-//! Tombstones go when they should, also after a restart, and never with something written since.
+//! Tombstones are removed when they should be, also after a restart, and never with something written since.
 
 use super::fixture::*;
 use crate::store::{Store, SweepPolicy};

@@ -1,4 +1,4 @@
-//! What a worker has told, and what may therefore be there after it was killed. Knows no processes and no files.
+//! The lines that a worker has printed, and what may therefore be there after it was killed. Knows no processes and no files.
 //!
 //! ```text
 //! try N KEY NAME|-    write N is about to be tried: the key becomes NAME, or is deleted

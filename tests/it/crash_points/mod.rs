@@ -1,8 +1,8 @@
 //! A store is killed, loses power, and meets full and broken disks, at any operation on any of its files.
 //!
-//! A worker (`store_worker.rs`) does random work on a store and tells what it does; `tests/shim/faults.c`, preloaded into
+//! A worker (`store_worker.rs`) does random work on a store and prints what it does; `tests/shim/faults.c`, preloaded into
 //! it, fails at a chosen operation of the redo log, of SQLite, of a backup. Then the next worker opens what is left, and
-//! what it finds is compared with what the one before was told.
+//! what it finds is compared with what the one before had been answered.
 //!
 //! `KUMO_CRASH_RUNS` sets the number of workers of each test, `KUMO_CRASH_SEED` the first chain's seed.
 

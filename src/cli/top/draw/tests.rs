@@ -94,7 +94,7 @@ fn many_servers_are_scrolled_as_far_as_there_are_any() {
 }
 
 #[test]
-fn what_is_wrong_catches_the_eye() {
+fn what_is_wrong_is_highlighted() {
     let model = {
         let mut model = cluster(3);
         let figures = copying([5, 4, 3, 2]);

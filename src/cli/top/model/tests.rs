@@ -1,4 +1,4 @@
-//! Rates, standings, skew and the words for it all, from readings made up.
+//! Rates, memberships, skew and the words for it all, from readings made up.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(in crate::cli::top) fn copying([scanned, sent, received, dropped]: [u64; 4])
     Figures { replace: Some(replace), ..Figures::default() }
 }
 
-/// A look that takes no time.
+/// A sample that takes no time.
 pub(in crate::cli::top) fn span(at: Instant) -> Range<Instant> {
     at..at
 }
@@ -37,7 +37,7 @@ fn addresses(model: &Model, sort: Sort, reverse: bool) -> Vec<u16> {
 }
 
 #[test]
-fn rates_lie_between_two_looks_and_end_with_a_gap() {
+fn rates_lie_between_two_samples_and_end_with_a_gap() {
     let mut model = Model::named(&[node(1)]);
     let start = Instant::now();
     let at = |half_seconds| start + Duration::from_millis(500) * half_seconds;
@@ -72,10 +72,10 @@ fn rates_lie_between_two_looks_and_end_with_a_gap() {
 fn a_look_that_takes_long_makes_no_peak() {
     let start = Instant::now();
     let at = |millis| start + Duration::from_millis(millis);
-    let highest = |looks: &[(u64, u64, u64)]| {
+    let highest = |samples: &[(u64, u64, u64)]| {
         let mut model = Model::named(&[node(1)]);
         let mut highest = Vec::new();
-        for (from, to, gets) in looks {
+        for (from, to, gets) in samples {
             model.take(node(1), at(*from)..at(*to), Ok(reading(*gets, 5, 0)));
             model.tick();
             highest = model.history.iter().copied().collect();
@@ -147,7 +147,7 @@ fn rows_are_sorted_by_what_is_asked_for() {
 }
 
 #[test]
-fn a_replace_is_told_by_servers_and_manager() {
+fn a_replace_is_reported_by_servers_and_manager() {
     let mut model = Model::named(&[node(1), node(2)]);
     assert_eq!(model.replace().0, "none");
     model.take(node(2), span(Instant::now()), Ok(reading(0, 0, FLAG_DIFFERENT)));
@@ -161,7 +161,7 @@ fn a_replace_is_told_by_servers_and_manager() {
     model.take(node(1), span(Instant::now()), Ok(reading(0, 0, FLAG_DELETING)));
     assert_eq!(model.replace().0, "deleting on 1 of 2 servers");
     model.take_nodes(nodes(&[], &[], Some(FLAG_UNFINISHED)));
-    assert_eq!(model.replace().1, Mood::Alarm);
+    assert_eq!(model.replace().1, Severity::Alarm);
 }
 
 #[test]
@@ -172,5 +172,5 @@ fn a_store_that_cannot_write_is_the_worst_that_an_answer_can_say() {
         ..Figures::default()
     };
     model.take(node(1), span(Instant::now()), Ok(Reading { figures: Some(Box::new(figures)), ..reading(0, 0, 0) }));
-    assert_eq!(model.sorted(Sort::Address, false)[0].word(), ("no writes", Mood::Alarm));
+    assert_eq!(model.sorted(Sort::Address, false)[0].word(), ("no writes", Severity::Alarm));
 }

@@ -128,7 +128,7 @@ proptest! {
     }
 }
 
-/// What a simulated server stores for a key.
+/// The records a simulated server stores for a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stored {
     time: u64,
