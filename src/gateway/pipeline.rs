@@ -212,8 +212,10 @@ impl<J> Pipeline<J> {
         let mut next = Vec::new();
         let ready = {
             let mut state = self.state.lock();
-            state.held = state.held.saturating_sub(weight.held);
-            state.expected = state.expected.saturating_sub(weight.expected);
+            let more = weight.held > state.held || weight.expected > state.expected;
+            assert!(!more, "an answered request weighs more than all that are unanswered");
+            state.held -= weight.held;
+            state.expected -= weight.expected;
             self.budget.release(weight.held);
             if weight.expected > 0 {
                 self.asked.release(weight.expected);
@@ -221,7 +223,10 @@ impl<J> Pipeline<J> {
             if let Some((hash, writes)) = order {
                 state.key_order.end(hash, writes, &mut next);
             }
-            !state.gone && state.place(number, answer, now, &self.budget)
+            let ready = !state.gone && state.place(number, answer, now, &self.budget);
+            let idle = state.slots.is_empty() && !state.gone;
+            assert!(!idle || (state.held == 0 && state.expected == 0), "all is answered, but some still counted");
+            ready
         };
         if ready {
             self.control.wake();
@@ -339,7 +344,9 @@ mod tests {
         let mut sent = Vec::new();
         while !out.next().is_empty() {
             sent.extend_from_slice(out.next());
-            out.advance(out.next().len());
+            let len = out.next().len();
+            out.advance(len);
+            budget.release(len);
         }
         assert_eq!(sent, b"DELETED\r\nNOT_FOUND\r\nOK\r\nEXISTS\r\n");
     }

@@ -29,7 +29,7 @@ impl Budget {
     #[inline]
     pub(crate) fn release(&self, bytes: usize) {
         let before = self.held.fetch_sub(bytes, Ordering::SeqCst);
-        debug_assert!(before >= bytes, "{bytes} bytes released of {before}");
+        assert!(before >= bytes, "more bytes are released than are held: {bytes} of {before}");
         if before >= self.limit && before.wrapping_sub(bytes) < self.limit {
             for task in std::mem::take(&mut *self.waiting.lock()) {
                 task.wake();
@@ -67,6 +67,13 @@ impl Budget {
     /// Bytes held now.
     pub(crate) fn held(&self) -> usize {
         self.held.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Budget {
+    fn drop(&mut self) {
+        let held = *self.held.get_mut();
+        assert!(held == 0 || std::thread::panicking(), "all holders are gone, but {held} bytes are still counted");
     }
 }
 

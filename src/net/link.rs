@@ -278,6 +278,7 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         let before = self.link.in_flight.fetch_sub(self.count, Ordering::AcqRel);
+        assert!(before >= self.count, "more requests are answered than were counted");
         self.link.in_flight_total.release(self.bytes);
         let bytes_before = self.link.in_flight_bytes.fetch_sub(self.bytes, Ordering::SeqCst);
         let falls_below = |before: usize, by: usize, limit: usize| before >= limit && before - by < limit;

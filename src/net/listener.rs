@@ -18,13 +18,15 @@ pub async fn accept(listener: Listener, peers: Arc<Peers>) {
 
 /// Hands each connection that comes to `take`, until the future is dropped.
 pub(crate) async fn accept_each(mut listener: Listener, mut take: impl FnMut(Stream, SocketAddr)) {
+    let address = listener.local_address().ok();
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => take(stream, peer),
             // The connection was gone before it was accepted: no matter.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                tracing::error!(%error, "accepting a connection failed");
+                let address = address.map(tracing::field::display);
+                tracing::error!(address, %error, "accepting a connection failed; trying again");
                 tokio::time::sleep(PAUSE).await;
             }
         }

@@ -60,7 +60,10 @@ impl KeyOrder {
         let mut job = Job::default();
         let mut busy = self.busy.lock();
         for hash in hashes {
-            let Entry::Occupied(mut waiting) = busy.entry(hash) else { continue };
+            let Entry::Occupied(mut waiting) = busy.entry(hash) else {
+                debug_assert!(false, "a write has ended that was not under way");
+                continue;
+            };
             if waiting.get().is_empty() {
                 waiting.remove();
             } else {

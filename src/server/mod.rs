@@ -25,7 +25,6 @@ mod submission;
 mod taking;
 mod votes;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,9 +54,9 @@ pub enum StartError {
     /// The listening port is taken, or its address is not of this machine.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The state of the last replace cannot be read.
+    /// The state of the last replace cannot be read from the store.
     #[error("cannot resume the last replace")]
-    Replace(#[source] io::Error),
+    Replace(#[source] store::Error),
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] store::OpenError),
@@ -107,8 +106,9 @@ impl Server {
         shared.peers.serve(&service);
         shared.clients.serve(&service);
 
-        let streams = stream::listen(env, SocketAddr::new(shared.config.bind.ip(), shared.config.stream_port))?;
-        let replace = replace_host::start(&shared, streams).map_err(StartError::Replace)?;
+        let streams = SocketAddr::new(shared.config.bind.ip(), shared.config.stream_port);
+        let (streams, stream_port) = stream::listen(env, streams)?;
+        let replace = replace_host::start(&shared, streams, stream_port).map_err(StartError::Replace)?;
         let mut tasks = Tasks::default();
         tasks.add(env.spawn(net::accept(listener, shared.peers.clone())));
         let regularly = |period, work: fn(&Arc<Shared>)| {

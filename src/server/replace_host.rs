@@ -1,6 +1,5 @@
 //! The replace as a part of a server: what it may reach of the rest, and the requests that lead to it.
 
-use std::io;
 use std::sync::Arc;
 
 use super::replace::{Host, LateWrites, Replace, Settings};
@@ -10,7 +9,7 @@ use crate::clock::Clock;
 use crate::env::{Env, Listener};
 use crate::net::{Peers, Reply};
 use crate::ring::HashSpace;
-use crate::store::Store;
+use crate::store::{self, Store};
 use crate::wire::extension::Fence;
 use crate::wire::method::ErrorCode;
 use crate::wire::params::{Encode, Seed};
@@ -78,13 +77,13 @@ fn newer(held: &HashSpace, seed: &Seed) -> Option<Seed> {
     (!obsolete).then(|| seed.clone())
 }
 
-/// Starts what serves the stream port, where `listener` listens. Reads the store: may block for a moment.
-pub(super) fn start(server: &Arc<Shared>, listener: Listener) -> io::Result<Arc<Replace>> {
+/// Starts what serves the stream port `port`, where `listener` listens. Reads the store: may block for a moment.
+pub(super) fn start(server: &Arc<Shared>, listener: Listener, port: u16) -> Result<Arc<Replace>, store::Error> {
     let config = &server.config;
     let limit = config.offer_limit.unwrap_or(0);
     let record_limit = config.limits.message.saturating_add(NODE_MARGIN);
     let settings = Settings::new(config.offer_dir.clone(), limit, record_limit, config.dial.timeout);
-    let replace = Replace::start(Arc::new(Access(server.clone())), settings, listener)?;
+    let replace = Replace::start(Arc::new(Access(server.clone())), settings, listener, port)?;
     // Set once: a server starts once.
     let _ = server.replace.set(Arc::downgrade(&replace));
     Ok(replace)

@@ -60,6 +60,9 @@ pub(super) async fn run(
         }
     }
     check_current(context, job)?;
+    // What is taken for copied may be deleted elsewhere.
+    let lost = failed.iter().filter(|flag| flag.load(Ordering::Relaxed)).count();
+    assert!(failures >= lost, "streams to {lost} targets have failed, but {failures} failures are counted");
     if failures > 0 { Err(Failure::Undelivered(failures)) } else { Ok(()) }
 }
 
@@ -93,6 +96,7 @@ fn settle(context: &Context, plan: &Plan, failed: &[Arc<AtomicBool>], delivery: 
         Ok(delivery) => delivery,
         // A panic: what it was about is not known, so nothing counts as copied.
         Err(error) => {
+            context.progress.failed.add(1);
             tracing::error!(%error, "delivery task panicked");
             return false;
         }

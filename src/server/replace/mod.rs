@@ -16,7 +16,6 @@ pub mod plan;
 mod progress;
 mod sink;
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +29,7 @@ use crate::clock::ClockTime;
 use crate::env::{Backoff, Listener, Task};
 use crate::net::STEPS;
 use crate::ring::HashSpace;
+use crate::store;
 use crate::wire::method::{ErrorCode, FLAG_COPYING, FLAG_DELETING, ReplaceCopyEnd, ReplaceDeleteEnd};
 use crate::wire::params::Seed;
 use crate::wire::{Call, NodeAddress};
@@ -113,15 +113,19 @@ impl std::fmt::Debug for Replace {
 impl Replace {
     /// Starts listening for targets and takes up what a restart has interrupted.
     ///
-    /// `listener` is the stream port, from [`stream::listen`]. Reads the store: may block for a moment.
-    pub fn start(host: Arc<dyn Host>, settings: Settings, listener: Listener) -> io::Result<Arc<Self>> {
-        let port = listener.local_address()?.port();
+    /// `listener` and `port` are those of the stream port, from [`stream::listen`]. Reads the store: may block for a moment.
+    pub fn start(
+        host: Arc<dyn Host>,
+        settings: Settings,
+        listener: Listener,
+        port: u16,
+    ) -> Result<Arc<Self>, store::Error> {
+        let job = Job::load(host.store())?.filter(|job| job.copied);
         let stream_address = NodeAddress::new(SocketAddr::new(host.address().socket().ip(), port));
         let offers = Arc::new(Offers::default());
         let listening = host.env().spawn(offers.clone().run(host.env().clone(), listener));
         let env = host.env().clone();
         let ledger = Ledger::new(&env, host.store().clone());
-        let job = Job::load(host.store()).map_err(io::Error::other)?.filter(|job| job.copied);
         let phase = if job.is_some() { Phase::Copied } else { Phase::Idle };
         let (address, settings_) = (host.address(), settings.clone());
         let context = Arc::new(Context { host, settings, offers, stream_address, progress: Counters::default() });

@@ -195,8 +195,8 @@ impl Cluster {
             clock.clone()
         });
         let (node, service) = node(Role::Server, Some(store.unwrap()), clock, mpsc::unbounded_channel().0);
-        let listener = stream::listen(&Env::real(), ([127, 0, 0, 1], 0).into()).unwrap();
-        node.replace.set(Replace::start(node.clone(), self.settings.clone(), listener).unwrap()).unwrap();
+        let (listener, port) = stream::listen(&Env::real(), ([127, 0, 0, 1], 0).into()).unwrap();
+        node.replace.set(Replace::start(node.clone(), self.settings.clone(), listener, port).unwrap()).unwrap();
         self.nodes.push(node);
         self.services.push(service);
     }
@@ -526,8 +526,8 @@ async fn a_server_restarted_between_copy_and_delete_deletes_rightly() {
     // The same state on disk, as another process would find it.
     let replace = cluster.nodes[0].replace.get().unwrap();
     replace.stop();
-    let listener = stream::listen(&Env::real(), ([127, 0, 0, 1], 0).into()).unwrap();
-    let restarted = Replace::start(cluster.nodes[0].clone(), cluster.settings.clone(), listener).unwrap();
+    let (listener, port) = stream::listen(&Env::real(), ([127, 0, 0, 1], 0).into()).unwrap();
+    let restarted = Replace::start(cluster.nodes[0].clone(), cluster.settings.clone(), listener, port).unwrap();
     // Not for another replace, ...
     restarted.delete_start(&Seed { clocktime: ClockTime::new(21, 0), ..new.clone() }, cluster.manager.address);
     assert_eq!(cluster.nodes[0].count(), u64::from(KEYS.end));

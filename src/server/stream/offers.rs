@@ -12,26 +12,27 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::{HELLO_LEN, read_hello};
 use crate::env::{Env, ListenError, Listener, Stream};
+use crate::net::accept_each;
 use crate::wire::NodeAddress;
 
 /// Time that a connection has to say hello.
 const HELLO_TIME: Duration = Duration::from_secs(10);
-/// Connections that may be about to say hello at once; more are turned away.
+/// Connections that may be about to say hello at once; more are refused.
 const HELLO_LIMIT: usize = 64;
-/// How long to wait when accepting fails for want of file descriptors or memory.
-const PAUSE: Duration = Duration::from_millis(100);
 
-/// Listens on the stream port. A taken port is not fatal, since every offer carries its address: another one will do.
-pub fn listen(env: &Env, address: SocketAddr) -> Result<Listener, ListenError> {
-    match env.listen(address) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            let listener = env.listen(SocketAddr::new(address.ip(), 0)).map_err(ListenError::at(address))?;
-            let chosen = listener.local_address().map_err(ListenError::at(address))?;
-            tracing::warn!("stream port {} is taken: using {}", address.port(), chosen.port());
-            Ok(listener)
-        }
-        listening => listening.map_err(ListenError::at(address)),
+/// Listens on the stream port; returns the port, too. A taken one is not fatal, since every offer carries its address:
+/// another one will do.
+pub fn listen(env: &Env, address: SocketAddr) -> Result<(Listener, u16), ListenError> {
+    let (listening, taken) = match env.listen(address) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => (env.listen(SocketAddr::new(address.ip(), 0)), true),
+        listening => (listening, false),
+    };
+    let listener = listening.map_err(ListenError::at(address))?;
+    let port = listener.local_address().map_err(ListenError::at(address))?.port();
+    if taken {
+        tracing::warn!("stream port {} is taken: using {port}", address.port());
     }
+    Ok((listener, port))
 }
 
 /// Offers that wait for their targets, one for each target.
@@ -57,28 +58,20 @@ impl Offers {
     }
 
     /// Accepts targets until the future is dropped.
-    pub async fn run(self: Arc<Self>, env: Env, mut listener: Listener) {
-        let room = Arc::new(Semaphore::new(HELLO_LIMIT));
-        loop {
-            match listener.accept().await {
-                Ok((stream, peer)) => {
-                    let Ok(place) = room.clone().try_acquire_owned() else {
-                        tracing::warn!(%peer, "connection refused: {HELLO_LIMIT} stream connections have not sent their hello yet");
-                        continue;
-                    };
-                    let offers = self.clone();
-                    env.spawn(async move {
-                        offers.welcome(stream, peer).await;
-                        drop(place);
-                    });
-                }
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    tracing::error!(%error, "accept failed on the stream port");
-                    tokio::time::sleep(PAUSE).await;
-                }
-            }
-        }
+    pub async fn run(self: Arc<Self>, env: Env, listener: Listener) {
+        let hellos = Arc::new(Semaphore::new(HELLO_LIMIT));
+        accept_each(listener, |stream, peer| {
+            let Ok(permit) = hellos.clone().try_acquire_owned() else {
+                tracing::warn!(%peer, "connection refused: {HELLO_LIMIT} stream connections have not sent their hello yet");
+                return;
+            };
+            let offers = self.clone();
+            env.spawn(async move {
+                offers.welcome(stream, peer).await;
+                drop(permit);
+            });
+        })
+        .await;
     }
 
     /// Hears who has connected and hands the connection to that target's offer.

@@ -434,7 +434,8 @@ impl Cache {
         }
         if slot.seq == dirty.seq {
             slot.seq = 0;
-            shard.dirty_slots = shard.dirty_slots.saturating_sub(1);
+            assert!(shard.dirty_slots > 0, "more records are merged than a shard has had to merge");
+            shard.dirty_slots -= 1;
             subtract(&self.dirty_bytes, slot.cost());
             subtract(&self.dirty_count, 1);
         }
@@ -473,6 +474,26 @@ impl Cache {
             }
         }
         (newest, self.low_seconds.load(Ordering::Relaxed))
+    }
+
+    /// Stops the process if the sums over the shards do not agree with one another. Nobody may be writing.
+    pub(super) fn assert_sums(&self) {
+        let (mut dirty, mut slots) = (0_u64, 0_u64);
+        for shard in &self.shards {
+            let shard = shard.0.lock();
+            assert!(
+                shard.dirty_slots <= shard.table.len(),
+                "a shard of the record cache has more dirty slots than slots"
+            );
+            dirty += shard.dirty_slots as u64;
+            slots += shard.table.len() as u64;
+        }
+        let [used, dirty_bytes, dirty_count] =
+            [&self.used, &self.dirty_bytes, &self.dirty_count].map(|sum| sum.load(Ordering::Relaxed));
+        assert!(dirty_count == dirty.cast_signed(), "{dirty_count} dirty records are counted where there are {dirty}");
+        assert!((dirty_bytes == 0) == (dirty == 0), "{dirty_bytes} dirty bytes are counted for {dirty} records");
+        assert!((used == 0) == (slots == 0), "{used} bytes of memory are counted for {slots} records");
+        assert!(used >= dirty_bytes, "{dirty_bytes} dirty bytes are counted in {used} bytes of memory");
     }
 
     /// Bytes that should not be exceeded.

@@ -370,11 +370,18 @@ impl Maintenance {
     /// the next start takes it from there.
     fn close(self) -> Result<(), Error> {
         let mut result = self.flush();
+        self.core.cache.assert_sums();
         let cut_short = result == Err(Error::Closed);
         if cut_short {
             tracing::info!(records = self.core.cache.dirty_count(), "closing with records left in the redo log");
             result = Ok(());
         } else if result.is_ok() && self.core.cache.dirty_count() == 0 {
+            let (items, blind) = self.core.cache.items();
+            let rows = self.tree.tally().rows;
+            debug_assert!(
+                blind == 0 && items == rows,
+                "{items} records are counted, {blind} more not yet, in {rows} rows"
+            );
             result = self.leave_nothing();
         }
         // After a failure the write-ahead log stays as it is: the next start writes it anew before it rests on it.
