@@ -12,7 +12,7 @@ use super::tool::{KeyArgs, block_on, failed};
 use crate::gateway::layout::Layout;
 use crate::wire::MESSAGE_LIMIT;
 
-/// Room that key and message take beside the value.
+/// Bytes that key and message take beside the value.
 const MARGIN: usize = 128 << 10;
 /// Expiry of what does not expire.
 const NEVER: u32 = 0;
@@ -31,6 +31,9 @@ pub(super) struct Args {
 
 pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
     let args: Args = parse(call, |command| command)?;
+    if args.key.bytes().is_empty() {
+        return Err(Stop::Usage("the key is empty: memcached clients could not read it".to_owned()));
+    }
     let value = match args.value {
         Some(value) => value.into_encoded_bytes(),
         None => read_stdin()?,

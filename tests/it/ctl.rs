@@ -159,6 +159,7 @@ fn failures_are_one_line_and_soon() {
         (vec!["ctl", &manager, "backup", "../x"], "suffix '../x'"),
         (vec!["ctl", &manager, "detach-noreplace", "--wait"], "--wait: detach-noreplace starts no replace"),
         (vec!["ctl", &manager, "attach", "a:x"], "invalid server 'a:x': 'x' is not a port (0 to 65535)"),
+        (vec!["set", "-m", &manager, "", "value"], "the key is empty: memcached clients could not read it"),
         (vec!["get", "key"], "the following required arguments were not provided: --manager1"),
         (vec!["get", "-m", &manager], "the following required arguments were not provided: <KEY>"),
         (vec!["cluster", "--servers", "0"], "invalid value '0' for '--servers <N>'"),
@@ -169,6 +170,9 @@ fn failures_are_one_line_and_soon() {
         assert!(finished.stderr.starts_with(&expected), "{args:?}: {finished:?}");
         assert_eq!(finished.stderr.lines().count(), 1, "{finished:?}");
     }
+    let finished = ctl(&manager, "detach no.such.host.invalid");
+    let line = "kumo-server ctl: server no.such.host.invalid: cannot resolve host";
+    assert!(finished.stderr.starts_with(line) && finished.status.code() == Some(1), "{finished:?}");
     let finished = run(&["get", "-m", "no.such.host.invalid", "key"]);
     assert_eq!(finished.status.code(), Some(1));
     assert!(

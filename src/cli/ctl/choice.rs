@@ -78,6 +78,11 @@ impl MemberChange {
         }
     }
 
+    /// Whether some servers must be there before anything is changed.
+    pub(super) fn may_wait(&self) -> bool {
+        !self.servers.is_empty() || self.expected.is_some()
+    }
+
     /// The servers that can be attached, or detached.
     pub(super) fn listed(&self, overview: &Overview) -> Vec<NodeAddress> {
         match self.kind {
@@ -118,7 +123,7 @@ impl MemberChange {
             (Kind::Attach, Some(true)) | (Kind::Detach, Some(false)) => return None,
             (Kind::Attach, _) if overview.detached.contains(&server) => return None,
             (Kind::Attach, _) => "is not connected to the manager",
-            (Kind::Detach, Some(true)) => "is active",
+            (Kind::Detach, Some(true)) => "is active, not in fault",
             (Kind::Detach, None) => "is not in the hash space",
         };
         Some(format!("{server} {why}"))
@@ -197,7 +202,7 @@ mod tests {
             choose(Kind::Attach, &[5, 3, 9], None),
             yet("127.0.0.1:3 is not connected to the manager, 127.0.0.1:9 is not connected to the manager")
         );
-        assert_eq!(choose(Kind::Detach, &[3, 1], None), yet("127.0.0.1:1 is active"));
+        assert_eq!(choose(Kind::Detach, &[3, 1], None), yet("127.0.0.1:1 is active, not in fault"));
     }
 
     #[test]
@@ -234,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_server_of_no_hash_space_is_not_waited_for_unless_the_manager_has_none_yet() {
-        let text = "127.0.0.1:1 is active, 127.0.0.1:5 is not in the hash space";
+        let text = "127.0.0.1:1 is active, not in fault, 127.0.0.1:5 is not in the hash space";
         assert_eq!(choose(Kind::Detach, &[3, 1, 5], None), never(text));
         let wanted = MemberChange { kind: Kind::Detach, servers: [node(5)].into(), expected: None };
         assert_eq!(wanted.choose(&Overview::default()), yet("127.0.0.1:5 is not in the hash space"));

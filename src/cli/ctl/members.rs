@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::choice::{Kind, MemberChange, Unmet, names};
 use super::manager::{failed, overview};
-use crate::cli::exit::Stop;
+use crate::cli::exit::{Stop, print};
+use crate::cli::tool::reason;
 use crate::client::{Caller, Overview};
 use crate::wire::NodeAddress;
 use crate::wire::extension::{Changed, Choice};
@@ -12,6 +13,8 @@ use crate::wire::method::ErrorCode;
 
 /// Interval of polling the manager.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// A wait that takes longer than this is explained.
+const SHORT: Duration = Duration::from_secs(1);
 
 /// The changes, and whether a replace was started.
 #[derive(Debug)]
@@ -19,9 +22,12 @@ pub(super) struct Done {
     /// Lines for stdout.
     pub(super) text: String,
     pub(super) replace: bool,
+    /// The cluster as it was when the manager was first asked.
+    pub(super) before: Overview,
 }
 
-/// Attaches or detaches the servers of `wanted`; waits until they are listed, at most for `patience`.
+/// Attaches or detaches the servers of `wanted`; waits until they are listed, at most for `patience`. Says on stderr
+/// what it waits for.
 pub(super) async fn change(
     caller: &Caller,
     manager: NodeAddress,
@@ -30,8 +36,25 @@ pub(super) async fn change(
     patience: Duration,
 ) -> Result<Done, Stop> {
     let started = Instant::now();
+    let mut before = None;
+    let mut explained = false;
     loop {
-        let overview = overview(caller, manager).await?;
+        let overview = match caller.overview(manager).await {
+            Ok(overview) => overview,
+            // It may just be starting, as the servers may.
+            Err(ErrorCode::NodeLost) if wanted.may_wait() && started.elapsed() < patience => {
+                explain(
+                    &mut explained,
+                    started,
+                    patience,
+                    &format!("manager {manager} {}", reason(ErrorCode::NodeLost)),
+                );
+                tokio::time::sleep(POLL_INTERVAL).await;
+                continue;
+            }
+            Err(error) => return Err(failed(manager, error)),
+        };
+        let before = before.get_or_insert_with(|| overview.clone());
         let unmet = match wanted.choose(&overview) {
             Ok(servers) => {
                 let changed = if overview.state.is_some() {
@@ -45,6 +68,7 @@ pub(super) async fn change(
                     return Ok(Done {
                         text: report(wanted.kind, &servers.unwrap_or_default(), &changed, replace),
                         replace: changed.replace,
+                        before: before.clone(),
                     });
                 }
                 // They have gone, or come back, since the manager was asked for its list.
@@ -57,7 +81,16 @@ pub(super) async fn change(
             let seconds = patience.as_secs_f64();
             return Err(Stop::Unmet(format!("{unmet} (after {seconds} s); nothing was changed")));
         }
+        explain(&mut explained, started, patience, &unmet);
         tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// Says once, on stderr, what a wait that is not short is for.
+fn explain(explained: &mut bool, started: Instant, patience: Duration, why: &str) {
+    if !*explained && started.elapsed() >= SHORT {
+        *explained = true;
+        print(std::io::stderr(), &format!("waiting up to {} s: {why}\n", patience.as_secs_f64()));
     }
 }
 

@@ -67,7 +67,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", conflicts_with = "expect", value_parser = clap::value_parser!(u16).range(1..=NODE_LIMIT as i64))]
     total: Option<u16>,
 
-    /// How long to wait for the servers that are named or expected [default: 30]
+    /// How long to wait for the servers that are named or expected, and for the manager if it cannot be reached
+    /// [default: 30]
     #[arg(long, value_name = "SEC", value_parser = seconds)]
     timeout: Option<Duration>,
 }
@@ -131,10 +132,9 @@ pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
         let caller = caller(CHANGE);
         match (args.command, wanted) {
             (_, Some((wanted, replace))) => {
-                let before = overview(&caller, manager).await?;
                 let done = members::change(&caller, manager, &wanted, replace, args.timeout.unwrap_or(LISTING)).await?;
                 show(done.text.as_bytes())?;
-                if args.wait && done.replace { wait::wait_for(&caller, manager, &before).await } else { Ok(()) }
+                if args.wait && done.replace { wait::wait_for(&caller, manager, &done.before).await } else { Ok(()) }
             }
             (Command::Backup, _) => {
                 let suffix = args.operands.first().cloned().unwrap_or_else(today);
@@ -202,7 +202,7 @@ impl Args {
         let address = |operand: &String| {
             let host: HostPort =
                 operand.parse().map_err(|error| Stop::Usage(format!("invalid server '{operand}': {error}")))?;
-            server(operand, &host)
+            server("server", &host)
         };
         let servers = self.operands.iter().map(address).collect::<Result<BTreeSet<_>, _>>()?;
         let expected = self.expect.map(|count| Expected::Changes(count.into()));
