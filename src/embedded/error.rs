@@ -30,6 +30,9 @@ pub enum Error {
         /// Its reason.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A server could not be stopped in order, since its disk does not answer.
+    #[error("cannot stop a server: {0}")]
+    Stop(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// There is no server with this number to be stopped, or it has been; or none to be started, or it runs.
     #[error("server {0} cannot be stopped or started: there is none with this number, or it has been already")]
     NoServer(usize),

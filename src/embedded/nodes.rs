@@ -116,7 +116,7 @@ impl Nodes {
         let place = self.servers.get_mut(number).ok_or(Error::NoServer(number))?;
         let server = place.running.take().ok_or(Error::NoServer(number))?;
         let address = place.address;
-        server.stop(Instant::now() + END).await;
+        server.stop(Instant::now() + END).await.map_err(|error| Error::Stop(Box::new(error)))?;
         if self.running().next().is_none() {
             // The manager keeps the hash space of a cluster that has lost all its servers.
             return Ok(());
@@ -181,7 +181,11 @@ impl Nodes {
         for server in self.servers.into_iter().filter_map(|place| place.running) {
             stopping.add(server.stop(deadline));
         }
-        while stopping.next().await.is_some() {}
+        while let Some(stopped) = stopping.next().await {
+            if let Ok(Err(error)) = stopped {
+                tracing::error!(%error, "a server was not stopped in order");
+            }
+        }
         self.manager.stop(deadline).await;
     }
 }

@@ -48,6 +48,14 @@ use votes::Votes;
 /// How often stalled connections are looked for.
 const REAP_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The least time that the store has to finish what is queued, also when the requests have used up all of theirs.
+const STORE_TIME: Duration = Duration::from_secs(1);
+
+/// The store could not be closed in time.
+#[derive(Debug, thiserror::Error)]
+#[error("the store was not closed")]
+pub struct StopError(#[source] store::Error);
+
 /// Why a server could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -134,8 +142,9 @@ impl Server {
 }
 
 impl Server {
-    /// Accepts no more, finishes what is under way until `deadline`, and closes the store.
-    pub async fn stop(mut self, deadline: Instant) {
+    /// Accepts no more, finishes what is under way until `deadline`, and closes the store. An error if the disk does not
+    /// answer: then the process should end, and the next one opens the store as after a crash.
+    pub async fn stop(mut self, deadline: Instant) -> Result<(), StopError> {
         self.tasks.stop();
         self.replace.stop();
         if !self.shared.peers.drain_clients(deadline).await {
@@ -144,12 +153,15 @@ impl Server {
         self.shared.peers.close();
         self.shared.clients.close();
         let store = self.shared.store.clone();
-        match self.shared.env.blocking(move || store.close()).await {
+        let limit = deadline.saturating_duration_since(Instant::now()).max(STORE_TIME);
+        match self.shared.env.blocking(move || store.close_within(limit)).await {
             Ok(Ok(())) => {}
+            Ok(Err(error @ store::Error::Stalled { .. })) => return Err(StopError(error)),
             // What is not merged is in the redo log.
             Ok(Err(error)) => tracing::error!(%error, "closing the store failed"),
             Err(error) => tracing::error!(%error, "closing the store failed"),
         }
+        Ok(())
     }
 
     /// Opens the binary log anew: it has been moved away.

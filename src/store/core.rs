@@ -305,6 +305,15 @@ impl Core {
 
     /// Asks the maintenance thread and waits for its answer.
     pub(super) fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Error> {
+        self.ask_while(request, || true)
+    }
+
+    /// As [`Self::ask`], but waits only while `patient` says so; then the result is [`Error::Closed`].
+    pub(super) fn ask_while<T>(
+        &self,
+        request: impl FnOnce(Reply<T>) -> Request,
+        patient: impl Fn() -> bool,
+    ) -> Result<T, Error> {
         let (reply, answer) = crossbeam_channel::bounded(1);
         if self.is_driven() {
             self.step(Some(request(reply)));
@@ -312,7 +321,7 @@ impl Core {
         }
         let (pause, mut request) = (Duration::from_millis(20), request(reply));
         while let Err(error) = self.requests.send_timeout(request, pause) {
-            if self.ended.load(Ordering::Acquire) {
+            if self.ended.load(Ordering::Acquire) || !patient() {
                 return Err(Error::Closed);
             }
             request = error.into_inner();
@@ -320,7 +329,7 @@ impl Core {
         loop {
             match answer.recv_timeout(pause) {
                 Ok(result) => return result,
-                Err(RecvTimeoutError::Timeout) if !self.ended.load(Ordering::Acquire) => {}
+                Err(RecvTimeoutError::Timeout) if !self.ended.load(Ordering::Acquire) && patient() => {}
                 // The last answer may have come between the end of the wait and that of the thread.
                 Err(_) => return answer.try_recv().unwrap_or(Err(Error::Closed)),
             }

@@ -107,6 +107,18 @@ pub enum Error {
     /// The store has been closed.
     #[error("store is closed")]
     Closed,
+    /// The store could not be closed in time, since the disk does not answer. The process should end: the next one opens
+    /// the store as after a crash.
+    #[error(
+        "the disk does not answer; {unwritten} writes are not in the redo log, none of them acknowledged, and {unsynced} \
+         are in it but not forced to disk"
+    )]
+    Stalled {
+        /// Writes that have not reached the redo log: none was acknowledged.
+        unwritten: u64,
+        /// Writes in the redo log that were not synced: safe unless the machine stops, too.
+        unsynced: u64,
+    },
 }
 
 impl Error {

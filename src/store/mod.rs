@@ -301,8 +301,15 @@ impl Store {
     /// redo log, synced, and the next start takes it from there. Later calls of anything get [`Error::Closed`], later
     /// calls of this do nothing. Must not be called from a callback.
     pub fn close(&self) -> Result<(), Error> {
+        self.close_within(None)
+    }
+
+    /// As [`Self::close`], but gives up with [`Error::Stalled`] when what is queued is not finished within `limit`, or the
+    /// rest not within that or [`Options::close_merge`] and five seconds more. Its threads are left behind then, and the
+    /// store stays locked until the process ends.
+    pub fn close_within(&self, limit: impl Into<Option<Duration>>) -> Result<(), Error> {
         let shutdown = self.inner.shutdown.lock().take();
-        shutdown.map_or(Ok(()), Shutdown::run)
+        shutdown.map_or(Ok(()), |shutdown| shutdown.run(limit.into()))
     }
 
     /// Ends all threads and leaves the files as a kill would.

@@ -139,19 +139,23 @@ pub(super) fn serve_write(core: &Core, job: WriteJob) {
     });
 }
 
-/// A pool's queue, and how many threads it has.
+/// A pool's queue, and how many of its threads have not been asked to end.
 pub(super) struct Pool<T> {
     pub(super) jobs: Sender<Job<T>>,
     pub(super) threads: usize,
 }
 
 impl<T> Pool<T> {
-    /// Tells all threads to end after what is queued.
-    pub(super) fn stop(&self) {
-        for _ in 0..self.threads {
+    /// Has all threads end after what is queued; false if the queue is full before all are asked to: call it again.
+    pub(super) fn stop(&mut self) -> bool {
+        while self.threads > 0 {
             // If all are gone already nobody needs to be stopped.
-            let _ = self.jobs.send(Job::Stop);
+            if let Err(TrySendError::Full(_)) = self.jobs.try_send(Job::Stop) {
+                return false;
+            }
+            self.threads -= 1;
         }
+        true
     }
 }
 

@@ -6,9 +6,16 @@ use super::lock::OwnerLock;
 use super::pool::{Pool, ReadJob, WriteJob};
 use super::request::Request;
 use super::syncer;
+use crate::time::Moment;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// How long the end of closing may take beyond the time for the merge: a checkpoint, and the syncs of two files.
+const GRACE: Duration = Duration::from_secs(5);
+/// Pause between two looks at whether a thread has ended.
+const POLL_PAUSE: Duration = Duration::from_millis(1);
 
 /// The threads to end when a store is closed, in their order, and the lock to release.
 pub(super) struct Shutdown {
@@ -24,30 +31,55 @@ pub(super) struct Shutdown {
 
 impl Shutdown {
     /// Finishes what is queued, merges, closes. Must not be called on one of the store's threads, which it waits for.
-    pub(super) fn run(self) -> Result<(), Error> {
-        let core = self.core;
+    ///
+    /// With a limit it gives up when finishing takes longer than that, or when the rest takes longer than a merge and its
+    /// end may. The store's threads are then left behind, and its lock is kept: the process has to end.
+    pub(super) fn run(mut self, limit: Option<Duration>) -> Result<(), Error> {
+        let core = self.core.clone();
         core.begin_closing();
-        self.reads.stop();
-        self.writes.stop();
-        for thread in self.pools {
-            // A thread that panicked has ended the process.
-            let _ = thread.join();
-        }
-        core.stop_log.store(true, Ordering::Release);
-        match self.log {
-            Some(log) => {
-                core.log_signal.raise();
-                let _ = log.join();
-            }
-            None => while syncer::round(&core) {},
+        let wait = Wait { core: &core, begun: core.now(), limit };
+        let ended = wait.until(|| self.reads.stop() && self.writes.stop())
+            && wait.until(|| self.pools.iter().all(JoinHandle::is_finished))
+            && {
+                core.stop_log.store(true, Ordering::Release);
+                match &self.log {
+                    Some(log) => {
+                        core.log_signal.raise();
+                        wait.until(|| log.is_finished())
+                    }
+                    None => {
+                        while syncer::round(&core) {}
+                        true
+                    }
+                }
+            };
+        if !ended {
+            return Err(self.abandon());
         }
         core.drop_connections();
-        let result = core.ask(Request::Close);
-        if let Some(maintenance) = self.maintenance {
-            let _ = maintenance.join();
+        let wait = Wait { limit: limit.map(|limit| limit.max(core.options.close_merge) + GRACE), ..wait };
+        let result = core.ask_while(Request::Close, || !wait.is_over());
+        if !wait.until(|| self.maintenance.as_ref().is_none_or(JoinHandle::is_finished)) {
+            return Err(self.abandon());
+        }
+        // A thread that panicked has ended the process.
+        for thread in self.pools.into_iter().chain(self.log).chain(self.maintenance) {
+            let _ = thread.join();
         }
         drop(self.lock);
         result
+    }
+
+    /// Leaves the threads as they are: they wait for the disk. The lock is kept for as long as they may write.
+    fn abandon(self) -> Error {
+        let redo = &self.core.redo;
+        let (next, written, synced) = (redo.next(), redo.written(), redo.synced());
+        let error = Error::Stalled {
+            unwritten: next.saturating_sub(1).saturating_sub(written),
+            unsynced: written.saturating_sub(synced),
+        };
+        std::mem::forget(self.lock);
+        error
     }
 
     /// As [`Shutdown::run`] for whoever has let go of the last handle, in a callback perhaps; failures are logged.
@@ -62,8 +94,32 @@ impl Shutdown {
     }
 
     fn run_and_log(self) {
-        if let Err(error) = self.run() {
+        if let Err(error) = self.run(None) {
             tracing::error!(%error, "closing the store failed; the redo log keeps what is not merged");
         }
+    }
+}
+
+/// Waiting for threads of a store, with a limit from when closing has begun.
+struct Wait<'a> {
+    core: &'a Core,
+    begun: Moment,
+    limit: Option<Duration>,
+}
+
+impl Wait<'_> {
+    fn is_over(&self) -> bool {
+        self.limit.is_some_and(|limit| self.core.elapsed(self.begun) >= limit)
+    }
+
+    /// Waits until `done`; false if the time is over before.
+    fn until(&self, mut done: impl FnMut() -> bool) -> bool {
+        while !done() {
+            if self.is_over() {
+                return false;
+            }
+            thread::sleep(POLL_PAUSE);
+        }
+        true
     }
 }

@@ -1,6 +1,6 @@
 //! A disk that takes long over a write: only writes wait for it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -42,14 +42,20 @@ const SOURCE: &str = r#"
     int fdatasync(int fd) { return synced("fdatasync", fd); }
 "#;
 
-#[test]
-fn reads_from_memory_and_keep_alives_go_on_while_writes_wait() {
+/// A cluster of one server, attached, whose disk stalls while the file is there.
+fn on_a_disk_that_may_stall(flags: &[&str]) -> (Cluster, PathBuf) {
     let mut cluster = Cluster::start(0);
     let stall = cluster.folder().join("stall");
     let library = preload::library(cluster.folder(), "stall", SOURCE);
     cluster.environment = vec![("LD_PRELOAD", library), ("KUMO_TEST_STALL", stall.clone())];
-    cluster.add_server_with(&["--network-threads", "1"]);
+    cluster.add_server_with(flags);
     cluster.attach();
+    (cluster, stall)
+}
+
+#[test]
+fn reads_from_memory_and_keep_alives_go_on_while_writes_wait() {
+    let (cluster, stall) = on_a_disk_that_may_stall(&["--network-threads", "1"]);
     let server = cluster.servers[0].address();
     let mut reader = cluster.client();
     reader.set_surely(&cluster, b"there", b"value");
@@ -80,4 +86,42 @@ fn reads_from_memory_and_keep_alives_go_on_while_writes_wait() {
         assert!(written.is_acknowledged(), "{written:?}");
     }
     assert!(reader.get_from(server, b"slow3").expect("an answer").is_some());
+}
+
+/// Nobody wants a shutdown that waits for the disk for ever; the next start finds all that was acknowledged.
+#[test]
+fn a_shutdown_ends_although_the_disk_does_not_answer_and_says_what_is_not_written() {
+    for mode in ["always", "everysec"] {
+        let (mut cluster, stall) = on_a_disk_that_may_stall(&["--sync", mode, "--shutdown-timeout", "1"]);
+        let mut client = cluster.client();
+        client.set_surely(&cluster, b"there", b"value");
+        let server = cluster.servers[0].address();
+
+        std::fs::write(&stall, b"").expect("a file");
+        let writers: Vec<_> = (0..4)
+            .map(|number| {
+                let mut client = cluster.client();
+                thread::spawn(move || client.set(format!("lost{number}").as_bytes(), b"value"))
+            })
+            .collect();
+        wait_until("a write hangs", || Path::new(&format!("{}.waits", stall.display())).exists());
+        let begun = Instant::now();
+        let finished = cluster.terminate(0);
+        assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+        assert_eq!(finished.status.code(), Some(1), "{finished:?}");
+        assert!(finished.stderr.contains("the store was not closed: the disk does not answer; "), "{finished:?}");
+        assert!(finished.stdout.contains("ERROR ending: the store was not closed: "), "{finished:?}");
+        for writer in writers {
+            let written = writer.join().expect("a writer");
+            assert!(!written.is_acknowledged(), "{mode}: {written:?}");
+        }
+
+        std::fs::remove_file(&stall).expect("the file");
+        cluster.start_server(0);
+        cluster.wait_known(0);
+        wait_until(
+            "what was acknowledged is read",
+            || matches!(client.get_from(server, b"there"), Ok(Some(data)) if data.ends_with(b"value")),
+        );
+    }
 }

@@ -119,8 +119,7 @@ pub(in crate::cli) fn run(call: &Call, adjust: fn(Command) -> Command) -> Result
 
 impl life::Service for Server {
     async fn stop(self, deadline: Instant) -> Result<(), life::Cause> {
-        self.stop(deadline).await;
-        Ok(())
+        Ok(self.stop(deadline).await?)
     }
 
     fn reopen(&self) {

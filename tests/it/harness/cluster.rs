@@ -15,7 +15,7 @@ use kumo_server::wire::{NodeAddress, RecordValue, pack};
 use rustix::process::Signal;
 
 use super::scripted::Line;
-use super::{Folder, Port, Process, kumo_server, wait_until};
+use super::{Finished, Folder, Port, Process, kumo_server, wait_until};
 
 /// What a write was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,10 +224,15 @@ impl Cluster {
 
     /// Tells a server to end and waits for it.
     pub(crate) fn stop(&mut self, index: usize) {
+        let finished = self.terminate(index);
+        assert!(finished.status.success(), "{finished:?}");
+    }
+
+    /// The same, however it ends.
+    pub(crate) fn terminate(&mut self, index: usize) -> Finished {
         let process = self.servers[index].process.take().expect("a running server");
         process.signal(Signal::TERM);
-        let finished = process.finish();
-        assert!(finished.status.success(), "{finished:?}");
+        process.finish()
     }
 
     /// Asks a running manager.
