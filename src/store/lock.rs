@@ -111,7 +111,7 @@ fn file_id(file: &File) -> std::io::Result<(u64, u64)> {
 }
 
 /// Whether `path` names the file that is open as `file`.
-fn is_at(file: &File, path: &Path) -> bool {
+pub(super) fn is_at(file: &File, path: &Path) -> bool {
     file_id(file).is_ok_and(|id| OpenedFile { path: path.to_path_buf(), id }.is_there())
 }
 

@@ -3,14 +3,19 @@
 //!
 //! Knows names and locks, and nothing of what is in the files.
 
+use super::lock::is_at;
 use super::paths::side_path;
 use rustix::fs::{FlockOperation, flock};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+/// How often making a file is tried.
+const ATTEMPTS: usize = 50;
+/// Pause between two of these tries.
+const PAUSE: Duration = Duration::from_millis(10);
 /// Files that SQLite may have left beside a database.
 const SIDE_FILES: [&str; 3] = ["-journal", "-wal", "-shm"];
 
@@ -23,8 +28,24 @@ pub(crate) fn hold(file: &File, path: &Path) -> io::Result<bool> {
         Err(rustix::io::Errno::WOULDBLOCK) => return Ok(false),
         Err(error) => return Err(error.into()),
     }
-    let id = |file: std::fs::Metadata| (file.dev(), file.ino());
-    Ok(std::fs::metadata(path).is_ok_and(|there| file.metadata().is_ok_and(|own| id(there) == id(own))))
+    Ok(is_at(file, path))
+}
+
+/// Makes the file at `path`, in use as long as it is open. An error if it is there already.
+///
+/// Another run may look for left-overs after the file is made and before it is locked, and remove it: then it is made again.
+pub(super) fn create(path: &Path) -> io::Result<File> {
+    for attempt in 0..ATTEMPTS {
+        match File::options().write(true).create_new(true).open(path) {
+            Ok(file) if hold(&file, path)? => return Ok(file),
+            Ok(_) => {}
+            // The file of the attempt before, which is about to be removed.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt > 0 => {}
+            Err(error) => return Err(error),
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Err(io::ErrorKind::ResourceBusy.into())
 }
 
 /// Removes the files in `folder` whose names `is_temporary` accepts, unless a process holds them, and what SQLite has left
@@ -50,7 +71,8 @@ fn remove_if_unused(path: &Path) -> io::Result<bool> {
         return Ok(false);
     }
     let file = File::open(path)?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+    // Between the two, another run may have given that file its name, and made another one here that is in use.
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() || !is_at(&file, path) {
         return Ok(false);
     }
     remove(path)?;

@@ -61,7 +61,7 @@ pub(super) fn run(host: &impl Host, destination: &Path) -> Result<(), Error> {
     temporary::remove_unfinished_backups(store, directory(destination));
     let unfinished = temporary::unfinished_backup(store, directory(destination));
     // Its handle says that it is in use.
-    let file = create(&unfinished).map_err(failed)?;
+    let file = temporary::create(&unfinished).map_err(|error| failed(format!("{}: {error}", unfinished.display())))?;
     let result = copy(host, &unfinished).and_then(|()| {
         host.reached(Step::BackupRename).map_err(|error| error.to_string())?;
         let rename = || {
@@ -75,13 +75,6 @@ pub(super) fn run(host: &impl Host, destination: &Path) -> Result<(), Error> {
         let _ = temporary::remove(&unfinished);
     }
     result.map_err(failed)
-}
-
-/// Makes the file of a backup that has begun.
-fn create(path: &Path) -> Result<File, String> {
-    let text = |error: std::io::Error| format!("{}: {error}", path.display());
-    let file = File::options().write(true).create_new(true).open(path).map_err(text)?;
-    if temporary::hold(&file, path).map_err(text)? { Ok(file) } else { Err(format!("{} is in use", path.display())) }
 }
 
 fn copy(host: &impl Host, temporary: &Path) -> Result<(), String> {

@@ -6,7 +6,8 @@ use crate::store::disk::Step;
 use crate::store::temporary;
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// Names in the store's folder that end as temporary files do, or as what SQLite leaves beside them.
 fn left_over(fixture: &Fixture) -> Vec<String> {
@@ -113,4 +114,36 @@ fn a_backup_does_not_touch_the_file_that_another_is_writing() {
     first.backup(&target.path().join("first")).unwrap();
     assert!(refused.load(Ordering::Relaxed));
     assert_eq!(scan_all(&one.try_open_at(&target.path().join("first")).unwrap(), 100).len(), 200);
+}
+
+/// Several runs use one name, each for a moment, and all remove what they find unused: none removes a file in use.
+#[test]
+fn a_file_in_use_is_never_taken_for_a_left_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, given) = (folder.path().join("db.backup.tmp"), folder.path().join("given"));
+    let (stop, made) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for run in 0..3 {
+            let (folder, path, given, stop, made) = (folder.path(), &path, &given, &stop, &made);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    temporary::remove_unused(folder, |name| Some(name) == path.file_name());
+                    // Another run's file is there, and stays.
+                    let Ok(file) = temporary::create(path) else { continue };
+                    std::thread::yield_now();
+                    std::fs::rename(path, given.with_extension(run.to_string())).expect("the file that is held");
+                    drop(file);
+                    made.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        scope.spawn(|| {
+            let begun = Instant::now();
+            while made.load(Ordering::Relaxed) < 2000 && begun.elapsed() < Duration::from_secs(10) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+    });
+    assert!(made.into_inner() > 0);
 }
