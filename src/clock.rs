@@ -19,7 +19,7 @@ const RAISE: u32 = 1 << 20;
 
 /// Whether clock `x` is before clock `y`, across a wrap.
 #[inline]
-pub fn clock_less(x: u32, y: u32) -> bool {
+pub(crate) fn clock_less(x: u32, y: u32) -> bool {
     if (x < WRAP_LOW && y > WRAP_HIGH) || (y < WRAP_LOW && x > WRAP_HIGH) { x > y } else { x < y }
 }
 
@@ -124,7 +124,7 @@ impl Clock {
     /// would not learn the clock of an old cluster, and those that hear its clock would fall back to it. Here only a
     /// clock at the very end of the range makes a small one later.
     #[inline]
-    pub fn adjust(&self, received: u32) {
+    pub(crate) fn adjust(&self, received: u32) {
         let mut counter = self.counter.load(Ordering::Relaxed);
         while is_behind(counter, received) {
             match self.counter.compare_exchange_weak(counter, received, Ordering::Relaxed, Ordering::Relaxed) {
@@ -136,7 +136,7 @@ impl Clock {
 
     /// Learns the clocktime of a record stored here: what is issued next is after it, as far as the counter decides.
     #[inline]
-    pub fn observe(&self, stored: ClockTime) {
+    pub(crate) fn observe(&self, stored: ClockTime) {
         self.adjust(stored.clock().wrapping_add(1));
     }
 
@@ -150,7 +150,7 @@ impl Clock {
     ///
     /// Where only a time ahead of ours would do, this one stamp carries it: a record stamped by a machine whose clock is
     /// far ahead must not pull the stamps of others along.
-    pub fn stamp_after(&self, previous: ClockTime) -> ClockTime {
+    pub(crate) fn stamp_after(&self, previous: ClockTime) -> ClockTime {
         let stamp = self.stamp();
         if previous.is_before(stamp) {
             return stamp;
@@ -172,7 +172,7 @@ impl Clock {
     /// Raises the counter well past `known`, a clock that has proved too low for what others hold.
     ///
     /// Does nothing if the counter is past that already, so that many writers who find out at once raise it once.
-    pub fn raise_beyond(&self, known: u32) {
+    pub(crate) fn raise_beyond(&self, known: u32) {
         match known.checked_add(RAISE) {
             Some(raised) => self.adjust(raised),
             // Near the end of the range only a wrapped clock is later.

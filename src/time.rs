@@ -21,7 +21,7 @@ impl Moment {
     }
 
     /// Nanoseconds since the source of time began; never zero for a moment that [`Time::now`] has returned.
-    pub const fn nanos(self) -> u64 {
+    pub(crate) const fn nanos(self) -> u64 {
         self.0
     }
 

@@ -48,12 +48,12 @@ impl Decoder {
     }
 
     /// The next record; `None` until more bytes are there.
-    pub fn next_entry(&mut self) -> Option<Entry> {
+    pub(crate) fn next_entry(&mut self) -> Option<Entry> {
         self.advance(false)
     }
 
     /// The next record when no more bytes will come: what is incomplete is damaged.
-    pub fn next_at_end(&mut self) -> Option<Entry> {
+    pub(crate) fn next_at_end(&mut self) -> Option<Entry> {
         self.advance(true)
     }
 
@@ -63,7 +63,7 @@ impl Decoder {
     }
 
     /// Stretches that those bytes form.
-    pub fn damaged_stretches(&self) -> u64 {
+    pub(crate) fn damaged_stretches(&self) -> u64 {
         self.stretches
     }
 

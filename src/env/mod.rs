@@ -77,7 +77,7 @@ impl Env {
     }
 
     /// A share of `whole` that chance decides: at least nothing, less than all.
-    pub fn random_share(&self, whole: Duration) -> Duration {
+    pub(crate) fn random_share(&self, whole: Duration) -> Duration {
         let thousandths = u32::try_from(self.random() % 1024).unwrap_or_default();
         whole / 1024 * thousandths
     }
@@ -89,7 +89,10 @@ impl Env {
 
     /// Runs what may wait for a disk; it is run to its end even if nobody waits for the result. [`Gone`]: it panicked, or
     /// the machine is being stopped.
-    pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Gone> {
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Gone> {
         let (sender, receiver) = oneshot::channel();
         self.detach_blocking(move || {
             // Nobody may wait any more.
@@ -122,13 +125,13 @@ impl Env {
     }
 
     /// The same, where `[::]` stands for all IPv6 addresses only.
-    pub fn listen_ipv6_only(&self, address: SocketAddr) -> io::Result<Listener> {
+    pub(crate) fn listen_ipv6_only(&self, address: SocketAddr) -> io::Result<Listener> {
         self.host.listen_ipv6_only(address)
     }
 
     /// Listens on a Unix socket, whose file is removed with the listener. A file that is left of a socket that nobody
     /// listens on any more is replaced.
-    pub fn listen_unix(&self, path: &Path) -> io::Result<Listener> {
+    pub(crate) fn listen_unix(&self, path: &Path) -> io::Result<Listener> {
         self.host.listen_unix(path)
     }
 }

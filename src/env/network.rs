@@ -59,7 +59,7 @@ impl Stream {
 
     /// Makes the connection fail when the other machine has not been heard of for `limit`. The kernel would go on for a
     /// quarter of an hour, or for ever on an idle connection.
-    pub fn set_silence_limit(&self, limit: Duration) -> io::Result<()> {
+    pub(crate) fn set_silence_limit(&self, limit: Duration) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => socket::set_silence_limit(stream, limit),
             Self::Unix(_) | Self::Other(_) => Ok(()),
@@ -77,7 +77,7 @@ impl Stream {
     }
 
     /// Sends as much of `bytes` as the stream takes without waiting; the last words before it is closed.
-    pub fn send_at_once(&mut self, bytes: &[u8]) {
+    pub(crate) fn send_at_once(&mut self, bytes: &[u8]) {
         // Whoever has gone needs no word. A new socket of the runtime would first have to be polled.
         match self {
             Self::Tcp(stream) => drop(send(stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)),
@@ -160,7 +160,7 @@ impl Listener {
     }
 
     /// The port that it listens on; not of a Unix socket.
-    pub fn local_address(&self) -> io::Result<SocketAddr> {
+    pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
         match self {
             Self::Tcp(listener) => listener.local_addr(),
             Self::Unix(..) => Err(io::ErrorKind::Unsupported.into()),

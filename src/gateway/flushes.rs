@@ -200,7 +200,7 @@ async fn ask(router: &Arc<Router>) -> Option<Boundary> {
                     clocktimes.insert(server, ClockTime(clocktime));
                 }
                 Ok((server, Err(error))) => {
-                    tracing::debug!(peer = %server, "flush: cannot read the clock of a server: {error}")
+                    tracing::debug!(peer = %server, "flush: cannot read the clock of a server: {error}");
                 }
                 Err(_) => {}
             }

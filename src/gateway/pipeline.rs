@@ -317,7 +317,7 @@ mod tests {
         assert!(expected.is_sorted_by(|before, after| before >= after) && expected[59] == 0, "{expected:?}");
         // Writes bring nothing, however long answers are.
         pipeline.state.lock().estimate = FIRST_ESTIMATE;
-        pipeline.number(10);
+        let written = pipeline.number(10);
         assert_eq!(asked.held(), 0);
         let taken = {
             let state = pipeline.state.lock();
@@ -327,6 +327,8 @@ mod tests {
         pipeline.leave();
         assert_eq!(budget.held(), 10);
         assert!(pipeline.has_gone());
+        pipeline.complete(written, weight(10), (&LINE, &b""[..], &Outcome::Done), Some((0, true)));
+        assert_eq!(budget.held(), 0);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::logging::{self, Log};
 use detach::{Ready, Side};
 pub use files::{connections, raise_limit};
 use pid_file::PidFile;
-pub use signals::ignore_meaningless;
+pub(crate) use signals::ignore_meaningless;
 use signals::{Order, Signal, Signals};
 
 /// Tasks that a network thread runs between two polls of the sockets.

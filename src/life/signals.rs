@@ -50,7 +50,7 @@ const IGNORED: [rustix::process::Signal; 7] = {
 };
 
 /// Ignores, from now on and until the process ends, the signals that mean nothing to it. Must be called within a runtime.
-pub fn ignore_meaningless() -> io::Result<()> {
+pub(crate) fn ignore_meaningless() -> io::Result<()> {
     for ignored in IGNORED {
         // They are caught, by a handler that stays, and nobody asks for them.
         let _ = unix::signal(SignalKind::from_raw(ignored.as_raw()))?;

@@ -107,7 +107,7 @@ impl Link {
 
     /// The node at the other end, of a cluster connection or of one that this side has dialled.
     #[inline]
-    pub fn session(&self) -> Option<&Arc<Session>> {
+    pub(crate) fn session(&self) -> Option<&Arc<Session>> {
         self.session.get()
     }
 
@@ -155,7 +155,7 @@ impl Link {
     }
 
     /// Bytes that wait in the outbox.
-    pub fn backlog(&self) -> usize {
+    pub(crate) fn backlog(&self) -> usize {
         self.outbox.lock().bytes.len()
     }
 
@@ -172,7 +172,7 @@ impl Link {
     }
 
     /// Requests from this connection that have not been answered yet.
-    pub fn in_flight(&self) -> usize {
+    pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Acquire)
     }
 
@@ -217,12 +217,12 @@ impl Link {
     }
 
     /// Whether the peer has sent an additional element ([`crate::wire::Extension`]), and may be sent some.
-    pub fn reads_extensions(&self) -> bool {
+    pub(crate) fn reads_extensions(&self) -> bool {
         self.extensions.load(Ordering::Relaxed)
     }
 
     /// The peer has sent an additional element.
-    pub fn note_extension(&self) {
+    pub(crate) fn note_extension(&self) {
         self.extensions.store(true, Ordering::Relaxed);
     }
 }
@@ -263,7 +263,7 @@ impl InFlight {
     }
 
     /// Counts `bytes` that are kept for them, too.
-    pub fn weigh(&mut self, bytes: usize) {
+    pub(crate) fn weigh(&mut self, bytes: usize) {
         self.link.in_flight_bytes.fetch_add(bytes, Ordering::AcqRel);
         self.link.in_flight_total.hold(bytes);
         self.bytes += bytes;
@@ -310,7 +310,7 @@ impl Reply {
 
     /// Counts `bytes` that are kept until the answer.
     #[must_use]
-    pub fn weighing(mut self, bytes: usize) -> Self {
+    pub(crate) fn weighing(mut self, bytes: usize) -> Self {
         self.in_flight.weigh(bytes);
         self
     }

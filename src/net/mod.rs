@@ -27,7 +27,8 @@ pub(crate) use named::names_one_host;
 pub use named::{Moved, NamedNode};
 pub use peers::Peers;
 pub use service::Service;
-pub use session::{Answer, OFFER_STEPS, OnReply, Outgoing, STEPS, Session};
+pub(crate) use session::OFFER_STEPS;
+pub use session::{Answer, OnReply, Outgoing, STEPS, Session};
 
 #[cfg(test)]
 mod tests;

@@ -72,7 +72,7 @@ impl NamedNode {
     }
 
     /// Whether a look-up is under way, or about to be.
-    pub fn is_looked_up(&self) -> bool {
+    pub(crate) fn is_looked_up(&self) -> bool {
         self.0.state.lock().looking
     }
 

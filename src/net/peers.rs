@@ -77,7 +77,7 @@ impl Peers {
     }
 
     /// The session of a node, made if there is none. Does not dial; a call does.
-    pub fn session(self: &Arc<Self>, address: NodeAddress) -> Arc<Session> {
+    pub(crate) fn session(self: &Arc<Self>, address: NodeAddress) -> Arc<Session> {
         let new = || {
             let peers: Weak<Self> = Arc::downgrade(self);
             Arc::new(Session::new(address, peers, &self.limits))
@@ -86,7 +86,7 @@ impl Peers {
     }
 
     /// The session of a node, if one is known.
-    pub fn known_session(&self, address: NodeAddress) -> Option<Arc<Session>> {
+    pub(crate) fn known_session(&self, address: NodeAddress) -> Option<Arc<Session>> {
         self.sessions.lock().get(&address).cloned()
     }
 
@@ -108,7 +108,7 @@ impl Peers {
     }
 
     /// Closes the accepted connections that have owed a message, or left answers unread, for too long.
-    pub fn reap(&self) {
+    pub(crate) fn reap(&self) {
         self.links.reap(self.limits.stalled, |link, limit| {
             tracing::info!(peer = %link.peer(), "closing: no progress for {limit} s");
         });
@@ -120,12 +120,12 @@ impl Peers {
     }
 
     /// How many connections are open now.
-    pub fn link_count(&self) -> usize {
+    pub(crate) fn link_count(&self) -> usize {
         self.links.len()
     }
 
     /// Lets client connections finish what is under way and end; `true` when none is left at the deadline.
-    pub async fn drain_clients(&self, deadline: tokio::time::Instant) -> bool {
+    pub(crate) async fn drain_clients(&self, deadline: tokio::time::Instant) -> bool {
         self.stopping.store(true, Ordering::Release);
         self.links.drain(deadline, |link| link.session().is_none()).await == 0
     }

@@ -44,7 +44,7 @@ pub type OnReply = Box<dyn FnOnce(Result<&[u8], ErrorCode>) + Send>;
 /// Steps of the clock interval that an ordinary call may take (protocol, section 4).
 pub const STEPS: u16 = 10;
 /// Steps that a `ReplaceOffer` may take: its answer comes after the stream.
-pub const OFFER_STEPS: u16 = 160;
+pub(crate) const OFFER_STEPS: u16 = 160;
 
 /// A call that is made together with others; see [`Session::call_all`].
 pub trait Outgoing {
@@ -111,12 +111,12 @@ impl Session {
     /// The largest message that is sent to the node, in bytes; as long as it is not known what the node takes, as much as
     /// this side takes itself. Longer calls fail with [`ErrorCode::TooLarge`], at once: the node would close the
     /// connection, and with it fail the calls of others.
-    pub fn message_limit(&self) -> usize {
+    pub(crate) fn message_limit(&self) -> usize {
         self.message_limit.load(Ordering::Relaxed)
     }
 
     /// Says what the node takes.
-    pub fn set_message_limit(&self, bytes: usize) {
+    pub(crate) fn set_message_limit(&self, bytes: usize) {
         self.message_limit.store(bytes, Ordering::Relaxed);
     }
 
@@ -178,7 +178,7 @@ impl Session {
 
     /// Makes many calls, which leave in one write. Those beyond the limit of pending calls are answered error 6, at once;
     /// likewise those that are too large, as by [`Self::call`].
-    pub fn call_all<C: Outgoing>(self: &Arc<Self>, calls: impl IntoIterator<Item = C>) {
+    pub(crate) fn call_all<C: Outgoing>(self: &Arc<Self>, calls: impl IntoIterator<Item = C>) {
         let mut calls = calls.into_iter();
         let Some(dialer) = self.dialer.upgrade() else {
             return calls.for_each(|call| call.on_reply()(Err(ErrorCode::NodeLost)));
@@ -271,7 +271,7 @@ impl Session {
 
     /// Fails every pending call: the node is lost, or no longer of interest. Those that were not sent yet fail with error 2,
     /// so that whoever made them knows.
-    pub fn fail_calls(&self, error: ErrorCode) {
+    pub(crate) fn fail_calls(&self, error: ErrorCode) {
         let (unsent, sent) = {
             let mut state = self.state.lock();
             state.unsent = Vec::new();
@@ -306,7 +306,7 @@ impl Session {
     }
 
     /// Whether any connection is there.
-    pub fn is_connected(&self) -> bool {
+    pub(crate) fn is_connected(&self) -> bool {
         !self.state.lock().links.is_empty()
     }
 
@@ -317,7 +317,8 @@ impl Session {
     }
 
     /// Calls that wait for their answers.
-    pub fn pending_calls(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn pending_calls(&self) -> usize {
         self.state.lock().pending.len()
     }
 

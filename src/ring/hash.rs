@@ -5,7 +5,7 @@ use sha1::{Digest, Sha1};
 use crate::wire::{NodeAddress, record};
 
 /// Points that each node has on the ring.
-pub const POINTS_PER_NODE: usize = 128;
+pub(crate) const POINTS_PER_NODE: usize = 128;
 
 /// The place of `key` in the hash space: its first eight digest bytes as a little-endian number.
 pub fn hash(key: &[u8]) -> u64 {

@@ -5,8 +5,10 @@
 mod hash;
 mod owners;
 
-pub use hash::{POINTS_PER_NODE, hash, raw_key};
-pub use owners::{OWNERS, Owners};
+pub(crate) use hash::POINTS_PER_NODE;
+pub use hash::{hash, raw_key};
+pub(crate) use owners::OWNERS;
+pub use owners::Owners;
 
 use crate::clock::ClockTime;
 use crate::wire::NodeAddress;
@@ -78,7 +80,7 @@ impl HashSpace {
     }
 
     /// Whether both have the same nodes in the same states.
-    pub fn same_nodes(&self, other: &Self) -> bool {
+    pub(crate) fn same_nodes(&self, other: &Self) -> bool {
         self.seed.nodes == other.seed.nodes
     }
 

@@ -3,7 +3,7 @@
 use crate::wire::NodeAddress;
 
 /// Owners of a key, when there are that many nodes.
-pub const OWNERS: usize = 3;
+pub(crate) const OWNERS: usize = 3;
 
 /// The owners of one hash in ring order, borrowed from a hash space.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +24,7 @@ impl<'a> Owners<'a> {
 
     /// The active owners, the coordinator first, as indexes into the nodes of the seed.
     #[inline]
-    pub fn active_indexes(self) -> impl Iterator<Item = usize> + 'a {
+    pub(crate) fn active_indexes(self) -> impl Iterator<Item = usize> + 'a {
         let indexes = self.indexes.iter().map(|index| usize::from(*index));
         indexes.filter(move |index| self.nodes.get(*index).is_some_and(|(_, active)| *active))
     }

@@ -39,7 +39,7 @@ pub(super) fn learn(server: &Arc<Shared>) {
                 match answer {
                     Ok((node, Ok(result))) => learn_clock(&server, node, &result),
                     Ok((node, Err(error))) => {
-                        tracing::warn!(peer = %node, "cannot read the clock of a server: {error}")
+                        tracing::warn!(peer = %node, "cannot read the clock of a server: {error}");
                     }
                     Err(_) => {}
                 }

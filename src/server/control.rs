@@ -19,7 +19,7 @@ use crate::wire::pack;
 use crate::wire::params::{Encode, Object, is_backup_suffix};
 
 /// The version of the original, so that tools which compare versions go on working.
-pub const PROTOCOL_VERSION: &str = "0.4.13 revision ";
+const PROTOCOL_VERSION: &str = "0.4.13 revision ";
 
 /// Suffixes under which SQLite keeps files of its own beside the store.
 const SQLITE_SUFFIXES: [&str; 3] = ["wal", "shm", "journal"];

@@ -32,7 +32,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use config::Config;
-pub use control::PROTOCOL_VERSION;
 
 use crate::binlog::{self, Binlog, Record};
 use crate::clock::Clock;

@@ -67,7 +67,7 @@ use std::time::Duration;
 const COUNT_MERGE: u64 = 100_000;
 
 /// The version of the SQLite library that stores are read and written with.
-pub fn sqlite_version() -> &'static str {
+pub(crate) fn sqlite_version() -> &'static str {
     rusqlite::version()
 }
 
@@ -135,14 +135,15 @@ impl Store {
     }
 
     /// As [`Store::read`], for a job that [`Store::try_read`] gave back.
-    pub fn submit_read(&self, job: ReadJob) {
+    pub(crate) fn submit_read(&self, job: ReadJob) {
         if !self.inner.core.closing.load(Ordering::Acquire) {
             self.inner.reads.put(job);
         }
     }
 
     /// As [`Store::read`], but gives the job back if the queue is full.
-    pub fn try_read(&self, job: ReadJob) -> Result<(), ReadJob> {
+    #[cfg(test)]
+    fn try_read(&self, job: ReadJob) -> Result<(), ReadJob> {
         if self.inner.core.closing.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -163,14 +164,14 @@ impl Store {
     }
 
     /// As [`Store::write`], for a job that [`Store::try_write`] gave back.
-    pub fn submit_write(&self, job: WriteJob) {
+    pub(crate) fn submit_write(&self, job: WriteJob) {
         if !self.inner.core.closing.load(Ordering::Acquire) {
             self.inner.writes.put(job);
         }
     }
 
     /// As [`Store::write`], but gives the job back if the queue is full.
-    pub fn try_write(&self, job: WriteJob) -> Result<(), WriteJob> {
+    pub(crate) fn try_write(&self, job: WriteJob) -> Result<(), WriteJob> {
         if self.inner.core.closing.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -178,7 +179,7 @@ impl Store {
     }
 
     /// Jobs that each pool's queue holds.
-    pub fn queue_capacity(&self) -> usize {
+    pub(crate) fn queue_capacity(&self) -> usize {
         self.inner.core.options.queue_jobs
     }
 
@@ -197,7 +198,7 @@ impl Store {
 
     /// As [`Store::scan`], but passes over records whose hash `wants` refuses, which is faster; some may come all the
     /// same, and a step may bring none before the end.
-    pub fn scan_where(
+    pub(crate) fn scan_where(
         &self,
         from: Position,
         max_rows: usize,
@@ -245,7 +246,8 @@ impl Store {
     }
 
     /// The number that every write records.
-    pub fn generation(&self) -> u32 {
+    #[cfg(test)]
+    pub(crate) fn generation(&self) -> u32 {
         self.inner.core.generation.load(Ordering::Relaxed)
     }
 
@@ -282,12 +284,12 @@ impl Store {
 
     /// Has no tombstone swept for so long from now, whatever its age; zero ends an earlier hold. For times in which
     /// records travel between servers, and one may arrive after the deletion that hides it.
-    pub fn hold_tombstones(&self, time: Duration) {
+    pub(crate) fn hold_tombstones(&self, time: Duration) {
         self.inner.core.hold_tombstones(time);
     }
 
     /// A blob stored by [`Store::state_put`]. Blocks for a read.
-    pub fn state_get(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
+    pub(crate) fn state_get(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         self.inner.core.with_connection(|connection| tree::get_state(connection, name))
     }
 
@@ -307,7 +309,7 @@ impl Store {
     /// As [`Self::close`], but gives up with [`Error::Stalled`] when what is queued is not finished within `limit`, or the
     /// rest not within that or [`Options::close_merge`] and five seconds more. Its threads are left behind then, and the
     /// store stays locked until the process ends.
-    pub fn close_within(&self, limit: impl Into<Option<Duration>>) -> Result<(), Error> {
+    pub(crate) fn close_within(&self, limit: impl Into<Option<Duration>>) -> Result<(), Error> {
         let shutdown = self.inner.shutdown.lock().take();
         shutdown.map_or(Ok(()), |shutdown| shutdown.run(limit.into()))
     }

@@ -13,9 +13,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use super::Error;
 
 /// Length of an IPv4 address on the wire, in bytes.
-pub const V4_LEN: usize = 6;
+#[cfg(test)]
+const V4_LEN: usize = 6;
 /// Length of an IPv6 address on the wire, in bytes.
-pub const V6_LEN: usize = 22;
+pub(crate) const V6_LEN: usize = 22;
 
 /// Where a node listens: its identity in the cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -91,7 +92,7 @@ impl NodeAddress {
     }
 
     /// Reads the wire form of an address that must be one.
-    pub fn parse_some(bytes: &[u8]) -> Result<Self, Error> {
+    pub(crate) fn parse_some(bytes: &[u8]) -> Result<Self, Error> {
         Self::parse(bytes)?.ok_or(Error::Malformed)
     }
 }

@@ -20,7 +20,8 @@ macro_rules! figures {
 
         impl $table {
             /// The name of each in JSON, with its description.
-            pub const DESCRIPTIONS: &'static [(&'static str, &'static str)] =
+            #[cfg(test)]
+            pub(crate) const DESCRIPTIONS: &'static [(&'static str, &'static str)] =
                 &[$((figures!(@json $name $(, $json)?), $text)),*];
         }
     };
@@ -154,7 +155,7 @@ figures! {
 
 impl Figures {
     /// As JSON, names in alphabetical order.
-    pub fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         // A map of JSON sorts its names. Nothing here can fail to be one.
         serde_json::to_value(self).unwrap_or_default().to_string()
     }
@@ -177,8 +178,8 @@ mod tests {
             ..Figures::default()
         };
         let json = concat!(
-            r#"{"address":"127.0.0.1:19800","clocktime":0,"cmd_delete":0,"cmd_get":0,"cmd_set":0,"connections":0,"#,
-            r#""flags":0,"items":0,"pid":0,"#,
+            r#"{"address":"127.0.0.1:19800","clocktime":0,"cmd_delete":0,"cmd_get":0,"cmd_set":0,"#,
+            r#""configuration":0,"connections":0,"flags":0,"items":0,"lease_ms":null,"pid":0,"#,
             r#""replace":{"dropped":0,"failed":0,"received":0,"scanned":0,"sent":5,"tombstones":0},"#,
             r#""rhs":{"clocktime":0,"nodes":[]},"#,
             r#""store":{"cache_bytes":0,"cache_limit":0,"dirty":0,"dirty_bytes":0,"failed":null,"generation":0,"#,

@@ -51,7 +51,8 @@ macro_rules! methods {
             }
 
             /// The names of its parameters, with the value of those that may be left out.
-            pub fn parameters(self) -> &'static [&'static str] {
+            #[cfg(test)]
+            pub(crate) fn parameters(self) -> &'static [&'static str] {
                 match self {
                     $(Self::$name => <$name $(<$(methods!(@any $part)),+>)?>::ELEMENTS,)*
                 }

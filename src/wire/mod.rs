@@ -30,17 +30,17 @@ pub use record::{RecordKey, RecordValue};
 pub use scan::Scanner;
 
 /// Nesting of arrays and maps that a message may have; deeper is [`Error::TooDeep`].
-pub const DEPTH_LIMIT: usize = 8;
+pub(crate) const DEPTH_LIMIT: usize = 8;
 
 /// Largest message accepted unless `--max-message` says otherwise, in bytes.
-pub const MESSAGE_LIMIT: usize = 64 << 20;
+pub(crate) const MESSAGE_LIMIT: usize = 64 << 20;
 
 /// The least that a node may take as its largest message, in bytes: a message of this length is too long for none.
-pub const MESSAGE_LIMIT_MIN: usize = 1 << 20;
+pub(crate) const MESSAGE_LIMIT_MIN: usize = 1 << 20;
 
 /// Bytes that a message from a node may be longer than one from a client: a copy is a little longer than the Set that it
 /// comes from, and must not be refused where that is taken.
-pub const NODE_MARGIN: usize = 1024;
+pub(crate) const NODE_MARGIN: usize = 1024;
 
 /// Why bytes from a peer are not a message of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

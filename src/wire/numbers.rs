@@ -74,26 +74,26 @@ impl std::fmt::Display for ErrorCode {
 }
 
 /// Flag of Delete: do not wait for the replicas.
-pub const DELETE_ASYNC: u32 = 1;
+pub(crate) const DELETE_ASYNC: u32 = 1;
 /// Flag of `ReplicateSet` and `ReplicateDelete`: the receiver is an owner by rhs, not by whs.
-pub const REPLICATE_BY_RHS: u32 = 1;
+pub(crate) const REPLICATE_BY_RHS: u32 = 1;
 
 /// Number of `GetStatus` for the process id.
-pub const STATUS_PID: u32 = 0;
+pub(crate) const STATUS_PID: u32 = 0;
 /// Number of `GetStatus` for the seconds since the start.
-pub const STATUS_UPTIME: u32 = 1;
+pub(crate) const STATUS_UPTIME: u32 = 1;
 /// Number of `GetStatus` for unix seconds by the server's clock.
-pub const STATUS_TIME: u32 = 2;
+pub(crate) const STATUS_TIME: u32 = 2;
 /// Number of `GetStatus` for the version, a text.
-pub const STATUS_VERSION: u32 = 3;
+pub(crate) const STATUS_VERSION: u32 = 3;
 /// Number of `GetStatus` for the Get requests since the start.
-pub const STATUS_GETS: u32 = 4;
+pub(crate) const STATUS_GETS: u32 = 4;
 /// Number of `GetStatus` for the Set requests since the start.
-pub const STATUS_SETS: u32 = 5;
+pub(crate) const STATUS_SETS: u32 = 5;
 /// Number of `GetStatus` for the Delete requests since the start.
-pub const STATUS_DELETES: u32 = 6;
+pub(crate) const STATUS_DELETES: u32 = 6;
 /// Number of `GetStatus` for the stored records.
-pub const STATUS_ITEMS: u32 = 7;
+pub(crate) const STATUS_ITEMS: u32 = 7;
 /// Number of `GetStatus` for the clocktime now.
 pub const STATUS_CLOCKTIME: u32 = 8;
 /// Number of `GetStatus` for the hash space for reading.
@@ -107,14 +107,14 @@ pub const STATUS_JSON: u32 = 1000;
 /// Number of `GetStatus`, ours, for `[whs, rhs]` as a server last held them, before its restart if need be; else nil.
 pub const STATUS_REMEMBERED: u32 = 1001;
 /// Number of `SetConfig` for `TCP_NODELAY` on all connections.
-pub const CONFIG_NODELAY: u32 = 0;
+pub(crate) const CONFIG_NODELAY: u32 = 0;
 /// Flag: the server is not active in the hash space for writing.
-pub const FLAG_INACTIVE: u32 = 1;
+pub(crate) const FLAG_INACTIVE: u32 = 1;
 /// Flag: the hash spaces for reading and for writing have different nodes.
-pub const FLAG_DIFFERENT: u32 = 2;
+pub(crate) const FLAG_DIFFERENT: u32 = 2;
 /// Flag: records are being copied.
-pub const FLAG_COPYING: u32 = 4;
+pub(crate) const FLAG_COPYING: u32 = 4;
 /// Flag: records are being deleted.
-pub const FLAG_DELETING: u32 = 8;
+pub(crate) const FLAG_DELETING: u32 = 8;
 /// Flag of a manager: the last replace has not ended well and should be run again.
-pub const FLAG_UNFINISHED: u32 = 16;
+pub(crate) const FLAG_UNFINISHED: u32 = 16;

@@ -36,7 +36,7 @@ pub fn raw(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// Appends only the header of a byte string of `len` bytes; the caller appends the bytes.
 #[inline]
-pub fn raw_header(out: &mut Vec<u8>, len: usize) {
+pub(crate) fn raw_header(out: &mut Vec<u8>, len: usize) {
     sized(out, len, 31, 0xa0, Marker::Str16, Marker::Str32);
 }
 

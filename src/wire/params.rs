@@ -95,7 +95,9 @@ macro_rules! array {
 
         impl $(<$($part),+>)? $name $(<$($part),+>)? {
             /// The names of the elements, with the value of those that may be left out.
-            pub const ELEMENTS: &'static [&'static str] =
+            #[cfg(test)]
+            #[allow(dead_code, reason = "not every array is a method's")]
+            pub(crate) const ELEMENTS: &'static [&'static str] =
                 &[$(concat!(stringify!($field) $(, " = ", $default)?)),*];
         }
 
@@ -427,7 +429,7 @@ impl<'a> Decode<'a> for Modified<'a> {
 }
 
 /// Nodes that a hash space may have: far above any cluster, far below what could hurt.
-pub const NODE_LIMIT: usize = 4096;
+pub(crate) const NODE_LIMIT: usize = 4096;
 
 /// Addresses of nodes, at most [`NODE_LIMIT`].
 impl Encode for Vec<NodeAddress> {
@@ -523,12 +525,12 @@ impl Seed {
 }
 
 /// Bytes that a Set of a raw key and an application's data takes besides those, at most.
-pub const SET_OVERHEAD: usize = 32;
+pub(crate) const SET_OVERHEAD: usize = 32;
 /// Bytes that a `ReplicateSet` of a raw key and a value's body takes besides those, at most.
-pub const COPY_OVERHEAD: usize = 40;
+pub(crate) const COPY_OVERHEAD: usize = 40;
 
 /// Whether a backup may be named so: `[A-Za-z0-9._-]`, 1 to 64 characters, no leading dot (protocol, section 7).
-pub fn is_backup_suffix(suffix: &[u8]) -> bool {
+pub(crate) fn is_backup_suffix(suffix: &[u8]) -> bool {
     (1..=64).contains(&suffix.len())
         && !suffix.starts_with(b".")
         && suffix.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(byte))

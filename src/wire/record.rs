@@ -10,15 +10,15 @@ use super::Error;
 use crate::clock::ClockTime;
 
 /// Bytes of a raw key before the key itself.
-pub const KEY_HEADER: usize = 8;
+pub(crate) const KEY_HEADER: usize = 8;
 /// Bytes of a live raw value before its data.
-pub const VALUE_HEADER: usize = 10;
+pub(crate) const VALUE_HEADER: usize = 10;
 /// Bytes of a value's meta, which stands between its clocktime and its data.
-pub const META_LEN: usize = 2;
+pub(crate) const META_LEN: usize = 2;
 /// Bytes of a tombstone.
-pub const TOMBSTONE_LEN: usize = 8;
+pub(crate) const TOMBSTONE_LEN: usize = 8;
 /// The meta of a value in front of which no gateway has put anything.
-pub const META_BARE: u16 = 0x4b00;
+pub(crate) const META_BARE: u16 = 0x4b00;
 
 /// A raw key: at least eight bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -49,7 +49,8 @@ impl Rejected {
 }
 
 /// A method that a receiver takes on one kind of connection, and from whom.
-pub type Taken = (Method, By);
+#[cfg(test)]
+pub(crate) type Taken = (Method, By);
 
 /// Defines an enum of requests for each kind of connection: `Method(Parameters) by By,` is one method that is taken there.
 macro_rules! requests {
@@ -61,7 +62,8 @@ macro_rules! requests {
 
         impl $(<$life>)? $list $(<$life>)? {
             /// The methods.
-            pub const TAKEN: &'static [Taken] = &[$((Method::$name, By::$by)),*];
+            #[cfg(test)]
+            pub(crate) const TAKEN: &'static [Taken] = &[$((Method::$name, By::$by)),*];
 
             /// Reads a request, if it may be made `by` whoever makes it.
             #[inline]

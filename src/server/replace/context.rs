@@ -23,7 +23,7 @@ use crate::wire::params::Seed;
 const SETTLE: Duration = Duration::from_secs(1);
 /// Tombstones are not swept for this long after a sign of a replace: one must outlive the record it hides, which may
 /// be in a stream that is offered several times before it arrives.
-pub const TOMBSTONE_LEASE: Duration = Duration::from_mins(5);
+pub(crate) const TOMBSTONE_LEASE: Duration = Duration::from_mins(5);
 /// The parts of its server that a replace uses.
 pub trait Host: Send + Sync + 'static {
     /// The records.

@@ -34,8 +34,9 @@ use crate::wire::method::{ErrorCode, FLAG_COPYING, FLAG_DELETING, ReplaceCopyEnd
 use crate::wire::params::Seed;
 use crate::wire::{Call, NodeAddress};
 
+pub(crate) use context::TOMBSTONE_LEASE;
 use context::{Context, Failure, Settling};
-pub use context::{Host, Settings, TOMBSTONE_LEASE};
+pub use context::{Host, Settings};
 use job::{Job, Ledger};
 pub use late::LateWrites;
 use late::Watch;
@@ -150,7 +151,7 @@ impl Replace {
     /// `ReplaceCopyStart` of a manager: takes `seed` as whs and copies what it calls for.
     ///
     /// Cancels what was under way. A seed older than the hash space held is ignored.
-    pub fn copy_start(self: &Arc<Self>, seed: Seed, full: bool, manager: NodeAddress) {
+    pub(crate) fn copy_start(self: &Arc<Self>, seed: Seed, full: bool, manager: NodeAddress) {
         let host = &self.context.host;
         let mut state = self.state.lock();
         let (whs, _) = host.spaces();
@@ -239,7 +240,7 @@ impl Replace {
     /// `ReplaceDeleteStart` of a manager: takes `seed` as rhs and drops what this server need not keep.
     ///
     /// Does nothing unless exactly this replace was copied here without fault.
-    pub fn delete_start(self: &Arc<Self>, seed: &Seed, manager: NodeAddress) {
+    pub(crate) fn delete_start(self: &Arc<Self>, seed: &Seed, manager: NodeAddress) {
         let host = &self.context.host;
         let mut state = self.state.lock();
         let (whs, _) = host.spaces();
@@ -324,7 +325,7 @@ impl Replace {
     }
 
     /// [`FLAG_COPYING`] and [`FLAG_DELETING`], as they apply.
-    pub fn status_flags(&self) -> u32 {
+    pub(crate) fn status_flags(&self) -> u32 {
         match self.state.lock().phase {
             Phase::Copying => FLAG_COPYING,
             Phase::Deleting => FLAG_DELETING,

@@ -63,12 +63,12 @@ impl Plan {
     }
 
     /// Every node that may be sent something; [`Self::targets`] gives positions in this list.
-    pub fn all_targets(&self) -> &[NodeAddress] {
+    pub(crate) fn all_targets(&self) -> &[NodeAddress] {
         &self.targets
     }
 
     /// To whom a record with this hash is sent, as positions in [`Self::all_targets`].
-    pub fn targets(&self, hash: u64) -> impl Iterator<Item = usize> + '_ {
+    pub(crate) fn targets(&self, hash: u64) -> impl Iterator<Item = usize> + '_ {
         let duty = self.duty(hash);
         duty.into_iter()
             .flat_map(|duty| duty.targets.iter().take(usize::from(duty.target_count)).copied().map(usize::from))
@@ -92,12 +92,12 @@ impl Plan {
     }
 
     /// Whether some records with this hash may have to go.
-    pub fn may_drop(&self, hash: u64) -> bool {
+    pub(crate) fn may_drop(&self, hash: u64) -> bool {
         self.duty(hash).is_some_and(|duty| duty.fate != Fate::Keep)
     }
 
     /// Whether every record stays, whatever its hash: there is nothing to look for.
-    pub fn keeps_all(&self) -> bool {
+    pub(crate) fn keeps_all(&self) -> bool {
         self.duties.iter().all(|duty| duty.fate == Fate::Keep)
     }
 

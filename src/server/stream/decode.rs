@@ -56,7 +56,7 @@ impl Decoder {
     }
 
     /// Whether everything has been read and the checksum was right.
-    pub fn is_ended(&self) -> bool {
+    pub(crate) fn is_ended(&self) -> bool {
         self.stage == Stage::Ended
     }
 

@@ -64,7 +64,7 @@ impl<W: Write> Encoder<W> {
     }
 
     /// How long a record may make a stream.
-    pub fn size_of(key: RecordKey<'_>, value: RecordValue<'_>) -> u64 {
+    pub(crate) fn size_of(key: RecordKey<'_>, value: RecordValue<'_>) -> u64 {
         at_most((key.bytes().len() + value.bytes().len()) as u64).saturating_add(FRAME)
     }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 use crate::{store, wire};
 
 /// A side that shows no progress for this long is given up.
-pub const SILENCE: Duration = Duration::from_mins(1);
+pub(crate) const SILENCE: Duration = Duration::from_mins(1);
 /// Records after which a target gives a sign of life.
-pub const SIGN_INTERVAL: u64 = 100;
+pub(crate) const SIGN_INTERVAL: u64 = 100;
 /// The sign of life: an empty array.
 pub(super) const SIGN: u8 = 0x90;
 /// The nil that ends the records, and the one that acknowledges them.

@@ -4,10 +4,10 @@ use crate::wire::address::V6_LEN;
 use crate::wire::{Error, NodeAddress};
 
 /// Length of a hello, in bytes.
-pub const HELLO_LEN: usize = 1 + V6_LEN;
+pub(crate) const HELLO_LEN: usize = 1 + V6_LEN;
 
 /// The hello of the target at `address`.
-pub fn write_hello(address: NodeAddress) -> [u8; HELLO_LEN] {
+pub(crate) fn write_hello(address: NodeAddress) -> [u8; HELLO_LEN] {
     let bytes = address.bytes();
     let mut hello = [0; HELLO_LEN];
     // At most `V6_LEN`.
@@ -19,7 +19,7 @@ pub fn write_hello(address: NodeAddress) -> [u8; HELLO_LEN] {
 }
 
 /// Whose hello this is. The padding may hold anything.
-pub fn read_hello(hello: &[u8; HELLO_LEN]) -> Result<NodeAddress, Error> {
+pub(crate) fn read_hello(hello: &[u8; HELLO_LEN]) -> Result<NodeAddress, Error> {
     let [len, rest @ ..] = hello;
     NodeAddress::parse_some(rest.get(..usize::from(*len)).ok_or(Error::Malformed)?)
 }

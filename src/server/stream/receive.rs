@@ -68,7 +68,7 @@ impl Receiver {
     }
 
     /// Fetches the stream offered at `offerer`; returns how many records came when all are stored and acknowledged.
-    pub async fn fetch(&self, offerer: NodeAddress) -> Result<u64, Error> {
+    pub(crate) async fn fetch(&self, offerer: NodeAddress) -> Result<u64, Error> {
         let _permit = self.streams.acquire().await;
         let mut stream = self.env.connect(offerer.socket(), self.connect_timeout).await?;
         // The acknowledgement must not wait until a sign of life before it has been confirmed.

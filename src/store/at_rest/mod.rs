@@ -29,7 +29,7 @@ pub fn tree_order(a: &[u8], b: &[u8]) -> Ordering {
 }
 
 /// Files beside `store` that belong to it, or would be taken for its own if it were made now; the lock is none of them.
-pub fn side_files(store: &Path) -> Result<Vec<PathBuf>, OpenError> {
+pub(crate) fn side_files(store: &Path) -> Result<Vec<PathBuf>, OpenError> {
     let numbers = super::redo::list(&canonical(store))?;
     let log = numbers.into_iter().map(|number| redo_file(store, number));
     let sqlite = ["-wal", "-shm", "-journal"].map(|suffix| side_path(store, suffix));
@@ -97,7 +97,7 @@ impl AtRest {
     }
 
     /// The store's own counts, without the redo log; `None` if they are damaged.
-    pub fn claim(&self) -> Option<StoredCounts> {
+    pub(crate) fn claim(&self) -> Option<StoredCounts> {
         self.identity.map(|(_, tally)| StoredCounts {
             records: tally.rows,
             collisions: tally.collisions,
@@ -132,7 +132,7 @@ impl AtRest {
     }
 
     /// Whether there may be something in the redo log: the store was not closed in order, or that cannot be known.
-    pub fn has_log(&self) -> bool {
+    pub(crate) fn has_log(&self) -> bool {
         self.claim().is_none_or(|claim| !claim.closed)
     }
 
@@ -155,7 +155,7 @@ impl AtRest {
     }
 
     /// The problems that SQLite finds in its file; empty if it is whole.
-    pub fn integrity(&self) -> Result<Vec<String>, Error> {
+    pub(crate) fn integrity(&self) -> Result<Vec<String>, Error> {
         let mut found = Vec::new();
         let mut read = || {
             let mut statement = self.connection.prepare(&format!("PRAGMA integrity_check({MESSAGES})"))?;
@@ -175,7 +175,7 @@ impl AtRest {
     }
 
     /// Keys that both tables have.
-    pub fn duplicate_keys(&self) -> Result<u64, Error> {
+    pub(crate) fn duplicate_keys(&self) -> Result<u64, Error> {
         let sql = "SELECT count(*) FROM twin JOIN record USING(hash) WHERE twin.key = record.key";
         let count: i64 = self.connection.query_row(sql, (), |row| row.get(0)).map_err(Error::read)?;
         Ok(count.unsigned_abs())

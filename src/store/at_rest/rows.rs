@@ -87,12 +87,12 @@ impl<'c> Rows<'c> {
     }
 
     /// The parts that could not be read since the last call.
-    pub fn take_gaps(&mut self) -> Gaps {
+    pub(crate) fn take_gaps(&mut self) -> Gaps {
         std::mem::take(&mut self.gaps)
     }
 
     /// The next row.
-    pub fn next_row(&mut self) -> Result<Option<Row>, Error> {
+    pub(crate) fn next_row(&mut self) -> Result<Option<Row>, Error> {
         while self.read.is_empty() {
             let Some(from) = self.from.take() else { return Ok(None) };
             let damage = match self.chunk(&from, CHUNK_ROWS) {

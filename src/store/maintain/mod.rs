@@ -377,7 +377,7 @@ impl Maintenance {
             result = Ok(());
         } else if result.is_ok() && self.core.cache.dirty_count() == 0 {
             let (items, blind) = self.core.cache.items();
-            let rows = self.tree.tally().rows;
+            let rows = self.tree.tally().current_rows();
             debug_assert!(
                 blind == 0 && items == rows,
                 "{items} records are counted, {blind} more not yet, in {rows} rows"
