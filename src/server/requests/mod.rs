@@ -301,8 +301,12 @@ impl<'a, 'r> Handler<'a, 'r> {
             let in_flight = InFlight::new(self.link, answers.len());
             let (server, spaces) = (self.server.clone(), self.spaces.clone());
             batch.commit(move |result| {
-                let permitted = spaces.permit.holds(server.env.time());
-                answer_all(in_flight.link(), &answers, result.is_ok() && permitted);
+                let error = match result {
+                    Err(_) => Some(ErrorCode::Server),
+                    // It is stored here; whether it counts others decide, who have taken over.
+                    Ok(()) => (!spaces.permit.holds(server.env.time())).then_some(ErrorCode::Unknown),
+                };
+                answer_all(in_flight.link(), &answers, error);
                 drop(in_flight);
                 for operation in operations {
                     operation.committed(result.is_ok());
@@ -378,17 +382,16 @@ impl<'a, 'r> Handler<'a, 'r> {
     }
 }
 
-/// Sends the answers of one commit; all are errors if it failed.
-fn answer_all(link: &Link, answers: &[(u32, Written)], durable: bool) {
+/// Sends the answers of one commit, or to all of them this error.
+fn answer_all(link: &Link, answers: &[(u32, Written)], error: Option<ErrorCode>) {
     if answers.is_empty() {
         return;
     }
     link.push(|out| {
         for (msgid, answer) in answers {
-            if durable {
-                frame::response(out, *msgid, answer);
-            } else {
-                frame::error_response(out, *msgid, ErrorCode::Server);
+            match error {
+                None => frame::response(out, *msgid, answer),
+                Some(error) => frame::error_response(out, *msgid, error),
             }
         }
     });
