@@ -157,14 +157,15 @@ impl Shared {
         if counter <= spaces.counter {
             return SpacesChange { taken: false, joined: false };
         }
-        let after = Spaces::new(whs, rhs, (counter, permit), self.address, &self.peers);
+        let after =
+            Spaces::new(whs, rhs, (counter, permit), self.address, &self.peers).following(&spaces, self.address);
         self.put_spaces(spaces, after)
     }
 
     fn put_spaces(&self, mut spaces: RwLockWriteGuard<'_, Arc<Spaces>>, after: Spaces) -> SpacesChange {
         let after = Arc::new(after);
         after.set_message_limits(&self.message_limits.lock());
-        let joined = after.whs.is_active(self.address) && !spaces.whs.is_active(self.address);
+        let joined = after.has_joined_since(&spaces);
         if joined {
             // Under the lock: no write sees the new whs without seeing this.
             self.learning.store(true, Ordering::Release);

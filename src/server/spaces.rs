@@ -26,13 +26,16 @@ pub(super) struct Spaces {
     pub(super) permit: Arc<Permit>,
     /// Of every node but this server.
     sessions: BTreeMap<NodeAddress, Arc<Session>>,
+    /// How often this server has become active in whs. What it began before the last time others may have replaced
+    /// while it was given up.
+    joins: u32,
 }
 
 /// A server that must get a copy of a write.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     pub(super) session: Arc<Session>,
-    /// It is an owner in rhs only: its failure does not make the write fail.
+    /// It is an owner in rhs only: it answers reads until rhs is whs.
     pub(super) by_rhs: bool,
     /// Under which configuration it is sent the copy, if servers vote.
     pub(super) fence: Option<Fence>,
@@ -49,7 +52,7 @@ impl Default for Spaces {
     /// None, as long as nobody has sent any.
     fn default() -> Self {
         let permit = Arc::new(Permit::unlimited());
-        Self { whs: Arc::default(), rhs: Arc::default(), counter: 0, permit, sessions: BTreeMap::new() }
+        Self { whs: Arc::default(), rhs: Arc::default(), counter: 0, permit, sessions: BTreeMap::new(), joins: 0 }
     }
 }
 
@@ -64,7 +67,7 @@ impl Spaces {
     ) -> Self {
         let nodes = whs.seed().nodes.iter().chain(&rhs.seed().nodes).map(|(node, _)| *node);
         let sessions = nodes.filter(|node| *node != own).map(|node| (node, peers.session(node))).collect();
-        Self { whs, rhs, counter, permit, sessions }
+        Self { whs, rhs, counter, permit, sessions, joins: 0 }
     }
 
     /// These with the hash spaces that are given in place of those held.
@@ -82,7 +85,27 @@ impl Spaces {
             );
             Arc::new(HashSpace::new(seed))
         };
-        Self::new(take(&self.whs, whs), take(&self.rhs, rhs), (self.counter, self.permit.clone()), own, peers)
+        let place = (self.counter, self.permit.clone());
+        Self::new(take(&self.whs, whs), take(&self.rhs, rhs), place, own, peers).following(self, own)
+    }
+
+    /// These as those that come after `before`.
+    pub(super) fn following(mut self, before: &Self, own: NodeAddress) -> Self {
+        let joined = self.whs.is_active(own) && !before.whs.is_active(own);
+        self.joins = before.joins.saturating_add(u32::from(joined));
+        self
+    }
+
+    /// Whether this server has become active between `before` and these.
+    pub(super) fn has_joined_since(&self, before: &Self) -> bool {
+        self.joins != before.joins
+    }
+
+    /// Whether each key has the same owners as in `other`.
+    #[inline]
+    pub(super) fn have_the_owners_of(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+            || (self.whs.clocktime() == other.whs.clocktime() && self.rhs.clocktime() == other.rhs.clocktime())
     }
 
     /// Says of the nodes whose limit is known how long a message they take, in bytes.
@@ -151,10 +174,13 @@ impl Spaces {
             && !self.rhs.owners(hash).is_active_owner(own)
     }
 
-    /// Whether `target` must still get a copy of a write to `hash`: it may have been lost since.
-    pub(super) fn requires(&self, target: NodeAddress, by_rhs: bool, hash: u64) -> bool {
-        let space = if by_rhs { &self.rhs } else { &self.whs };
-        space.owners(hash).is_active_owner(target)
+    /// `node` as it must have a write to `hash`, if it must: it may have been lost since, or own the key in rhs only.
+    pub(super) fn target(&self, node: NodeAddress, hash: u64) -> Option<Target> {
+        let by_rhs = !self.whs.owners(hash).is_active_owner(node);
+        if by_rhs && !self.rhs.owners(hash).is_active_owner(node) {
+            return None;
+        }
+        Some(Target { session: self.sessions.get(&node)?.clone(), by_rhs, fence: self.fence() })
     }
 }
 
@@ -232,9 +258,38 @@ mod tests {
         let spaces = spaces(whs.clone(), whs);
         let found = targets(&spaces, node(1), 7);
         assert_eq!(found, [(node(3), false)]);
-        assert!(!spaces.requires(node(2), false, 7));
-        assert!(spaces.requires(node(3), false, 7));
+        assert!(spaces.target(node(2), 7).is_none());
+        assert!(spaces.target(node(3), 7).is_some_and(|target| !target.by_rhs));
     }
+
+    #[tokio::test]
+    async fn who_owns_a_key_for_reading_only_must_have_its_writes_until_reading_follows() {
+        let old = space(1, &[(1, true), (2, true), (3, true)]);
+        let new = space(2, &[(1, true), (2, true), (3, true), (4, true)]);
+        let moving = spaces(new.clone(), old.clone());
+        let hash = (0..200u64)
+            .map(|index| index.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+            .find(|hash| !new.owners(*hash).is_active_owner(node(3)))
+            .unwrap();
+        assert!(moving.target(node(3), hash).is_some_and(|target| target.by_rhs));
+        assert!(moving.target(node(4), hash).is_some_and(|target| !target.by_rhs));
+        assert!(spaces(new.clone(), new).target(node(3), hash).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_server_that_was_given_up_and_is_taken_back_has_joined() {
+        let peers = peers();
+        let seed = |clocktime, active| Some(space(clocktime, &[(1, active), (2, true)]).seed().clone());
+        let first = Spaces::default().changed(seed(1, true), seed(1, true), node(1), &peers);
+        let fault = first.changed(seed(2, false), seed(2, false), node(1), &peers);
+        let back = fault.changed(seed(3, true), None, node(1), &peers);
+        assert!(first.has_joined_since(&Spaces::default()) && back.has_joined_since(&first));
+        assert!(!fault.has_joined_since(&first));
+        assert!(!fault.have_the_owners_of(&first) && !back.have_the_owners_of(&fault));
+        let again = back.changed(seed(3, true), None, node(1), &peers);
+        assert!(again.have_the_owners_of(&back) && !again.has_joined_since(&back));
+    }
+
     #[tokio::test]
     #[should_panic(expected = "is replaced by an older one")]
     async fn no_version_goes_back() {

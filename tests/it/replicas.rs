@@ -9,7 +9,7 @@ use kumo_server::wire::method::{self, ErrorCode, Method, Role, STATUS_RHS, STATU
 use kumo_server::wire::params::{self, Encode as _, Seed, SetOp};
 use kumo_server::wire::record::raw_value;
 use kumo_server::wire::unpack::Reader;
-use kumo_server::wire::{Init, NodeAddress, RecordValue, pack};
+use kumo_server::wire::{Init, NodeAddress, RecordValue, frame, pack};
 
 use crate::harness::cluster::seed as seed_at;
 use crate::harness::scripted::{Line, ScriptedNode};
@@ -33,8 +33,8 @@ struct Stage {
     address: SocketAddr,
     spaces: HashSpace,
     asked: Asked,
-    _ports: Vec<Port>,
-    _nodes: Vec<ScriptedNode>,
+    ports: Vec<Port>,
+    nodes: Vec<ScriptedNode>,
     _folder: Folder,
 }
 
@@ -57,9 +57,14 @@ impl Stage {
     }
 
     /// The same with a manager that answers requests for a hash space as `manager` says.
-    fn with_manager(first: Answer, mut manager: SpaceAnswer) -> Self {
+    fn with_manager(first: Answer, manager: SpaceAnswer) -> Self {
+        Self::start(vec![first, Box::new(|_, _| Some(TRUE.to_vec()))], manager, &[])
+    }
+
+    /// The same with more replicas, which are in no hash space at first, and flags of the real server.
+    fn start(replicas: Vec<Answer>, mut manager: SpaceAnswer, flags: &[&str]) -> Self {
         let folder = Folder::new();
-        let ports: Vec<_> = (0..5).map(|_| Port::reserve()).collect();
+        let ports: Vec<_> = (0..3 + replicas.len()).map(|_| Port::reserve()).collect();
         let address = |index: usize| ports[index].address();
         let nodes = (1..4).map(|index| (NodeAddress::new(address(index)), true)).collect();
         let seed = Seed { nodes, clocktime: ClockTime::new(1_500_000_000, 1) };
@@ -72,8 +77,7 @@ impl Stage {
         };
         let mut scripted = vec![ScriptedNode::listen(address(0), init(address(0), Role::Manager), Box::new(answer))];
         let asked = Asked::default();
-        let take_all: Answer = Box::new(|_, _| Some(TRUE.to_vec()));
-        for (index, mut answer) in [(0, first), (1, take_all)] {
+        for (index, mut answer) in replicas.into_iter().enumerate() {
             let asked = asked.clone();
             let own = address(index + 2);
             let answer = move |method, params: &[u8]| match Method::from_number(method)? {
@@ -85,16 +89,19 @@ impl Stage {
             };
             scripted.push(ScriptedNode::listen(own, init(own, Role::Server), Box::new(answer)));
         }
-        let (own, stream, manager) = (address(1), ports[4].number().to_string(), address(0).to_string());
-        let args = ["-v", "-l", &own.to_string(), "-L", &stream, "-s", "store", "-m", &manager, "-k", "0.1"];
+        let (own, manager) = (address(1), address(0).to_string());
+        let stream = ports.last().unwrap().number().to_string();
+        let own_name = own.to_string();
+        let mut args = vec!["-v", "-l", &own_name, "-L", &stream, "-s", "store", "-m", &manager, "-k", "0.1"];
+        args.extend(flags);
         let server = Process::spawn(&folder, "server", &kumo_server(), &args);
         let stage = Self {
             _server: server,
             address: own,
             spaces: HashSpace::new(seed),
             asked,
-            _ports: ports,
-            _nodes: scripted,
+            ports,
+            nodes: scripted,
             _folder: folder,
         };
         wait_until("the server has its hash spaces", || {
@@ -103,12 +110,38 @@ impl Stage {
         stage
     }
 
+    /// The node that is scripted as replica `index`.
+    fn replica(&self, index: usize) -> NodeAddress {
+        NodeAddress::new(self.ports[index + 2].address())
+    }
+
+    /// A hash space of the real server and these replicas, the `version`th one.
+    fn space(&self, version: u32, replicas: &[usize]) -> Seed {
+        let own = NodeAddress::new(self.address);
+        let nodes = std::iter::once(own).chain(replicas.iter().map(|index| self.replica(*index)));
+        Seed { nodes: nodes.map(|node| (node, true)).collect(), clocktime: ClockTime::new(1_500_000_000, version) }
+    }
+
+    /// Has the manager send hash spaces.
+    fn sync(&self, whs: Seed, rhs: Seed) {
+        let mut message = Vec::new();
+        frame::request_head(&mut message, 1_000, Method::HashSpaceSync);
+        method::HashSpaceSync { whs, rhs, clock: 1 }.encode(&mut message);
+        self.nodes[0].send(&message);
+    }
+
     /// A raw key that the real server coordinates.
     fn key(&self) -> Vec<u8> {
+        self.key_where(|_| true)
+    }
+
+    /// One for whose hash `wanted` holds, too.
+    fn key_where(&self, wanted: impl Fn(u64) -> bool) -> Vec<u8> {
         let own = Some(NodeAddress::new(self.address));
-        let key = (0..1000)
-            .map(|index| format!("k{index}"))
-            .find(|key| self.spaces.owners(ring::hash(key.as_bytes())).coordinator() == own);
+        let key = (0..1000).map(|index| format!("k{index}")).find(|key| {
+            let hash = ring::hash(key.as_bytes());
+            self.spaces.owners(hash).coordinator() == own && wanted(hash)
+        });
         ring::raw_key(key.unwrap().as_bytes())
     }
 
@@ -117,8 +150,12 @@ impl Stage {
     }
 
     fn set(&self, op: SetOp, expected: ClockTime, data: &[u8]) -> Vec<u8> {
+        self.set_key(op, &self.key(), expected, data)
+    }
+
+    fn set_key(&self, op: SetOp, key: &[u8], expected: ClockTime, data: &[u8]) -> Vec<u8> {
         let value = raw_value(expected, 0, data);
-        self.call(Method::Set, |out| method::Set { op, key: &self.key(), value: &value }.encode(out)).unwrap()
+        self.call(Method::Set, |out| method::Set { op, key, value: &value }.encode(out)).unwrap()
     }
 
     fn get(&self) -> Option<Vec<u8>> {
@@ -128,7 +165,11 @@ impl Stage {
     }
 
     fn was_asked(&self, replica: usize, method: Method) -> bool {
-        self.asked.lock().unwrap().contains(&(replica, method))
+        self.times_asked(replica, method) > 0
+    }
+
+    fn times_asked(&self, replica: usize, method: Method) -> usize {
+        self.asked.lock().unwrap().iter().filter(|asked| **asked == (replica, method)).count()
     }
 }
 
@@ -278,4 +319,101 @@ fn a_swap_while_records_are_copied_is_decided_on_what_the_owners_for_reading_hav
     let swapped = ClockTime(Reader::new(&swapped).u64().unwrap_or_else(|_| panic!("{swapped:?}")));
     assert!(stored.is_before(swapped));
     assert!(stage.was_asked(0, Method::ReplicateSet), "the owners for reading get the new value");
+}
+
+/// The flags under which a replica gets the copies of writes, for each of them.
+type Flags = Arc<Mutex<Vec<u32>>>;
+
+/// Takes copies, once `refuses` allows, and notes under which flags they came. What is refused is left unanswered, as by
+/// a server whose answer is lost.
+fn noting(flags: &Flags, refuses: impl Fn(u32) -> bool + Send + 'static) -> Answer {
+    let flags = flags.clone();
+    Box::new(move |method, params| {
+        let sent = match method {
+            Method::ReplicateSet => requests::replicate_set(params).flags,
+            Method::ReplicateDelete => requests::replicate_delete(params).flags,
+            _ => return Some(TRUE.to_vec()),
+        };
+        flags.lock().unwrap().push(sent);
+        (!refuses(sent)).then(|| TRUE.to_vec())
+    })
+}
+
+/// A replica knows the next hash space before the coordinator does, by which it owns the key for reading only, and does
+/// not take a copy as an owner for writing. When the coordinator hears of that hash space it must neither take the replica
+/// for one that need not have the write, nor forget the new owner: the write would be lost with the servers that have it.
+#[test]
+fn a_write_succeeds_when_the_owners_of_that_moment_have_it_whoever_they_were_when_it_was_decided() {
+    type Change = fn(&Stage, &[u8]) -> Vec<u8>;
+    let set: Change = |stage, key| stage.set_key(SetOp::Sync, key, ClockTime(0), b"v");
+    let swap: Change = |stage, key| stage.set_key(SetOp::Cas, key, ClockTime(0), b"v");
+    let delete: Change =
+        |stage, key| stage.call(Method::Delete, |out| method::Delete { flags: 0, key }.encode(out)).unwrap();
+    for (name, change) in [("set", set), ("swap", swap), ("delete", delete)] {
+        let (left, joined) = (Flags::default(), Flags::default());
+        let replicas = vec![
+            noting(&left, |flags| flags == 0),
+            Box::new(|_, _: &_| Some(TRUE.to_vec())) as Answer,
+            noting(&joined, |_| false),
+        ];
+        let stage = Stage::start(replicas, Box::new(|_, seed| seed.to_vec()), &["-Ci", "0.1"]);
+        let (old, new) = (stage.space(1, &[0, 1]), stage.space(2, &[0, 1, 2]));
+        let space = HashSpace::new(new.clone());
+        let key = stage.key_where(|hash| {
+            space.owners(hash).coordinator() == Some(NodeAddress::new(stage.address))
+                && !space.owners(hash).is_active_owner(stage.replica(0))
+        });
+        let answer = std::thread::scope(|scope| {
+            let changing = scope.spawn(|| change(&stage, &key));
+            wait_until("the replica is asked", || !left.lock().unwrap().is_empty());
+            stage.sync(new, old);
+            changing.join().unwrap()
+        });
+        assert_ne!(answer, NIL, "{name}");
+        assert_eq!(left.lock().unwrap().last(), Some(&1), "{name}: the owner for reading has it");
+        assert_eq!(joined.lock().unwrap()[..], [0], "{name}: the new owner has it");
+    }
+}
+
+/// A replica that the real server reaches by rhs only, beside one by whs.
+fn with_an_owner_for_reading(reader: Answer) -> (Stage, Vec<u8>) {
+    let stage = Stage::start(
+        vec![reader, Box::new(|_, _| Some(TRUE.to_vec())), Box::new(|_, _| Some(TRUE.to_vec()))],
+        Box::new(|_, seed| seed.to_vec()),
+        &["-S", "3", "-D", "3"],
+    );
+    stage.sync(stage.space(2, &[1, 2]), stage.space(1, &[0, 1]));
+    let taken = |number| seed_at(stage.address, number).map(|seed| seed.clocktime.clock());
+    wait_until("both hash spaces are taken", || taken(STATUS_WHS) == Some(2));
+    let space = HashSpace::new(stage.space(2, &[1, 2]));
+    let key = stage.key_where(|hash| space.owners(hash).coordinator() == Some(NodeAddress::new(stage.address)));
+    (stage, key)
+}
+
+#[test]
+fn a_write_that_an_owner_for_reading_does_not_take_has_failed() {
+    let (stage, key) = with_an_owner_for_reading(Box::new(|_, _| Some(NIL.to_vec())));
+    assert_eq!(stage.set_key(SetOp::Sync, &key, ClockTime(0), b"v"), NIL);
+    assert!(stage.times_asked(0, Method::ReplicateSet) >= 4, "it is tried again, like others");
+}
+
+#[test]
+fn a_write_over_something_later_at_an_owner_for_reading_is_stamped_anew() {
+    let stamps = Arc::new(Mutex::new(Vec::new()));
+    let seen = stamps.clone();
+    let (stage, key) = with_an_owner_for_reading(Box::new(move |method, params| {
+        if method == Method::ReplicateSet {
+            let call = requests::replicate_set(params);
+            let mut stamps = seen.lock().unwrap();
+            stamps.push((call.flags, call.value.clocktime()));
+            return Some(if stamps.len() == 1 { FALSE } else { TRUE }.to_vec());
+        }
+        Some(TRUE.to_vec())
+    }));
+    let written = stage.set_key(SetOp::Sync, &key, ClockTime(0), b"v");
+    let written = ClockTime(Reader::new(&written).u64().unwrap_or_else(|_| panic!("{written:?}")));
+    let stamps = stamps.lock().unwrap();
+    assert_eq!(stamps.len(), 2, "{stamps:?}");
+    assert_eq!((stamps[0].0, stamps[1]), (1, (1, written)));
+    assert!(stamps[0].1.is_before(written), "{stamps:?}");
 }

@@ -3,6 +3,7 @@
 pub(super) mod arriving;
 mod later;
 mod operation;
+mod owners;
 
 use std::sync::Arc;
 
@@ -10,21 +11,22 @@ use parking_lot::Mutex;
 
 use super::key_order::Job;
 use super::shared::Shared;
-use super::spaces::Target;
+use super::spaces::{Spaces, Target};
 use super::submission::{Submission, answer_to, replicates};
 use crate::store::Outcome;
 use crate::wire::RecordKey;
-use crate::wire::params::Encode;
+use crate::wire::params::{Encode, Written};
 pub(super) use operation::Operation;
 
-/// Sends a decided write to `targets`. Its local part stays open until [`Operation::committed`].
+/// Sends a decided write to `targets`, those by `spaces`. Its local part stays open until [`Operation::committed`].
 pub(super) fn replicate(
     server: &Arc<Shared>,
     submission: Submission,
     outcome: Outcome,
+    spaces: &Arc<Spaces>,
     targets: Vec<Target>,
 ) -> Arc<Operation> {
-    Operation::start(server, submission, outcome, targets, submit)
+    Operation::start(server, submission, outcome, spaces, targets, submit)
 }
 
 /// Decides writes on the store's write threads, each after those to its key that came before.
@@ -41,8 +43,9 @@ pub(super) fn decide(server: &Arc<Shared>, job: Job) {
     let own = server.address;
     let spaces = server.spaces();
     // They may have waited while the hash space changed.
-    let (ours, _refused): (Vec<_>, Vec<_>) =
+    let (ours, refused): (Vec<_>, Vec<_>) =
         submissions.into_iter().partition(|submission| spaces.whs.owners(submission.hash()).coordinator() == Some(own));
+    refused.into_iter().for_each(refuse);
     let writes = ours.iter().filter_map(Submission::to_write).collect();
     let waiting: Vec<_> = ours.into_iter().map(Some).collect();
     let started = Arc::new(Mutex::new((waiting, Vec::<Started>::new())));
@@ -57,14 +60,9 @@ pub(super) fn decide(server: &Arc<Shared>, job: Job) {
                 if let Ok(key) = RecordKey::new(&submission.key) {
                     server.late_writes.note(key);
                 }
-                let mut targets = Vec::new();
-                if replicates(outcome) {
-                    server.spaces().targets(own, submission.hash(), |target| targets.push(target));
-                }
-                let begun = if targets.is_empty() {
-                    Started::Alone(submission, outcome)
-                } else {
-                    Started::Replicated(replicate(&server, submission, outcome, targets))
+                let begun = match replicate_if_owned(&server, submission, outcome) {
+                    Ok(operation) => Started::Replicated(operation),
+                    Err(submission) => Started::Alone(submission, outcome),
                 };
                 state.1.push(begun);
             },
@@ -73,24 +71,55 @@ pub(super) fn decide(server: &Arc<Shared>, job: Job) {
                 let next = ending.key_order.end(hashes);
                 if !next.submissions.is_empty() {
                     // Not on this thread of the store: it must not wait for a place in its own queue.
-                    ending.env.clone().spawn(async move { decide(&ending, next) });
+                    let server = ending.clone();
+                    ending.env.spawn(async move { decide(&server, next) });
                 }
                 // What was not decided is dropped here, and its reply answers error 6.
                 let begun = std::mem::take(&mut started.lock().1);
                 for begun in begun {
                     match begun {
                         Started::Replicated(operation) => operation.committed(result.is_ok()),
-                        Started::Alone(submission, outcome) => {
-                            let answer = answer_to(outcome, submission.deleted);
-                            if let Some(reply) = submission.reply.filter(|_| result.is_ok()) {
-                                reply.ok(|out| answer.encode(out));
-                            }
-                        }
+                        Started::Alone(submission, outcome) => end_alone(&ending, submission, outcome, result.is_ok()),
                     }
                 }
             },
         );
     });
+}
+
+/// Answers a write that this server may not decide, since it is not the coordinator any more: error 6, unless it is stored
+/// under an earlier clocktime here or at another owner.
+fn refuse(submission: Submission) {
+    if let Some(reply) = submission.reply.filter(|_| submission.stamps > 0) {
+        reply.ok(|out| Written::Partly.encode(out));
+    }
+}
+
+/// Sends a decided write to the other owners of this moment; gives it back if there are none, or it changed nothing.
+fn replicate_if_owned(
+    server: &Arc<Shared>,
+    submission: Submission,
+    outcome: Outcome,
+) -> Result<Arc<Operation>, Submission> {
+    let spaces = server.spaces();
+    let mut targets = Vec::new();
+    if replicates(outcome) {
+        spaces.targets(server.address, submission.hash(), |target| targets.push(target));
+    }
+    if targets.is_empty() { Err(submission) } else { Ok(replicate(server, submission, outcome, &spaces, targets)) }
+}
+
+/// A write that had no other owners when it was decided has been committed, or failed to. There may be some by now.
+fn end_alone(server: &Arc<Shared>, submission: Submission, outcome: Outcome, durable: bool) {
+    match replicate_if_owned(server, submission, outcome) {
+        Ok(operation) => operation.committed(durable),
+        Err(submission) => {
+            let answer = answer_to(outcome, submission.deleted);
+            if let Some(reply) = submission.reply.filter(|_| durable) {
+                reply.ok(|out| answer.encode(out));
+            }
+        }
+    }
 }
 
 enum Started {

@@ -1,15 +1,16 @@
 //! A decided write on its way to the other owners: sent, retried, answered (protocol, section 7).
 //!
 //! An [`Operation`] counts the parts that are still open, the local commit and one for each target; whoever ends the
-//! last one answers. No task waits for it.
+//! last one answers, or sends it on to those who have become owners meanwhile. No task waits for it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::later::{self, Held};
+use super::owners::{Look, Owners, Places};
 use crate::binlog::Record;
 use crate::clock::ClockTime;
 use crate::env::Backoff;
@@ -17,7 +18,7 @@ use crate::net::{InFlight, Reply, STEPS};
 use crate::rules::Rule;
 use crate::server::remote;
 use crate::server::shared::Shared;
-use crate::server::spaces::Target;
+use crate::server::spaces::{Spaces, Target};
 use crate::server::submission::{Change, Submission, answer_to};
 use crate::store::Outcome;
 use crate::wire::method::{ErrorCode, ReplicateDelete, ReplicateSet};
@@ -29,13 +30,22 @@ use crate::wire::{NodeAddress, RecordKey, RecordValue};
 const RETRY_PAUSES: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
 
 /// The local commit failed.
-const LOCAL_FAILED: u8 = 1;
-/// A replica that must have the write does not.
-const REPLICA_FAILED: u8 = 2;
+const LOCAL_FAILED: u64 = 1;
+/// An owner that must have the write does not.
+const REPLICA_FAILED: u64 = 2;
 /// A replica holds something later: our clock lags.
-const LAGGING: u8 = 4;
+const LAGGING: u64 = 4;
 /// A replica reached by rhs has taken the deletion.
-const DELETED_BY_RHS: u8 = 8;
+const DELETED_BY_RHS: u64 = 8;
+/// From this bit on: the places of the owners that have the write.
+const HAVE_SHIFT: u32 = 16;
+const _: () = assert!(HAVE_SHIFT + Places::LIMIT <= u64::BITS, "a bit for each place");
+
+/// The owner at this place has the write.
+fn has(place: u32) -> u64 {
+    Places::one(place).0 << HAVE_SHIFT
+}
+
 /// How often a write is stamped anew because a replica holds something later.
 const STAMP_TRIES: u8 = 4;
 
@@ -62,18 +72,20 @@ pub(in crate::server) struct Operation {
     reply: Mutex<(Option<Reply>, Option<InFlight>)>,
     /// Parts that have not ended: targets, and the local commit.
     open: AtomicU32,
-    flags: AtomicU8,
+    flags: AtomicU64,
+    owners: Mutex<Owners>,
     /// A replica that holds something later, and what that is if it was asked.
     later: Mutex<Option<(NodeAddress, Held)>>,
     again: Again,
 }
 
 impl Operation {
-    /// Sends the write to `targets`; the local part stays open until [`Self::committed`].
+    /// Sends the write to `targets`, those by `spaces`; the local part stays open until [`Self::committed`].
     pub(super) fn start(
         server: &Arc<Shared>,
         submission: Submission,
         outcome: Outcome,
+        spaces: &Arc<Spaces>,
         targets: Vec<Target>,
         again: Again,
     ) -> Arc<Self> {
@@ -95,12 +107,13 @@ impl Operation {
             deleted,
             reply: Mutex::new((reply, in_flight)),
             open: AtomicU32::new(open),
-            flags: AtomicU8::new(0),
+            flags: AtomicU64::new(0),
+            owners: Mutex::new(Owners::new(spaces.clone())),
             later: Mutex::new(None),
             again,
         });
-        for target in targets {
-            operation.send(target, operation.retries(), RETRY_PAUSES);
+        for (place, target) in (0..).zip(targets) {
+            operation.send(place, &target, operation.retries(), RETRY_PAUSES);
         }
         operation
     }
@@ -113,11 +126,13 @@ impl Operation {
         }
     }
 
-    fn send(self: &Arc<Self>, target: Target, tries: u32, backoff: Backoff) {
-        let (operation, session) = (self.clone(), target.session.clone());
+    fn send(self: &Arc<Self>, place: u32, target: &Target, tries: u32, backoff: Backoff) {
+        let (operation, session) = (self.clone(), &target.session);
         let (flags, fence) = (target.flags(), target.fence);
+        let owner = (target.session.address(), target.by_rhs);
         let (clock, clocktime) = (self.clocktime.clock(), self.clocktime);
-        let done = Box::new(move |result: Result<&[u8], ErrorCode>| operation.replied(target, tries, backoff, result));
+        let done =
+            Box::new(move |result: Result<&[u8], ErrorCode>| operation.replied(place, owner, tries, backoff, result));
         if self.change == Change::Delete {
             session.call(&ReplicateDelete { clock, flags, clocktime, key: &self.key, fence }, STEPS, done);
         } else {
@@ -126,21 +141,26 @@ impl Operation {
         }
     }
 
-    fn replied(self: Arc<Self>, target: Target, tries: u32, backoff: Backoff, result: Result<&[u8], ErrorCode>) {
+    fn replied(
+        self: Arc<Self>,
+        place: u32,
+        (node, by_rhs): (NodeAddress, bool),
+        tries: u32,
+        backoff: Backoff,
+        result: Result<&[u8], ErrorCode>,
+    ) {
         match result {
             Ok(result) => match decode(result) {
-                Ok(Written::Is(true)) if target.by_rhs => self.ended(DELETED_BY_RHS),
-                Ok(Written::Is(false)) if !target.by_rhs => self.ignored(target.session.address(), tries),
-                Ok(Written::Is(_)) => self.ended(0),
-                _ => self.failed(target, tries, backoff, ErrorCode::Protocol),
+                Ok(Written::Is(true)) => self.ended(has(place) | if by_rhs { DELETED_BY_RHS } else { 0 }),
+                Ok(Written::Is(false)) => self.ignored(place, node, tries),
+                _ => self.failed(place, node, tries, backoff, ErrorCode::Protocol),
             },
-            Err(error) => self.failed(target, tries, backoff, error),
+            Err(error) => self.failed(place, node, tries, backoff, error),
         }
     }
 
     /// Tries again after a pause, as long as the node is reachable and still to have the write.
-    fn failed(self: Arc<Self>, target: Target, tries: u32, mut backoff: Backoff, error: ErrorCode) {
-        let address = target.session.address();
+    fn failed(self: Arc<Self>, place: u32, address: NodeAddress, tries: u32, mut backoff: Backoff, error: ErrorCode) {
         // On a task of its own: this may run while the caller holds a lock.
         self.server.env.clone().spawn(async move {
             let tries = if is_final(error) { 0 } else { tries };
@@ -148,17 +168,20 @@ impl Operation {
                 backoff.pause(&self.server.env).await;
             }
             let spaces = self.server.spaces();
-            if !spaces.requires(address, target.by_rhs, self.hash()) {
-                return self.ended(0);
-            }
-            // Once this server is given up no replica takes anything from it.
-            if tries > 0 && spaces.is_active(self.server.address) {
-                return self.send(target, tries - 1, backoff);
+            // By whs before, it may own the key in rhs only now; whoever owns it in neither is not missed.
+            let Some(target) = spaces.target(address, self.hash()) else { return self.ended(0) };
+            if tries > 0 && self.may_send(&spaces) {
+                return self.send(place, &target, tries - 1, backoff);
             }
             tracing::warn!(peer = %address, key = %self.key.escape_ascii(), "replica not written: {error}");
             self.log_failure(address);
-            self.ended(if target.by_rhs { 0 } else { REPLICA_FAILED });
+            self.ended(REPLICA_FAILED);
         });
+    }
+
+    /// Whether replicas take this write from this server: it is active, and was not given up since it was decided.
+    fn may_send(&self, present: &Spaces) -> bool {
+        present.is_active(self.server.address) && !present.has_joined_since(self.owners.lock().spaces())
     }
 
     fn log_failure(&self, to: NodeAddress) {
@@ -193,7 +216,7 @@ impl Operation {
     }
 
     /// One part has ended; the last one finishes the operation.
-    fn ended(self: &Arc<Self>, flags: u8) {
+    fn ended(self: &Arc<Self>, flags: u64) {
         self.flags.fetch_or(flags, Ordering::AcqRel);
         if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.finish();
@@ -212,6 +235,10 @@ impl Operation {
         if flags & LAGGING != 0 && !self.is_superseded() {
             return self.lagged();
         }
+        if flags & REPLICA_FAILED == 0 && !self.all_have_it(Places(flags >> HAVE_SHIFT)) {
+            return;
+        }
+        let flags = self.flags.load(Ordering::Acquire);
         let rules = self.server.env.rules();
         let given_up = || !self.server.spaces().is_active(self.server.address);
         if flags & REPLICA_FAILED != 0 && self.wait && rules.follow(Rule::TakeBack) && given_up() {
@@ -220,6 +247,42 @@ impl Operation {
         let deleted = self.deleted || flags & DELETED_BY_RHS != 0;
         let failed = flags & REPLICA_FAILED != 0 && rules.follow(Rule::AllOwners);
         self.reply(if failed { Written::Partly } else { answer_to(self.outcome, deleted) });
+    }
+
+    /// Whether the owners of this moment have the write, or it is to be answered as failed. Otherwise it is on its way to
+    /// those that have become owners since it was sent.
+    fn all_have_it(self: &Arc<Self>, have: Places) -> bool {
+        let present = self.server.spaces();
+        let permitted = present.permit.holds(self.server.env.time());
+        let look = self.owners.lock().look(present, self.server.address, self.hash(), have);
+        match look {
+            Look::Complete if permitted => true,
+            Look::Complete => {
+                // The lease has ended: others may have become the owners.
+                self.flags.fetch_or(REPLICA_FAILED, Ordering::AcqRel);
+                true
+            }
+            Look::Failed(nodes) => {
+                for node in nodes {
+                    let key = self.key.escape_ascii();
+                    tracing::warn!(peer = %node, %key, "owner not written: this server was given up meanwhile, or the hash spaces change all the time");
+                    self.log_failure(node);
+                }
+                self.flags.fetch_or(REPLICA_FAILED, Ordering::AcqRel);
+                true
+            }
+            Look::Lacking(targets) => {
+                let count = u32::try_from(targets.len()).unwrap_or(u32::MAX);
+                // One more, so that nothing ends before all is sent.
+                self.open.store(count.saturating_add(1), Ordering::Release);
+                for (place, target) in targets {
+                    tracing::debug!(peer = %target.session.address(), "owner since a write was decided");
+                    self.send(place, &target, self.retries(), RETRY_PAUSES);
+                }
+                self.ended(0);
+                false
+            }
+        }
     }
 
     /// This server was given up before the write was anywhere else: forgets it. It may rest on a record that others have
@@ -260,19 +323,20 @@ impl Operation {
     /// The replica at `node` has ignored the write: it holds something later, or has it already.
     ///
     /// A set or deletion sent for the first time is taken to be late, since it costs little to stamp it anew. A swap
-    /// must not be called failed when it is stored, nor a retried write be taken for two.
-    fn ignored(self: Arc<Self>, node: NodeAddress, tries_left: u32) {
-        let retried = tries_left < self.retries();
+    /// must not be called failed when it is stored, nor a retried write be taken for two; and to who has become an owner
+    /// since, the stream of a replace may have brought it.
+    fn ignored(self: Arc<Self>, place: u32, node: NodeAddress, tries_left: u32) {
+        let retried = tries_left < self.retries() || self.owners.lock().have_changed();
         if !retried && !matches!(self.change, Change::Cas(_)) {
             *self.later.lock() = Some((node, Held::Unknown));
-            return self.ended(LAGGING);
+            return self.ended(LAGGING | has(place));
         }
         self.server.env.clone().spawn(async move {
             match (later::held_by(&self.server, node, &self.key, self.clocktime).await, self.change) {
-                (Held::Same, _) | (Held::Deleted, Change::Delete) => self.ended(0),
+                (Held::Same, _) | (Held::Deleted, Change::Delete) => self.ended(has(place)),
                 (held, _) => {
                     *self.later.lock() = Some((node, held));
-                    self.ended(LAGGING);
+                    self.ended(LAGGING | has(place));
                 }
             }
         });

@@ -36,7 +36,7 @@ pub(super) struct Handler<'a, 'r> {
     /// Writes by this coordinator that are decided and not replicated yet.
     decided: Vec<Decided<'r>>,
     /// Answers that wait for the commit.
-    answers: Vec<(u32, Written)>,
+    answers: Vec<Answer>,
     misses: Vec<Miss>,
     deferred: Vec<Deferred>,
     /// Hashes of deferred writes by this coordinator.
@@ -48,6 +48,14 @@ pub(super) struct Handler<'a, 'r> {
     sender: Option<bool>,
     /// Whether this server may answer reads and coordinate writes.
     permitted: bool,
+}
+
+/// An answer that waits for the commit.
+struct Answer {
+    msgid: u32,
+    written: Written,
+    /// The hash of a write that has no owners but this server.
+    alone: Option<u64>,
 }
 
 /// A write that memory has decided.
@@ -266,7 +274,7 @@ impl<'a, 'r> Handler<'a, 'r> {
         match self.batch().apply(&write) {
             Applied::Done(outcome) => {
                 self.server.late_writes.note(key);
-                self.answers.push((msgid, Written::Is(was_stored(outcome))));
+                self.answers.push(Answer { msgid, written: Written::Is(was_stored(outcome)), alone: None });
             }
             Applied::Later => {
                 self.deferred.push(Deferred::Replica(OwnedWrite::from(&write), Reply::new(self.link, msgid)));
@@ -295,17 +303,21 @@ impl<'a, 'r> Handler<'a, 'r> {
         if self.gets > 0 && !self.spaces.permit.holds(self.server.env.time()) {
             self.withhold();
         }
-        let operations = self.replicate_decided();
         if let Some(batch) = self.batch.take() {
-            let answers = std::mem::take(&mut self.answers);
+            // Only now, after the writes are in the store: whoever changes the hash spaces in between scans a store that
+            // holds them.
+            let spaces = self.server.spaces();
+            let operations = self.replicate_decided(&spaces);
+            let mut answers = std::mem::take(&mut self.answers);
             let in_flight = InFlight::new(self.link, answers.len());
-            let (server, spaces) = (self.server.clone(), self.spaces.clone());
+            let (server, acting) = (self.server.clone(), self.spaces.clone());
             batch.commit(move |result| {
                 let error = match result {
                     Err(_) => Some(ErrorCode::Server),
                     // It is stored here; whether it counts others decide, who have taken over.
-                    Ok(()) => (!spaces.permit.holds(server.env.time())).then_some(ErrorCode::Unknown),
+                    Ok(()) => (!acting.permit.holds(server.env.time())).then_some(ErrorCode::Unknown),
                 };
+                look_for_owners(&server, &spaces, &mut answers);
                 answer_all(in_flight.link(), &answers, error);
                 drop(in_flight);
                 for operation in operations {
@@ -340,14 +352,9 @@ impl<'a, 'r> Handler<'a, 'r> {
         }
     }
 
-    /// Sends the decided writes to the other owners. The hash spaces are looked up only now, after the writes are in
-    /// the store: whoever changes them in between scans a store that holds these.
-    fn replicate_decided(&mut self) -> Vec<Arc<Operation>> {
+    /// Sends the decided writes to the other owners by `spaces`.
+    fn replicate_decided(&mut self, spaces: &Arc<Spaces>) -> Vec<Arc<Operation>> {
         let mut operations = Vec::new();
-        if self.decided.is_empty() {
-            return operations;
-        }
-        let spaces = self.server.spaces();
         for decided in std::mem::take(&mut self.decided) {
             let Decided { msgid, change, wait, key, body, outcome } = decided;
             let mut targets = Vec::new();
@@ -355,10 +362,11 @@ impl<'a, 'r> Handler<'a, 'r> {
                 spaces.targets(self.server.address, key.hash(), |target| targets.push(target));
             }
             if targets.is_empty() {
-                self.answers.push((msgid, answer_to(outcome, false)));
+                let alone = replicates(outcome).then(|| key.hash());
+                self.answers.push(Answer { msgid, written: answer_to(outcome, false), alone });
             } else {
                 let submission = Submission::new(change, wait, key, body, Reply::new(self.link, msgid));
-                operations.push(coordinate::replicate(self.server, submission, outcome, targets));
+                operations.push(coordinate::replicate(self.server, submission, outcome, spaces, targets));
             }
         }
         operations
@@ -382,15 +390,32 @@ impl<'a, 'r> Handler<'a, 'r> {
     }
 }
 
+/// Writes that had no owners but this server when they were decided, by `spaces`, have not succeeded if there are others
+/// now. Those get the record by the replace that makes them owners, which scans the store after this.
+fn look_for_owners(server: &Shared, spaces: &Spaces, answers: &mut [Answer]) {
+    if !answers.iter().any(|answer| answer.alone.is_some()) {
+        return;
+    }
+    let present = server.spaces();
+    if present.have_the_owners_of(spaces) {
+        return;
+    }
+    for answer in answers {
+        if let Some(hash) = answer.alone {
+            present.targets(server.address, hash, |_| answer.written = Written::Partly);
+        }
+    }
+}
+
 /// Sends the answers of one commit, or to all of them this error.
-fn answer_all(link: &Link, answers: &[(u32, Written)], error: Option<ErrorCode>) {
+fn answer_all(link: &Link, answers: &[Answer], error: Option<ErrorCode>) {
     if answers.is_empty() {
         return;
     }
     link.push(|out| {
-        for (msgid, answer) in answers {
+        for Answer { msgid, written, .. } in answers {
             match error {
-                None => frame::response(out, *msgid, answer),
+                None => frame::response(out, *msgid, written),
                 Some(error) => frame::error_response(out, *msgid, error),
             }
         }

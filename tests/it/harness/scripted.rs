@@ -165,7 +165,7 @@ pub(crate) type Answers = Box<dyn FnMut(u32, &[u8]) -> Option<Vec<u8>> + Send>;
 
 /// A node of the cluster: accepts connections, answers inits with its own, and requests as told.
 pub(crate) struct ScriptedNode {
-    heard: Receiver<Vec<u8>>,
+    heard: Mutex<Receiver<Vec<u8>>>,
     lines: Arc<Mutex<Vec<TcpStream>>>,
 }
 
@@ -184,14 +184,15 @@ impl ScriptedNode {
                 thread::spawn(move || converse(Line::over(stream), &sender, &init, &answers));
             }
         });
-        Self { heard, lines }
+        Self { heard: Mutex::new(heard), lines }
     }
 
     /// The next message that has arrived for which `wanted` holds; others are passed over.
     pub(crate) fn hear(&self, what: &str, mut wanted: impl FnMut(&[u8]) -> bool) -> Vec<u8> {
         let deadline = Instant::now() + PATIENCE;
+        let heard = self.heard.lock().unwrap();
         loop {
-            match self.heard.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match heard.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(message) if wanted(&message) => return message,
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => panic!("never heard {what}"),
