@@ -99,6 +99,7 @@ fn full_status(server: &Arc<Shared>, reply: Reply) {
             configuration: spaces.counter,
             lease_ms: spaces.permit.lasts_ms(server.env.time()),
             items: server.store.count(),
+            unsettled: server.unsettled.len() as u64,
             store: server.store.status(),
             replace: replace_host::progress(&server),
         };

@@ -10,6 +10,7 @@ mod coordinate;
 mod dispatch;
 mod key_order;
 mod last_spaces;
+mod marks;
 mod membership;
 mod permit;
 mod refusal;
@@ -23,6 +24,7 @@ mod spaces;
 pub mod stream;
 mod submission;
 mod taking;
+mod unsettled;
 mod votes;
 
 use std::net::SocketAddr;
@@ -129,6 +131,7 @@ impl Server {
             shared.clients.step();
         }));
         tasks.add(regularly(REAP_INTERVAL, |shared| shared.peers.reap()));
+        tasks.add(env.spawn(coordinate::settle::run(shared.clone())));
         log_start(&shared, replace.stream_address());
         tracing::info!(%address, stream = %replace.stream_address(), store = %shared.config.store.path.display(), "listening");
         Ok(Self { shared, replace, _service: service, tasks })

@@ -1,14 +1,16 @@
-//! Single records of other servers: read there as a client, stored here if newer, forgotten here.
+//! Single records: read at other servers as a client, stored or forgotten here, sent to other owners.
 
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
 use super::shared::Shared;
+use super::spaces::Target;
 use crate::clock::ClockTime;
 use crate::net::STEPS;
 use crate::store::{Outcome, OwnedWrite, Write};
-use crate::wire::method::{ErrorCode, Get};
+use crate::wire::method::{ErrorCode, Get, ReplicateDelete, ReplicateSet};
+use crate::wire::params::{Written, decode};
 use crate::wire::{Call, NodeAddress, RecordKey, RecordValue};
 
 /// The value that `node` answers for a key; `None` if it is absent or deleted there.
@@ -23,6 +25,28 @@ pub(super) async fn get(server: &Shared, node: NodeAddress, key: &[u8]) -> Resul
 pub(super) async fn store(server: &Arc<Shared>, key: RecordKey<'_>, value: RecordValue<'_>) -> Option<Outcome> {
     server.late_writes.note(key);
     write(server, &Write::Update { key, value, touch: false }).await
+}
+
+/// Sends a record to another owner; whether it has stored it, or holds one that is not older. It is on its way when this
+/// returns.
+pub(super) fn send(
+    target: &Target,
+    key: RecordKey<'_>,
+    value: RecordValue<'_>,
+) -> impl Future<Output = Result<bool, ErrorCode>> + use<> {
+    let (clocktime, flags) = (value.clocktime(), target.flags());
+    let clock = clocktime.clock();
+    let answer = if value.is_tombstone() {
+        target.session.ask(&ReplicateDelete { clock, flags, clocktime, key, fence: target.fence }, STEPS)
+    } else {
+        target.session.ask(&ReplicateSet { clock, flags, key, value, fence: target.fence }, STEPS)
+    };
+    async move {
+        match decode(&answer.await?) {
+            Ok(Written::Is(stored)) => Ok(stored),
+            _ => Err(ErrorCode::Protocol),
+        }
+    }
 }
 
 /// Forgets a record that has exactly this clocktime.

@@ -13,10 +13,12 @@ use super::admission::Admission;
 use super::config::Config;
 use super::key_order::{Job, KeyOrder};
 use super::last_spaces::LastSpaces;
+use super::marks::Marks;
 use super::permit::Permit;
 use super::replace::{LateWrites, Replace};
 use super::spaces::{Spaces, SpacesChange};
 use super::submission::Submission;
+use super::unsettled::Unsettled;
 use super::votes::Votes;
 use crate::binlog::Binlog;
 use crate::clock::Clock;
@@ -75,6 +77,10 @@ pub(super) struct Shared {
     pub(super) replace: OnceLock<Weak<Replace>>,
     /// Which keys have a write at the write pool.
     pub(super) key_order: KeyOrder,
+    /// Which keys have a write that is not known to be on all owners.
+    pub(super) marks: Arc<Marks>,
+    /// Those of them whose write has ended.
+    pub(super) unsettled: Unsettled,
     spaces: RwLock<Arc<Spaces>>,
     /// Set while the clocks of the other servers are being asked for: no write is coordinated before.
     learning: AtomicBool,
@@ -123,6 +129,8 @@ impl Shared {
             late_writes: LateWrites::default(),
             replace: OnceLock::new(),
             key_order: KeyOrder::default(),
+            marks: Arc::default(),
+            unsettled: Unsettled::default(),
             spaces: RwLock::default(),
             learning: AtomicBool::new(false),
             held: Mutex::default(),
@@ -165,7 +173,7 @@ impl Shared {
     fn put_spaces(&self, mut spaces: RwLockWriteGuard<'_, Arc<Spaces>>, after: Spaces) -> SpacesChange {
         let after = Arc::new(after);
         after.set_message_limits(&self.message_limits.lock());
-        let joined = after.has_joined_since(&spaces);
+        let joined = after.joins() != spaces.joins();
         if joined {
             // Under the lock: no write sees the new whs without seeing this.
             self.learning.store(true, Ordering::Release);
@@ -205,13 +213,13 @@ impl Shared {
     }
 
     /// Keeps a write until the clocks are known; gives it back if they are known by now, or too many wait.
-    pub(super) fn hold(&self, write: Submission) -> Result<(), Submission> {
+    pub(super) fn hold(&self, write: Submission) -> Option<Submission> {
         let mut held = self.held.lock();
         if self.is_learning() && held.len() < HELD_LIMIT {
             held.push(write);
-            Ok(())
+            None
         } else {
-            Err(write)
+            Some(write)
         }
     }
 

@@ -26,8 +26,7 @@ pub(super) struct Spaces {
     pub(super) permit: Arc<Permit>,
     /// Of every node but this server.
     sessions: BTreeMap<NodeAddress, Arc<Session>>,
-    /// How often this server has become active in whs. What it began before the last time others may have replaced
-    /// while it was given up.
+    /// See [`Spaces::joins`].
     joins: u32,
 }
 
@@ -96,9 +95,15 @@ impl Spaces {
         self
     }
 
-    /// Whether this server has become active between `before` and these.
-    pub(super) fn has_joined_since(&self, before: &Self) -> bool {
-        self.joins != before.joins
+    /// How often this server has become active in whs. What it had begun before the last time counts no more: others may
+    /// have replaced it while this server was given up.
+    pub(super) fn joins(&self) -> u32 {
+        self.joins
+    }
+
+    /// Whether there is no other server.
+    pub(super) fn is_alone(&self) -> bool {
+        self.sessions.is_empty()
     }
 
     /// Whether each key has the same owners as in `other`.
@@ -283,11 +288,10 @@ mod tests {
         let first = Spaces::default().changed(seed(1, true), seed(1, true), node(1), &peers);
         let fault = first.changed(seed(2, false), seed(2, false), node(1), &peers);
         let back = fault.changed(seed(3, true), None, node(1), &peers);
-        assert!(first.has_joined_since(&Spaces::default()) && back.has_joined_since(&first));
-        assert!(!fault.has_joined_since(&first));
+        assert_eq!([&first, &fault, &back].map(Spaces::joins), [1, 1, 2]);
         assert!(!fault.have_the_owners_of(&first) && !back.have_the_owners_of(&fault));
         let again = back.changed(seed(3, true), None, node(1), &peers);
-        assert!(again.have_the_owners_of(&back) && !again.has_joined_since(&back));
+        assert!(again.have_the_owners_of(&back) && again.joins() == 2);
     }
 
     #[tokio::test]

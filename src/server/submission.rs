@@ -2,6 +2,7 @@
 //!
 //! Knows the store's words for a write and an outcome; not the server, nor how a write is carried out.
 
+use super::marks::Mark;
 use crate::clock::ClockTime;
 use crate::net::{InFlight, Reply};
 use crate::store::{Outcome, OwnedWrite, Write};
@@ -43,6 +44,8 @@ pub(super) struct Submission {
     pub(super) stamps: u8,
     /// Under an earlier one of them a live value was deleted.
     pub(super) deleted: bool,
+    /// Of its key, from when it may be stored here.
+    pub(super) mark: Option<Mark>,
 }
 
 impl Submission {
@@ -57,6 +60,7 @@ impl Submission {
             in_flight: None,
             stamps: 0,
             deleted: false,
+            mark: None,
         }
     }
 

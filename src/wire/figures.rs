@@ -62,6 +62,8 @@ figures! {
         lease_ms: Option<u64>,
         /// Records stored, tombstones included.
         items: u64,
+        /// Keys whose last write here is not known to be on all owners though it has ended; they are sent it until it is.
+        unsettled: u64,
         /// The store.
         store: StoreFigures,
         /// The replace that is under way, or the last one; null if there was none since the start.
@@ -185,7 +187,7 @@ mod tests {
             r#""store":{"cache_bytes":0,"cache_limit":0,"dirty":0,"dirty_bytes":0,"failed":null,"generation":0,"#,
             r#""items":0,"merge_micros":0,"merged_records":0,"merges":0,"old_records":0,"redo_bytes":0,"redo_limit":0,"#,
             r#""tombstone_bytes":0,"tombstones":0,"tree_bytes":0,"twins":2,"unresolved":0,"wal_bytes":0,"#,
-            r#""wal_limit":0},"uptime_s":0,"version":"0.1.0","#,
+            r#""wal_limit":0},"unsettled":0,"uptime_s":0,"version":"0.1.0","#,
             r#""whs":{"clocktime":7,"nodes":[{"active":true,"address":"127.0.0.1:19800"}]}}"#,
         );
         assert_eq!(figures.to_json(), json);

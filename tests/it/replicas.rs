@@ -12,7 +12,7 @@ use kumo_server::wire::unpack::Reader;
 use kumo_server::wire::{Init, NodeAddress, RecordValue, frame, pack};
 
 use crate::harness::cluster::seed as seed_at;
-use crate::harness::scripted::{Line, ScriptedNode};
+use crate::harness::scripted::{Line, Look, ScriptedNode};
 use crate::harness::{Folder, Port, Process, kumo_server, requests, wait_until};
 
 /// What a replica does with a call: the result object, or silence.
@@ -416,4 +416,126 @@ fn a_write_over_something_later_at_an_owner_for_reading_is_stamped_anew() {
     assert_eq!(stamps.len(), 2, "{stamps:?}");
     assert_eq!((stamps[0].0, stamps[1]), (1, (1, written)));
     assert!(stamps[0].1.is_before(written), "{stamps:?}");
+}
+
+/// What a replica does just now, as the test says.
+struct Conduct(Arc<Mutex<Option<&'static [u8]>>>);
+
+impl Default for Conduct {
+    /// It takes all copies.
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Some(TRUE))))
+    }
+}
+
+impl Conduct {
+    /// From now on it answers copies so; `None`: not at all.
+    fn answer(&self, result: Option<&'static [u8]>) {
+        *self.0.lock().unwrap() = result;
+    }
+
+    /// A replica that does so, and that holds `later`.
+    fn replica(&self, later: Option<Vec<u8>>) -> Answer {
+        let conduct = self.0.clone();
+        Box::new(move |method, _| match (method, &later) {
+            (Method::Get, Some(value)) => {
+                let mut out = Vec::new();
+                pack::raw(&mut out, value);
+                Some(out)
+            }
+            (Method::ReplicateSet | Method::ReplicateDelete, _) => conduct.lock().unwrap().map(<[u8]>::to_vec),
+            _ => Some(TRUE.to_vec()),
+        })
+    }
+}
+
+/// A stage whose first replica behaves as told, and whose coordinator tries so often again.
+fn retrying(retries: &str, conduct: &Conduct, later: Option<Vec<u8>>) -> Stage {
+    let second: Answer = Box::new(|_, _| Some(TRUE.to_vec()));
+    let replicas = vec![conduct.replica(later), second];
+    Stage::start(replicas, Box::new(|_, seed| seed.to_vec()), &["-Ci", "0.1", "-S", retries, "-D", retries])
+}
+
+impl Stage {
+    fn try_get(&self) -> Result<Option<Vec<u8>>, ErrorCode> {
+        let result = self.call(Method::Get, |out| method::Get { key: &self.key(), look: None }.encode(out))?;
+        let mut reader = Reader::new(&result);
+        Ok(if reader.nil() { None } else { Some(RecordValue::new(reader.raw().unwrap()).unwrap().data().to_vec()) })
+    }
+}
+
+#[test]
+fn no_read_is_told_of_a_write_before_all_owners_have_it() {
+    let conduct = Conduct::default();
+    let stage = retrying("20", &conduct, None);
+    stage.set(SetOp::Sync, ClockTime(0), b"old");
+    conduct.answer(None);
+    std::thread::scope(|scope| {
+        let setting = scope.spawn(|| stage.set(SetOp::Sync, ClockTime(0), b"new"));
+        wait_until("the replica is asked", || stage.times_asked(0, Method::ReplicateSet) >= 2);
+        assert_eq!(stage.try_get(), Err(ErrorCode::Server), "the replica does not have it yet");
+        let refused = stage.call(Method::Set, |out| {
+            let value = raw_value(ClockTime(1), 0, b"swapped");
+            method::Set { op: SetOp::Cas, key: &stage.key(), value: &value }.encode(out);
+        });
+        assert_eq!(refused, Err(ErrorCode::Server), "that it does not match would tell of the write, too");
+        conduct.answer(Some(TRUE));
+        assert_ne!(setting.join().unwrap(), NIL);
+    });
+    assert_eq!(stage.try_get(), Ok(Some(b"new".to_vec())));
+}
+
+#[test]
+fn a_read_that_meets_a_write_under_way_is_answered_when_that_has_ended() {
+    let conduct = Conduct::default();
+    let stage = retrying("20", &conduct, None);
+    conduct.answer(None);
+    let (mut setter, mut getter) = (Line::connect(stage.address), Line::connect(stage.address));
+    let value = raw_value(ClockTime(0), 0, b"v");
+    setter.request(Method::Set, |out| method::Set { op: SetOp::Sync, key: &stage.key(), value: &value }.encode(out));
+    wait_until("the replica is asked", || stage.was_asked(0, Method::ReplicateSet));
+    // It is tried again within a second, and by then it answers. A read of that last half second is answered.
+    conduct.answer(Some(TRUE));
+    wait_until("a read is answered with the value", || {
+        getter
+            .call(Method::Get, |out| method::Get { key: &stage.key(), look: None }.encode(out))
+            .is_ok_and(|result| result != NIL)
+    });
+    assert!(matches!(setter.look_for(std::time::Duration::from_millis(200)), Look::Message(_)), "the write had ended");
+}
+
+#[test]
+fn what_a_replica_did_not_take_is_sent_to_it_until_it_does() {
+    for delete in [false, true] {
+        let conduct = Conduct::default();
+        let stage = retrying("1", &conduct, None);
+        stage.set(SetOp::Sync, ClockTime(0), b"old");
+        conduct.answer(Some(NIL));
+        let (method, answer) = if delete {
+            let delete = |out: &mut Vec<u8>| method::Delete { flags: 0, key: &stage.key() }.encode(out);
+            (Method::ReplicateDelete, stage.call(Method::Delete, delete).unwrap())
+        } else {
+            (Method::ReplicateSet, stage.set(SetOp::Sync, ClockTime(0), b"new"))
+        };
+        assert_eq!(answer, NIL);
+        assert_eq!(stage.try_get(), Err(ErrorCode::Server), "nobody knows whether it will be");
+        let asked = stage.times_asked(0, method);
+        wait_until("it is sent again", || stage.times_asked(0, method) > asked);
+        conduct.answer(Some(TRUE));
+        let expected = (!delete).then(|| b"new".to_vec());
+        wait_until("it is settled", || stage.try_get() == Ok(expected.clone()));
+    }
+}
+
+#[test]
+fn what_a_replica_has_later_is_taken_over_when_a_failed_write_is_settled() {
+    let conduct = Conduct::default();
+    let later = raw_value(ClockTime::new(4_000_000_000, 7), 0, b"later");
+    let stage = retrying("1", &conduct, Some(later));
+    conduct.answer(Some(NIL));
+    assert_eq!(stage.set(SetOp::Sync, ClockTime(0), b"v"), NIL);
+    let sent = stage.times_asked(1, Method::ReplicateSet);
+    conduct.answer(Some(FALSE));
+    wait_until("the later record is taken over", || stage.try_get() == Ok(Some(b"later".to_vec())));
+    assert!(stage.times_asked(1, Method::ReplicateSet) > sent, "the other replica has it, too");
 }

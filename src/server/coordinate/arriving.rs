@@ -21,7 +21,7 @@ pub(in crate::server) fn swap(server: &Arc<Shared>, submission: Submission) {
             tracing::debug!(key = %submission.key.escape_ascii(), "swap refused, the record cannot be fetched: {error}");
             return;
         }
-        if let Err(submission) = server.hold(submission) {
+        if let Some(submission) = server.hold(submission) {
             submit(&server, vec![submission]);
         }
     });

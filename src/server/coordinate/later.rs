@@ -5,11 +5,9 @@
 use std::sync::Arc;
 
 use crate::clock::ClockTime;
-use crate::net::STEPS;
 use crate::server::remote;
 use crate::server::shared::Shared;
 use crate::store::Outcome;
-use crate::wire::method::{ReplicateDelete, ReplicateSet};
 use crate::wire::{NodeAddress, RecordKey, RecordValue, record};
 
 /// The record that a replica holds which has ignored a write.
@@ -34,12 +32,12 @@ pub(super) async fn follow_time(server: &Arc<Shared>, node: NodeAddress, key: &[
     }
 }
 
-/// Replaces what a swap has stored by the later record of a replica, here and at the other owners. Says whether it
-/// is replaced here.
+/// Replaces what is stored here of a key under `clocktime` by the later record of a replica; says whether it is replaced.
+/// The other owners may have what is replaced.
 pub(super) async fn give_way(server: &Arc<Shared>, key: &[u8], clocktime: ClockTime, held: Held) -> bool {
     let value = match held {
         Held::Later(value) => value,
-        // When it was deleted is not known: just after this swap, which nothing else that is later minds.
+        // When it was deleted is not known: just after this record, which nothing else that is later minds.
         Held::Deleted => {
             let after = ClockTime::new(clocktime.seconds(), clocktime.clock().wrapping_add(1));
             record::tombstone(after).to_vec()
@@ -47,29 +45,13 @@ pub(super) async fn give_way(server: &Arc<Shared>, key: &[u8], clocktime: ClockT
         Held::Same | Held::Unknown => return false,
     };
     let (Ok(key), Ok(value)) = (RecordKey::new(key), RecordValue::new(&value)) else { return false };
-    // Else what is stored is the swap's value still, or nobody knows.
+    // Else what is stored is the same record still, or nobody knows.
     let replaced = |outcome| !matches!(outcome, Outcome::Ignored { stored } if stored == clocktime);
     if !remote::store(server, key, value).await.is_some_and(replaced) {
         tracing::warn!(key = %key.bytes().escape_ascii(), "a replica's later record could not be stored");
         return false;
     }
-    spread(server, key, value);
     true
-}
-
-/// Sends a later record to the other owners, of which some have taken the swap's value.
-fn spread(server: &Shared, key: RecordKey<'_>, value: RecordValue<'_>) {
-    let clocktime = value.clocktime();
-    let clock = clocktime.clock();
-    server.spaces().targets(server.address, key.hash(), |target| {
-        let flags = target.flags();
-        let ignore = Box::new(|_: Result<&[u8], _>| ());
-        if value.is_tombstone() {
-            target.session.call(&ReplicateDelete { clock, flags, clocktime, key, fence: target.fence }, STEPS, ignore);
-        } else {
-            target.session.call(&ReplicateSet { clock, flags, key, value, fence: target.fence }, STEPS, ignore);
-        }
-    });
 }
 
 /// Asks `node` for its record of a key whose write of `clocktime` it has ignored.

@@ -4,6 +4,7 @@ pub(super) mod arriving;
 mod later;
 mod operation;
 mod owners;
+pub(super) mod settle;
 
 use std::sync::Arc;
 
@@ -43,9 +44,16 @@ pub(super) fn decide(server: &Arc<Shared>, job: Job) {
     let own = server.address;
     let spaces = server.spaces();
     // They may have waited while the hash space changed.
-    let (ours, refused): (Vec<_>, Vec<_>) =
+    let (mut ours, refused): (Vec<_>, Vec<_>) =
         submissions.into_iter().partition(|submission| spaces.whs.owners(submission.hash()).coordinator() == Some(own));
-    refused.into_iter().for_each(refuse);
+    for submission in refused {
+        refuse(server, submission);
+    }
+    for submission in &mut ours {
+        if submission.mark.is_none() && !spaces.is_alone() {
+            submission.mark = Some(server.marks.mark(submission.hash()));
+        }
+    }
     let writes = ours.iter().filter_map(Submission::to_write).collect();
     let waiting: Vec<_> = ours.into_iter().map(Some).collect();
     let started = Arc::new(Mutex::new((waiting, Vec::<Started>::new())));
@@ -60,11 +68,7 @@ pub(super) fn decide(server: &Arc<Shared>, job: Job) {
                 if let Ok(key) = RecordKey::new(&submission.key) {
                     server.late_writes.note(key);
                 }
-                let begun = match replicate_if_owned(&server, submission, outcome) {
-                    Ok(operation) => Started::Replicated(operation),
-                    Err(submission) => Started::Alone(submission, outcome),
-                };
-                state.1.push(begun);
+                state.1.push(begin(&server, submission, outcome));
             },
             move |result| {
                 drop(permit);
@@ -89,34 +93,48 @@ pub(super) fn decide(server: &Arc<Shared>, job: Job) {
 
 /// Answers a write that this server may not decide, since it is not the coordinator any more: error 6, unless it is stored
 /// under an earlier clocktime here or at another owner.
-fn refuse(submission: Submission) {
-    if let Some(reply) = submission.reply.filter(|_| submission.stamps > 0) {
+fn refuse(server: &Shared, submission: Submission) {
+    if submission.stamps == 0 {
+        return;
+    }
+    server.unsettled.keep(&submission.key, submission.mark, server.spaces().joins());
+    if let Some(reply) = submission.reply {
         reply.ok(|out| Written::Partly.encode(out));
     }
 }
 
-/// Sends a decided write to the other owners of this moment; gives it back if there are none, or it changed nothing.
-fn replicate_if_owned(
-    server: &Arc<Shared>,
-    submission: Submission,
-    outcome: Outcome,
-) -> Result<Arc<Operation>, Submission> {
+/// Sends a decided write to the other owners of this moment, if there are any and it has changed something.
+fn begin(server: &Arc<Shared>, submission: Submission, outcome: Outcome) -> Started {
     let spaces = server.spaces();
     let mut targets = Vec::new();
     if replicates(outcome) {
         spaces.targets(server.address, submission.hash(), |target| targets.push(target));
     }
-    if targets.is_empty() { Err(submission) } else { Ok(replicate(server, submission, outcome, &spaces, targets)) }
+    if targets.is_empty() {
+        Started::Alone(submission, outcome)
+    } else {
+        Started::Replicated(replicate(server, submission, outcome, &spaces, targets))
+    }
 }
 
 /// A write that had no other owners when it was decided has been committed, or failed to. There may be some by now.
 fn end_alone(server: &Arc<Shared>, submission: Submission, outcome: Outcome, durable: bool) {
-    match replicate_if_owned(server, submission, outcome) {
-        Ok(operation) => operation.committed(durable),
-        Err(submission) => {
-            let answer = answer_to(outcome, submission.deleted);
-            if let Some(reply) = submission.reply.filter(|_| durable) {
-                reply.ok(|out| answer.encode(out));
+    match begin(server, submission, outcome) {
+        Started::Replicated(operation) => operation.committed(durable),
+        Started::Alone(submission, outcome) => {
+            let hash = submission.hash();
+            let Submission { key, reply, deleted, mark, .. } = submission;
+            drop(mark);
+            let Some(reply) = reply.filter(|_| durable) else { return };
+            let mut answer = Vec::new();
+            answer_to(outcome, deleted).encode(&mut answer);
+            // A swap that did not match tells of the record that is there.
+            match server.marks.wait(hash) {
+                Some(wait) => {
+                    server.unsettled.hurry(&key);
+                    settle::answer(server, wait, reply, answer);
+                }
+                None => reply.ok(|out| out.extend_from_slice(&answer)),
             }
         }
     }

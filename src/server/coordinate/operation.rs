@@ -11,11 +11,13 @@ use parking_lot::Mutex;
 
 use super::later::{self, Held};
 use super::owners::{Look, Owners, Places};
+use super::settle;
 use crate::binlog::Record;
 use crate::clock::ClockTime;
 use crate::env::Backoff;
 use crate::net::{InFlight, Reply, STEPS};
 use crate::rules::Rule;
+use crate::server::marks::Mark;
 use crate::server::remote;
 use crate::server::shared::Shared;
 use crate::server::spaces::{Spaces, Target};
@@ -69,7 +71,7 @@ pub(in crate::server) struct Operation {
     stamps: u8,
     /// See [`Submission::deleted`].
     deleted: bool,
-    reply: Mutex<(Option<Reply>, Option<InFlight>)>,
+    client: Mutex<Client>,
     /// Parts that have not ended: targets, and the local commit.
     open: AtomicU32,
     flags: AtomicU64,
@@ -77,6 +79,15 @@ pub(in crate::server) struct Operation {
     /// A replica that holds something later, and what that is if it was asked.
     later: Mutex<Option<(NodeAddress, Held)>>,
     again: Again,
+}
+
+/// What is owed to the client, and to those who read the key.
+#[derive(Default)]
+struct Client {
+    reply: Option<Reply>,
+    /// Counts an answered asynchronous write.
+    in_flight: Option<InFlight>,
+    mark: Option<Mark>,
 }
 
 impl Operation {
@@ -94,7 +105,7 @@ impl Operation {
             _ => ClockTime::default(),
         };
         let open = u32::try_from(targets.len()).unwrap_or(u32::MAX).saturating_add(1);
-        let Submission { change, wait, key, body, reply, in_flight, stamps, deleted } = submission;
+        let Submission { change, wait, key, body, reply, in_flight, stamps, deleted, mark } = submission;
         let operation = Arc::new(Self {
             server: server.clone(),
             change,
@@ -105,7 +116,7 @@ impl Operation {
             clocktime,
             stamps: stamps.saturating_add(1),
             deleted,
-            reply: Mutex::new((reply, in_flight)),
+            client: Mutex::new(Client { reply, in_flight, mark }),
             open: AtomicU32::new(open),
             flags: AtomicU64::new(0),
             owners: Mutex::new(Owners::new(spaces.clone())),
@@ -181,7 +192,7 @@ impl Operation {
 
     /// Whether replicas take this write from this server: it is active, and was not given up since it was decided.
     fn may_send(&self, present: &Spaces) -> bool {
-        present.is_active(self.server.address) && !present.has_joined_since(self.owners.lock().spaces())
+        present.is_active(self.server.address) && present.joins() == self.joins()
     }
 
     fn log_failure(&self, to: NodeAddress) {
@@ -203,12 +214,12 @@ impl Operation {
     /// The local store has committed, or failed to.
     pub(in crate::server) fn committed(self: &Arc<Self>, durable: bool) {
         if durable && !self.wait {
-            let mut reply = self.reply.lock();
-            if let Some(answering) = reply.0.take() {
+            let mut client = self.client.lock();
+            if let Some(answering) = client.reply.take() {
                 // Still under way for the bounds, until the replicas have answered.
                 let mut in_flight = InFlight::new(answering.link(), 1);
                 in_flight.weigh(self.key.len() + self.body.len());
-                reply.1 = Some(in_flight);
+                client.in_flight = Some(in_flight);
                 answering.ok(|out| answer_to(self.outcome, false).encode(out));
             }
         }
@@ -226,8 +237,9 @@ impl Operation {
     fn finish(self: &Arc<Self>) {
         let flags = self.flags.load(Ordering::Acquire);
         if flags & LOCAL_FAILED != 0 {
-            // Not error 6, after which nothing has been done: replicas may have it.
-            if let Some(reply) = self.reply.lock().0.take() {
+            // It can be seen here, and replicas may have it: not error 6, after which nothing has been done.
+            self.keep_unsettled();
+            if let Some(reply) = self.client.lock().reply.take() {
                 reply.error(ErrorCode::Unknown);
             }
             return;
@@ -246,6 +258,9 @@ impl Operation {
         }
         let deleted = self.deleted || flags & DELETED_BY_RHS != 0;
         let failed = flags & REPLICA_FAILED != 0 && rules.follow(Rule::AllOwners);
+        if failed {
+            self.keep_unsettled();
+        }
         self.reply(if failed { Written::Partly } else { answer_to(self.outcome, deleted) });
     }
 
@@ -305,11 +320,24 @@ impl Operation {
     }
 
     fn reply(&self, answer: Written) {
-        let (reply, in_flight) = std::mem::take(&mut *self.reply.lock());
+        let Client { reply, in_flight, mark } = std::mem::take(&mut *self.client.lock());
+        // First: who has the answer and reads need not wait.
+        drop(mark);
         if let Some(reply) = reply {
             reply.ok(|out| answer.encode(out));
         }
         drop(in_flight);
+    }
+
+    /// Not all owners have what is stored here of the key: the settling goes on when this has ended.
+    fn keep_unsettled(&self) {
+        let mark = self.client.lock().mark.take();
+        self.server.unsettled.keep(&self.key, mark, self.joins());
+    }
+
+    /// How often this server had become active when the write was decided.
+    fn joins(&self) -> u32 {
+        self.owners.lock().spaces().joins()
     }
 
     /// Whether a later write of this coordinator has replaced this one here: that one is what replicas hold.
@@ -356,6 +384,10 @@ impl Operation {
                     }
                     None => false,
                 };
+                // Others may have the swap's value still; and the answer tells of the record that has replaced it.
+                if !given_up || !settle::settle(&operation.server, &operation.key, operation.joins()).await {
+                    operation.keep_unsettled();
+                }
                 // Where the swap stays stored, with the replica in doubt, it has not failed either.
                 return operation.reply(if given_up { Written::Is(false) } else { Written::Partly });
             }
@@ -365,9 +397,10 @@ impl Operation {
                 later::follow_time(&operation.server, node, &operation.key, operation.clocktime).await;
             }
             if operation.stamps >= STAMP_TRIES {
+                operation.keep_unsettled();
                 return operation.reply(Written::Partly);
             }
-            let (reply, in_flight) = std::mem::take(&mut *operation.reply.lock());
+            let Client { reply, in_flight, mark } = std::mem::take(&mut *operation.client.lock());
             let submission = Submission {
                 change: operation.change,
                 wait: operation.wait,
@@ -377,6 +410,7 @@ impl Operation {
                 in_flight,
                 stamps: operation.stamps,
                 deleted: operation.has_deleted(),
+                mark,
             };
             (operation.again)(&operation.server, vec![submission]);
         });

@@ -89,7 +89,7 @@ impl Owners {
             self.spaces = present;
             return Look::Complete;
         }
-        let may_send = present.is_active(own) && !present.has_joined_since(&self.spaces);
+        let may_send = present.is_active(own) && present.joins() == self.spaces.joins();
         let places: Option<Vec<_>> = lacking.iter().map(|target| self.place(target.session.address())).collect();
         match places {
             Some(places) if may_send && self.changes < CHANGES => {

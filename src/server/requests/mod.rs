@@ -13,7 +13,8 @@ use std::sync::atomic::Ordering;
 pub(super) use self::reads::Wanted;
 use self::reads::{Miss, read_misses, write_found};
 use self::replicas::{store_replicas, was_stored};
-use super::coordinate::{self, Operation, arriving};
+use super::coordinate::{self, Operation, arriving, settle};
+use super::marks::{Mark, Wait};
 use super::refusal::Refusal;
 use super::register;
 use super::shared::Shared;
@@ -37,6 +38,8 @@ pub(super) struct Handler<'a, 'r> {
     decided: Vec<Decided<'r>>,
     /// Answers that wait for the commit.
     answers: Vec<Answer>,
+    /// Answers that wait for the commit, and until the record that they tell of is settled.
+    unsettled: Vec<Unsettled>,
     misses: Vec<Miss>,
     deferred: Vec<Deferred>,
     /// Hashes of deferred writes by this coordinator.
@@ -58,6 +61,13 @@ struct Answer {
     alone: Option<u64>,
 }
 
+/// An answer that waits for more than the commit.
+struct Unsettled {
+    wait: Arc<Wait>,
+    reply: Reply,
+    written: Written,
+}
+
 /// A write that memory has decided.
 struct Decided<'r> {
     msgid: u32,
@@ -66,6 +76,7 @@ struct Decided<'r> {
     key: RecordKey<'r>,
     body: &'r [u8],
     outcome: Outcome,
+    mark: Option<Mark>,
 }
 
 /// A write whose decision needs the disk.
@@ -90,6 +101,7 @@ impl<'a, 'r> Handler<'a, 'r> {
             batch: None,
             decided: Vec::new(),
             answers: Vec::new(),
+            unsettled: Vec::new(),
             misses: Vec::new(),
             deferred: Vec::new(),
             busy: HashSet::new(),
@@ -124,14 +136,25 @@ impl<'a, 'r> Handler<'a, 'r> {
         }
         self.gets += 1;
         let out = &mut *self.out;
+        let start = out.len();
         let seen = self.server.store.peek(key, |value| {
             frame::response_head(out, msgid);
+            let head = out.len();
             write_found(out, value, wanted);
+            head
         });
-        if seen.is_none() {
+        let Some(head) = seen else {
             let weight = key.bytes().len() + self.server.miss_weight.load(Ordering::Relaxed);
             let reply = Reply::new(self.link, msgid).weighing(weight);
-            self.misses.push(Miss { key: key.bytes().into(), reply, wanted });
+            self.misses.push(Miss { key: key.bytes().into(), reply, wanted, hash: key.hash() });
+            return Ok(());
+        };
+        if let Some(wait) = self.server.marks.wait(key.hash()) {
+            let result = out.split_off(head);
+            out.truncate(start);
+            let reply = Reply::new(self.link, msgid).weighing(result.len());
+            self.server.unsettled.hurry(key.bytes());
+            settle::answer(self.server, wait, reply, result);
         }
         Ok(())
     }
@@ -171,20 +194,19 @@ impl<'a, 'r> Handler<'a, 'r> {
             return Ok(());
         }
         if self.server.is_learning() {
-            match self.server.hold(Submission::new(change, wait, key, body, Reply::new(self.link, msgid))) {
-                Ok(()) => {}
-                Err(submission) => self.deferred.push(Deferred::Coordinate(submission)),
-            }
+            let submission = Submission::new(change, wait, key, body, Reply::new(self.link, msgid));
+            self.deferred.extend(self.server.hold(submission).map(Deferred::Coordinate));
             return Ok(());
         }
         if self.must_follow(key.hash()) {
             self.defer(change, wait, key, body, msgid);
             return Ok(());
         }
+        let mark = (!self.spaces.is_alone()).then(|| self.server.marks.mark(key.hash()));
         match self.batch().apply(&change.as_write(key, body)) {
             Applied::Done(outcome) => {
                 self.server.late_writes.note(key);
-                self.decided.push(Decided { msgid, change, wait, key, body, outcome });
+                self.decided.push(Decided { msgid, change, wait, key, body, outcome, mark });
             }
             Applied::Later => self.defer(change, wait, key, body, msgid),
             Applied::Failed(_) => return Err(Refusal(ErrorCode::Server)),
@@ -310,6 +332,7 @@ impl<'a, 'r> Handler<'a, 'r> {
             let operations = self.replicate_decided(&spaces);
             let mut answers = std::mem::take(&mut self.answers);
             let in_flight = InFlight::new(self.link, answers.len());
+            let unsettled = std::mem::take(&mut self.unsettled);
             let (server, acting) = (self.server.clone(), self.spaces.clone());
             batch.commit(move |result| {
                 let error = match result {
@@ -319,6 +342,11 @@ impl<'a, 'r> Handler<'a, 'r> {
                 };
                 look_for_owners(&server, &spaces, &mut answers);
                 answer_all(in_flight.link(), &answers, error);
+                if error.is_none() {
+                    for answer in unsettled {
+                        answer.give(&server);
+                    }
+                }
                 drop(in_flight);
                 for operation in operations {
                     operation.committed(result.is_ok());
@@ -356,16 +384,27 @@ impl<'a, 'r> Handler<'a, 'r> {
     fn replicate_decided(&mut self, spaces: &Arc<Spaces>) -> Vec<Arc<Operation>> {
         let mut operations = Vec::new();
         for decided in std::mem::take(&mut self.decided) {
-            let Decided { msgid, change, wait, key, body, outcome } = decided;
+            let Decided { msgid, change, wait, key, body, outcome, mark } = decided;
             let mut targets = Vec::new();
             if replicates(outcome) {
                 spaces.targets(self.server.address, key.hash(), |target| targets.push(target));
             }
             if targets.is_empty() {
+                let written = answer_to(outcome, false);
+                drop(mark);
                 let alone = replicates(outcome).then(|| key.hash());
-                self.answers.push(Answer { msgid, written: answer_to(outcome, false), alone });
+                // A swap that did not match tells of the record that is there.
+                if alone.is_none()
+                    && let Some(wait) = self.server.marks.wait(key.hash())
+                {
+                    self.server.unsettled.hurry(key.bytes());
+                    self.unsettled.push(Unsettled { wait, reply: Reply::new(self.link, msgid), written });
+                } else {
+                    self.answers.push(Answer { msgid, written, alone });
+                }
             } else {
-                let submission = Submission::new(change, wait, key, body, Reply::new(self.link, msgid));
+                let mut submission = Submission::new(change, wait, key, body, Reply::new(self.link, msgid));
+                submission.mark = mark;
                 operations.push(coordinate::replicate(self.server, submission, outcome, spaces, targets));
             }
         }
@@ -387,6 +426,14 @@ impl<'a, 'r> Handler<'a, 'r> {
         if !replicas.is_empty() {
             store_replicas(self.server, replicas);
         }
+    }
+}
+
+impl Unsettled {
+    fn give(self, server: &Arc<Shared>) {
+        let mut result = Vec::new();
+        self.written.encode(&mut result);
+        settle::answer(server, self.wait, self.reply, result);
     }
 }
 

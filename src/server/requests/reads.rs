@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::clock::ClockTime;
 use crate::net::Reply;
+use crate::server::coordinate::settle;
 use crate::server::shared::Shared;
 use crate::server::spaces::Spaces;
 use crate::wire::RecordValue;
@@ -27,6 +28,8 @@ pub(super) struct Miss {
     pub(super) key: Box<[u8]>,
     pub(super) reply: Reply,
     pub(super) wanted: Wanted,
+    /// Of the key.
+    pub(super) hash: u64,
 }
 
 /// The result of a read: the raw value, nil if there is none, true if it is not after the asker's.
@@ -43,7 +46,8 @@ pub(super) fn write_found(out: &mut Vec<u8>, value: Option<RecordValue<'_>>, wan
 
 /// Reads on the store's read threads what memory could not answer, as an owner by `spaces`.
 pub(super) fn read_misses(server: &Arc<Shared>, spaces: Arc<Spaces>, misses: Vec<Miss>) {
-    let (keys, askers): (Vec<_>, Vec<_>) = misses.into_iter().map(|miss| (miss.key, (miss.reply, miss.wanted))).unzip();
+    let (keys, askers): (Vec<_>, Vec<_>) =
+        misses.into_iter().map(|miss| (miss.key, (miss.reply, miss.wanted, miss.hash))).unzip();
     let (store, noting) = (server.store.clone(), server.clone());
     server.reads.enter(&server.env, move |permit| {
         store.read(keys, move |found| {
@@ -56,10 +60,17 @@ pub(super) fn read_misses(server: &Arc<Shared>, spaces: Arc<Spaces>, misses: Vec
             }
             let largest = found.iter().flatten().map(Vec::len).max().unwrap_or(0);
             noting.note_read_length(largest);
-            for ((reply, wanted), value) in askers.into_iter().zip(found) {
+            for ((reply, wanted, hash), value) in askers.into_iter().zip(found) {
                 let value = value.as_deref().filter(|value| value.len() >= TOMBSTONE_LEN).map(RecordValue::new);
                 match value.transpose() {
-                    Ok(value) => reply.ok(|out| write_found(out, value, wanted)),
+                    Ok(value) => match noting.marks.wait(hash) {
+                        None => reply.ok(|out| write_found(out, value, wanted)),
+                        Some(wait) => {
+                            let mut result = Vec::new();
+                            write_found(&mut result, value, wanted);
+                            settle::answer(&noting, wait, reply, result);
+                        }
+                    },
                     Err(_) => reply.error(ErrorCode::Server),
                 }
             }
