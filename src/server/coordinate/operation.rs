@@ -174,7 +174,10 @@ impl Operation {
     fn failed(self: Arc<Self>, place: u32, address: NodeAddress, tries: u32, mut backoff: Backoff, error: ErrorCode) {
         // On a task of its own: this may run while the caller holds a lock.
         self.server.env.clone().spawn(async move {
-            let tries = if is_final(error) { 0 } else { tries };
+            // Where servers vote, one that cannot be reached is given up before long, or comes back: until then its copy is
+            // undecided.
+            let undecided = error == ErrorCode::NodeLost && self.server.spaces().fence().is_some();
+            let tries = if is_final(error) && !undecided { 0 } else { tries };
             if tries > 0 {
                 backoff.pause(&self.server.env).await;
             }
