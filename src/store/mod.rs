@@ -266,7 +266,7 @@ impl Store {
     }
 
     /// Has the records below the floor count again that have not been written since; without a floor it does nothing. Fails
-    /// once they are being deleted. Blocks.
+    /// once any of them are being deleted, also if another floor was set since. Blocks.
     pub fn lift_floor(&self) -> Result<(), Error> {
         self.ask(Request::LiftFloor)
     }

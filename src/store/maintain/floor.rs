@@ -61,7 +61,9 @@ pub(super) fn set(host: &impl Host) -> Result<u32, Error> {
 pub(super) fn lift(host: &impl Host) -> Result<(), Error> {
     match host.tree().tally().floor {
         None => return Ok(()),
-        Some(floor) if floor.dropping => return Err(Error::failed("the old records are being deleted already")),
+        Some(floor) if floor.dropping || floor.partly_deleted => {
+            return Err(Error::failed("old records are being deleted already"));
+        }
         Some(_) => {}
     }
     let held = host.core().hold_writes();

@@ -222,3 +222,36 @@ fn writes_beside_a_floor_lie_on_one_side_of_it() {
         assert_eq!(data(&store, &key(number)).as_deref(), Some("x"), "{number}");
     }
 }
+
+/// Else what was to be deleted would come back.
+#[test]
+fn a_floor_set_while_records_are_deleted_cannot_be_lifted() {
+    let mut fixture = Fixture::in_memory();
+    let disk = super::faulty::FaultyDisk::new(&fixture.options.path);
+    fixture.disk = Arc::new(disk.clone());
+    let store = fixture.open();
+    for number in 0..3000 {
+        set(&store, &key(number), "before");
+    }
+    store.set_floor().unwrap();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let (inner, mut asked) = (store.clone(), false);
+    disk.visit(move |step| {
+        if step == crate::store::disk::Step::OldDeleted && !std::mem::replace(&mut asked, true) {
+            let (store, sender) = (inner.clone(), sender.clone());
+            std::thread::spawn(move || sender.send(store.set_floor()).unwrap());
+            // Until the request waits for this thread.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    });
+    store.drop_old().unwrap();
+    receiver.recv_timeout(DEADLINE).unwrap().unwrap();
+    disk.leave();
+    assert!(store.status().old_records > 0, "it was set in the middle");
+    assert!(store.lift_floor().is_err());
+    assert_eq!(store.count(), 0);
+    store.drop_old().unwrap();
+    wait_until("nothing lies below it", || !store.has_floor());
+    store.lift_floor().unwrap();
+    assert_eq!(store.count(), 0);
+}
