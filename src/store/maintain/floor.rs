@@ -140,8 +140,9 @@ impl OldRows {
     fn finish(&mut self, host: &impl Host) -> Result<(), Error> {
         let left = host.tree().tally().old_rows();
         host.seal(|tally| tally.floor = None)?;
-        host.core().end_floor();
+        // First the figures: once there is no floor they are right.
         host.core().publish(&host.tree().tally());
+        host.core().end_floor();
         tracing::info!(deleted = self.deleted, "deleted the records below the floor");
         if left > 0 {
             tracing::error!(left, "the store's count of old records was wrong");
