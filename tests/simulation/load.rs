@@ -179,9 +179,9 @@ impl Client {
 
     async fn delete(&mut self, key: u64, name: &str) {
         let begun = self.begin();
-        // Where it was tried twice, what the first try deleted counts: that something was there is not sure.
-        let done =
-            self.application.delete(name).await.map(|found| Kind::Delete(if found { None } else { Some(false) }));
+        // Whether something was there is not sure: where it was tried twice, what the first try deleted counts; where records
+        // are still to be copied, what only owners of before have does not.
+        let done = self.application.delete(name).await.map(|_| Kind::Delete(None));
         self.end(key, begun, done, Kind::Delete(None));
     }
 
