@@ -22,7 +22,7 @@ pub(crate) use port::Port;
 pub(crate) use process::{Finished, Process};
 
 /// Longest time that anything may take on a busy machine before a test gives up.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Pause between two looks at a condition.
 const GLANCE: Duration = Duration::from_millis(5);
