@@ -11,8 +11,6 @@ use crate::wire::params::NODE_LIMIT;
 #[derive(Debug, Clone, Default)]
 pub struct Heard {
     nodes: BTreeMap<NodeAddress, (Speaker, Version)>,
-    /// The most commits that each store was heard to have.
-    commits: BTreeMap<u64, u64>,
 }
 
 /// Why a server is not the member that it should be.
@@ -21,9 +19,6 @@ pub enum Changed {
     /// Its disk was lost or exchanged, or another machine has its address.
     #[error("it has another store than before")]
     Store,
-    /// Its files were replaced by older ones.
-    #[error("its store is older than it was")]
-    Older,
 }
 
 impl Heard {
@@ -31,12 +26,6 @@ impl Heard {
     pub fn note(&mut self, node: NodeAddress, speaker: Speaker, version: Version) {
         if self.nodes.len() < 2 * NODE_LIMIT || self.nodes.contains_key(&node) {
             self.nodes.insert(node, (speaker, version));
-        }
-        if let Speaker::Server { store, commits } = speaker
-            && (self.commits.len() < 4 * NODE_LIMIT || self.commits.contains_key(&store))
-        {
-            let most = self.commits.entry(store).or_insert(commits);
-            *most = (*most).max(commits);
         }
     }
 
@@ -58,11 +47,8 @@ impl Heard {
     /// Whether the server at `node` is a member of `configuration` but not the one that it was, as far as was heard here.
     pub fn changed(&self, node: NodeAddress, configuration: &Configuration) -> Option<Changed> {
         let member = configuration.members.get(&node)?;
-        let Speaker::Server { store, commits } = self.speaker(node)? else { return None };
-        if store != member.store {
-            return Some(Changed::Store);
-        }
-        self.commits.get(&store).is_some_and(|most| commits < *most).then_some(Changed::Older)
+        let Speaker::Server { store, .. } = self.speaker(node)? else { return None };
+        (store != member.store).then_some(Changed::Store)
     }
 }
 
@@ -75,7 +61,7 @@ mod tests {
     use crate::wire::params::Seed;
 
     #[test]
-    fn another_store_and_an_older_one_are_noticed() {
+    fn another_store_is_noticed_and_messages_may_come_in_any_order() {
         let node = NodeAddress::new(([10, 0, 0, 1], 19800).into());
         let seed = Seed { nodes: vec![(node, true)], clocktime: ClockTime(1) };
         let stores = BTreeMap::from([(node, 7)]);
@@ -87,10 +73,8 @@ mod tests {
             heard.changed(node, &configuration)
         };
         assert_eq!(hear(7, 100), None);
-        assert_eq!(hear(7, 100), None);
         assert_eq!(hear(8, 500), Some(Changed::Store));
-        assert_eq!(hear(7, 99), Some(Changed::Older));
-        assert_eq!(hear(7, 101), None);
+        assert_eq!(hear(7, 99), None, "sent before, on another connection");
         assert!(heard.lacks(node, configuration.version()));
     }
 }
