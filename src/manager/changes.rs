@@ -108,8 +108,9 @@ impl Shell {
                 inner.votes.outbid(round);
                 let pause = self.env.random_share(OUTBID_PAUSE);
                 let changes = &mut inner.changes;
-                changes.waiting.extend(changes.pending.take().map(|pending| pending.job));
-                changes.waiting.rotate_right(1);
+                if let Some(pending) = changes.pending.take() {
+                    changes.waiting.push_front(pending.job);
+                }
                 changes.pause = Instant::now().checked_add(pause);
                 self.spawn(async move |shell| {
                     tokio::time::sleep(pause).await;
@@ -119,8 +120,19 @@ impl Shell {
         }
     }
 
+    /// A node has shown a configuration that is in force. Only what belongs to this cluster is believed: the partner, and the
+    /// members of the configuration known; a manager that knows none has to learn it from whoever is there.
+    pub(super) fn shown(&self, inner: &mut Inner, node: NodeAddress, next: &Configuration) {
+        let known = inner.votes.configuration();
+        if known.counter == 0 || self.is_partner(node) || known.contains(node) {
+            self.take(inner, next);
+        } else if next.version().is_after(known.version()) {
+            tracing::warn!(peer = %node, "shows the configuration of another cluster");
+        }
+    }
+
     /// Takes a configuration that is in force, if it is later than the one known, and tells everybody.
-    pub(super) fn take(&self, inner: &mut Inner, next: &Configuration) {
+    fn take(&self, inner: &mut Inner, next: &Configuration) {
         if !inner.votes.adopt(next) {
             return;
         }

@@ -181,7 +181,7 @@ impl Shell {
                 };
                 inner.fresh.remove(&node);
                 if let Some(configuration) = &question.configuration {
-                    self.take(inner, configuration);
+                    self.shown(inner, node, configuration);
                 }
                 let known = inner.state.watched().contains(&node) || self.is_partner(node);
                 let reply = if known {

@@ -85,7 +85,7 @@ impl Shell {
             let Some(reply) = extension.register.as_deref().and_then(|bytes| Reply::read(bytes)) else { return };
             inner.fresh.remove(&node);
             if let Some(configuration) = &reply.configuration {
-                shell.take(inner, configuration);
+                shell.shown(inner, node, configuration);
             }
             inner.votes.hear(node, &question, reply, shell.env.time().now());
             shell.look_for_exchange(inner, node);

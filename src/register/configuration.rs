@@ -126,6 +126,11 @@ impl Configuration {
         Some(Self { counter: self.counter.checked_add(1)?, whs, rhs, ..Self::default() })
     }
 
+    /// Whether `node` is a server of it, active or in fault.
+    pub fn contains(&self, node: NodeAddress) -> bool {
+        self.whs.nodes.iter().chain(&self.rhs.nodes).any(|(known, _)| *known == node)
+    }
+
     /// Whether its servers vote, and need leases.
     pub fn is_voted(&self) -> bool {
         !self.voters.is_empty()

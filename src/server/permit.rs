@@ -42,7 +42,9 @@ impl Permit {
 
     /// It holds until `until`, unless it does longer already, or has ended for good.
     pub(super) fn extend(&self, until: Moment) {
-        let longer = |held: u64| (held != ENDED && held < until.nanos()).then(|| until.nanos());
+        // A server that is a majority by itself needs nobody; still others may be bound by votes.
+        let until = until.nanos().min(UNLIMITED - 1);
+        let longer = |held: u64| (held != ENDED && held < until).then_some(until);
         // An error says that there was nothing to change.
         let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, longer);
     }
@@ -77,6 +79,8 @@ mod tests {
         permit.extend(time.now());
         assert!(permit.holds(&time), "an earlier end does not shorten it");
         assert!(permit.lasts_ms(&time).unwrap() > 50_000);
+        permit.extend(Moment::from_nanos(u64::MAX));
+        assert!(permit.is_limited(), "alone, and bound by votes all the same");
         permit.end();
         permit.extend(soon);
         assert!(!permit.holds(&time));

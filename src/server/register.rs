@@ -91,9 +91,11 @@ fn send(reply: Answering, answer: &Reply) {
     reply.ok(|out| Packed(Extension { register, ..Extension::default() }).encode(out));
 }
 
-/// Goes over to a configuration that is in force, if it is later than the one held.
+/// Goes over to a configuration that is in force, if it is later than the one held. It is believed of managers, and of the
+/// servers of the one held: anybody else may be of another cluster.
 fn adopt(server: &Arc<Shared>, from: NodeAddress, configuration: &Configuration) {
-    if !server.votes.adopt(configuration) {
+    let (held, _) = server.votes.configuration();
+    if !server.is_manager(from) && !held.contains(from) || !server.votes.adopt(configuration) {
         return;
     }
     tracing::info!(peer = %from, version = configuration.counter, voted = configuration.is_voted(), "configuration taken");

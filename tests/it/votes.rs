@@ -8,7 +8,7 @@ use kumo_server::wire::params::{self, Encode as _};
 use rustix::process::Signal;
 
 use crate::harness::cluster::{Cluster, ask};
-use crate::harness::wait_until;
+use crate::harness::{Process, kumo_server, wait_until};
 
 /// A cluster that votes, of one manager and `count` servers.
 fn voting(count: usize) -> Cluster {
@@ -152,4 +152,32 @@ fn a_server_with_an_empty_disk_is_given_up_and_copied_to_by_an_attach() {
     cluster.attach();
     wait_voted(&cluster);
     assert_all(&cluster, b"one");
+}
+
+/// It may be further in its own line of configurations; that is no reason to follow it.
+#[test]
+fn a_server_of_another_cluster_brings_no_configuration_with_it() {
+    let mut other = voting(1);
+    for _ in 0..3 {
+        other.add_server();
+        other.attach();
+    }
+    wait_voted(&other);
+    let cluster = voting(3);
+    write_all(&cluster, b"one");
+    let before = cluster.spaces().0.seed().clone();
+    assert!(figures(&other, 0).configuration > figures(&cluster, 0).configuration);
+    other.kill(0);
+    let manager = cluster.managers[0].0.address().to_string();
+    let own = other.servers[0].address().to_string();
+    let store = other.folder().join("server0.tch");
+    let args = ["-v", "-m", &manager, "-l", &own, "-L", "0", "-s", store.to_str().expect("a path"), "-k", "0.3"];
+    let stranger = Process::spawn(cluster.folder(), "stranger", &kumo_server(), &args);
+    wait_until("the manager has noticed where it comes from", || {
+        cluster.folder().read("manager0.out").contains("of another cluster")
+    });
+    assert_eq!(*cluster.spaces().0.seed(), before);
+    assert_all(&cluster, b"one");
+    write_all(&cluster, b"two");
+    drop(stranger);
 }
