@@ -176,15 +176,17 @@ impl Peers {
     }
 
     fn dialled(self: &Arc<Self>, stream: Stream, session: &Arc<Session>) {
+        let Some(service) = self.service.get().and_then(Weak::upgrade) else {
+            // Nobody would read from it.
+            return session.give_up();
+        };
         let link = self.new_link(session.address().socket());
         link.bind(session.clone(), self.init.is_some());
         if let Some(init) = self.init {
             link.push(|out| init.write(out));
         }
         session.attach(link.clone());
-        if self.init.is_none()
-            && let Some(service) = self.service.get().and_then(Weak::upgrade)
-        {
+        if self.init.is_none() {
             service.bound(session, None);
         }
         self.run(stream, link, || ());

@@ -401,3 +401,17 @@ async fn requests_wait_while_the_answers_to_those_before_take_much_memory() {
     expect(&mut stream, &answers).await;
     assert_eq!(node.echo.batches.load(Ordering::Relaxed), 4);
 }
+
+#[tokio::test]
+async fn a_connection_that_nobody_would_read_from_does_not_stay() {
+    let b = node();
+    let env = Env::real();
+    let policy = DialPolicy { timeout: Duration::from_secs(1), retry_limit: 1 };
+    let peers = Peers::new(&env, None, policy, Limits::default());
+    let session = peers.session(b.address);
+    let call = || session.ask(&GetStatus { number: 7 }, STEPS);
+    assert_eq!(call().await, Err(ErrorCode::NodeLost), "there is no service yet");
+    let service: Arc<dyn Service> = Arc::new(Echo::default());
+    peers.serve(&service);
+    assert!(tokio::time::timeout(Duration::from_secs(20), call()).await.expect("answered").is_ok());
+}

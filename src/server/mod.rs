@@ -110,10 +110,10 @@ impl Server {
         let (store, clock) = opening.await.map_err(|error| StartError::Failed(error.to_string()))??;
         let votes = Votes::open(&store, address, env.time().now()).map_err(StartError::Configuration)?;
         let shared = Arc::new(Shared::new(env, config, address, clock, store, binary_log, votes));
-        register::take_up(&shared);
         let service: Arc<dyn Service> = Arc::new(Dispatch(shared.clone()));
         shared.peers.serve(&service);
         shared.clients.serve(&service);
+        register::take_up(&shared);
 
         let streams = SocketAddr::new(shared.config.bind.ip(), shared.config.stream_port);
         let (streams, stream_port) = stream::listen(env, streams)?;
