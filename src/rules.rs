@@ -10,17 +10,20 @@ pub enum Rule {
     AllOwners,
     /// A server that has been given up forgets a write that nobody else has.
     TakeBack,
+    /// Servers complete a change that its manager has left half done.
+    Complete,
 }
 
 impl Rule {
     /// All rules.
-    pub const ALL: &[Self] = &[Self::AllOwners, Self::TakeBack];
+    pub const ALL: &[Self] = &[Self::AllOwners, Self::TakeBack, Self::Complete];
 
     /// Its name, in words joined by dashes.
     pub const fn name(self) -> &'static str {
         match self {
             Self::AllOwners => "all-owners",
             Self::TakeBack => "take-back",
+            Self::Complete => "complete",
         }
     }
 }

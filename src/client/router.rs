@@ -3,7 +3,8 @@
 //! A manager pushes every change; it is also asked now and then, and whenever calls fail. What becomes of an operation
 //! is decided in `operations`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use super::{Caller, Error, Options};
 use crate::clock::ClockTime;
 use crate::env::{Env, Group, Tasks};
 use crate::net::NamedNode;
-use crate::wire::method::{ErrorCode, GetStatus, HashSpaceRequest, STATUS_CLOCKTIME};
+use crate::wire::method::{ErrorCode, GetStatus, HashSpaceRequest, STATUS_CLOCKTIME, STATUS_RHS, STATUS_WHS};
 use crate::wire::params::{Seed, decode};
 use crate::wire::{Call, Extension, NodeAddress};
 
@@ -106,8 +107,44 @@ impl Router {
         self.routes.subscribe()
     }
 
-    /// Asks the managers. Returns when one has answered with hash spaces that can be used, or all have been asked.
+    /// Asks the managers, and if none answers soon the servers: these go over to other hash spaces without managers, too.
+    /// Returns when a manager has answered with hash spaces that can be used, or all have been asked.
     pub async fn refresh(self: &Arc<Self>) -> Result<(), Error> {
+        let mut managers = pin!(self.ask_all_managers());
+        let soon = tokio::time::timeout(self.options.read_patience, &mut managers).await;
+        match soon {
+            Ok(Ok(())) => Ok(()),
+            Ok(failed) => {
+                self.ask_servers().await;
+                failed
+            }
+            Err(_) => {
+                self.ask_servers().await;
+                managers.await
+            }
+        }
+    }
+
+    /// Takes the hash spaces that the servers act by.
+    async fn ask_servers(self: &Arc<Self>) {
+        let active: BTreeSet<_> = self.routes().nodes().map(|node| node.address()).collect();
+        let mut asking = Group::new(&self.env);
+        for server in active {
+            let router = self.clone();
+            asking.add(async move {
+                let (whs, rhs) =
+                    tokio::try_join!(router.caller.space(server, STATUS_WHS), router.caller.space(server, STATUS_RHS))?;
+                router.take(whs, rhs, None);
+                Ok::<_, ErrorCode>(())
+            });
+        }
+        // One that does not answer takes its time: what it says later still counts.
+        let all = async { while asking.next().await.is_some() {} };
+        let _ = tokio::time::timeout(self.options.read_patience, all).await;
+        asking.detach();
+    }
+
+    async fn ask_all_managers(self: &Arc<Self>) -> Result<(), Error> {
         let mut asking = Group::new(&self.env);
         for manager in &self.managers {
             asking.add(self.clone().ask_named(manager.clone()));
@@ -243,7 +280,7 @@ async fn follow(router: Weak<Router>) {
         let asked = strong.refresh().await;
         match &asked {
             Err(error) if reachable => {
-                tracing::warn!("no manager answers; continuing with the last known hash spaces: {error}");
+                tracing::warn!("no manager answers; following the hash spaces of the servers: {error}");
             }
             Ok(()) if !reachable => tracing::info!("a manager answers again"),
             _ => {}

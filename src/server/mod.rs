@@ -4,6 +4,7 @@
 
 mod admission;
 mod clocks;
+mod completion;
 pub mod config;
 mod control;
 mod coordinate;
@@ -108,7 +109,7 @@ impl Server {
             Ok::<_, store::OpenError>((store, clock))
         });
         let (store, clock) = opening.await.map_err(|error| StartError::Failed(error.to_string()))??;
-        let votes = Votes::open(&store, address, env.time().now()).map_err(StartError::Configuration)?;
+        let votes = Votes::open(&store, address, env.random(), env.time().now()).map_err(StartError::Configuration)?;
         let shared = Arc::new(Shared::new(env, config, address, clock, store, binary_log, votes));
         let service: Arc<dyn Service> = Arc::new(Dispatch(shared.clone()));
         shared.peers.serve(&service);

@@ -12,6 +12,7 @@ use super::shared::Shared;
 use super::taking;
 use crate::net::{Reply as Answering, STEPS, Session};
 use crate::register::{Configuration, LEASE, Question, Reply, pack};
+use crate::rules::Rule;
 use crate::wire::method::{ErrorCode, KeepAlive};
 use crate::wire::params::{Encode, Packed};
 use crate::wire::{Call, Extension, NodeAddress};
@@ -37,6 +38,7 @@ pub(super) fn ask_all(server: &Arc<Shared>) {
         return;
     }
     let managers = server.config.managers.iter().filter_map(crate::net::NamedNode::address);
+    complete(server);
     let nodes: BTreeSet<_> = configuration.members.keys().copied().chain(managers).collect();
     for node in nodes.into_iter().filter(|node| *node != server.address) {
         ask(server, &server.peers.session(node), server.clock.take(), Extension::default());
@@ -47,7 +49,7 @@ pub(super) fn ask_all(server: &Arc<Shared>) {
 pub(super) fn ask(server: &Arc<Shared>, node: &Arc<Session>, clock: u32, extension: Extension) {
     let address = node.address();
     let question = server.votes.question(address);
-    let (version, sent) = (question.version, server.env.time().now());
+    let sent = server.env.time().now();
     let extension = Extension { register: Some(ByteBuf::from(pack(&question))), ..extension };
     let asking = server.clone();
     let heard = move |result: Result<&[u8], ErrorCode>| {
@@ -56,9 +58,22 @@ pub(super) fn ask(server: &Arc<Shared>, node: &Arc<Session>, clock: u32, extensi
         if let Some(configuration) = &reply.configuration {
             adopt(&asking, address, configuration);
         }
-        asking.votes.heard(address, version, &reply, sent);
+        asking.votes.heard(address, &question, reply, sent, asking.env.time().now());
     };
     node.call(&KeepAlive { clock, extension: Some(extension) }, STEPS, Box::new(heard));
+}
+
+/// Goes on with a proposal that its manager has left half done.
+fn complete(server: &Arc<Shared>) {
+    if !server.votes.is_leaving() || !server.env.rules().follow(Rule::Complete) {
+        return;
+    }
+    let server = server.clone();
+    server.env.clone().detach_blocking(move || match server.votes.complete(server.env.time().now()) {
+        Ok(Some(next)) => take(&server, server.address, &next),
+        Ok(None) => {}
+        Err(error) => tracing::error!(%error, "a vote cannot be stored, and is not given"),
+    });
 }
 
 /// Answers the question of a node; to a proposal once the vote is durable.
@@ -67,7 +82,9 @@ pub(super) fn answer(server: &Arc<Shared>, node: NodeAddress, question: Question
         adopt(server, node, configuration);
     }
     let answer = server.votes.hear(node, &question, server.env.time().now());
-    let Some(proposal) = question.proposal.filter(|_| server.is_manager(node)) else {
+    // Servers complete what a manager has begun.
+    let may_propose = || server.is_manager(node) || server.votes.configuration().0.members.contains_key(&node);
+    let Some(proposal) = question.proposal.filter(|_| may_propose()) else {
         return send(reply, &answer);
     };
     let server = server.clone();
@@ -91,11 +108,18 @@ fn send(reply: Answering, answer: &Reply) {
     reply.ok(|out| Packed(Extension { register, ..Extension::default() }).encode(out));
 }
 
-/// Goes over to a configuration that is in force, if it is later than the one held. It is believed of managers, and of the
-/// servers of the one held: anybody else may be of another cluster.
+/// A node shows a configuration that is in force. It is believed of managers, and of the servers of the one held: anybody
+/// else may be of another cluster.
 fn adopt(server: &Arc<Shared>, from: NodeAddress, configuration: &Configuration) {
     let (held, _) = server.votes.configuration();
-    if !server.is_manager(from) && !held.contains(from) || !server.votes.adopt(configuration) {
+    if server.is_manager(from) || held.contains(from) {
+        take(server, from, configuration);
+    }
+}
+
+/// Goes over to a configuration that is in force, if it is later than the one held.
+fn take(server: &Arc<Shared>, from: NodeAddress, configuration: &Configuration) {
+    if !server.votes.adopt(configuration) {
         return;
     }
     tracing::info!(peer = %from, version = configuration.counter, voted = configuration.is_voted(), "configuration taken");

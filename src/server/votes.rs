@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::completion::Completion;
 use super::permit::Permit;
 use crate::register::{
     Acceptor, Answer, Configuration, Confirmations, Heard, Lease, Proposal, Question, Reply, Speaker, Version, Vote,
@@ -36,18 +37,20 @@ struct State {
     /// Until when this server may act by the configuration.
     permit: Arc<Permit>,
     heard: Heard,
+    completion: Completion,
 }
 
 impl Votes {
-    /// Takes up what the store of the server `address` has kept. Blocks.
-    pub(super) fn open(store: &Store, address: NodeAddress, now: Moment) -> Result<Self, store::Error> {
+    /// Takes up what the store of the server `address` has kept. `number` is drawn by chance. Blocks.
+    pub(super) fn open(store: &Store, address: NodeAddress, number: u64, now: Moment) -> Result<Self, store::Error> {
         let kept = store.state_get(STATE)?;
         let (configuration, vote): (Configuration, Vote) = kept.and_then(|bytes| unpack(&bytes)).unwrap_or_default();
         // Before the restart anything may have been confirmed to anybody.
         let confirmed = Confirmations::forget(configuration.members.values().map(|member| member.store), now);
         let permit = Arc::new(Permit::of(&configuration));
         let acceptor = Acceptor::new(configuration, vote);
-        let state = State { acceptor, lease: Lease::default(), confirmed, permit, heard: Heard::default() };
+        let completion = Completion::new(number, now);
+        let state = State { acceptor, lease: Lease::default(), confirmed, permit, heard: Heard::default(), completion };
         let votes = Self { store: store.clone(), address, state: Mutex::new(state), storing: Mutex::default() };
         votes.state.lock().renew(votes.own(), address);
         Ok(votes)
@@ -74,13 +77,16 @@ impl Votes {
         self.state.lock().acceptor.configuration().is_voted()
     }
 
-    /// The question for `node`; it brings the configuration to one that is known not to have it.
+    /// The question for `node`; it brings the configuration to one that is known not to have it, and the proposal that this
+    /// server completes to a voter that has not answered.
     pub(super) fn question(&self, node: NodeAddress) -> Question {
         let state = self.state.lock();
         let configuration = state.acceptor.configuration();
         let version = configuration.version();
         let configuration = state.heard.lacks(node, version).then(|| configuration.clone());
-        Question { speaker: self.speaker(), version, configuration, proposal: None }
+        let voter = state.heard.speaker(node).map(Speaker::voter);
+        let proposal = voter.and_then(|voter| state.completion.proposal(voter));
+        Question { speaker: self.speaker(), version, configuration, proposal }
     }
 
     /// Takes `configuration`, which is in force, unless it is known. Says whether it was later.
@@ -91,6 +97,7 @@ impl Votes {
             // At once: what was begun by the old one must not be finished by the new one's lease.
             state.permit.end();
             state.permit = Arc::new(Permit::of(configuration));
+            state.completion.end();
             state.renew(self.own(), self.address);
         }
         later
@@ -120,14 +127,52 @@ impl Votes {
         Reply { speaker: self.speaker(), version, configuration, confirmed, answer: None }
     }
 
-    /// A voter has answered a question of `version` that left at `sent`.
-    pub(super) fn heard(&self, from: NodeAddress, version: Version, reply: &Reply, sent: Moment) {
+    /// A node has answered a question that left at `sent`.
+    pub(super) fn heard(&self, from: NodeAddress, asked: &Question, reply: Reply, sent: Moment, now: Moment) {
         let state = &mut *self.state.lock();
         state.heard.note(from, reply.speaker, reply.version);
+        let voter = reply.speaker.voter();
         if reply.confirmed {
-            state.lease.confirmed(version, reply.speaker.voter(), sent);
+            state.lease.confirmed(asked.version, voter, sent);
             state.renew(self.own(), self.address);
         }
+        if let (Some(proposal), Some(answer)) = (&asked.proposal, reply.answer) {
+            state.completion.hear((asked.version, proposal.ballot), voter, answer, now);
+        }
+    }
+
+    /// Goes on with a proposal that was left half done, if there is one: gives this server's own vote, and says which
+    /// configuration is in force by now. Blocks.
+    pub(super) fn complete(&self, now: Moment) -> Result<Option<Configuration>, store::Error> {
+        loop {
+            let asked = {
+                let state = &mut *self.state.lock();
+                state.completion.begin_if_due(&state.acceptor, now);
+                state
+                    .completion
+                    .proposal(self.own())
+                    .map(|proposal| (state.acceptor.configuration().version(), proposal))
+            };
+            let Some((version, proposal)) = asked else { break };
+            tracing::info!(
+                version = version.counter,
+                ballot = proposal.ballot.round,
+                "completes a change that its manager has left half done"
+            );
+            let answer = self.vote(version, &proposal, now, |_| true)?;
+            let state = &mut *self.state.lock();
+            state.completion.hear((version, proposal.ballot), self.own(), answer, now);
+            if state.completion.proposal(self.own()).is_some_and(|again| again == proposal) {
+                // It cannot be given.
+                break;
+            }
+        }
+        Ok(self.state.lock().completion.progress(now))
+    }
+
+    /// Whether a proposal was accepted here, and it is not known what has become of it.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.state.lock().acceptor.is_leaving()
     }
 
     /// Votes on a proposal for what follows `version`. The answer is durable when this returns. Blocks.
@@ -153,6 +198,7 @@ impl Votes {
             if state.acceptor.is_leaving() && state.acceptor.configuration().is_voted() {
                 state.permit.end();
             }
+            state.completion.note_proposer(now);
             (answer, state.as_stored())
         };
         self.store.state_put(STATE, &bytes)?;

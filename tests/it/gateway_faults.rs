@@ -136,6 +136,22 @@ fn without_managers_it_serves_with_what_it_knows() {
 }
 
 #[test]
+fn without_managers_it_follows_the_servers() {
+    let mut cluster = Cluster::start_with(2, 2, &[]);
+    // It knows the first manager alone.
+    let gateway = Gateway::start(cluster.folder(), &[cluster.managers[0].0.address()], &[]);
+    let load = Load::start(&gateway, 2);
+    load.go_on(50);
+    cluster.managers[0].1.take().unwrap().signal(Signal::KILL);
+    cluster.add_server();
+    cluster.attach();
+    // Some keys have another coordinator now, and those that had it refuse them.
+    load.go_on(200);
+    load.stop();
+    assert_eq!(gateway.stat("failed_requests"), 0);
+}
+
+#[test]
 fn requests_wait_for_a_cluster_that_is_not_there_yet_and_not_for_ever() {
     let (folder, port) = (Folder::new(), Port::reserve());
     let gateway = Gateway::start(&folder, &[port.address()], &["-G", "1", "-S", "1", "-D", "1", "-g", "gw.mpac"]);

@@ -12,6 +12,8 @@ use super::run::Run;
 
 /// How long a cluster may take to be well again between two faults that do not overlap.
 const BETWEEN: Duration = Duration::from_secs(40);
+/// How long a packet takes, at least, while a change is to be drawn out.
+const SLOW: Duration = Duration::from_millis(20);
 /// Pause between two tries to start a process that cannot start.
 const START_PAUSE: Duration = Duration::from_secs(1);
 /// Tries to start it.
@@ -138,6 +140,18 @@ impl Injector {
                 let result = cluster.operator().order(*command).await;
                 world.note(format!("order {command:?}: {result:?}"));
             }
+            Fault::HalfDone { server, after, away, down } => {
+                let (server, manager) = (Node::Server(*server), Node::Manager(0));
+                world.network().set(Settings { delay: SLOW, jitter: SLOW, loss: 0 });
+                cluster.kill(server, false);
+                tokio::time::sleep(*after).await;
+                cluster.kill(manager, false);
+                world.network().set(Settings::default());
+                tokio::time::sleep(*away).await;
+                self.start(server).await;
+                tokio::time::sleep(*down).await;
+                self.start(manager).await;
+            }
         }
     }
 
@@ -146,6 +160,7 @@ impl Injector {
         let running = |node: &Node| self.run.cluster.is_running(*node);
         match fault {
             Fault::Kill { node, .. } | Fault::Stop { node, .. } => running(node),
+            Fault::HalfDone { server, .. } => running(&Node::Manager(0)) && running(&Node::Server(*server)),
             Fault::Cut { pairs, .. } => !pairs.is_empty(),
             _ => true,
         }

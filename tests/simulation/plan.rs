@@ -45,6 +45,9 @@ pub(crate) enum Fault {
     Full { server: usize, time: Duration },
     /// An operator gives a command.
     Order(Command),
+    /// A server is killed, and `after` that the first manager, at work on the change that follows, which a slow network
+    /// draws out. The server is back soon.
+    HalfDone { server: usize, after: Duration, away: Duration, down: Duration },
 }
 
 /// The kinds of faults that a scenario chooses from.
@@ -86,6 +89,7 @@ pub(crate) enum Choice {
     Replace,
     FullReplace,
     Backup,
+    HalfDone,
 }
 
 /// A fault, and when it begins.
@@ -259,6 +263,11 @@ impl Dice<'_> {
             Choice::Replace => Fault::Order(Command::Replace),
             Choice::FullReplace => Fault::Order(Command::FullReplace),
             Choice::Backup => Fault::Order(Command::Backup),
+            Choice::HalfDone => {
+                let server = self.rng.usize(0..self.shape.servers);
+                let (after, away) = (self.time(100, 600), self.time(200, 2000));
+                Fault::HalfDone { server, after, away, down: self.time(6000, 16_000) }
+            }
         }
     }
 
@@ -324,6 +333,7 @@ impl Fault {
             Self::Order(Command::Replace) => "replace",
             Self::Order(Command::FullReplace) => "full-replace",
             Self::Order(Command::Backup) => "backup",
+            Self::HalfDone { .. } => "half-done change",
         }
     }
 }
@@ -366,6 +376,10 @@ impl fmt::Display for Fault {
             }
             Self::Full { server, time } => write!(f, "the disk of {} is full for {time:?}", Node::Server(*server)),
             Self::Order(command) => write!(f, "order {command:?}"),
+            Self::HalfDone { server, after, away, down } => {
+                let (server, manager) = (Node::Server(*server), Node::Manager(0));
+                write!(f, "kill {server} for {away:?}, and {manager} {after:?} later for {down:?}")
+            }
         }
     }
 }

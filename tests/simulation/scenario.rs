@@ -124,6 +124,13 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         ..PLAIN
     },
     Scenario { name: "managers", choices: &[Choice::KillManager], outage_limit: Duration::from_secs(5), ..PLAIN },
+    Scenario {
+        name: "half-done",
+        managers: 1..=1,
+        choices: &[Choice::HalfDone],
+        outage_limit: Duration::from_secs(5),
+        ..PLAIN
+    },
     Scenario { name: "gateway", choices: &[Choice::KillGateway], outage_limit: Duration::from_secs(5), ..PLAIN },
     Scenario { name: "kill", choices: &[Choice::KillServer], ..PLAIN },
     Scenario { name: "hang", choices: &[Choice::StopServer], fails: Some(GIVEN_UP), ..PLAIN },
@@ -194,6 +201,7 @@ pub(crate) fn made_for(rule: Rule) -> &'static Scenario {
     let name = match rule {
         Rule::AllOwners => "kill",
         Rule::TakeBack => "isolate",
+        Rule::Complete => "half-done",
     };
     named(name).expect("a scenario")
 }
