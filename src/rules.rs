@@ -12,11 +12,13 @@ pub enum Rule {
     TakeBack,
     /// Servers complete a change that its manager has left half done.
     Complete,
+    /// An owner shows a copy only when all owners have it, and sees to those of lost coordinators.
+    SettleCopies,
 }
 
 impl Rule {
     /// All rules.
-    pub const ALL: &[Self] = &[Self::AllOwners, Self::TakeBack, Self::Complete];
+    pub const ALL: &[Self] = &[Self::AllOwners, Self::TakeBack, Self::Complete, Self::SettleCopies];
 
     /// Its name, in words joined by dashes.
     pub const fn name(self) -> &'static str {
@@ -24,6 +26,7 @@ impl Rule {
             Self::AllOwners => "all-owners",
             Self::TakeBack => "take-back",
             Self::Complete => "complete",
+            Self::SettleCopies => "settle-copies",
         }
     }
 }

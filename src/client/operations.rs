@@ -160,7 +160,7 @@ impl Router {
         key: &RawKey,
         rounds: &mut Tries,
     ) -> Result<(NodeAddress, Looked), Error> {
-        let call = Get { key, look: Some(Look {}) };
+        let call = Get { key, look: Some(Look::default()) };
         self.read_arbiter(key, &call, rounds, |server, answer| verdict::look(server, answer).map(Looked)).await
     }
 

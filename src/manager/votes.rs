@@ -137,7 +137,7 @@ impl Votes {
             proposer.unheard().any(|unheard| unheard == voter).then_some(proposal)
         });
         let configuration = self.heard.lacks(node, version).then(|| configuration.clone());
-        Question { speaker: self.speaker(), version, configuration, proposal }
+        Question { speaker: self.speaker(), version, configuration, proposal, settled: None }
     }
 
     /// A node asks: it is answered, and confirmed if it needs a lease.

@@ -54,6 +54,18 @@ pub struct Question {
     /// From a proposer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proposal: Option<Proposal>,
+    /// From a server to a server: how far the writes that it coordinates are on all owners.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<Settled>,
+}
+
+/// How far a coordinator has all its writes on all owners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// Drawn by the coordinator when it started: it remembers nothing of what it had under way before.
+    pub start: u64,
+    /// All its writes with earlier clocks are on all owners.
+    pub clock: u32,
 }
 
 /// The answer to a [`Question`].
@@ -138,7 +150,13 @@ mod tests {
         let version = configuration().version();
         let ballot = Ballot { round: 1, proposer: 9 };
         let proposal = Proposal { ballot, next: Some(configuration()) };
-        let question = Question { speaker, version, configuration: Some(configuration()), proposal: Some(proposal) };
+        let question = Question {
+            speaker,
+            version,
+            configuration: Some(configuration()),
+            proposal: Some(proposal),
+            settled: Some(Settled { start: 5, clock: 9 }),
+        };
         assert_eq!(Question::read(&pack(&question)), Some(question));
         let answers = [
             Answer::Promised(None),
@@ -159,7 +177,13 @@ mod tests {
         let speaker = Speaker::Manager { start: 1 };
         let ask = |configuration: Configuration| {
             let version = configuration.version();
-            Question::read(&pack(&Question { speaker, version, configuration: Some(configuration), proposal: None }))
+            Question::read(&pack(&Question {
+                speaker,
+                version,
+                configuration: Some(configuration),
+                proposal: None,
+                settled: None,
+            }))
         };
         let good = configuration();
         assert!(ask(good.clone()).is_some());

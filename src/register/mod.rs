@@ -21,5 +21,5 @@ pub use acceptor::{Acceptor, Answer, Vote};
 pub use configuration::{Ballot, Configuration, Member, Version, Voter};
 pub use heard::{Changed, Heard};
 pub use lease::{Confirmations, LEASE, Lease};
-pub use message::{Proposal, Question, Reply, Speaker, pack, unpack};
+pub use message::{Proposal, Question, Reply, Settled, Speaker, pack, unpack};
 pub use proposer::{Progress, Proposer};

@@ -31,6 +31,11 @@ impl Completion {
         Self { number, proposer: None, heard: now }
     }
 
+    /// The number that was drawn when the server started.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// A proposer is at work.
     pub(super) fn note_proposer(&mut self, now: Moment) {
         self.heard = now;

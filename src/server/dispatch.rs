@@ -9,6 +9,7 @@ use super::shared::Shared;
 use super::{control, membership, register, replace_host};
 use crate::net::{Link, LinkKind, Reply, Service, Session};
 use crate::register::Question;
+use crate::wire::extension::Look;
 use crate::wire::method::{ErrorCode, Role};
 use crate::wire::params::{Nil, TrueOrNil};
 use crate::wire::requests::{By, ClientToServer, NodeToServer, Rejected};
@@ -70,7 +71,11 @@ fn from_client<'r>(
 ) -> Result<(), Refusal> {
     match ClientToServer::read(method, params, |_| true)? {
         ClientToServer::Get(call) => {
-            let wanted = if call.look.is_some() { Wanted::Record } else { Wanted::Value };
+            let wanted = match call.look {
+                None => Wanted::Value,
+                Some(Look { unsettled: false }) => Wanted::Record,
+                Some(Look { unsettled: true }) => Wanted::Unsettled,
+            };
             return handler.get(msgid, call.key, wanted);
         }
         ClientToServer::GetIfModified(call) => return handler.get(msgid, call.key, Wanted::After(call.clocktime)),

@@ -4,7 +4,8 @@
 //! record first and for marks then, so that no read misses one. Without a mark a read costs the look at one counter, on a
 //! server that has never sent a write to others only at a flag. Knows keys by their hashes, and no runtime.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -12,6 +13,8 @@ use tokio::sync::Notify;
 
 /// Lists of marks; keys are spread over them by their hashes.
 const SLOTS: usize = 4096;
+/// Looks at the marks that are remembered while some stay.
+const LOOKS: usize = 64;
 
 /// The keys that are marked.
 pub(super) struct Marks {
@@ -20,6 +23,17 @@ pub(super) struct Marks {
     /// The length of each list, to be looked at without its lock.
     counts: Box<[AtomicU32]>,
     lists: Box<[Mutex<List>]>,
+    /// Counts the looks at all marks; a mark belongs to the one that comes next.
+    epoch: AtomicU64,
+    looks: Mutex<Looks>,
+}
+
+/// What [`Marks::settled`] knows.
+#[derive(Default)]
+struct Looks {
+    /// Of each look the clock that was taken next, oldest first.
+    open: VecDeque<(u64, u32)>,
+    settled: Option<u32>,
 }
 
 #[derive(Default)]
@@ -31,6 +45,7 @@ struct List {
 struct Entry {
     hash: u64,
     number: u32,
+    epoch: u64,
     /// Who waits for the end of this mark, and others; some may have gone.
     waits: Vec<Weak<Wait>>,
 }
@@ -56,6 +71,8 @@ impl Default for Marks {
             used: AtomicBool::new(false),
             counts: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
             lists: (0..SLOTS).map(|_| Mutex::default()).collect(),
+            epoch: AtomicU64::new(0),
+            looks: Mutex::default(),
         }
     }
 }
@@ -74,8 +91,10 @@ impl Marks {
             let mut list = list.lock();
             number = list.next;
             list.next = list.next.wrapping_add(1);
-            list.entries.push(Entry { hash, number, waits: Vec::new() });
-            count.fetch_add(1, Ordering::Release);
+            let epoch = self.epoch.load(Ordering::Acquire);
+            list.entries.push(Entry { hash, number, epoch, waits: Vec::new() });
+            // Seen by whoever sees the clock that the write takes after this.
+            count.fetch_add(1, Ordering::SeqCst);
         }
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Release);
@@ -95,6 +114,33 @@ impl Marks {
             return None;
         }
         list.lock().wait(hash)
+    }
+
+    /// The clock before which no write of this server has a mark any more; `None` if that is not known yet. `clock` is the
+    /// one that the next write will have at least. To be called now and then.
+    pub(super) fn settled(&self, clock: u32) -> Option<u32> {
+        fence(Ordering::SeqCst);
+        let looks = &mut *self.looks.lock();
+        let epoch = self.epoch.load(Ordering::Acquire);
+        if looks.open.len() < LOOKS {
+            looks.open.push_back((epoch, clock));
+            // Whoever marks a key from now on takes its clock after that.
+            self.epoch.store(epoch.saturating_add(1), Ordering::Release);
+        }
+        let oldest = self.oldest();
+        while let Some((epoch, clock)) = looks.open.front().copied()
+            && oldest.is_none_or(|oldest| epoch < oldest)
+        {
+            looks.settled = Some(clock);
+            looks.open.pop_front();
+        }
+        looks.settled
+    }
+
+    /// The look before which the oldest mark was made.
+    fn oldest(&self) -> Option<u64> {
+        let lists = self.counts.iter().zip(&self.lists).filter(|(count, _)| count.load(Ordering::Acquire) > 0);
+        lists.filter_map(|(_, list)| list.lock().entries.iter().map(|entry| entry.epoch).min()).min()
     }
 
     fn end(&self, hash: u64, number: u32) {
@@ -214,6 +260,25 @@ mod tests {
         assert!(!has_ended(&both) && !has_ended(&after));
         drop(one);
         assert!(has_ended(&both) && has_ended(&after));
+    }
+
+    #[test]
+    fn writes_are_settled_up_to_the_oldest_mark() {
+        let marks = Arc::new(Marks::default());
+        assert_eq!(marks.settled(10), Some(10));
+        let first = marks.mark(1);
+        assert_eq!(marks.settled(20), Some(10), "the mark may be of a write with any clock from 10 on");
+        let second = marks.mark(2);
+        assert_eq!(marks.settled(30), Some(10));
+        drop(first);
+        assert_eq!(marks.settled(40), Some(20));
+        for clock in 0..1000 {
+            assert_eq!(marks.settled(50 + clock), Some(20));
+        }
+        assert!(marks.looks.lock().open.len() <= LOOKS);
+        drop(second);
+        assert!(marks.settled(2000).is_some_and(|clock| clock >= 50));
+        assert_eq!(marks.settled(2001), Some(2001));
     }
 
     #[test]

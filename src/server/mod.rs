@@ -8,6 +8,7 @@ mod completion;
 pub mod config;
 mod control;
 mod coordinate;
+mod copies;
 mod dispatch;
 mod key_order;
 mod last_spaces;

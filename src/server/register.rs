@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_bytes::ByteBuf;
 
+use super::coordinate::settle;
 use super::shared::Shared;
 use super::taking;
 use crate::net::{Reply as Answering, STEPS, Session};
@@ -15,7 +16,7 @@ use crate::register::{Configuration, LEASE, Question, Reply, pack};
 use crate::rules::Rule;
 use crate::wire::method::{ErrorCode, KeepAlive};
 use crate::wire::params::{Encode, Packed};
-use crate::wire::{Call, Extension, NodeAddress};
+use crate::wire::{Call, Extension, NodeAddress, RecordKey};
 
 /// Pause between two questions to a voter: a few of them may be lost before a lease ends.
 pub(super) const QUESTION_INTERVAL: Duration = Duration::from_millis(250);
@@ -28,6 +29,15 @@ pub(super) fn take_up(server: &Arc<Shared>) {
         tracing::info!(version = configuration.counter, "goes on from the last configuration");
         let change = server.set_configuration(configuration, permit);
         taking::changed(server, server.address, change);
+    }
+    let recovered = server.store.take_recovered();
+    if server.votes.is_voted() {
+        // What it had under way may be nowhere else.
+        let spaces = server.spaces();
+        let coordinator =
+            |key: &[u8]| RecordKey::new(key).ok().and_then(|key| spaces.whs.owners(key.hash()).coordinator());
+        let own = |key: &[u8]| coordinator(key) == Some(server.address);
+        settle::take_over(server, recovered.into_iter().filter(|key| own(key)).collect());
     }
 }
 
@@ -48,7 +58,7 @@ pub(super) fn ask_all(server: &Arc<Shared>) {
 /// Sends a keep-alive with a question.
 pub(super) fn ask(server: &Arc<Shared>, node: &Arc<Session>, clock: u32, extension: Extension) {
     let address = node.address();
-    let question = server.votes.question(address);
+    let question = server.votes.question(address, server.marks.settled(server.clock.peek()));
     let sent = server.env.time().now();
     let extension = Extension { register: Some(ByteBuf::from(pack(&question))), ..extension };
     let asking = server.clone();
@@ -80,6 +90,9 @@ fn complete(server: &Arc<Shared>) {
 pub(super) fn answer(server: &Arc<Shared>, node: NodeAddress, question: Question, reply: Answering) {
     if let Some(configuration) = &question.configuration {
         adopt(server, node, configuration);
+    }
+    if let Some(settled) = question.settled.filter(|_| server.spaces().is_active(node)) {
+        settle::take_over(server, server.copies.told(node, settled));
     }
     let answer = server.votes.hear(node, &question, server.env.time().now());
     // Servers complete what a manager has begun.

@@ -9,16 +9,26 @@ use super::spaces::Target;
 use crate::clock::ClockTime;
 use crate::net::STEPS;
 use crate::store::{Outcome, OwnedWrite, Write};
+use crate::wire::extension::Look;
 use crate::wire::method::{ErrorCode, Get, ReplicateDelete, ReplicateSet};
 use crate::wire::params::{Written, decode};
-use crate::wire::{Call, NodeAddress, RecordKey, RecordValue};
+use crate::wire::{NodeAddress, RecordKey, RecordValue};
 
 /// The value that `node` answers for a key; `None` if it is absent or deleted there.
 pub(super) async fn get(server: &Shared, node: NodeAddress, key: &[u8]) -> Result<Option<Vec<u8>>, ErrorCode> {
-    let session = server.clients.session(node);
-    let result = session.ask(&Get { key: &key, look: None }, STEPS).await?;
-    let value = Get::<RecordKey<'_>>::answer(&result).map_err(|_| ErrorCode::Protocol)?;
-    Ok(value.map(|value| value.bytes().to_vec()))
+    ask(server, node, &Get { key: &key, look: None }).await
+}
+
+/// The record or tombstone that `node` holds of a key, though not all owners may have it. A node of 2010 tells of no tombstone.
+pub(super) async fn look(server: &Shared, node: NodeAddress, key: &[u8]) -> Result<Option<Vec<u8>>, ErrorCode> {
+    ask(server, node, &Get { key: &key, look: Some(Look { unsettled: true }) }).await
+}
+
+async fn ask(server: &Shared, node: NodeAddress, get: &Get<&&[u8]>) -> Result<Option<Vec<u8>>, ErrorCode> {
+    let result = server.clients.session(node).ask(get, STEPS).await?;
+    let value: Option<&[u8]> = decode(&result).map_err(|_| ErrorCode::Protocol)?;
+    let sound = value.is_none_or(|value| RecordValue::new(value).is_ok());
+    if sound { Ok(value.map(<[u8]>::to_vec)) } else { Err(ErrorCode::Protocol) }
 }
 
 /// Stores a record of another server if it is newer; what came of it when that is committed, `None` if it failed.

@@ -11,6 +11,7 @@ use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
 use super::admission::Admission;
 use super::config::Config;
+use super::copies::Copies;
 use super::key_order::{Job, KeyOrder};
 use super::last_spaces::LastSpaces;
 use super::marks::Marks;
@@ -81,6 +82,8 @@ pub(super) struct Shared {
     pub(super) marks: Arc<Marks>,
     /// Those of them whose write has ended.
     pub(super) unsettled: Unsettled,
+    /// Copies of writes that others coordinate, which may be on some owners only.
+    pub(super) copies: Copies,
     spaces: RwLock<Arc<Spaces>>,
     /// Set while the clocks of the other servers are being asked for: no write is coordinated before.
     learning: AtomicBool,
@@ -131,6 +134,7 @@ impl Shared {
             key_order: KeyOrder::default(),
             marks: Arc::default(),
             unsettled: Unsettled::default(),
+            copies: Copies::default(),
             spaces: RwLock::default(),
             learning: AtomicBool::new(false),
             held: Mutex::default(),

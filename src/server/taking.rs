@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::clocks;
+use super::coordinate::settle;
 use super::shared::Shared;
 use super::spaces::SpacesChange;
 use crate::ring::HashSpace;
@@ -32,6 +33,10 @@ pub(super) fn changed(server: &Arc<Shared>, from: NodeAddress, change: SpacesCha
             peer = %from, whs = %spaces.whs.clocktime(), rhs = %spaces.rhs.clocktime(),
             active = spaces.whs.active_nodes().count(), "hash space taken"
         );
+    }
+    if change.taken {
+        let spaces = server.spaces();
+        settle::take_over(server, server.copies.lose(|sender| spaces.whs.is_active(sender)));
     }
     if change.joined {
         clocks::learn(server);

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use super::completion::Completion;
 use super::permit::Permit;
 use crate::register::{
-    Acceptor, Answer, Configuration, Confirmations, Heard, Lease, Proposal, Question, Reply, Speaker, Version, Vote,
-    Voter, pack, unpack,
+    Acceptor, Answer, Configuration, Confirmations, Heard, Lease, Proposal, Question, Reply, Settled, Speaker, Version,
+    Vote, Voter, pack, unpack,
 };
 use crate::store::{self, Store};
 use crate::time::Moment;
@@ -78,15 +78,17 @@ impl Votes {
     }
 
     /// The question for `node`; it brings the configuration to one that is known not to have it, and the proposal that this
-    /// server completes to a voter that has not answered.
-    pub(super) fn question(&self, node: NodeAddress) -> Question {
+    /// server completes to a voter that has not answered. `settled`: the clock before which all writes that this server
+    /// coordinates are on all owners.
+    pub(super) fn question(&self, node: NodeAddress, settled: Option<u32>) -> Question {
         let state = self.state.lock();
         let configuration = state.acceptor.configuration();
         let version = configuration.version();
         let configuration = state.heard.lacks(node, version).then(|| configuration.clone());
         let voter = state.heard.speaker(node).map(Speaker::voter);
         let proposal = voter.and_then(|voter| state.completion.proposal(voter));
-        Question { speaker: self.speaker(), version, configuration, proposal }
+        let settled = settled.map(|clock| Settled { start: state.completion.number(), clock });
+        Question { speaker: self.speaker(), version, configuration, proposal, settled }
     }
 
     /// Takes `configuration`, which is in force, unless it is known. Says whether it was later.

@@ -62,6 +62,8 @@ pub(super) struct Core {
     pub(super) clock: Arc<Clock>,
     pub(super) failures: Arc<Failures>,
     pub(super) generation: AtomicU32,
+    /// The keys of the last writes before a crash.
+    pub(super) recovered: Mutex<Vec<Box<[u8]>>>,
     /// Records of earlier generations count as absent. Changed only while writes are held back.
     floor: AtomicU32,
     /// Rows of the tree that count as absent for that.
@@ -150,6 +152,7 @@ impl Core {
             clock: parts.clock,
             failures: parts.failures,
             generation: AtomicU32::new(parts.generation),
+            recovered: Mutex::default(),
             floor: AtomicU32::new(parts.floor),
             old_records: AtomicU64::new(0),
             held: AtomicBool::new(false),

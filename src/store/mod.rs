@@ -239,6 +239,15 @@ impl Store {
         self.inner.core.store_id
     }
 
+    /// The keys of the last writes before the store was opened, if it was not closed in order: what was under way then is
+    /// among them. Gives them once.
+    pub fn take_recovered(&self) -> Vec<Box<[u8]>> {
+        let mut keys = std::mem::take(&mut *self.inner.core.recovered.lock());
+        keys.sort_unstable();
+        keys.dedup();
+        keys
+    }
+
     /// How many entries of the redo log have become durable since the store was made: it goes back only when the files are
     /// replaced by older ones.
     pub fn commits(&self) -> u64 {

@@ -51,9 +51,10 @@ pub(super) fn open(
         path: &options.path,
         generation: tally.generation,
         floor: tally.floor_generation(),
+        keys: Vec::new(),
     };
     let log = recover(&options.path, store_id, tally.redo_from, tally.clean, &*disk, |entry| replay.take(entry))?;
-    let Replay { cache, generation, .. } = replay;
+    let Replay { cache, generation, keys: recovered, .. } = replay;
     if log.cut_bytes > 0 {
         tracing::warn!(bytes = log.cut_bytes, "removed an incomplete write from the end of the redo log");
     }
@@ -76,9 +77,13 @@ pub(super) fn open(
     .map_err(|source| OpenError::Sqlite { path: options.path.clone(), source })?;
     let floor = tally.floor_generation();
     let core = Core::new(Parts { options, store_id, opened, disk, cache, redo, clock, failures, generation, floor });
+    *core.recovered.lock() = recovered;
     core.publish(&tree.tally());
     start(core, tree, lock)
 }
+
+/// Keys of writes before a crash that are remembered, at least.
+const RECOVERED_KEYS: usize = 32_768;
 
 /// Puts the log's entries back into memory.
 struct Replay<'a> {
@@ -89,6 +94,8 @@ struct Replay<'a> {
     path: &'a Path,
     generation: u32,
     floor: u32,
+    /// Those of the last entries.
+    keys: Vec<Box<[u8]>>,
 }
 
 impl Replay<'_> {
@@ -103,6 +110,10 @@ impl Replay<'_> {
             self.clock.observe(ClockTime(u64::from_be_bytes(*clocktime)));
         }
         self.generation = self.generation.max(entry.generation);
+        if self.keys.len() >= 2 * RECOVERED_KEYS {
+            self.keys.drain(..RECOVERED_KEYS);
+        }
+        self.keys.push(entry.key.into());
         let change = Change { key: entry.key, head, body, generation: entry.generation, seq: entry.sequence };
         let mut place = self.cache.find(entry.key);
         self.cache.write(&mut place, &change, Before::Unknown);

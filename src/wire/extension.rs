@@ -19,7 +19,11 @@ pub struct Ask {}
 /// Second parameter of `Get`: of a deleted key the tombstone is wanted. An original passes over it and answers nil.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Look {}
+pub struct Look {
+    /// From a server: the record is wanted as it is there now, on all owners or not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unsettled: bool,
+}
 
 /// Third element of the result of `GetNodesInfo`: what a manager has under way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -202,6 +202,7 @@ pub(crate) fn made_for(rule: Rule) -> &'static Scenario {
         Rule::AllOwners => "kill",
         Rule::TakeBack => "isolate",
         Rule::Complete => "half-done",
+        Rule::SettleCopies => "one-way",
     };
     named(name).expect("a scenario")
 }

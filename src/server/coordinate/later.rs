@@ -11,6 +11,7 @@ use crate::store::Outcome;
 use crate::wire::{NodeAddress, RecordKey, RecordValue, record};
 
 /// The record that a replica holds which has ignored a write.
+#[derive(Debug)]
 pub(super) enum Held {
     /// This very write: an earlier try, or the stream of a replace, has brought it.
     Same,
@@ -56,9 +57,10 @@ pub(super) async fn give_way(server: &Arc<Shared>, key: &[u8], clocktime: ClockT
 
 /// Asks `node` for its record of a key whose write of `clocktime` it has ignored.
 pub(super) async fn held_by(server: &Shared, node: NodeAddress, key: &[u8], clocktime: ClockTime) -> Held {
-    match remote::get(server, node, key).await {
+    match remote::look(server, node, key).await {
         Ok(None) => Held::Deleted,
         Ok(Some(value)) if RecordValue::new(&value).is_ok_and(|value| value.clocktime() == clocktime) => Held::Same,
+        Ok(Some(value)) if RecordValue::new(&value).is_ok_and(|value| value.is_tombstone()) => Held::Deleted,
         Ok(Some(value)) => Held::Later(value),
         Err(_) => Held::Unknown,
     }

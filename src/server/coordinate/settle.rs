@@ -12,9 +12,11 @@ use tokio::sync::oneshot;
 use super::later::{self, Held};
 use crate::env::{Backoff, Group};
 use crate::net::Reply;
+use crate::rules::Rule;
 use crate::server::marks::Wait;
 use crate::server::remote;
 use crate::server::shared::Shared;
+use crate::server::spaces::Spaces;
 use crate::wire::method::ErrorCode;
 use crate::wire::record::TOMBSTONE_LEN;
 use crate::wire::{RecordKey, RecordValue};
@@ -41,6 +43,46 @@ pub(in crate::server) fn answer(server: &Arc<Shared>, wait: Arc<Wait>, reply: Re
             reply.error(ErrorCode::Server);
         }
     });
+}
+
+/// These keys have records here that are not known to be on all owners, and nobody else sees to them any more.
+pub(in crate::server) fn take_over(server: &Shared, keys: Vec<Box<[u8]>>) {
+    let joins = server.spaces().joins();
+    if !server.env.rules().follow(Rule::SettleCopies) {
+        return;
+    }
+    for key in keys {
+        keep(server, &key, joins);
+    }
+}
+
+/// A record was read here that another server coordinates: says what to wait for until it is on all owners, `None` if it is
+/// known to be. `clock` is that of the record, if there is one.
+pub(in crate::server) fn copy(
+    server: &Shared,
+    spaces: &Spaces,
+    key: RecordKey<'_>,
+    clock: Option<u32>,
+) -> Option<Arc<Wait>> {
+    let marked = server.marks.wait(key.hash());
+    let Some(clock) = clock.filter(|_| marked.is_none() && must_settle(server, spaces)) else { return marked };
+    let coordinator = spaces.rhs.owners(key.hash()).coordinator()?;
+    if coordinator == server.address || server.copies.are_settled(coordinator, clock) {
+        return None;
+    }
+    keep(server, key.bytes(), spaces.joins());
+    server.unsettled.hurry(key.bytes());
+    server.marks.wait(key.hash())
+}
+
+/// Whether servers vote, and so tell each other how far their writes are on all owners.
+fn must_settle(server: &Shared, spaces: &Spaces) -> bool {
+    spaces.fence().is_some() && server.env.rules().follow(Rule::SettleCopies)
+}
+
+fn keep(server: &Shared, key: &[u8], joins: u32) {
+    let Ok(record_key) = RecordKey::new(key) else { return };
+    server.unsettled.keep(key, Some(server.marks.mark(record_key.hash())), joins);
 }
 
 /// Settles what is unsettled, until it is dropped.
@@ -122,7 +164,10 @@ async fn send(server: &Arc<Shared>, key: RecordKey<'_>, joins: u32) -> Sent {
         let node = target.session.address();
         match answer.await {
             Ok(true) => {}
-            Err(_) => sent = Sent::Failed,
+            Err(error) => {
+                tracing::debug!(peer = %node, key = %key.bytes().escape_ascii(), clocktime = %value.clocktime(), "not settled: {error}");
+                sent = Sent::Failed;
+            }
             Ok(false) => match later::held_by(server, node, key.bytes(), value.clocktime()).await {
                 Held::Same => {}
                 Held::Deleted if value.is_tombstone() => {}
@@ -130,6 +175,7 @@ async fn send(server: &Arc<Shared>, key: RecordKey<'_>, joins: u32) -> Sent {
                 Held::Unknown if !owners[1].is_active_owner(node) => {}
                 Held::Unknown => sent = Sent::Failed,
                 held => {
+                    tracing::debug!(peer = %node, key = %key.bytes().escape_ascii(), clocktime = %value.clocktime(), ?held, "not settled: it has a later record");
                     let taken = later::give_way(server, key.bytes(), value.clocktime(), held).await;
                     return if taken { Sent::Changed } else { Sent::Failed };
                 }

@@ -36,6 +36,8 @@ pub(super) struct Handler<'a, 'r> {
     batch: Option<Batch<'a>>,
     /// Writes by this coordinator that are decided and not replicated yet.
     decided: Vec<Decided<'r>>,
+    /// Copies for the owners that vote, with their clocks.
+    copies: Vec<(&'r [u8], u32)>,
     /// Answers that wait for the commit.
     answers: Vec<Answer>,
     /// Answers that wait for the commit, and until the record that they tell of is settled.
@@ -100,6 +102,7 @@ impl<'a, 'r> Handler<'a, 'r> {
             spaces,
             batch: None,
             decided: Vec::new(),
+            copies: Vec::new(),
             answers: Vec::new(),
             unsettled: Vec::new(),
             misses: Vec::new(),
@@ -131,13 +134,16 @@ impl<'a, 'r> Handler<'a, 'r> {
 
     /// Get and `GetIfModified`.
     pub(super) fn get(&mut self, msgid: u32, key: RecordKey<'r>, wanted: Wanted) -> Result<(), Refusal> {
-        if !self.permitted || !self.spaces.rhs.owners(key.hash()).is_active_owner(self.server.address) {
+        let owners = self.spaces.rhs.owners(key.hash());
+        if !self.permitted || !owners.is_active_owner(self.server.address) {
             return Err(OBSOLETE);
         }
         self.gets += 1;
         let out = &mut *self.out;
         let start = out.len();
+        let mut clock = None;
         let seen = self.server.store.peek(key, |value| {
+            clock = value.map(|value| value.clocktime().clock());
             frame::response_head(out, msgid);
             let head = out.len();
             write_found(out, value, wanted);
@@ -146,10 +152,17 @@ impl<'a, 'r> Handler<'a, 'r> {
         let Some(head) = seen else {
             let weight = key.bytes().len() + self.server.miss_weight.load(Ordering::Relaxed);
             let reply = Reply::new(self.link, msgid).weighing(weight);
-            self.misses.push(Miss { key: key.bytes().into(), reply, wanted, hash: key.hash() });
+            self.misses.push(Miss { key: key.bytes().into(), reply, wanted });
             return Ok(());
         };
-        if let Some(wait) = self.server.marks.wait(key.hash()) {
+        let wait = if matches!(wanted, Wanted::Unsettled) {
+            None
+        } else if owners.coordinator() == Some(self.server.address) {
+            self.server.marks.wait(key.hash())
+        } else {
+            settle::copy(self.server, &self.spaces, key, clock)
+        };
+        if let Some(wait) = wait {
             let result = out.split_off(head);
             out.truncate(start);
             let reply = Reply::new(self.link, msgid).weighing(result.len());
@@ -292,7 +305,11 @@ impl<'a, 'r> Handler<'a, 'r> {
             return Err(OBSOLETE);
         }
         self.server.clock.adjust(clock);
-        let write = Write::Update { key, value: RecordValue::new(value)?, touch: false };
+        let value = RecordValue::new(value)?;
+        let write = Write::Update { key, value, touch: false };
+        if self.spaces.fence().is_some() {
+            self.copies.push((key.bytes(), value.clocktime().clock()));
+        }
         match self.batch().apply(&write) {
             Applied::Done(outcome) => {
                 self.server.late_writes.note(key);
@@ -325,6 +342,7 @@ impl<'a, 'r> Handler<'a, 'r> {
         if self.gets > 0 && !self.spaces.permit.holds(self.server.env.time()) {
             self.withhold();
         }
+        self.note_copies();
         if let Some(batch) = self.batch.take() {
             // Only now, after the writes are in the store: whoever changes the hash spaces in between scans a store that
             // holds them.
@@ -358,6 +376,18 @@ impl<'a, 'r> Handler<'a, 'r> {
         }
         if !self.deferred.is_empty() {
             self.submit_deferred();
+        }
+    }
+
+    /// Remembers the copies until their coordinator has them on all owners.
+    fn note_copies(&mut self) {
+        let (copies, sender) = (std::mem::take(&mut self.copies), self.link.session().map(|session| session.address()));
+        let Some(sender) = sender.filter(|_| !copies.is_empty()) else { return };
+        self.server.copies.note(sender, copies);
+        let present = self.server.spaces();
+        if !present.whs.is_active(sender) {
+            // It has been given up meanwhile.
+            settle::take_over(self.server, self.server.copies.lose(|node| present.whs.is_active(node)));
         }
     }
 
