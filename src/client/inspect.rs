@@ -4,7 +4,7 @@
 //! error [`ErrorCode::Unknown`].
 
 use super::Caller;
-use crate::wire::figures::Figures;
+use crate::wire::figures::{Figures, ManagerFigures};
 use crate::wire::method::{
     CONFIG_NODELAY, ErrorCode, GetStatus, HashSpaceRequest, STATUS_CLOCKTIME, STATUS_DELETES, STATUS_FLAGS,
     STATUS_GETS, STATUS_ITEMS, STATUS_JSON, STATUS_SETS, STATUS_TIME, SetConfig,
@@ -53,6 +53,12 @@ impl Caller {
     /// The figures of a server of this program; `None` from an original one.
     pub async fn figures(&self, server: NodeAddress) -> Result<Option<Figures>, ErrorCode> {
         let json = self.figures_json(server).await?;
+        json.map(|json| understood(serde_json::from_value(json))).transpose()
+    }
+
+    /// The figures of a manager of this program; `None` from one that has none.
+    pub async fn manager_figures(&self, manager: NodeAddress) -> Result<Option<ManagerFigures>, ErrorCode> {
+        let json = self.figures_json(manager).await?;
         json.map(|json| understood(serde_json::from_value(json))).transpose()
     }
 

@@ -3,13 +3,16 @@
 //! `state` decides, without a network; `shell` tells the others, `service` hears from them, `timers` does what happens by
 //! itself, and `adopt` learns what was there before this process. Knows no flags and no signals.
 
+mod addresses;
 mod adopt;
 mod auto;
 mod changes;
+mod claims;
 pub mod config;
 mod heartbeat;
 mod job;
 mod replace;
+mod report;
 mod service;
 mod shell;
 mod spaces;

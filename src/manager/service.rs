@@ -1,5 +1,6 @@
 //! What a manager does with what arrives: connections, losses, and requests of nodes and clients.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_bytes::ByteBuf;
@@ -12,16 +13,16 @@ use super::state::{Action, Impossible, State};
 use crate::binlog::Record;
 use crate::clock::{Clock, ClockTime};
 use crate::env::Group;
-use crate::net::{Link, Moved, Reply, Service, Session};
-use crate::register::{Question, pack};
+use crate::net::{Admission, Link, Moved, Reply, Service, Session};
+use crate::register::{self, Question, pack};
 use crate::wire::extension::{BackupEnd, Changed, Extension, ManagerState};
 use crate::wire::method::{
     AttachNewServers, CreateBackup, DetachFaultServers, ErrorCode, ManagerBackup, Method, Role, STATUS_FLAGS,
-    STATUS_RHS, STATUS_WHS, SetAutoReplace,
+    STATUS_JSON, STATUS_RHS, STATUS_WHS, SetAutoReplace,
 };
 use crate::wire::params::{Encode, Nil, NodesInfo, Packed, Spaces, TrueOrNil, is_backup_suffix};
 use crate::wire::requests::{By, ClientToManager, NodeToManager, Rejected};
-use crate::wire::{NodeAddress, Request};
+use crate::wire::{Init, NodeAddress, Request};
 
 /// Steps that a backup may take: it takes as long as it takes, or until the connection is lost.
 const BACKUP_STEPS: u16 = u16::MAX;
@@ -30,7 +31,7 @@ impl Service for Shell {
     fn handle(&self, link: &Arc<Link>, requests: &mut dyn Iterator<Item = Request<'_>>, _: &mut Vec<u8>) {
         for request in requests {
             let answered = match link.session() {
-                Some(session) => self.node_asks(session.address(), &request),
+                Some(session) => self.node_asks(link, session.address(), &request),
                 None => self.client_asks(link, &request),
             };
             match answered {
@@ -44,6 +45,10 @@ impl Service for Shell {
                 }
             }
         }
+    }
+
+    fn admission(&self, init: &Init, peer: SocketAddr) -> Admission {
+        self.admit_node(init, peer)
     }
 
     fn bound(&self, session: &Arc<Session>, role: Option<Role>) {
@@ -79,7 +84,7 @@ impl Service for Shell {
 }
 
 impl Shell {
-    fn server_bound(&self, inner: &mut Inner, server: NodeAddress) {
+    pub(super) fn server_bound(&self, inner: &mut Inner, server: NodeAddress) {
         self.found_again(inner, server);
         if inner.note(|state| state.server_bound(server)) {
             inner.fresh.insert(server, Instant::now());
@@ -163,10 +168,11 @@ impl Shell {
     }
 
     /// A request on a cluster connection.
-    fn node_asks(&self, node: NodeAddress, request: &Request<'_>) -> Result<Answered, Refused> {
+    fn node_asks(&self, link: &Arc<Link>, node: NodeAddress, request: &Request<'_>) -> Result<Answered, Refused> {
         let inner = &mut *self.lock();
         let permits = |by| match by {
             By::Any => true,
+            _ if link.is_refused() => false,
             By::Partner => self.is_partner(node),
             By::Member => inner.state.is_member(node),
             By::Manager => false,
@@ -175,10 +181,14 @@ impl Shell {
             NodeToManager::KeepAlive(call) => {
                 self.clock.adjust(call.clock);
                 let Some(extension) = call.extension else { return Ok(now(&Nil)) };
+                let question = extension.register.as_deref().and_then(|bytes| Question::read(bytes));
+                if let Some(identity) = question.as_ref().and_then(|question| question.speaker.identity())
+                    && let Some(owner) = self.claim(inner, link, node, identity)
+                {
+                    return Ok(with_register(&inner.votes.refusal(owner)));
+                }
                 self.note_message_limit(inner, node, extension.message_limit);
-                let Some(question) = extension.register.as_deref().and_then(|bytes| Question::read(bytes)) else {
-                    return Ok(now(&Nil));
-                };
+                let Some(question) = question else { return Ok(now(&Nil)) };
                 inner.fresh.remove(&node);
                 if let Some(configuration) = &question.configuration {
                     self.shown(inner, node, configuration);
@@ -190,8 +200,7 @@ impl Shell {
                     return Ok(now(&Nil));
                 };
                 self.look_for_exchange(inner, node);
-                let register = Some(ByteBuf::from(pack(&reply)));
-                Ok(now(&Packed(Extension { register, ..Extension::default() })))
+                Ok(with_register(&reply))
             }
             NodeToManager::WhsRequest(_) => Ok(now(&inner.state.spaces().whs)),
             NodeToManager::RhsRequest(_) => Ok(now(&inner.state.spaces().rhs)),
@@ -249,6 +258,7 @@ impl Shell {
                     STATUS_RHS => now(&spaces.rhs),
                     STATUS_WHS => now(&spaces.whs),
                     STATUS_FLAGS => now(&inner.state.flags()),
+                    STATUS_JSON => now(&self.figures(&inner).to_json().as_bytes()),
                     _ => now(&Nil),
                 })
             }
@@ -393,6 +403,12 @@ fn encoded(value: &impl Encode) -> Vec<u8> {
     let mut bytes = Vec::new();
     value.encode(&mut bytes);
     bytes
+}
+
+/// The answer to a keep-alive with a question.
+fn with_register(reply: &register::Reply) -> Answered {
+    let register = Some(ByteBuf::from(pack(reply)));
+    now(&Packed(Extension { register, ..Extension::default() }))
 }
 
 fn now(answer: &impl Encode) -> Answered {

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Config;
+use super::addresses::Addresses;
 use super::auto::Auto;
 use super::heartbeat::Heartbeat;
 use super::job::{Changes, Job};
@@ -20,7 +21,7 @@ use super::state::{Action, State};
 use super::votes::Votes;
 use crate::binlog::Binlog;
 use crate::clock::Clock;
-use crate::env::Env;
+use crate::env::{Env, Seldom};
 use crate::net::{Answer, Link, LinkKind, NamedNode, Peers, STEPS};
 use crate::wire::method::{ErrorCode, HashSpacePush, HashSpaceSync, ReplaceCopyStart, ReplaceDeleteStart, Role};
 use crate::wire::params::{Seed, TrueOrNil, decode};
@@ -48,6 +49,9 @@ pub(super) struct Inner {
     pub(super) state: State,
     pub(super) votes: Votes,
     pub(super) changes: Changes,
+    pub(super) addresses: Addresses,
+    /// What was logged lately, of which node.
+    pub(super) said: Seldom<(NodeAddress, &'static str)>,
     /// Servers whose processes have ended: their machine refuses connections.
     pub(super) ended: BTreeSet<NodeAddress>,
     pub(super) auto: Auto,
@@ -109,6 +113,8 @@ impl Shell {
             state: State::default(),
             votes: Votes::new(env.random()),
             changes: Changes::default(),
+            addresses: Addresses::default(),
+            said: Seldom::default(),
             ended: BTreeSet::new(),
             auto: Auto::new(config.auto_replace, config.replace_delay),
             heartbeats: BTreeMap::new(),

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::spaces::Spaces;
 use crate::register::{
-    Acceptor, Answer, Ballot, Changed, Configuration, Confirmations, Heard, Progress, Proposal, Proposer, Question,
-    Reply, Speaker, Version, Voter,
+    Acceptor, Answer, Ballot, Changed, Configuration, Confirmations, Heard, Machine, Progress, Proposal, Proposer,
+    Question, Reply, Speaker, Version, Voter,
 };
 use crate::time::Moment;
 use crate::wire::NodeAddress;
@@ -161,7 +161,14 @@ impl Votes {
         };
         let later = version.is_after(question.version).then(|| configuration.clone());
         let answer = question.proposal.as_ref().map(|proposal| self.vote(question.version, proposal, now));
-        Reply { speaker: self.speaker(), version, configuration: later, confirmed, answer }
+        Reply { speaker: self.speaker(), version, configuration: later, confirmed, answer, refused: None }
+    }
+
+    /// The answer to a server that announces the address of another machine.
+    pub(super) fn refusal(&self, owner: Machine) -> Reply {
+        let version = self.configuration().version();
+        let refused = Some(owner);
+        Reply { speaker: self.speaker(), version, configuration: None, confirmed: false, answer: None, refused }
     }
 
     fn vote(&mut self, version: Version, proposal: &Proposal, now: Moment) -> Answer {

@@ -63,7 +63,15 @@ pub struct Link {
     enough: AtomicBool,
     /// See [`Link::reads_extensions`].
     extensions: AtomicBool,
+    standing: AtomicU8,
 }
+
+/// The link carries no calls to the node: it is not proven that the node is at the other end.
+const UNPROVEN: u8 = 0;
+/// The link is one of the node's.
+const PROVEN: u8 = 1;
+/// Another machine is at the other end.
+const REFUSED: u8 = 2;
 
 impl Link {
     pub(super) fn new(id: u64, peer: SocketAddr, limits: &Limits, in_flight_total: &Arc<Budget>) -> Self {
@@ -82,6 +90,7 @@ impl Link {
             control: Control::default(),
             enough: AtomicBool::new(false),
             extensions: AtomicBool::new(false),
+            standing: AtomicU8::new(UNPROVEN),
         }
     }
 
@@ -219,6 +228,26 @@ impl Link {
     /// Whether the peer has sent an additional element ([`crate::wire::Extension`]), and may be sent some.
     pub(crate) fn reads_extensions(&self) -> bool {
         self.extensions.load(Ordering::Relaxed)
+    }
+
+    /// The node that it is bound to is at the other end: it may carry calls from now on. Says whether that is news.
+    pub(crate) fn admit(self: &Arc<Self>) -> bool {
+        let Some(session) = self.session() else { return false };
+        let news = self.standing.swap(PROVEN, Ordering::AcqRel) != PROVEN;
+        if news {
+            session.attach(self.clone());
+        }
+        news
+    }
+
+    /// Another machine is at the other end, which announces the node's address.
+    pub(super) fn set_refused(&self) {
+        self.standing.store(REFUSED, Ordering::Release);
+    }
+
+    /// Whether the other end is another machine than the node whose address it announces: nothing is taken from it.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.standing.load(Ordering::Acquire) == REFUSED
     }
 
     /// The peer has sent an additional element.

@@ -26,7 +26,7 @@ pub(crate) use listener::accept_each;
 pub(crate) use named::names_one_host;
 pub use named::{Moved, NamedNode};
 pub use peers::Peers;
-pub use service::Service;
+pub use service::{Admission, Service};
 pub(crate) use session::OFFER_STEPS;
 pub use session::{Answer, OnReply, Outgoing, STEPS, Session};
 

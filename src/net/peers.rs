@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::connection::{self, Connections};
 use super::limits::{DialPolicy, Limits};
 use super::link::{Link, LinkKind};
 use super::registry::Registry;
-use super::service::Service;
+use super::service::{Admission, Service};
 use super::session::{Dialer, Session};
 use super::task;
 use crate::env::{Backoff, Env, Stream};
@@ -95,6 +95,18 @@ impl Peers {
         let session = self.session(address);
         if session.begin_dialing() {
             self.clone().dial(session);
+        }
+    }
+
+    /// Of the connections that are bound to `node`, those that do not come from where it `belongs` are another machine's:
+    /// nothing is taken from them any more, and no calls go there.
+    pub(crate) fn separate(&self, node: NodeAddress, belongs: impl Fn(IpAddr) -> bool) {
+        for link in self.links() {
+            let Some(session) = link.session().filter(|session| session.address() == node) else { continue };
+            if !belongs(link.peer().ip()) {
+                link.set_refused();
+                session.detach(link.id());
+            }
         }
     }
 
@@ -185,7 +197,7 @@ impl Peers {
         if let Some(init) = self.init {
             link.push(|out| init.write(out));
         }
-        session.attach(link.clone());
+        link.admit();
         if self.init.is_none() {
             service.bound(session, None);
         }
@@ -274,12 +286,17 @@ impl Connections for Peers {
         let Some(own) = self.init else { return false };
         match (link.kind(), link.session()) {
             (LinkKind::Undecided, None) => {
+                let admission = service.admission(&init, link.peer());
+                if admission == Admission::Refused {
+                    return false;
+                }
                 let session = self.session(init.address);
                 link.bind(session.clone(), true);
                 self.accepted_nodes.fetch_add(1, Ordering::AcqRel);
                 own.write(out);
-                session.attach(link.clone());
-                service.bound(&session, Some(init.role));
+                if admission == Admission::Welcome && link.admit() {
+                    service.bound(&session, Some(init.role));
+                }
                 true
             }
             // The answer to the init that we have sent.

@@ -69,7 +69,7 @@ mod tests {
         let mut heard = Heard::default();
         assert_eq!(heard.changed(node, &configuration), None, "it was not heard yet");
         let mut hear = |store, commits| {
-            heard.note(node, Speaker::Server { store, commits }, Version::default());
+            heard.note(node, Speaker::Server { store, commits, start: 1 }, Version::default());
             heard.changed(node, &configuration)
         };
         assert_eq!(hear(7, 100), None);

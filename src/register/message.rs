@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::acceptor::Answer;
+use super::claims::{Identity, Machine};
 use super::configuration::{Ballot, Configuration, Version, Voter};
 
 /// Who speaks.
@@ -14,6 +15,9 @@ pub enum Speaker {
         store: u64,
         /// How many commits the store has seen: it never goes back, unless the store is an older copy.
         commits: u64,
+        /// The number that the server drew when it started; zero from a program that draws none.
+        #[serde(default)]
+        start: u64,
     },
     /// A manager.
     Manager {
@@ -23,6 +27,14 @@ pub enum Speaker {
 }
 
 impl Speaker {
+    /// The process of a server.
+    pub fn identity(self) -> Option<Identity> {
+        match self {
+            Self::Server { store, start, .. } => Some(Identity { store, start }),
+            Self::Manager { .. } => None,
+        }
+    }
+
     /// Its vote.
     pub fn voter(self) -> Voter {
         match self {
@@ -84,6 +96,9 @@ pub struct Reply {
     /// To a proposal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<Answer>,
+    /// The address that the asker announces is that of this machine: it is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Machine>,
 }
 
 /// The bytes of a question or reply.
@@ -146,7 +161,7 @@ mod tests {
 
     #[test]
     fn what_is_said_reads_back() {
-        let speaker = Speaker::Server { store: 1, commits: 70_000 };
+        let speaker = Speaker::Server { store: 1, commits: 70_000, start: 5 };
         let version = configuration().version();
         let ballot = Ballot { round: 1, proposer: 9 };
         let proposal = Proposal { ballot, next: Some(configuration()) };
@@ -167,7 +182,8 @@ mod tests {
             Answer::Earlier(version),
         ];
         for answer in answers.map(Some).into_iter().chain([None]) {
-            let reply = Reply { speaker, version, configuration: None, confirmed: true, answer };
+            let refused = answer.is_none().then(|| Machine { ip: [10, 0, 0, 1].into(), store: 7 });
+            let reply = Reply { speaker, version, configuration: None, confirmed: true, answer, refused };
             assert_eq!(Reply::read(&pack(&reply)), Some(reply));
         }
     }

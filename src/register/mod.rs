@@ -9,6 +9,7 @@
 //! handed to the caller. It knows no connections and no store, and nothing of records.
 
 mod acceptor;
+mod claims;
 mod configuration;
 mod heard;
 mod lease;
@@ -18,6 +19,7 @@ mod proposer;
 mod tests;
 
 pub use acceptor::{Acceptor, Answer, Vote};
+pub use claims::{Arrival, Claim, Claims, Identity, Machine};
 pub use configuration::{Ballot, Configuration, Member, Version, Voter};
 pub use heard::{Changed, Heard};
 pub use lease::{Confirmations, LEASE, Lease};

@@ -1,19 +1,20 @@
 //! Hands each request to the part of the server that carries it out. [`crate::wire::method`] says which methods there are,
 //! and who may call them.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::refusal::Refusal;
 use super::requests::{Handler, Wanted};
 use super::shared::Shared;
-use super::{control, membership, register, replace_host};
-use crate::net::{Link, LinkKind, Reply, Service, Session};
+use super::{claims, control, membership, register, replace_host};
+use crate::net::{Admission, Link, LinkKind, Reply, Service, Session};
 use crate::register::Question;
 use crate::wire::extension::Look;
 use crate::wire::method::{ErrorCode, Role};
 use crate::wire::params::{Nil, TrueOrNil};
 use crate::wire::requests::{By, ClientToServer, NodeToServer, Rejected};
-use crate::wire::{NodeAddress, Request};
+use crate::wire::{Init, NodeAddress, Request};
 
 /// A server's face towards its connections.
 pub(super) struct Dispatch(pub(super) Arc<Shared>);
@@ -21,6 +22,10 @@ pub(super) struct Dispatch(pub(super) Arc<Shared>);
 impl Service for Dispatch {
     fn handle(&self, link: &Arc<Link>, requests: &mut dyn Iterator<Item = Request<'_>>, out: &mut Vec<u8>) {
         handle(&self.0, link, requests, out);
+    }
+
+    fn admission(&self, init: &Init, peer: SocketAddr) -> Admission {
+        claims::admission(&self.0, init, peer)
     }
 
     fn bound(&self, session: &Arc<Session>, role: Option<Role>) {
@@ -101,6 +106,7 @@ fn from_node<'r>(
     let Some(node) = link.session().map(|session| session.address()) else { return Err(Refusal(ErrorCode::Server)) };
     let permits = |by| match by {
         By::Any => true,
+        _ if link.is_refused() => false,
         By::Manager => server.is_manager(node),
         By::Member => handler.sender_is_member(),
         By::Partner => false,

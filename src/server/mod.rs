@@ -3,6 +3,7 @@
 //! [`Server::start`] reads as the list of what there is, [`Server::stop`] takes it down in the opposite order.
 
 mod admission;
+mod claims;
 mod clocks;
 mod completion;
 pub mod config;

@@ -10,7 +10,7 @@ use serde_bytes::ByteBuf;
 
 use super::coordinate::settle;
 use super::shared::Shared;
-use super::taking;
+use super::{claims, taking};
 use crate::net::{Reply as Answering, STEPS, Session};
 use crate::register::{Configuration, LEASE, Question, Reply, pack};
 use crate::rules::Rule;
@@ -65,6 +65,9 @@ pub(super) fn ask(server: &Arc<Shared>, node: &Arc<Session>, clock: u32, extensi
     let heard = move |result: Result<&[u8], ErrorCode>| {
         let Ok(Ok(Some(Packed(extension)))) = result.map(KeepAlive::answer) else { return };
         let Some(reply) = extension.register.as_deref().and_then(|bytes| Reply::read(bytes)) else { return };
+        if let Some(owner) = reply.refused {
+            return claims::refused(&asking, address, owner);
+        }
         if let Some(configuration) = &reply.configuration {
             adopt(&asking, address, configuration);
         }
@@ -88,6 +91,11 @@ fn complete(server: &Arc<Shared>) {
 
 /// Answers the question of a node; to a proposal once the vote is durable.
 pub(super) fn answer(server: &Arc<Shared>, node: NodeAddress, question: Question, reply: Answering) {
+    if let Some(identity) = question.speaker.identity()
+        && let Err(owner) = claims::claim(server, reply.link(), node, identity)
+    {
+        return send(reply, &server.votes.refusal(owner));
+    }
     if let Some(configuration) = &question.configuration {
         adopt(server, node, configuration);
     }

@@ -23,9 +23,9 @@ use super::unsettled::Unsettled;
 use super::votes::Votes;
 use crate::binlog::Binlog;
 use crate::clock::Clock;
-use crate::env::Env;
+use crate::env::{Env, Seldom};
 use crate::net::Peers;
-use crate::register::Configuration;
+use crate::register::{Claims, Configuration};
 use crate::ring::HashSpace;
 use crate::store::Store;
 use crate::time::Moment;
@@ -55,6 +55,10 @@ pub(super) struct Shared {
     pub(super) last_spaces: LastSpaces,
     /// This server's part in the register.
     pub(super) votes: Votes,
+    /// Which machine each other server is.
+    pub(super) claims: Mutex<Claims>,
+    /// What was logged lately, of which node.
+    pub(super) said: Mutex<Seldom<(NodeAddress, &'static str)>>,
     /// Bytes that a value read from the disk is expected to take.
     pub(super) miss_weight: AtomicUsize,
     /// The longest message from a node that other servers take, in bytes, as managers have sent it.
@@ -120,6 +124,8 @@ impl Shared {
             clock,
             last_spaces: LastSpaces::open(&store),
             votes,
+            claims: Mutex::default(),
+            said: Mutex::default(),
             store,
             miss_weight: AtomicUsize::new(0),
             message_limits: Mutex::default(),

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use super::completion::Completion;
 use super::permit::Permit;
 use crate::register::{
-    Acceptor, Answer, Configuration, Confirmations, Heard, Lease, Proposal, Question, Reply, Settled, Speaker, Version,
-    Vote, Voter, pack, unpack,
+    Acceptor, Answer, Configuration, Confirmations, Heard, Lease, Machine, Proposal, Question, Reply, Settled, Speaker,
+    Version, Vote, Voter, pack, unpack,
 };
 use crate::store::{self, Store};
 use crate::time::Moment;
@@ -25,6 +25,8 @@ pub(super) struct Votes {
     store: Store,
     /// Who this server is to the others.
     address: NodeAddress,
+    /// The number of this start.
+    start: u64,
     state: Mutex<State>,
     /// Held while the state is stored, so that of two changes the later one stays.
     storing: Mutex<()>,
@@ -41,17 +43,17 @@ struct State {
 }
 
 impl Votes {
-    /// Takes up what the store of the server `address` has kept. `number` is drawn by chance. Blocks.
-    pub(super) fn open(store: &Store, address: NodeAddress, number: u64, now: Moment) -> Result<Self, store::Error> {
+    /// Takes up what the store of the server `address` has kept. `start` is drawn by chance. Blocks.
+    pub(super) fn open(store: &Store, address: NodeAddress, start: u64, now: Moment) -> Result<Self, store::Error> {
         let kept = store.state_get(STATE)?;
         let (configuration, vote): (Configuration, Vote) = kept.and_then(|bytes| unpack(&bytes)).unwrap_or_default();
         // Before the restart anything may have been confirmed to anybody.
         let confirmed = Confirmations::forget(configuration.members.values().map(|member| member.store), now);
         let permit = Arc::new(Permit::of(&configuration));
         let acceptor = Acceptor::new(configuration, vote);
-        let completion = Completion::new(number, now);
+        let completion = Completion::new(start, now);
         let state = State { acceptor, lease: Lease::default(), confirmed, permit, heard: Heard::default(), completion };
-        let votes = Self { store: store.clone(), address, state: Mutex::new(state), storing: Mutex::default() };
+        let votes = Self { store: store.clone(), address, start, state: Mutex::new(state), storing: Mutex::default() };
         votes.state.lock().renew(votes.own(), address);
         Ok(votes)
     }
@@ -63,7 +65,7 @@ impl Votes {
 
     /// What this server says to others of itself.
     pub(super) fn speaker(&self) -> Speaker {
-        Speaker::Server { store: self.store.id(), commits: self.store.commits() }
+        Speaker::Server { store: self.store.id(), commits: self.store.commits(), start: self.start }
     }
 
     /// The latest configuration known to be in force, with the permit to act by it.
@@ -126,7 +128,13 @@ impl Votes {
             Speaker::Manager { .. } => false,
         };
         let configuration = version.is_after(question.version).then(|| configuration.clone());
-        Reply { speaker: self.speaker(), version, configuration, confirmed, answer: None }
+        Reply { speaker: self.speaker(), version, configuration, confirmed, answer: None, refused: None }
+    }
+
+    /// The answer to a node that is not known to be the one that it says; `refused`: the machine that its address belongs to.
+    pub(super) fn refusal(&self, refused: Option<Machine>) -> Reply {
+        let version = self.state.lock().acceptor.configuration().version();
+        Reply { speaker: self.speaker(), version, configuration: None, confirmed: false, answer: None, refused }
     }
 
     /// A node has answered a question that left at `sent`.

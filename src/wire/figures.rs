@@ -155,6 +155,43 @@ figures! {
     }
 }
 
+figures! {
+    /// Everything that a manager tells.
+    ManagerFigures {
+        /// Version of the program.
+        version: String,
+        /// Where the manager listens.
+        address: Option<NodeAddress>,
+        /// Number of the latest configuration that it knows; 0 if servers have never voted.
+        configuration: u64,
+        /// Servers refused in the last minute because they announce the address of another machine.
+        refused: Vec<RefusedFigures>,
+    }
+}
+
+figures! {
+    /// A server that announces the address of another machine.
+    RefusedFigures {
+        /// The address that it announces.
+        address: Option<NodeAddress>,
+        /// Where it connects from.
+        machine: String,
+        /// Id of its store, sixteen digits; empty if it is not known.
+        store: String,
+        /// The machine that has the address; empty if it is a loopback address, which other machines cannot reach.
+        owner: String,
+        /// Id of that one's store.
+        owner_store: String,
+    }
+}
+
+impl ManagerFigures {
+    /// As JSON, names in alphabetical order.
+    pub(crate) fn to_json(&self) -> String {
+        serde_json::to_value(self).unwrap_or_default().to_string()
+    }
+}
+
 impl Figures {
     /// As JSON, names in alphabetical order.
     pub(crate) fn to_json(&self) -> String {
@@ -209,23 +246,30 @@ mod tests {
     /// `UPDATE_MANUAL=1` writes the table anew.
     #[test]
     fn the_documentation_has_all_of_them() {
-        const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");
-        const HEAD: &str = "| figure | meaning |\n| --- | --- |\n";
-        let tables = [
+        let tables: [(&str, &[(&str, &str)]); 5] = [
             ("", Figures::DESCRIPTIONS),
             ("whs.", SpaceFigures::DESCRIPTIONS),
             ("rhs.", SpaceFigures::DESCRIPTIONS),
             ("store.", StoreFigures::DESCRIPTIONS),
             ("replace.", ReplaceFigures::DESCRIPTIONS),
         ];
+        let managers: [(&str, &[(&str, &str)]); 2] =
+            [("", ManagerFigures::DESCRIPTIONS), ("refused[].", RefusedFigures::DESCRIPTIONS)];
+        documented("| figure | meaning |\n| --- | --- |\n", &tables);
+        documented("| figure of a manager | meaning |\n| --- | --- |\n", &managers);
+    }
+
+    /// The table that begins with `head` has a row for each figure.
+    fn documented(head: &str, tables: &[(&str, &[(&str, &str)])]) {
+        const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md");
         let row = |table: &str, (name, text): &(&str, &str)| format!("| `{table}{name}` | {} |\n", text.trim());
         let rows: String = tables.iter().flat_map(|(table, all)| all.iter().map(|each| row(table, each))).collect();
         let text = std::fs::read_to_string(PATH).unwrap();
-        let (before, rest) = text.split_once(HEAD).expect("the table of figures");
+        let (before, rest) = text.split_once(head).expect("the table of figures");
         let length: usize = rest.split_inclusive('\n').take_while(|line| line.starts_with('|')).map(str::len).sum();
         let (documented, after) = rest.split_at(length);
         if std::env::var_os("UPDATE_MANUAL").is_some() {
-            std::fs::write(PATH, format!("{before}{HEAD}{rows}{after}")).unwrap();
+            std::fs::write(PATH, format!("{before}{head}{rows}{after}")).unwrap();
         } else {
             assert_eq!(documented, rows, "docs/operations.md: UPDATE_MANUAL=1 writes it anew");
         }

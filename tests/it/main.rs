@@ -8,6 +8,7 @@
     reason = "a test that cannot go on must stop, also in helpers, which clippy's exception for tests does not cover"
 )]
 
+mod addresses;
 mod bench;
 mod check;
 mod cli;

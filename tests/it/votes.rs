@@ -1,13 +1,11 @@
 //! Servers that vote on the configuration of their cluster: one part of it serves, the other refuses.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use kumo_server::wire::figures::Figures;
-use kumo_server::wire::method::{self, ErrorCode, Method, STATUS_JSON};
-use kumo_server::wire::params::{self, Encode as _};
+use kumo_server::wire::method::ErrorCode;
 use rustix::process::Signal;
 
-use crate::harness::cluster::{Cluster, ask};
+use crate::harness::cluster::{Cluster, figures, has_lease, keys, wait_voted, write_all};
 use crate::harness::{Process, kumo_server, wait_until};
 
 /// A cluster that votes, of one manager and `count` servers.
@@ -22,40 +20,6 @@ fn voting(count: usize) -> Cluster {
     cluster.attach();
     wait_voted(&cluster);
     cluster
-}
-
-fn figures(cluster: &Cluster, index: usize) -> Figures {
-    let answer = ask(cluster.servers[index].address(), Method::GetStatus, |out| {
-        method::GetStatus { number: STATUS_JSON }.encode(out);
-    });
-    let bytes = answer.expect("an answer").expect("figures");
-    let json = params::decode::<&[u8]>(&bytes).expect("a raw");
-    serde_json::from_slice(json).expect("figures")
-}
-
-fn has_lease(cluster: &Cluster, index: usize) -> bool {
-    figures(cluster, index).lease_ms.is_some_and(|lease| lease > 0)
-}
-
-/// Waits until every server holds a lease.
-fn wait_voted(cluster: &Cluster) {
-    wait_until("all servers hold leases", || (0..cluster.servers.len()).all(|index| has_lease(cluster, index)));
-}
-
-fn keys() -> Vec<Vec<u8>> {
-    (0..60).map(|index| format!("k{index}").into_bytes()).collect()
-}
-
-/// Writes all keys, each until it is acknowledged. Gives the longest time that one took.
-fn write_all(cluster: &Cluster, value: &[u8]) -> Duration {
-    let mut client = cluster.client();
-    let mut longest = Duration::ZERO;
-    for key in keys() {
-        let begun = Instant::now();
-        client.set_surely(cluster, &key, value);
-        longest = longest.max(begun.elapsed());
-    }
-    longest
 }
 
 fn assert_all(cluster: &Cluster, value: &[u8]) {

@@ -25,6 +25,8 @@ use crate::wire::NodeAddress;
 use crate::wire::method::{ErrorCode, SetAutoReplace, StartReplace};
 use crate::wire::params::{NODE_LIMIT, is_backup_suffix};
 use choice::{Expected, Kind, MemberChange};
+use status::Status;
+
 pub(super) use manager::{caller, failed, overview};
 pub(super) use wait::wait;
 
@@ -127,7 +129,8 @@ pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
     block_on(async {
         if args.command == Command::Status {
             let overview = overview(&caller(QUESTION), manager).await?;
-            return show(if args.json { status::to_json(&overview)? } else { status::text(&overview) }.as_bytes());
+            let status = Status::of(&caller(QUESTION), manager, overview).await;
+            return show(if args.json { status.to_json()? } else { status.text() }.as_bytes());
         }
         let caller = caller(CHANGE);
         match (args.command, wanted) {

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use kumo_server::clock::ClockTime;
 use kumo_server::ring::{self, HashSpace};
-use kumo_server::wire::method::{self, ErrorCode, Method};
+use kumo_server::wire::figures::Figures;
+use kumo_server::wire::method::{self, ErrorCode, Method, STATUS_JSON};
 use kumo_server::wire::params::{self, Encode as _, Seed, SetOp};
 use kumo_server::wire::record::raw_value;
 use kumo_server::wire::unpack::Reader;
@@ -15,7 +17,12 @@ use kumo_server::wire::{NodeAddress, RecordValue, pack};
 use rustix::process::Signal;
 
 use super::scripted::Line;
-use super::{Finished, Folder, Port, Process, kumo_server, wait_until};
+use super::{Finished, Folder, Network, Port, Process, kumo_server, wait_until};
+
+/// Ports of nodes on machines of their own.
+const MANAGER_PORT: u16 = 19_700;
+const SERVER_PORT: u16 = 19_800;
+const STREAM_PORT: u16 = 19_900;
 
 /// What a write was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +84,8 @@ pub(crate) struct Cluster {
     pub(crate) manager_flags: Vec<&'static str>,
     /// The environment of servers that are started from now on, besides what they inherit.
     pub(crate) environment: Vec<(&'static str, PathBuf)>,
+    /// Each node is on a machine of its own: the managers first, then the servers.
+    network: Option<Network>,
     /// Dropped last: the processes show what they have written there.
     folder: Folder,
 }
@@ -92,22 +101,26 @@ impl Cluster {
         Self::start_where(None, managers, servers, flags)
     }
 
+    /// A manager without servers, on the first machine of `network`.
+    pub(crate) fn start_on(network: Network, manager_flags: &[&'static str]) -> Self {
+        let mut cluster = Self {
+            managers: vec![(Port::of_machine(Network::ip(0), MANAGER_PORT), None)],
+            manager_flags: manager_flags.to_vec(),
+            network: Some(network),
+            ..Self::empty(None, &[])
+        };
+        cluster.start_manager(0);
+        cluster
+    }
+
     /// The same with a single manager and the stores in `stores`.
     pub(crate) fn start_in(stores: &Path, servers: usize, flags: &[&str]) -> Self {
         Self::start_where(Some(stores.to_owned()), 1, servers, flags)
     }
 
     fn start_where(stores: Option<PathBuf>, managers: usize, servers: usize, flags: &[&str]) -> Self {
-        let folder = Folder::new();
-        let mut cluster = Self {
-            stores: stores.unwrap_or_else(|| folder.path().to_owned()),
-            folder,
-            managers: (0..managers).map(|_| (Port::reserve(), None)).collect(),
-            servers: Vec::new(),
-            flags: flags.iter().map(ToString::to_string).collect(),
-            manager_flags: Vec::new(),
-            environment: Vec::new(),
-        };
+        let mut cluster = Self::empty(stores, flags);
+        cluster.managers = (0..managers).map(|_| (Port::reserve(), None)).collect();
         for index in 0..managers {
             cluster.start_manager(index);
         }
@@ -118,6 +131,33 @@ impl Cluster {
             cluster.attach();
         }
         cluster
+    }
+
+    fn empty(stores: Option<PathBuf>, flags: &[&str]) -> Self {
+        let folder = Folder::new();
+        Self {
+            stores: stores.unwrap_or_else(|| folder.path().to_owned()),
+            managers: Vec::new(),
+            servers: Vec::new(),
+            flags: flags.iter().map(ToString::to_string).collect(),
+            manager_flags: Vec::new(),
+            environment: Vec::new(),
+            network: None,
+            folder,
+        }
+    }
+
+    /// The machines, of a cluster that was started on some.
+    pub(crate) fn network(&self) -> &Network {
+        self.network.as_ref().expect("machines")
+    }
+
+    /// Starts a process, the `place`th of the nodes, on its machine.
+    pub(crate) fn spawn(&self, place: usize, name: &str, command: Command) -> Process {
+        match &self.network {
+            Some(network) => network.spawn(place, &self.folder, name, command),
+            None => Process::spawn_command(&self.folder, name, command),
+        }
     }
 
     pub(crate) fn folder(&self) -> &Folder {
@@ -137,7 +177,9 @@ impl Cluster {
             args.extend(["-p", partner]);
         }
         args.extend(&self.manager_flags);
-        let process = Process::spawn(&self.folder, &format!("manager{index}"), &kumo_server(), &args);
+        let mut command = Command::new(kumo_server());
+        command.args(args);
+        let process = self.spawn(index, &format!("manager{index}"), command);
         self.managers[index].1 = Some(process);
     }
 
@@ -149,9 +191,11 @@ impl Cluster {
     /// The same with more flags.
     pub(crate) fn add_server_with(&mut self, flags: &[&str]) -> usize {
         let index = self.servers.len();
+        let machine = self.network.as_ref().map(|_| Network::ip(self.managers.len() + index));
+        let port = |number| machine.map_or_else(Port::reserve, |ip| Port::of_machine(ip, number));
         self.servers.push(Server {
-            port: Port::reserve(),
-            stream: Port::reserve(),
+            port: port(SERVER_PORT),
+            stream: port(STREAM_PORT),
             name: format!("server{index}"),
             flags: self.flags.clone(),
             process: None,
@@ -165,7 +209,7 @@ impl Cluster {
     /// Starts a server on its old port with its old store.
     pub(crate) fn start_server(&mut self, index: usize) {
         let managers: Vec<_> = self.managers.iter().map(|(port, _)| port.address().to_string()).collect();
-        let server = &mut self.servers[index];
+        let server = &self.servers[index];
         let (own, stream, store) = (
             server.address().to_string(),
             server.stream.number().to_string(),
@@ -194,7 +238,8 @@ impl Cluster {
         args.extend(server.flags.iter().map(String::as_str));
         let mut command = Command::new(kumo_server());
         command.args(args).envs(self.environment.iter().cloned());
-        server.process = Some(Process::spawn_command(&self.folder, &server.name, command));
+        let name = server.name.clone();
+        self.servers[index].process = Some(self.spawn(self.managers.len() + index, &name, command));
     }
 
     /// Waits until the managers know a server, attached or not.
@@ -451,4 +496,41 @@ impl Client {
             acknowledged
         });
     }
+}
+
+/// The figures of a server.
+pub(crate) fn figures(cluster: &Cluster, index: usize) -> Figures {
+    let answer = ask(cluster.servers[index].address(), Method::GetStatus, |out| {
+        method::GetStatus { number: STATUS_JSON }.encode(out);
+    });
+    let bytes = answer.expect("an answer").expect("figures");
+    let json = params::decode::<&[u8]>(&bytes).expect("a raw");
+    serde_json::from_slice(json).expect("figures")
+}
+
+/// Whether a server holds a lease.
+pub(crate) fn has_lease(cluster: &Cluster, index: usize) -> bool {
+    figures(cluster, index).lease_ms.is_some_and(|lease| lease > 0)
+}
+
+/// Waits until every server holds a lease.
+pub(crate) fn wait_voted(cluster: &Cluster) {
+    wait_until("all servers hold leases", || (0..cluster.servers.len()).all(|index| has_lease(cluster, index)));
+}
+
+/// Some keys.
+pub(crate) fn keys() -> Vec<Vec<u8>> {
+    (0..60).map(|index| format!("k{index}").into_bytes()).collect()
+}
+
+/// Writes all keys, each until it is acknowledged. Gives the longest time that one took.
+pub(crate) fn write_all(cluster: &Cluster, value: &[u8]) -> Duration {
+    let mut client = cluster.client();
+    let mut longest = Duration::ZERO;
+    for key in keys() {
+        let begun = Instant::now();
+        client.set_surely(cluster, &key, value);
+        longest = longest.max(begun.elapsed());
+    }
+    longest
 }

@@ -4,6 +4,7 @@ pub(crate) mod cluster;
 pub(crate) mod fake_server;
 pub(crate) mod gateway;
 pub(crate) mod manager;
+pub(crate) mod network;
 pub(crate) mod port;
 pub(crate) mod preload;
 pub(crate) mod process;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 pub(crate) use fake_server::FakeServer;
 pub(crate) use gateway::Gateway;
 pub(crate) use manager::Manager;
+pub(crate) use network::Network;
 pub(crate) use port::Port;
 pub(crate) use process::{Finished, Process};
 

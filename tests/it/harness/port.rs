@@ -4,7 +4,7 @@
 //! that a node can be stopped and started again on its port.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -13,10 +13,11 @@ use std::sync::atomic::{AtomicU16, Ordering};
 const FIRST: u16 = 21_000;
 const COUNT: u16 = 7_000;
 
-/// A port on 127.0.0.1, held until dropped.
+/// A port on 127.0.0.1, held until dropped, or on a machine of a test's own.
 pub(crate) struct Port {
+    ip: IpAddr,
     number: u16,
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl Port {
@@ -48,7 +49,12 @@ impl Port {
         let lock = File::options().create(true).append(true).open(path).expect("a port lock");
         lock.try_lock().ok()?;
         TcpListener::bind((Ipv4Addr::LOCALHOST, number)).ok()?;
-        Some(Self { number, _lock: lock })
+        Some(Self { ip: Ipv4Addr::LOCALHOST.into(), number, _lock: Some(lock) })
+    }
+
+    /// A port of a machine that nobody else uses.
+    pub(crate) fn of_machine(ip: IpAddr, number: u16) -> Self {
+        Self { ip, number, _lock: None }
     }
 
     pub(crate) fn number(&self) -> u16 {
@@ -56,6 +62,6 @@ impl Port {
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.number()).into()
+        (self.ip, self.number()).into()
     }
 }
