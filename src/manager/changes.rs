@@ -12,7 +12,7 @@ use super::job::{Job, Pending, answer, refuse, refuse_impossible};
 use super::shell::{Inner, Shell};
 use super::spaces::Spaces;
 use super::state::{Action, State};
-use crate::register::{Configuration, Progress};
+use crate::register::{Configuration, Progress, Voter};
 use crate::wire::NodeAddress;
 
 /// Changes that may wait. What nodes cause is noted once for each; the rest are requests of tools.
@@ -25,6 +25,15 @@ const FOUNDING_PATIENCE: Duration = Duration::from_secs(3);
 const OUTBID_PAUSE: Duration = Duration::from_millis(100);
 
 impl Inner {
+    /// Notes why a server was given up, or is waited for.
+    pub(super) fn note_reason(&mut self, server: NodeAddress, why: String) {
+        let spaces = self.state.spaces();
+        self.given_up.retain(|node, _| spaces.contain(*node));
+        if spaces.contain(server) {
+            self.given_up.insert(server, why);
+        }
+    }
+
     /// Something has happened that the state notes; a state that is voted on notes it, too.
     pub(super) fn note<T>(&mut self, event: impl Fn(&mut State) -> T) -> T {
         if let Some(pending) = &mut self.changes.pending {
@@ -67,12 +76,27 @@ impl Shell {
                 Err(impossible) => refuse_impossible(job.asker, impossible),
                 Ok((result, actions)) if !inner.votes.are_held() || state.spaces() == inner.state.spaces() => {
                     inner.state = state;
+                    if let Some(server) = job.loss {
+                        self.say_if_waited_for(inner, server);
+                    }
                     // Clients hear of the hash space before the one that asked gets its answer.
                     self.perform(inner, actions);
                     answer(job.asker, &result);
                 }
                 Ok((result, actions)) => self.put_to_vote(inner, job, state, actions, result),
             }
+        }
+    }
+
+    /// The last owner of some keys is not given up.
+    fn say_if_waited_for(&self, inner: &mut Inner, server: NodeAddress) {
+        if !inner.state.is_waited_for(server) {
+            return;
+        }
+        let why = "it is the last owner of some keys, and is waited for";
+        inner.note_reason(server, why.to_owned());
+        if inner.said.is_due((server, "waited for"), self.env.time().now()) {
+            tracing::warn!(peer = %server, "{why}");
         }
     }
 
@@ -183,7 +207,14 @@ impl Shell {
             }
             Some(pending) if pending.since.elapsed() >= VOTE_PATIENCE && pending.job.asker.is_some() => {
                 let asker = pending.job.asker.take();
-                refuse(asker, "no majority of the voters answers; it may be done all the same when one does");
+                let silent: Vec<_> = inner.votes.unheard().map(|voter| inner.name(voter)).collect();
+                let silent = silent.join(", ");
+                refuse(
+                    asker,
+                    &format!(
+                        "no majority of the voters answers ({silent} do not); it may be done all the same when one does"
+                    ),
+                );
             }
             Some(_) => {}
             None if inner.changes.waiting.is_empty() && votes != inner.votes.are_held() => {
@@ -213,6 +244,36 @@ impl Inner {
         silent.is_some()
             && self.partner_connected
             && self.partner_since.is_some_and(|since| since.elapsed() > FOUNDING_PATIENCE)
+    }
+
+    /// Why the servers do not vote.
+    pub(super) fn without_votes(&self, wanted: bool, partner: Option<NodeAddress>) -> String {
+        if !wanted {
+            return "this manager is run without votes".to_owned();
+        }
+        if let Some(partner) = partner.filter(|_| self.has_original_partner(partner)) {
+            return format!("the other manager, {partner}, takes no part in them");
+        }
+        let active = self.state.spaces().active();
+        let is_away = |node: &&NodeAddress| !self.state.servers().contains(*node);
+        let is_mute = |node: &&NodeAddress| self.votes.heard(**node).is_none();
+        match (active.iter().find(is_away), active.iter().find(is_mute)) {
+            _ if active.is_empty() => "no server is attached".to_owned(),
+            (Some(node), _) => format!("{node} is not connected"),
+            (_, Some(node)) => format!("{node} takes no part in them: it is a server of another program"),
+            (None, None) => "the servers have not agreed on it yet".to_owned(),
+        }
+    }
+
+    /// A voter in words.
+    pub(super) fn name(&self, voter: Voter) -> String {
+        match (self.votes.node_of(voter), voter) {
+            _ if self.votes.is_own(voter) => "this manager".to_owned(),
+            (Some(node), Voter::Server(_)) => node.to_string(),
+            (Some(node), Voter::Manager(_)) => format!("manager {node}"),
+            (None, Voter::Server(store)) => format!("the server with store {store:016x}"),
+            (None, Voter::Manager(_)) => "a manager that has ended".to_owned(),
+        }
     }
 
     /// Whether there is a cluster whose servers are all here and can vote.

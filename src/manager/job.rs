@@ -20,6 +20,8 @@ pub(super) type Asker = (Reply, u32);
 
 /// A change that waits, or is under way.
 pub(super) struct Job {
+    /// In words.
+    pub(super) what: String,
     pub(super) change: Change,
     /// The server whose loss it is.
     pub(super) loss: Option<NodeAddress>,
@@ -27,14 +29,14 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn new(change: Change, asker: Option<Asker>) -> Self {
-        Self { change, loss: None, asker }
+    pub(super) fn new(what: impl Into<String>, change: Change, asker: Option<Asker>) -> Self {
+        Self { what: what.into(), change, loss: None, asker }
     }
 
     /// `server` is lost.
     pub(super) fn loss(server: NodeAddress) -> Self {
         let change = move |state: &mut State, clock: &Clock| Ok((Vec::new(), state.server_lost(server, clock)));
-        Self { change: Box::new(change), loss: Some(server), asker: None }
+        Self { what: format!("loss of {server}"), change: Box::new(change), loss: Some(server), asker: None }
     }
 
     /// `server` is there, but not the one that it was.
@@ -44,12 +46,12 @@ impl Job {
             state.server_bound(server);
             Ok((Vec::new(), actions))
         };
-        Self::new(Box::new(change), None)
+        Self::new(format!("giving up {server}"), Box::new(change), None)
     }
 
     /// Nothing but going over to votes, or from them.
     pub(super) fn mode() -> Self {
-        Self::new(Box::new(|_, _| Ok((Vec::new(), Vec::new()))), None)
+        Self::new("going over to votes, or from them", Box::new(|_, _| Ok((Vec::new(), Vec::new()))), None)
     }
 }
 

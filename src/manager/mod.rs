@@ -11,6 +11,7 @@ mod claims;
 pub mod config;
 mod heartbeat;
 mod job;
+mod reach;
 mod replace;
 mod report;
 mod service;

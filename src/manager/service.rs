@@ -195,6 +195,7 @@ impl Shell {
                 }
                 let known = inner.state.watched().contains(&node) || self.is_partner(node);
                 let reply = if known {
+                    inner.reports.note(node, &question.unreached, self.env.time().now());
                     inner.votes.answer(node, &question, self.env.time().now())
                 } else {
                     return Ok(now(&Nil));
@@ -298,7 +299,8 @@ impl Shell {
         F: Fn(&mut State, &Clock) -> Result<(Vec<u8>, Vec<Action>), Impossible> + Send + 'static,
     {
         let inner = &mut *self.lock();
-        let job = Job::new(Box::new(change), Some((Reply::new(link, request.msgid), request.method)));
+        let name = Method::from_number(request.method).map_or("change", Method::name);
+        let job = Job::new(name, Box::new(change), Some((Reply::new(link, request.msgid), request.method)));
         self.recall(inner);
         if inner.is_settled(Instant::now()) {
             self.decide(inner, job);
@@ -323,7 +325,7 @@ impl Shell {
     ) -> Answered {
         self.clock.adjust(clock);
         let change = move |state: &mut State, _: &Clock| Ok((Vec::new(), state.ended(node, phase, clocktime)));
-        self.decide(inner, Job::new(Box::new(change), None));
+        self.decide(inner, Job::new("end of a phase of the replace", Box::new(change), None));
         now(&true)
     }
 

@@ -23,6 +23,7 @@ use crate::binlog::Binlog;
 use crate::clock::Clock;
 use crate::env::{Env, Seldom};
 use crate::net::{Answer, Link, LinkKind, NamedNode, Peers, STEPS};
+use crate::register::Reports;
 use crate::wire::method::{ErrorCode, HashSpacePush, HashSpaceSync, ReplaceCopyStart, ReplaceDeleteStart, Role};
 use crate::wire::params::{Seed, TrueOrNil, decode};
 use crate::wire::{Extension, Init, NodeAddress, frame};
@@ -50,6 +51,10 @@ pub(super) struct Inner {
     pub(super) votes: Votes,
     pub(super) changes: Changes,
     pub(super) addresses: Addresses,
+    /// Who was heard, and whom each server reaches.
+    pub(super) reports: Reports,
+    /// Why servers were given up.
+    pub(super) given_up: BTreeMap<NodeAddress, String>,
     /// What was logged lately, of which node.
     pub(super) said: Seldom<(NodeAddress, &'static str)>,
     /// Servers whose processes have ended: their machine refuses connections.
@@ -114,6 +119,8 @@ impl Shell {
             votes: Votes::new(env.random()),
             changes: Changes::default(),
             addresses: Addresses::default(),
+            reports: Reports::default(),
+            given_up: BTreeMap::new(),
             said: Seldom::default(),
             ended: BTreeSet::new(),
             auto: Auto::new(config.auto_replace, config.replace_delay),
@@ -268,7 +275,8 @@ impl Shell {
                     let change = move |state: &mut State, _: &Clock| {
                         Ok((Vec::new(), state.refused(server, phase, seed.clocktime)))
                     };
-                    return shell.decide(inner, Job::new(Box::new(change), None));
+                    return shell
+                        .decide(inner, Job::new("end of a replace that a server refuses", Box::new(change), None));
                 }
                 tokio::time::sleep(shell.config.keepalive_interval).await;
                 let awaited = {

@@ -62,6 +62,8 @@ pub(super) struct State {
     finished: u64,
     /// The servers vote: the last owner of a range is never removed for being silent, since it comes back with its records.
     voted: bool,
+    /// Servers that are silent and were not removed for that reason.
+    waited: BTreeSet<NodeAddress>,
 }
 
 impl State {
@@ -108,7 +110,13 @@ impl State {
             return false;
         }
         self.seen.insert(server);
+        self.waited.remove(&server);
         self.servers.insert(server)
+    }
+
+    /// Whether `server` is silent, and not given up since it is the last owner of some keys.
+    pub(super) fn is_waited_for(&self, server: NodeAddress) -> bool {
+        self.waited.contains(&server) && self.spaces.active().contains(&server)
     }
 
     /// Whether the servers vote on changes.
@@ -150,7 +158,7 @@ impl State {
         let mut actions = Vec::new();
         let before = self.spaces.rhs.has_active().then(|| self.spaces.clone());
         if self.voted && self.spaces.is_last(server) {
-            tracing::warn!(peer = %server, "is the last owner of some keys, and is waited for");
+            self.waited.insert(server);
         } else if self.spaces.fault(server, clock) {
             if !self.spaces.rhs.has_active() && before.is_some() {
                 self.outage = before;
@@ -164,6 +172,7 @@ impl State {
         // Remembered only as long as it means something.
         let (spaces, servers) = (&self.spaces, &self.servers);
         self.seen.retain(|node| servers.contains(node) || spaces.contain(*node));
+        self.waited.retain(|node| spaces.contain(*node));
         actions
     }
 

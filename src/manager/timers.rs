@@ -108,6 +108,7 @@ impl Shell {
         };
         if inner.changes.pending.is_none() && inner.changes.waiting.is_empty() {
             tracing::error!(peer = %server, "server given up: {changed}; attach it to have its records copied");
+            inner.note_reason(server, changed.to_string());
             self.decide(inner, Job::exchange(server));
         }
     }
@@ -129,6 +130,7 @@ impl Shell {
                 }
             }
         }
+        self.look_at_reach(inner);
         self.look_at_votes(inner);
     }
 
@@ -152,8 +154,13 @@ impl Shell {
         if !inner.state.watched().contains(&server) {
             return;
         }
-        tracing::warn!(peer = %server, "server lost: {why}");
-        self.binlog.write(&Record::ServerLost { address: server });
+        // One that must not be given up is found lost again and again.
+        let news = inner.state.servers().contains(&server);
+        if inner.said.is_due((server, "lost"), self.env.time().now()) || news {
+            tracing::warn!(peer = %server, "server lost: {why}");
+            self.binlog.write(&Record::ServerLost { address: server });
+        }
+        inner.note_reason(server, why.to_owned());
         inner.auto.changed(now);
         if inner.is_learning(now) {
             // A change of what may not be the newest hash space could displace the newest: it must wait for its
@@ -203,7 +210,7 @@ impl Shell {
         }
         tracing::info!("automatic replace");
         let change = |state: &mut State, clock: &Clock| Ok((Vec::new(), state.rearrange(clock)?));
-        self.decide(inner, Job::new(Box::new(change), None));
+        self.decide(inner, Job::new("automatic replace", Box::new(change), None));
         true
     }
 

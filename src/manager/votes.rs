@@ -53,6 +53,28 @@ impl Votes {
         self.configuration().is_voted()
     }
 
+    /// How far `node` has said it is.
+    pub(super) fn held_by(&self, node: NodeAddress) -> Option<Version> {
+        self.heard.version(node)
+    }
+
+    /// Voters that have not answered the proposal under way.
+    pub(super) fn unheard(&self) -> impl Iterator<Item = Voter> {
+        self.proposer.iter().flat_map(Proposer::unheard)
+    }
+
+    /// Whether `voter` is this manager.
+    pub(super) fn is_own(&self, voter: Voter) -> bool {
+        voter == Voter::Manager(self.start)
+    }
+
+    /// Where `voter` is, as far as is known.
+    pub(super) fn node_of(&self, voter: Voter) -> Option<NodeAddress> {
+        let mut members = self.configuration().members.iter();
+        let member = members.find(|(_, member)| Voter::Server(member.store) == voter).map(|(node, _)| *node);
+        member.or_else(|| self.heard.nodes().find(|(_, speaker)| speaker.voter() == voter).map(|(node, _)| node))
+    }
+
     /// Whether a proposal is under way.
     pub(super) fn is_proposing(&self) -> bool {
         self.proposer.is_some()
@@ -137,7 +159,7 @@ impl Votes {
             proposer.unheard().any(|unheard| unheard == voter).then_some(proposal)
         });
         let configuration = self.heard.lacks(node, version).then(|| configuration.clone());
-        Question { speaker: self.speaker(), version, configuration, proposal, settled: None }
+        Question { speaker: self.speaker(), version, configuration, proposal, settled: None, unreached: Vec::new() }
     }
 
     /// A node asks: it is answered, and confirmed if it needs a lease.

@@ -39,6 +39,11 @@ impl Heard {
         self.nodes.get(&node).map(|(speaker, _)| *speaker)
     }
 
+    /// The version that `node` has said it has.
+    pub fn version(&self, node: NodeAddress) -> Option<Version> {
+        self.nodes.get(&node).map(|(_, version)| *version)
+    }
+
     /// Whether `node` is known not to have the configuration `version`.
     pub fn lacks(&self, node: NodeAddress, version: Version) -> bool {
         self.nodes.get(&node).is_some_and(|(_, held)| version.is_after(*held))

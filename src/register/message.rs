@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::acceptor::Answer;
 use super::claims::{Identity, Machine};
 use super::configuration::{Ballot, Configuration, Version, Voter};
+use crate::wire::NodeAddress;
 
 /// Who speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +70,9 @@ pub struct Question {
     /// From a server to a server: how far the writes that it coordinates are on all owners.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled: Option<Settled>,
+    /// Of a server, to managers: members that have not answered its questions for some time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreached: Vec<NodeAddress>,
 }
 
 /// How far a coordinator has all its writes on all owners.
@@ -171,6 +175,7 @@ mod tests {
             configuration: Some(configuration()),
             proposal: Some(proposal),
             settled: Some(Settled { start: 5, clock: 9 }),
+            unreached: vec![NodeAddress::new(([10, 0, 0, 3], 19800).into())],
         };
         assert_eq!(Question::read(&pack(&question)), Some(question));
         let answers = [
@@ -199,6 +204,7 @@ mod tests {
                 configuration: Some(configuration),
                 proposal: None,
                 settled: None,
+                unreached: Vec::new(),
             }))
         };
         let good = configuration();

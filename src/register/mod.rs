@@ -15,6 +15,7 @@ mod heard;
 mod lease;
 mod message;
 mod proposer;
+mod reach;
 #[cfg(test)]
 mod tests;
 
@@ -25,3 +26,4 @@ pub use heard::{Changed, Heard};
 pub use lease::{Confirmations, LEASE, Lease};
 pub use message::{Proposal, Question, Reply, Settled, Speaker, pack, unpack};
 pub use proposer::{Progress, Proposer};
+pub use reach::{Reach, Reports};

@@ -49,7 +49,12 @@ pub(super) fn ask_all(server: &Arc<Shared>) {
     }
     let managers = server.config.managers.iter().filter_map(crate::net::NamedNode::address);
     complete(server);
-    let nodes: BTreeSet<_> = configuration.members.keys().copied().chain(managers).collect();
+    let members: BTreeSet<_> = configuration.members.keys().copied().filter(|node| *node != server.address).collect();
+    let stale = server.reach.lock().ask(&members);
+    for session in stale.into_iter().filter_map(|node| server.peers.known_session(node)) {
+        session.close();
+    }
+    let nodes: BTreeSet<_> = members.into_iter().chain(managers).collect();
     for node in nodes.into_iter().filter(|node| *node != server.address) {
         ask(server, &server.peers.session(node), server.clock.take(), Extension::default());
     }
@@ -58,13 +63,17 @@ pub(super) fn ask_all(server: &Arc<Shared>) {
 /// Sends a keep-alive with a question.
 pub(super) fn ask(server: &Arc<Shared>, node: &Arc<Session>, clock: u32, extension: Extension) {
     let address = node.address();
-    let question = server.votes.question(address, server.marks.settled(server.clock.peek()));
+    let mut question = server.votes.question(address, server.marks.settled(server.clock.peek()));
+    if server.is_manager(address) {
+        question.unreached = server.reach.lock().unreached();
+    }
     let sent = server.env.time().now();
     let extension = Extension { register: Some(ByteBuf::from(pack(&question))), ..extension };
     let asking = server.clone();
     let heard = move |result: Result<&[u8], ErrorCode>| {
         let Ok(Ok(Some(Packed(extension)))) = result.map(KeepAlive::answer) else { return };
         let Some(reply) = extension.register.as_deref().and_then(|bytes| Reply::read(bytes)) else { return };
+        asking.reach.lock().answered(address);
         if let Some(owner) = reply.refused {
             return claims::refused(&asking, address, owner);
         }

@@ -25,7 +25,7 @@ use crate::binlog::Binlog;
 use crate::clock::Clock;
 use crate::env::{Env, Seldom};
 use crate::net::Peers;
-use crate::register::{Claims, Configuration};
+use crate::register::{Claims, Configuration, Reach};
 use crate::ring::HashSpace;
 use crate::store::Store;
 use crate::time::Moment;
@@ -55,6 +55,8 @@ pub(super) struct Shared {
     pub(super) last_spaces: LastSpaces,
     /// This server's part in the register.
     pub(super) votes: Votes,
+    /// Which members answer.
+    pub(super) reach: Mutex<Reach>,
     /// Which machine each other server is.
     pub(super) claims: Mutex<Claims>,
     /// What was logged lately, of which node.
@@ -124,6 +126,7 @@ impl Shared {
             clock,
             last_spaces: LastSpaces::open(&store),
             votes,
+            reach: Mutex::default(),
             claims: Mutex::default(),
             said: Mutex::default(),
             store,

@@ -90,7 +90,7 @@ impl Votes {
         let voter = state.heard.speaker(node).map(Speaker::voter);
         let proposal = voter.and_then(|voter| state.completion.proposal(voter));
         let settled = settled.map(|clock| Settled { start: state.completion.number(), clock });
-        Question { speaker: self.speaker(), version, configuration, proposal, settled }
+        Question { speaker: self.speaker(), version, configuration, proposal, settled, unreached: Vec::new() }
     }
 
     /// Takes `configuration`, which is in force, unless it is known. Says whether it was later.

@@ -164,8 +164,58 @@ figures! {
         address: Option<NodeAddress>,
         /// Number of the latest configuration that it knows; 0 if servers have never voted.
         configuration: u64,
+        /// Whether the servers vote on every change, and need leases to act.
+        votes: bool,
+        /// Why they do not; null if they do.
+        without_votes: Option<String>,
+        /// Who votes on the next configuration.
+        voters: u64,
+        /// Those of them that this manager has heard in the last 1.5 s, itself included.
+        voters_heard: u64,
+        /// Those that it has not heard: addresses, or what is known of them.
+        voters_silent: Vec<String>,
+        /// Attached servers, faulty ones included.
+        servers: Vec<MemberFigures>,
+        /// The change that is voted on; null if there is none.
+        change: Option<ChangeFigures>,
+        /// Changes that wait for that one.
+        changes_waiting: u64,
         /// Servers refused in the last minute because they announce the address of another machine.
         refused: Vec<RefusedFigures>,
+    }
+}
+
+figures! {
+    /// An attached server as a manager sees it.
+    MemberFigures {
+        /// Its address.
+        address: Option<NodeAddress>,
+        /// Whether it is not in fault.
+        active: bool,
+        /// Whether it is connected to this manager.
+        connected: bool,
+        /// Id of its store by the configuration, sixteen digits; empty if it is no member.
+        store: String,
+        /// Number of the configuration that it has said it holds; null if it was never heard.
+        configuration: Option<u64>,
+        /// Milliseconds since it was last heard; null if it was never.
+        silent_ms: Option<u64>,
+        /// Servers that it says do not answer it.
+        unreached: Vec<NodeAddress>,
+        /// Why it was given up, or is waited for; null if it takes part.
+        reason: Option<String>,
+    }
+}
+
+figures! {
+    /// A change that is voted on.
+    ChangeFigures {
+        /// What it is.
+        what: String,
+        /// Milliseconds since it was proposed.
+        waits_ms: u64,
+        /// Voters that have not answered.
+        silent: Vec<String>,
     }
 }
 
@@ -253,8 +303,12 @@ mod tests {
             ("store.", StoreFigures::DESCRIPTIONS),
             ("replace.", ReplaceFigures::DESCRIPTIONS),
         ];
-        let managers: [(&str, &[(&str, &str)]); 2] =
-            [("", ManagerFigures::DESCRIPTIONS), ("refused[].", RefusedFigures::DESCRIPTIONS)];
+        let managers: [(&str, &[(&str, &str)]); 4] = [
+            ("", ManagerFigures::DESCRIPTIONS),
+            ("servers[].", MemberFigures::DESCRIPTIONS),
+            ("change.", ChangeFigures::DESCRIPTIONS),
+            ("refused[].", RefusedFigures::DESCRIPTIONS),
+        ];
         documented("| figure | meaning |\n| --- | --- |\n", &tables);
         documented("| figure of a manager | meaning |\n| --- | --- |\n", &managers);
     }

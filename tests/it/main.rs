@@ -50,6 +50,7 @@ mod names;
 mod offline;
 mod outage;
 mod own_port;
+mod reach;
 mod replace;
 mod replicas;
 mod restore;

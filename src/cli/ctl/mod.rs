@@ -9,6 +9,7 @@ mod wait;
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
@@ -77,7 +78,7 @@ pub(super) struct Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Command {
-    /// Show the attached servers, and those that are not
+    /// Show the attached servers, those that are not, how the servers vote, and who is waited for
     Status,
     /// Attach the servers that are not, or those named, and start a replace
     Attach,
@@ -129,7 +130,7 @@ pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
     block_on(async {
         if args.command == Command::Status {
             let overview = overview(&caller(QUESTION), manager).await?;
-            let status = Status::of(&caller(QUESTION), manager, overview).await;
+            let status = Status::of(&Arc::new(caller(QUESTION)), manager, overview).await;
             return show(if args.json { status.to_json()? } else { status.text() }.as_bytes());
         }
         let caller = caller(CHANGE);
