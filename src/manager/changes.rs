@@ -62,6 +62,16 @@ impl Shell {
         self.go_on(inner);
     }
 
+    /// Makes a change before all that wait, also before the one that is voted on, which may wait for those that are lost.
+    pub(super) fn decide_first(&self, inner: &mut Inner, job: Job) {
+        if let Some(pending) = inner.changes.pending.take() {
+            inner.votes.abandon();
+            inner.changes.waiting.push_front(pending.job);
+        }
+        inner.changes.waiting.push_front(job);
+        self.go_on(inner);
+    }
+
     /// Works out the changes that wait, until one has to be voted on.
     fn go_on(&self, inner: &mut Inner) {
         let now = Instant::now();
@@ -102,8 +112,10 @@ impl Shell {
 
     fn put_to_vote(&self, inner: &mut Inner, job: Job, state: State, actions: Vec<Action>, result: Vec<u8>) {
         let votes = self.config.votes && !inner.has_original_partner(self.partner());
-        let Some(next) = inner.votes.next(state.spaces(), votes) else {
-            return refuse(job.asker, "the number of configurations is used up");
+        let next =
+            if job.forced { inner.votes.forced(state.spaces()) } else { inner.votes.next(state.spaces(), votes) };
+        let Some(next) = next else {
+            return refuse(job.asker, "there is no configuration that could follow");
         };
         inner.votes.propose(next);
         if let Some(server) = job.loss.filter(|server| inner.ended.contains(server)) {
@@ -157,8 +169,17 @@ impl Shell {
 
     /// Takes a configuration that is in force, if it is later than the one known, and tells everybody.
     fn take(&self, inner: &mut Inner, next: &Configuration) {
+        let before = inner.votes.configuration().clone();
         if !inner.votes.adopt(next) {
             return;
+        }
+        if before.counter > 0 && next.is_forced_since(&before) {
+            let out: Vec<_> = before.members.keys().filter(|node| !next.members.contains_key(*node)).collect();
+            tracing::warn!(
+                version = next.counter,
+                before = before.counter,
+                "a configuration was put in force by an operator: {out:?} are out of it; what they hold counts as absent when they are attached again"
+            );
         }
         tracing::info!(version = next.counter, clocktime = %next.whs.clocktime, voted = next.is_voted(), "configuration in force");
         let spaces = Spaces { whs: next.whs.clone(), rhs: next.rhs.clone() };
@@ -202,6 +223,11 @@ impl Shell {
             Some(pending) if pending.since.elapsed() < FOUNDING_PATIENCE => {}
             Some(_) if !inner.votes.are_held() => {
                 tracing::warn!("the servers have not agreed on a first configuration: they go on without votes");
+                inner.give_up();
+                self.go_on(inner);
+            }
+            Some(pending) if pending.since.elapsed() >= VOTE_PATIENCE && pending.job.forced => {
+                tracing::warn!("the forced detach is given up: not all of the servers that would be left have agreed");
                 inner.give_up();
                 self.go_on(inner);
             }

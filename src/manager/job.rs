@@ -23,6 +23,8 @@ pub(super) struct Job {
     /// In words.
     pub(super) what: String,
     pub(super) change: Change,
+    /// An operator vouches for those whose votes are missing.
+    pub(super) forced: bool,
     /// The server whose loss it is.
     pub(super) loss: Option<NodeAddress>,
     pub(super) asker: Option<Asker>,
@@ -30,13 +32,13 @@ pub(super) struct Job {
 
 impl Job {
     pub(super) fn new(what: impl Into<String>, change: Change, asker: Option<Asker>) -> Self {
-        Self { what: what.into(), change, loss: None, asker }
+        Self { what: what.into(), change, forced: false, loss: None, asker }
     }
 
     /// `server` is lost.
     pub(super) fn loss(server: NodeAddress) -> Self {
         let change = move |state: &mut State, clock: &Clock| Ok((Vec::new(), state.server_lost(server, clock)));
-        Self { what: format!("loss of {server}"), change: Box::new(change), loss: Some(server), asker: None }
+        Self { loss: Some(server), ..Self::new(format!("loss of {server}"), Box::new(change), None) }
     }
 
     /// `server` is there, but not the one that it was.

@@ -9,6 +9,7 @@ mod auto;
 mod changes;
 mod claims;
 pub mod config;
+mod force;
 mod heartbeat;
 mod job;
 mod reach;

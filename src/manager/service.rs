@@ -271,6 +271,10 @@ impl Shell {
             }),
             ClientToManager::DetachFaultServers(DetachFaultServers { replace, choice }) => Ok(match choice {
                 None => self.change(link, request, move |state, clock| state.detach(replace, clock).map(silent)),
+                Some(choice) if choice.force => {
+                    self.force(link, request, &choice.servers.unwrap_or_default(), replace);
+                    Answered::Later
+                }
                 Some(choice) => self.change(link, request, move |state, clock| {
                     state.detach_chosen(&choice, replace, clock).map(telling)
                 }),

@@ -124,6 +124,14 @@ impl Votes {
         next.filter(Configuration::is_sound).or_else(|| self.configuration().without_votes(whs, rhs))
     }
 
+    /// What an operator puts in force with these hash spaces, without the votes of those that are not active in them.
+    pub(super) fn forced(&self, spaces: &Spaces) -> Option<Configuration> {
+        let Spaces { whs, rhs } = spaces.clone();
+        let stores = self.configuration().members.iter().map(|(node, member)| (*node, member.store)).collect();
+        let forced = self.configuration().forced(whs, rhs, &stores, &BTreeSet::from([self.start]));
+        forced.filter(Configuration::is_sound)
+    }
+
     /// Begins to propose `next`, which follows the configuration held.
     pub(super) fn propose(&mut self, next: Configuration) {
         let ballot = Ballot { round: self.round, proposer: self.start };

@@ -9,10 +9,14 @@ use crate::ring::HashSpace;
 use crate::wire::NodeAddress;
 use crate::wire::params::{NODE_LIMIT, Seed};
 
+/// The counter of a configuration that an operator has put in force without its voters is the next multiple of this: far
+/// beyond any that those who did not take part may have reached.
+const FORCED: u64 = 1_000_000;
+
 /// A place in the line of configurations.
 ///
-/// Two that have the same counter are the same, unless an operator has put one in force without its voters: then the
-/// clocktimes differ, and neither may be taken for the other.
+/// Two that have the same counter are the same, unless an operator has put one in force without its voters, in each of two
+/// parts of a cluster: then the clocktimes differ, and the later one is followed when the parts meet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Version {
     /// One more than that of the configuration before.
@@ -24,7 +28,7 @@ pub struct Version {
 impl Version {
     /// Whether this is later in the line than `other`.
     pub fn is_after(self, other: Self) -> bool {
-        self.counter > other.counter
+        (self.counter, self.clocktime.0) > (other.counter, other.clocktime.0)
     }
 }
 
@@ -70,6 +74,10 @@ pub struct Configuration {
     pub members: BTreeMap<NodeAddress, Member>,
     /// Who decides the next one.
     pub voters: BTreeSet<Voter>,
+    /// An operator has put it in force: its own voters have decided on it, all of them, since those of the one before are
+    /// lost.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forced: bool,
 }
 
 impl Configuration {
@@ -80,7 +88,7 @@ impl Configuration {
 
     /// Whether `next` can be what follows in the line.
     pub fn precedes(&self, next: &Self) -> bool {
-        self.counter.checked_add(1) == Some(next.counter)
+        if next.forced { next.counter > self.counter } else { self.counter.checked_add(1) == Some(next.counter) }
     }
 
     /// How many voters are a majority.
@@ -95,9 +103,12 @@ impl Configuration {
     }
 
     /// Who decides whether `next` follows: the voters. A cluster that has none yet, as one of earlier programs, is taken
-    /// over by its servers, a majority of those that are active for writing in `next`; each must hold its hash spaces.
+    /// over by its servers, a majority of those that are active for writing in `next`; each must hold its hash spaces. On one
+    /// that an operator forces all of its own voters decide.
     pub fn electors(&self, next: &Self) -> BTreeSet<Voter> {
-        if self.voters.is_empty() {
+        if next.forced {
+            next.voters.clone()
+        } else if self.voters.is_empty() {
             next.voters.iter().copied().filter(|voter| matches!(voter, Voter::Server(_))).collect()
         } else {
             self.voters.clone()
@@ -165,7 +176,25 @@ impl Configuration {
             let present = managers.iter().find(|start| self.voters.contains(&Voter::Manager(**start)));
             voters.extend(present.or(managers.first()).map(|start| Voter::Manager(*start)));
         }
-        Some(Self { counter, whs, rhs, members, voters })
+        Some(Self { counter, whs, rhs, members, voters, forced: false })
+    }
+
+    /// The configuration that an operator puts in force with these hash spaces, without the votes of those that are not
+    /// active in them any more; see [`Self::next`].
+    pub fn forced(
+        &self,
+        whs: Seed,
+        rhs: Seed,
+        stores: &BTreeMap<NodeAddress, u64>,
+        managers: &BTreeSet<u64>,
+    ) -> Option<Self> {
+        let counter = (self.counter / FORCED).checked_add(1)?.checked_mul(FORCED)?;
+        Some(Self { counter, forced: true, ..self.next(whs, rhs, stores, managers)? })
+    }
+
+    /// Whether a configuration was forced between `earlier` and this one, which is later.
+    pub fn is_forced_since(&self, earlier: &Self) -> bool {
+        self.counter / FORCED > earlier.counter / FORCED || self.counter == earlier.counter
     }
 
     /// The stores of servers that lose a right with `next`, which they might go on to use as long as they do not hear of

@@ -32,6 +32,8 @@ pub struct Proposer {
     proposal: Configuration,
     /// Who decides.
     electors: BTreeSet<Voter>,
+    /// An operator vouches for those who do not decide.
+    forced: bool,
     promises: BTreeMap<Voter, Option<(Ballot, Configuration)>>,
     accepted: BTreeSet<Voter>,
     /// Until when stores that lose a right may have leases that rest on those who have accepted.
@@ -47,6 +49,7 @@ impl Proposer {
         assert!(base.precedes(&next), "a proposal that does not follow what it builds on");
         Self {
             electors: base.electors(&next),
+            forced: next.forced,
             base,
             ballot,
             proposal: next,
@@ -65,7 +68,13 @@ impl Proposer {
 
     /// Whether another's proposal, or this one, may have been accepted by somebody.
     pub fn is_accepting(&self) -> bool {
-        is_majority(&self.electors, self.promises.len())
+        self.is_enough(self.promises.len())
+    }
+
+    /// Whether so many electors can decide: a majority, and of a forced configuration all, so that none is left who acts by the
+    /// one before.
+    fn is_enough(&self, count: usize) -> bool {
+        if self.forced { count == self.electors.len() } else { count > self.electors.len() / 2 }
     }
 
     /// The configuration it builds on.
@@ -107,9 +116,15 @@ impl Proposer {
                 let before = before.filter(|(_, configuration)| self.base.precedes(configuration));
                 self.promises.insert(voter, before.map(|(ballot, configuration)| (ballot, *configuration)));
                 if self.is_accepting() {
-                    let highest = self.promises.values().flatten().max_by_key(|(ballot, _)| *ballot);
-                    if let Some((_, configuration)) = highest {
-                        self.proposal = configuration.clone();
+                    let open = self.promises.values().flatten().filter(|(_, before)| !self.is_void(before));
+                    let highest = open.max_by_key(|(ballot, _)| *ballot).map(|(_, before)| before.clone());
+                    match highest {
+                        // It may be in force by the votes of those who are lost: what is forced must build on it.
+                        Some(before) if self.forced && before != self.proposal => {
+                            self.ended = Some(Progress::Overtaken(before));
+                        }
+                        Some(before) => self.proposal = before,
+                        None => {}
                     }
                 }
             }
@@ -132,12 +147,22 @@ impl Proposer {
         }
     }
 
+    /// Whether a forced configuration that somebody has accepted cannot be in force, nor come to be: one of its voters has
+    /// promised this proposal and not accepted that one.
+    fn is_void(&self, before: &Configuration) -> bool {
+        let without = |voter: &Voter| {
+            let promise = self.promises.get(voter);
+            promise.is_some_and(|accepted| accepted.as_ref().is_none_or(|(_, other)| other != before))
+        };
+        before.forced && before.voters.iter().any(without)
+    }
+
     /// The step to take at `now`.
     pub fn progress(&self, now: Moment) -> Progress {
         if let Some(ended) = &self.ended {
             return ended.clone();
         }
-        if !is_majority(&self.electors, self.accepted.len()) {
+        if !self.is_enough(self.accepted.len()) {
             return Progress::Asking;
         }
         // Who has accepted acts by the old configuration no more.
@@ -149,7 +174,107 @@ impl Proposer {
     }
 }
 
-/// Whether so many of the electors, each counted once, are a majority.
-fn is_majority(electors: &BTreeSet<Voter>, count: usize) -> bool {
-    count > electors.len() / 2
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ClockTime;
+    use crate::wire::NodeAddress;
+    use crate::wire::params::Seed;
+
+    const NOW: Moment = Moment::from_nanos(1_000_000_000);
+
+    fn node(number: u8) -> NodeAddress {
+        NodeAddress::new(([10, 0, 0, number], 19800).into())
+    }
+
+    fn seed(active: &[u8], clocktime: u64) -> Seed {
+        Seed { nodes: active.iter().map(|number| (node(*number), true)).collect(), clocktime: ClockTime(clocktime) }
+    }
+
+    fn stores() -> BTreeMap<NodeAddress, u64> {
+        (1..=5).map(|number| (node(number), u64::from(number))).collect()
+    }
+
+    /// Five servers, of which the first two are left.
+    fn base() -> Configuration {
+        let whs = seed(&[1, 2, 3, 4, 5], 1);
+        Configuration::default().next(whs.clone(), whs, &stores(), &BTreeSet::new()).unwrap()
+    }
+
+    fn forced(base: &Configuration, clocktime: u64, active: &[u8]) -> Configuration {
+        let whs = seed(active, clocktime);
+        base.forced(whs.clone(), whs, &stores(), &BTreeSet::from([9])).unwrap()
+    }
+
+    fn ballot(round: u64) -> Ballot {
+        Ballot { round, proposer: 9 }
+    }
+
+    fn promise(proposer: &mut Proposer, voter: Voter, before: Option<(Ballot, &Configuration)>) {
+        let answer = Answer::Promised(before.map(|(ballot, before)| (ballot, Box::new(before.clone()))));
+        let asked = (proposer.base().version(), proposer.ballot());
+        proposer.hear(asked, voter, answer, NOW);
+    }
+
+    #[test]
+    fn a_forced_configuration_is_decided_by_all_who_are_left_and_by_nobody_else() {
+        let base = base();
+        let next = forced(&base, 7, &[1, 2]);
+        assert_eq!(next.voters, BTreeSet::from([Voter::Server(1), Voter::Server(2), Voter::Manager(9)]));
+        assert!(next.counter > base.counter + 1000 && next.version().is_after(base.version()) && base.precedes(&next));
+        let mut proposer = Proposer::new(base.clone(), ballot(0), next.clone());
+        for voter in [Voter::Server(1), Voter::Server(3), Voter::Server(4), Voter::Manager(9)] {
+            promise(&mut proposer, voter, None);
+        }
+        assert!(!proposer.is_accepting(), "the second server is left and has not answered");
+        promise(&mut proposer, Voter::Server(2), None);
+        for voter in &next.voters {
+            assert_eq!(proposer.progress(NOW), Progress::Asking);
+            proposer.hear((base.version(), ballot(0)), *voter, Answer::Accepted(Vec::new()), NOW);
+        }
+        assert_eq!(proposer.progress(NOW), Progress::Committed(next));
+    }
+
+    #[test]
+    fn a_forced_configuration_builds_on_whatever_may_be_in_force_already() {
+        let base = base();
+        let whs = seed(&[1, 2, 3, 4], 3);
+        let before = base.next(whs.clone(), whs, &stores(), &BTreeSet::new()).unwrap();
+        let mut proposer = Proposer::new(base.clone(), ballot(1), forced(&base, 7, &[1]));
+        promise(&mut proposer, Voter::Server(1), Some((ballot(0), &before)));
+        assert_eq!(proposer.progress(NOW), Progress::Overtaken(before));
+    }
+
+    /// Those who were given up by force come back before all who are left have agreed to it.
+    #[test]
+    fn an_ordinary_proposal_takes_a_forced_one_over_only_if_that_may_be_in_force() {
+        let base = base();
+        let before = forced(&base, 7, &[1, 2]);
+        let whs = seed(&[1, 2, 3, 4, 5], 9);
+        let next = base.next(whs.clone(), whs, &stores(), &BTreeSet::new()).unwrap();
+        let asked = |second: Option<(Ballot, &Configuration)>| {
+            let mut proposer = Proposer::new(base.clone(), ballot(1), next.clone());
+            promise(&mut proposer, Voter::Server(1), Some((ballot(0), &before)));
+            promise(&mut proposer, Voter::Server(2), second);
+            promise(&mut proposer, Voter::Server(3), None);
+            proposer.asks().flatten().cloned().unwrap()
+        };
+        assert_eq!(asked(None), next, "its second voter has not accepted, and will not any more");
+        assert_eq!(asked(Some((ballot(0), &before))), before);
+    }
+
+    #[test]
+    fn of_two_that_were_forced_apart_the_later_one_is_followed_by_both() {
+        let base = base();
+        let (one, other) = (forced(&base, 7, &[1, 2]), forced(&base, 8, &[3, 4, 5]));
+        assert_eq!(one.counter, other.counter);
+        assert!(other.version().is_after(one.version()) && !one.version().is_after(other.version()));
+        assert!(other.is_forced_since(&one) && other.is_forced_since(&base) && one.is_forced_since(&base));
+        // The line goes on one by one, and the further one counts.
+        let whs = seed(&[1, 2], 6);
+        let further = one.next(whs.clone(), whs, &stores(), &BTreeSet::from([9])).unwrap();
+        assert!(!further.forced && further.version().is_after(other.version()));
+        let again = forced(&further, 10, &[1]);
+        assert!(again.counter > further.counter);
+    }
 }

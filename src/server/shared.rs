@@ -25,7 +25,7 @@ use crate::binlog::Binlog;
 use crate::clock::Clock;
 use crate::env::{Env, Seldom};
 use crate::net::Peers;
-use crate::register::{Claims, Configuration, Reach};
+use crate::register::{Claims, Configuration, Reach, Version};
 use crate::ring::HashSpace;
 use crate::store::Store;
 use crate::time::Moment;
@@ -172,10 +172,12 @@ impl Shared {
 
     /// Goes over to the hash spaces of a configuration and the permit to act by it, unless a later one has come first.
     pub(super) fn set_configuration(&self, configuration: Configuration, permit: Arc<Permit>) -> SpacesChange {
+        let version = configuration.version();
         let Configuration { counter, whs, rhs, .. } = configuration;
         let [whs, rhs] = [whs, rhs].map(|seed| Arc::new(HashSpace::new(seed)));
         let spaces = self.spaces.write();
-        if counter <= spaces.counter {
+        let held = Version { counter: spaces.counter, clocktime: spaces.whs.clocktime() };
+        if counter == 0 || spaces.counter > 0 && !version.is_after(held) {
             return SpacesChange { taken: false, joined: false };
         }
         let after =

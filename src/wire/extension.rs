@@ -41,6 +41,9 @@ pub struct ManagerState {
 pub struct Choice {
     /// The servers to attach or to remove, all of them or none; without it, all that can be.
     pub servers: Option<Vec<NodeAddress>>,
+    /// Detach: these servers are off for good, and the cluster is to go on without their votes.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 /// The effect of an attach or detach.
@@ -53,6 +56,12 @@ pub struct Changed {
     pub missing: Vec<NodeAddress>,
     /// Whether a replace was started.
     pub replace: bool,
+    /// Of a forced detach: why nothing was done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// Of a forced detach: what may be lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost: Option<String>,
 }
 
 /// The end of a backup: the result of a manager's `CreateBackup` that was asked with [`Ask`].
@@ -197,7 +206,8 @@ mod tests {
 
     #[test]
     fn an_element_reads_back_and_is_one_raw() {
-        let choice = |servers| AttachNewServers { replace: true, choice: Some(Choice { servers: Some(servers) }) };
+        let choice =
+            |servers| AttachNewServers { replace: true, choice: Some(Choice { servers: Some(servers), force: false }) };
         let bytes = encoded(&choice(vec![node()]));
         // Up to 31 bytes are a fixraw, more a raw16: never the str8 or bin8 that would end a connection to an original.
         assert_eq!(bytes[..5], [0x92, 0xc3, 0xba, 0x81, 0xa7]);
@@ -227,7 +237,7 @@ mod tests {
     fn what_is_missing_or_unknown_is_no_error() {
         assert_eq!(decode(&[0x91, 0xc3]), Ok(AttachNewServers { replace: true, choice: None }));
         assert_eq!(attach(&[0xc3]), Ok(AttachNewServers { replace: true, choice: None }), "not ours");
-        let all = AttachNewServers { replace: true, choice: Some(Choice { servers: None }) };
+        let all = AttachNewServers { replace: true, choice: Some(Choice::default()) };
         assert_eq!(attach(&encoded(&Packed(Ask {}))), Ok(all));
         let mut later = Vec::new();
         write(&mut later, &serde_json::json!({"flags": 5, "colour": "blue"}));

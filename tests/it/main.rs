@@ -22,6 +22,7 @@ mod disk;
 mod embedded;
 mod examples;
 mod faults;
+mod forced;
 mod gateway;
 mod gateway_clients;
 mod gateway_faults;

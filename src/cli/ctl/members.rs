@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::choice::{Kind, MemberChange, Unmet, names};
-use super::manager::{failed, overview};
+use super::manager::{explained, failed, overview};
 use crate::cli::exit::{Stop, print};
 use crate::cli::tool::reason;
 use crate::client::{Caller, Overview};
@@ -58,7 +58,7 @@ pub(super) async fn change(
         let unmet = match wanted.choose(&overview) {
             Ok(servers) => {
                 let changed = if overview.state.is_some() {
-                    let choice = Choice { servers: servers.clone() };
+                    let choice = Choice { servers: servers.clone(), force: false };
                     let changed = order(caller, manager, wanted.kind, replace, Some(choice)).await?;
                     changed.ok_or_else(|| failed(manager, ErrorCode::Unknown))?
                 } else {
@@ -86,6 +86,32 @@ pub(super) async fn change(
     }
 }
 
+/// Detaches the servers that `wanted` names without their votes.
+pub(super) async fn force(
+    caller: &Caller,
+    manager: NodeAddress,
+    wanted: &MemberChange,
+    replace: bool,
+) -> Result<Done, Stop> {
+    let before = overview(caller, manager).await?;
+    let knows = before.state.is_some()
+        && caller.manager_figures(manager).await.map_err(|error| failed(manager, error))?.is_some();
+    if !knows {
+        return Err(Stop::Unmet(format!("manager {manager} does not know --force; nothing was changed")));
+    }
+    let servers: Vec<_> = wanted.servers.iter().copied().collect();
+    let choice = Choice { servers: Some(servers.clone()), force: true };
+    let changed = order(caller, manager, Kind::Detach, replace, Some(choice)).await?;
+    let changed = changed.ok_or_else(|| failed(manager, ErrorCode::Unknown))?;
+    if let Some(why) = &changed.refused {
+        return Err(Stop::Unmet(format!("refused: {why}; nothing was changed")));
+    }
+    if let Some(lost) = &changed.lost {
+        print(std::io::stderr(), &format!("{lost}\nbefore one of them is started again, remove its store\n"));
+    }
+    Ok(Done { text: report(Kind::Detach, &servers, &changed, replace), replace: changed.replace, before })
+}
+
 /// Says once, on stderr, what a wait that is not short is for.
 fn explain(explained: &mut bool, started: Instant, patience: Duration, why: &str) {
     if !*explained && started.elapsed() >= SHORT {
@@ -106,7 +132,10 @@ async fn order(
         Kind::Attach => caller.attach(manager, replace, choice).await,
         Kind::Detach => caller.detach(manager, replace, choice).await,
     };
-    answer.map_err(|error| failed(manager, error))
+    match answer {
+        Ok(changed) => Ok(changed),
+        Err(error) => Err(explained(caller, manager, error).await),
+    }
 }
 
 /// An original manager takes every server that it lists and says nothing: if that is not what was asked for, it is not asked.
@@ -136,7 +165,7 @@ async fn change_at_original(
     if let Some(left) = left.filter(|left| !left.is_empty()) {
         return Err(Stop::Unmet(format!("{}: the manager did not {} it", names(&left), wanted.verb())));
     }
-    Ok(Changed { servers: wanted.difference(before, &after), missing: Vec::new(), replace })
+    Ok(Changed { servers: wanted.difference(before, &after), replace, ..Changed::default() })
 }
 
 /// Tells what was done: a line for each server of `chosen`; or why nothing was done, if none was chosen.

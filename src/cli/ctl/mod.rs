@@ -28,6 +28,7 @@ use crate::wire::params::{NODE_LIMIT, is_backup_suffix};
 use choice::{Expected, Kind, MemberChange};
 use status::Status;
 
+use manager::explained;
 pub(super) use manager::{caller, failed, overview};
 pub(super) use wait::wait;
 
@@ -69,6 +70,12 @@ pub(super) struct Args {
     /// attach: change nothing unless there are so many servers in all, with those that are attached already
     #[arg(long, value_name = "N", conflicts_with = "expect", value_parser = clap::value_parser!(u16).range(1..=NODE_LIMIT as i64))]
     total: Option<u16>,
+
+    /// detach: the servers named are off and stay off, and those that are left are no majority: go on without their
+    /// votes. What the servers named have acknowledged without the others is lost; before one of them is started again,
+    /// remove its store
+    #[arg(long)]
+    force: bool,
 
     /// How long to wait for the servers that are named or expected, and for the manager if it cannot be reached
     /// [default: 30]
@@ -136,7 +143,11 @@ pub(super) fn run(call: &Call) -> Result<ExitCode, Stop> {
         let caller = caller(CHANGE);
         match (args.command, wanted) {
             (_, Some((wanted, replace))) => {
-                let done = members::change(&caller, manager, &wanted, replace, args.timeout.unwrap_or(LISTING)).await?;
+                let done = if args.force {
+                    members::force(&caller, manager, &wanted, replace).await?
+                } else {
+                    members::change(&caller, manager, &wanted, replace, args.timeout.unwrap_or(LISTING)).await?
+                };
                 show(done.text.as_bytes())?;
                 if args.wait && done.replace { wait::wait_for(&caller, manager, &done.before).await } else { Ok(()) }
             }
@@ -162,6 +173,15 @@ impl Args {
         }
         if self.wait && !self.command.may_wait() {
             return Err(Stop::Usage(format!("--wait: {name} starts no replace")));
+        }
+        if self.force && !matches!(self.command.members(), Some((Kind::Detach, _))) {
+            return Err(Stop::Usage(format!("--force: only for detach, not for {name}")));
+        }
+        if self.force && self.operands.is_empty() {
+            return Err(Stop::Usage("--force: name the servers that are off and stay off".to_owned()));
+        }
+        if self.force && self.timeout.is_some() {
+            return Err(Stop::Usage("--timeout: --force waits for no servers".to_owned()));
         }
         if self.expect.is_some() && self.command.members().is_none() {
             return Err(Stop::Usage(format!("--expect: only for attach and detach, not for {name}")));
@@ -224,7 +244,10 @@ async fn switch(caller: &Caller, manager: NodeAddress, command: Command, before:
         _ if before.state.is_none() && !before.whs.has_active() => Err(ErrorCode::Server),
         _ => caller.ask(manager, &StartReplace { full: command == Command::FullReplace }).await,
     };
-    answer.map(drop).map_err(|error| failed(manager, error))
+    match answer {
+        Ok(_) => Ok(()),
+        Err(error) => Err(explained(caller, manager, error).await),
+    }
 }
 
 fn today() -> String {
@@ -248,6 +271,7 @@ mod tests {
             "m attach-noreplace a b:1 --timeout 5",
             "m detach --expect 2 --timeout 0",
             "m attach --total 3 --timeout 1",
+            "m detach --force a b:1 --wait",
             "m backup",
             "m backup 20261122 --wait",
             "m full-replace",
@@ -260,6 +284,9 @@ mod tests {
             ("m status x", "unexpected argument 'x' behind status"),
             ("m backup x y", "unexpected argument 'y' behind backup"),
             ("m replace --expect 2", "--expect: only for attach and detach, not for replace"),
+            ("m attach --force a", "--force: only for detach, not for attach"),
+            ("m detach --force", "--force: name the servers that are off and stay off"),
+            ("m detach --force a --timeout 2", "--timeout: --force waits for no servers"),
             ("m attach a --expect 2", "--expect: the servers are named already"),
             ("m detach --total 2", "--total: only for attach, not for detach"),
             ("m attach a --total 2", "--total: the servers are named already"),

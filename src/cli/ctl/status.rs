@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::manager::no_majority;
 use crate::cli::exit::Stop;
 use crate::cli::tool::{ask_all, json, space};
 use crate::client::{Caller, Overview};
@@ -68,12 +69,7 @@ impl Status {
         if manager.votes || !manager.servers.is_empty() {
             lines.push(votes(manager));
         }
-        if manager.votes && manager.voters_heard <= manager.voters / 2 {
-            lines.push(format!(
-                "no majority: {} do not answer, and without them no server serves; start them again",
-                manager.voters_silent.join(", ")
-            ));
-        }
+        lines.extend(no_majority(manager));
         for (place, member) in manager.servers.iter().enumerate() {
             let own = self.servers.get(place).and_then(Option::as_ref);
             lines.extend(server(manager.votes, member, own));
@@ -281,7 +277,8 @@ mod tests {
             status.lines(&manager),
             [
                 "votes: configuration 7, 1 of 3 voters answer",
-                "no majority: 127.0.0.1:2, 127.0.0.1:4 do not answer, and without them no server serves; start them again",
+                "no majority: 127.0.0.1:2, 127.0.0.1:4 do not answer, and without them no server serves; start them again; if \
+                 they are off for good: detach --force 127.0.0.1:2 127.0.0.1:4",
                 "server 127.0.0.1:1: configuration 7, lease for 870 ms, does not reach 127.0.0.1:2",
                 "server 127.0.0.1:2: configuration 7, no lease",
                 "server 127.0.0.1:3: was given up: does not answer",

@@ -26,7 +26,7 @@ impl State {
         let actions = self.attach_servers(chosen, replace, clock)?;
         let new = |server: &(NodeAddress, bool)| server.1 && !before.contains(server);
         let servers = self.spaces.whs.nodes.iter().filter(|server| new(server)).map(|(server, _)| *server).collect();
-        Ok((Changed { servers, missing: Vec::new(), replace }, actions))
+        Ok((Changed { servers, replace, ..Changed::default() }, actions))
     }
 
     /// Removes the chosen servers, or all that are in fault; only if there are any a replace is started. If a chosen one is
@@ -47,7 +47,24 @@ impl State {
         let replace = replace && changed;
         let actions = self.after_change(changed, replace, clock)?;
         let servers = if changed { chosen } else { Vec::new() };
-        Ok((Changed { servers, missing: Vec::new(), replace }, actions))
+        Ok((Changed { servers, replace, ..Changed::default() }, actions))
+    }
+
+    /// Removes servers that an operator says are off for good, also the last owners of some keys.
+    pub(in crate::manager) fn detach_forced(
+        &mut self,
+        servers: &[NodeAddress],
+        replace: bool,
+        clock: &Clock,
+    ) -> Result<(Changed, Vec<Action>), Impossible> {
+        for server in servers {
+            self.server_away(*server);
+            self.spaces.fault(*server, clock);
+        }
+        self.void_copy("servers were detached by force");
+        let changed = self.spaces.remove(servers, clock);
+        let actions = self.after_change(changed, replace, clock)?;
+        Ok((Changed { servers: servers.to_vec(), replace, ..Changed::default() }, actions))
     }
 }
 
@@ -63,12 +80,12 @@ mod tests {
     use crate::manager::state::tests::clock;
 
     fn only(numbers: &[u8]) -> Choice {
-        Choice { servers: Some(numbers.iter().map(|number| node(*number)).collect()) }
+        Choice { servers: Some(numbers.iter().map(|number| node(*number)).collect()), ..Choice::default() }
     }
 
     fn changed(servers: &[u8], missing: &[u8], replace: bool) -> Changed {
         let nodes = |numbers: &[u8]| numbers.iter().map(|number| node(*number)).collect();
-        Changed { servers: nodes(servers), missing: nodes(missing), replace }
+        Changed { servers: nodes(servers), missing: nodes(missing), replace, ..Changed::default() }
     }
 
     #[test]
