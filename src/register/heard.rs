@@ -1,16 +1,38 @@
 //! Who was heard at which address: the store of a server, how far it was, and whether it is still the one that it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::configuration::{Configuration, Version};
 use super::message::Speaker;
 use crate::wire::NodeAddress;
 use crate::wire::params::NODE_LIMIT;
 
+/// Starts of one server before its last that are remembered: messages of theirs may still come.
+const STARTS: usize = 4;
+
 /// The nodes that speak of the register, as they were heard last.
 #[derive(Debug, Clone, Default)]
 pub struct Heard {
-    nodes: BTreeMap<NodeAddress, (Speaker, Version)>,
+    nodes: BTreeMap<NodeAddress, Node>,
+}
+
+#[derive(Debug, Clone)]
+struct Node {
+    speaker: Speaker,
+    version: Version,
+    store: Store,
+}
+
+/// The store of a server, through the starts of its process.
+#[derive(Debug, Clone, Default)]
+struct Store {
+    id: u64,
+    /// The last start, behind those before it.
+    starts: VecDeque<u64>,
+    /// The most commits that were told.
+    commits: u64,
+    /// A process had fewer commits than one before it: the counter of the configuration that was in force then.
+    older: Option<u64>,
 }
 
 /// Why a server is not the member that it should be.
@@ -19,41 +41,77 @@ pub enum Changed {
     /// Its disk was lost or exchanged, or another machine has its address.
     #[error("it has another store than before")]
     Store,
+    /// Its files were replaced by older ones, or its machine has lost its power before they were on the disk.
+    #[error("its store is older than it was")]
+    Older,
+}
+
+impl Store {
+    /// A process that began as `start` has so many commits; `held` is the counter of the configuration in force.
+    fn hear(&mut self, id: u64, start: u64, commits: u64, held: u64) {
+        if self.id != id {
+            *self = Self { id, ..Self::default() };
+        }
+        if self.starts.back() == Some(&start) {
+            // They may come in any order.
+            self.commits = self.commits.max(commits);
+        } else if !self.starts.contains(&start) {
+            if commits < self.commits {
+                self.older = Some(held);
+            }
+            self.commits = commits;
+            self.starts.push_back(start);
+            if self.starts.len() > STARTS {
+                self.starts.pop_front();
+            }
+        }
+    }
 }
 
 impl Heard {
-    /// `node` has spoken.
-    pub fn note(&mut self, node: NodeAddress, speaker: Speaker, version: Version) {
-        if self.nodes.len() < 2 * NODE_LIMIT || self.nodes.contains_key(&node) {
-            self.nodes.insert(node, (speaker, version));
+    /// `node` has spoken, while the configuration with the counter `held` was in force.
+    pub fn note(&mut self, node: NodeAddress, speaker: Speaker, version: Version, held: u64) {
+        if self.nodes.len() >= 2 * NODE_LIMIT && !self.nodes.contains_key(&node) {
+            return;
+        }
+        let new = || Node { speaker, version, store: Store::default() };
+        let heard = self.nodes.entry(node).or_insert_with(new);
+        (heard.speaker, heard.version) = (speaker, version);
+        if let Speaker::Server { store, commits, start } = speaker {
+            heard.store.hear(store, start, commits, held);
         }
     }
 
     /// The nodes.
     pub fn nodes(&self) -> impl Iterator<Item = (NodeAddress, Speaker)> {
-        self.nodes.iter().map(|(node, (speaker, _))| (*node, *speaker))
+        self.nodes.iter().map(|(node, heard)| (*node, heard.speaker))
     }
 
     /// Who was heard at `node`.
     pub fn speaker(&self, node: NodeAddress) -> Option<Speaker> {
-        self.nodes.get(&node).map(|(speaker, _)| *speaker)
+        self.nodes.get(&node).map(|heard| heard.speaker)
     }
 
     /// The version that `node` has said it has.
     pub fn version(&self, node: NodeAddress) -> Option<Version> {
-        self.nodes.get(&node).map(|(_, version)| *version)
+        self.nodes.get(&node).map(|heard| heard.version)
     }
 
     /// Whether `node` is known not to have the configuration `version`.
     pub fn lacks(&self, node: NodeAddress, version: Version) -> bool {
-        self.nodes.get(&node).is_some_and(|(_, held)| version.is_after(*held))
+        self.nodes.get(&node).is_some_and(|heard| version.is_after(heard.version))
     }
 
     /// Whether the server at `node` is a member of `configuration` but not the one that it was, as far as was heard here.
     pub fn changed(&self, node: NodeAddress, configuration: &Configuration) -> Option<Changed> {
         let member = configuration.members.get(&node)?;
         let Speaker::Server { store, .. } = self.speaker(node)? else { return None };
-        (store != member.store).then_some(Changed::Store)
+        if store != member.store {
+            return Some(Changed::Store);
+        }
+        let older = self.nodes.get(&node)?.store.older?;
+        // What it has held since it was admitted again others have sent it.
+        (member.admitted <= older).then_some(Changed::Older)
     }
 }
 
@@ -73,13 +131,38 @@ mod tests {
         let configuration = Configuration::default().next(seed.clone(), seed, &stores, &BTreeSet::new()).unwrap();
         let mut heard = Heard::default();
         assert_eq!(heard.changed(node, &configuration), None, "it was not heard yet");
-        let mut hear = |store, commits| {
-            heard.note(node, Speaker::Server { store, commits, start: 1 }, Version::default());
+        let mut hear = |store, commits, start| {
+            heard.note(node, Speaker::Server { store, commits, start }, Version::default(), 1);
             heard.changed(node, &configuration)
         };
-        assert_eq!(hear(7, 100), None);
-        assert_eq!(hear(8, 500), Some(Changed::Store));
-        assert_eq!(hear(7, 99), None, "sent before, on another connection");
+        assert_eq!(hear(7, 100, 1), None);
+        assert_eq!(hear(8, 500, 2), Some(Changed::Store));
+        assert_eq!(hear(7, 99, 1), None, "sent before, on another connection");
         assert!(heard.lacks(node, configuration.version()));
+    }
+
+    #[test]
+    fn a_process_that_has_less_than_the_one_before_it_has_an_older_store() {
+        let node = NodeAddress::new(([10, 0, 0, 1], 19800).into());
+        let seed = Seed { nodes: vec![(node, true)], clocktime: ClockTime(1) };
+        let stores = BTreeMap::from([(node, 7)]);
+        let first = Configuration::default().next(seed.clone(), seed.clone(), &stores, &BTreeSet::new()).unwrap();
+        let mut heard = Heard::default();
+        let mut hear = |commits, start| {
+            heard.note(node, Speaker::Server { store: 7, commits, start }, Version::default(), 1);
+            heard.changed(node, &first)
+        };
+        assert_eq!(hear(100, 1), None);
+        assert_eq!(hear(90, 1), None, "late");
+        assert_eq!(hear(100, 2), None);
+        assert_eq!(hear(120, 2), None);
+        assert_eq!(hear(110, 1), None, "late, of the process before");
+        assert_eq!(hear(119, 3), Some(Changed::Older));
+        assert_eq!(hear(130, 3), Some(Changed::Older));
+        // Given up, and admitted again by the third configuration.
+        let gone = Seed { nodes: vec![(node, false)], ..seed.clone() };
+        let without = first.next(gone.clone(), gone, &BTreeMap::new(), &BTreeSet::new()).unwrap();
+        let third = without.next(seed.clone(), seed, &stores, &BTreeSet::new()).unwrap();
+        assert_eq!(heard.changed(node, &third), None);
     }
 }

@@ -110,7 +110,8 @@ impl Votes {
     /// A node has said who it is and how far; of a member that asks for it, its lease is confirmed.
     pub(super) fn hear(&self, from: NodeAddress, question: &Question, now: Moment) -> Reply {
         let state = &mut *self.state.lock();
-        state.heard.note(from, question.speaker, question.version);
+        let held = state.acceptor.configuration().counter;
+        state.heard.note(from, question.speaker, question.version, held);
         let configuration = state.acceptor.configuration();
         let version = configuration.version();
         let member = |store: u64| {
@@ -140,7 +141,8 @@ impl Votes {
     /// A node has answered a question that left at `sent`.
     pub(super) fn heard(&self, from: NodeAddress, asked: &Question, reply: Reply, sent: Moment, now: Moment) {
         let state = &mut *self.state.lock();
-        state.heard.note(from, reply.speaker, reply.version);
+        let held = state.acceptor.configuration().counter;
+        state.heard.note(from, reply.speaker, reply.version, held);
         let voter = reply.speaker.voter();
         if reply.confirmed {
             state.lease.confirmed(asked.version, voter, sent);
