@@ -128,7 +128,8 @@ impl State {
     pub(super) fn take(&mut self, spaces: Spaces, clock: &Clock) {
         clock.observe(spaces.whs.clocktime);
         clock.observe(spaces.rhs.clocktime);
-        if spaces.whs.clocktime != self.spaces.whs.clocktime {
+        // Also when only the one for reading is another: the ends of copying are those of one configuration.
+        if spaces != self.spaces {
             self.void_copy("there is a newer configuration");
         }
         if spaces.whs == spaces.rhs {
@@ -159,6 +160,8 @@ impl State {
         let before = self.spaces.rhs.has_active().then(|| self.spaces.clone());
         if self.voted && self.spaces.is_last(server) {
             self.waited.insert(server);
+            // It has still to be copied from, or to.
+            self.void_copy("a server was lost");
         } else if self.spaces.fault(server, clock) {
             if !self.spaces.rhs.has_active() && before.is_some() {
                 self.outage = before;

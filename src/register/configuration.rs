@@ -47,8 +47,9 @@ pub enum Voter {
 pub struct Member {
     /// The id of its store.
     pub store: u64,
-    /// The counter of the configuration that admitted it: what it has held from before counts for nothing until the others
-    /// have sent it.
+    /// The counter of the configuration that admitted it: what it has held from before counts as absent until the others have
+    /// sent it. Zero if nobody could: it was there before there were votes, or some range had no owner for reading then. What
+    /// it brought counts.
     pub admitted: u64,
 }
 
@@ -163,11 +164,16 @@ impl Configuration {
         let active = |seed: &Seed| -> BTreeSet<NodeAddress> {
             seed.nodes.iter().filter(|(_, active)| *active).map(|(node, _)| *node).collect()
         };
+        let readers = HashSpace::new(rhs.clone());
+        let are_covered = readers.points().iter().all(|point| readers.owners(*point).coordinator().is_some());
+        let can_be_sent = self.is_voted() && readers.is_ready() && are_covered;
         let mut members = BTreeMap::new();
         for node in active(&whs).union(&active(&rhs)) {
             let store = *stores.get(node)?;
             let admitted = self.members.get(node).filter(|member| member.store == store).map(|member| member.admitted);
-            members.insert(*node, Member { store, admitted: admitted.unwrap_or(counter) });
+            // Who is to be read from at once has to have the records.
+            let new = if can_be_sent && !readers.is_active(*node) { counter } else { 0 };
+            members.insert(*node, Member { store, admitted: admitted.unwrap_or(new) });
         }
         let stores = active(&whs).into_iter().filter_map(|node| members.get(&node)).map(|member| member.store);
         let mut voters: BTreeSet<Voter> = stores.map(Voter::Server).collect();
@@ -216,5 +222,63 @@ impl Configuration {
             |node: &NodeAddress, member: &Member| next.members.get(node).is_none_or(|new| new.store != member.store);
         let members = self.members.iter().filter(|(node, member)| losers.contains(node) || replaced(node, member));
         members.map(|(_, member)| member.store).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(number: u8) -> NodeAddress {
+        NodeAddress::new(([127, 0, 0, number], 19800).into())
+    }
+
+    fn seed(clocktime: u64, nodes: &[(u8, bool)]) -> Seed {
+        let nodes = nodes.iter().map(|(number, active)| (node(*number), *active)).collect();
+        Seed { nodes, clocktime: ClockTime(clocktime) }
+    }
+
+    fn next(before: &Configuration, whs: &Seed, rhs: &Seed) -> Configuration {
+        let stores = (1..=5).map(|number| (node(number), u64::from(number))).collect();
+        before.next(whs.clone(), rhs.clone(), &stores, &BTreeSet::new()).unwrap()
+    }
+
+    fn admissions(configuration: &Configuration) -> Vec<u64> {
+        configuration.members.values().map(|member| member.admitted).collect()
+    }
+
+    #[test]
+    fn who_comes_back_is_admitted_anew_and_founders_bring_what_they_have() {
+        let (all, two) = (&[(1, true), (2, true), (3, true)], &[(1, true), (2, true), (3, false)]);
+        // Votes begin while one is being copied to.
+        let first = next(&Configuration::default(), &seed(2, all), &seed(1, two));
+        assert_eq!(admissions(&first), [0, 0, 0]);
+        let second = next(&first, &seed(2, all), &seed(2, all));
+        let without = next(&second, &seed(3, two), &seed(3, two));
+        assert_eq!(admissions(&without), [0, 0]);
+        let back = next(&without, &seed(4, all), &seed(3, two));
+        assert_eq!((admissions(&back), back.counter), (vec![0, 0, 4], 4));
+        assert_eq!(admissions(&next(&back, &seed(4, all), &seed(4, all))), [0, 0, 4], "it stays admitted");
+        assert!(back.is_sound());
+        // Without votes in between, what everybody has counts again.
+        let unvoted = back.without_votes(seed(4, all), seed(3, two)).unwrap();
+        assert_eq!(admissions(&next(&unvoted, &seed(4, all), &seed(3, two))), [0, 0, 0]);
+    }
+
+    #[test]
+    fn where_nobody_could_send_the_records_what_is_there_counts() {
+        let three = &[(1, true), (2, true), (3, true)];
+        let first = next(&Configuration::default(), &seed(1, three), &seed(1, three));
+        for rhs in [Seed::default(), seed(1, &[(1, false), (2, false), (3, false)])] {
+            let whs = seed(2, &[(1, true), (2, false), (3, false), (4, true)]);
+            assert_eq!(admissions(&next(&first, &whs, &rhs)), [0, 0]);
+        }
+        // Five servers with three copies: two of them cannot have all that the other three had alone.
+        let (rhs, whs) = (
+            seed(2, &[(1, true), (2, true), (3, false), (4, false), (5, false)]),
+            seed(3, &[(1, true), (2, true), (3, true), (4, false), (5, false)]),
+        );
+        let before = next(&first, &rhs, &rhs);
+        assert_eq!(admissions(&next(&before, &whs, &rhs)), [0, 0, 0]);
     }
 }

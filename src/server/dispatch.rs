@@ -148,7 +148,7 @@ fn from_node<'r>(
             handler.answer(msgid, &true);
             replace_host::delete_start(server, &call.seed, node);
         }
-        NodeToServer::ReplaceOffer(call) => replace_host::take_offer(server, call.stream, Reply::new(link, msgid)),
+        NodeToServer::ReplaceOffer(call) => replace_host::take_offer(server, &call, Reply::new(link, msgid)),
         NodeToServer::CreateBackup(call) => control::backup(server, call.suffix, Reply::new(link, msgid)),
     }
     Ok(())

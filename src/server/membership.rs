@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::joining;
 use super::register;
 use super::shared::Shared;
 use super::taking;
@@ -17,6 +18,7 @@ const SPACE_REQUESTS: [Method; 2] = [Method::RhsRequest, Method::WhsRequest];
 /// Sends `KeepAlive` to every manager; one that is away is dialled anew.
 pub(super) fn keep_alive(server: &Arc<Shared>) {
     taking::store_if_changed(server);
+    joining::look_after(server);
     for manager in &server.config.managers {
         let Some(address) = manager.address() else {
             look_up(server, manager);

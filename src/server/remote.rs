@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::shared::Shared;
-use super::spaces::Target;
+use super::spaces::{Spaces, Target};
 use crate::clock::ClockTime;
 use crate::net::STEPS;
-use crate::store::{Outcome, OwnedWrite, Write};
+use crate::store::{Outcome, OwnedWrite, Write, WriteJob};
 use crate::wire::extension::Look;
 use crate::wire::method::{ErrorCode, Get, ReplicateDelete, ReplicateSet};
 use crate::wire::params::{Written, decode};
@@ -31,10 +31,19 @@ async fn ask(server: &Shared, node: NodeAddress, get: &Get<&&[u8]>) -> Result<Op
     if sound { Ok(value.map(<[u8]>::to_vec)) } else { Err(ErrorCode::Protocol) }
 }
 
-/// Stores a record of another server if it is newer; what came of it when that is committed, `None` if it failed.
-pub(super) async fn store(server: &Arc<Shared>, key: RecordKey<'_>, value: RecordValue<'_>) -> Option<Outcome> {
+/// Stores a record of another server, asked for by `spaces`, if it is newer; what came of it when that is committed, `None` if it
+/// failed, or if there are other hash spaces by now.
+pub(super) async fn store(
+    server: &Arc<Shared>,
+    spaces: &Spaces,
+    key: RecordKey<'_>,
+    value: RecordValue<'_>,
+) -> Option<Outcome> {
+    if !spaces.may_store() {
+        return None;
+    }
     server.late_writes.note(key);
-    write(server, &Write::Update { key, value, touch: false }).await
+    write(server, &Write::Update { key, value, touch: false }, Some(spaces.token())).await
 }
 
 /// Sends a record to another owner; whether it has stored it, or holds one that is not older. It is on its way when this
@@ -62,17 +71,17 @@ pub(super) fn send(
 /// Forgets a record that has exactly this clocktime.
 pub(super) async fn forget(server: &Arc<Shared>, key: RecordKey<'_>, clocktime: ClockTime) {
     // If it fails, that stands in the log and in the status of the store.
-    let _ = write(server, &Write::Remove { key, clocktime }).await;
+    let _ = write(server, &Write::Remove { key, clocktime }, None).await;
 }
 
-async fn write(server: &Arc<Shared>, write: &Write<'_>) -> Option<Outcome> {
+async fn write(server: &Arc<Shared>, write: &Write<'_>, token: Option<u64>) -> Option<Outcome> {
     let write = OwnedWrite::from(write);
     let (done, committed) = oneshot::channel();
     let store = server.store.clone();
     let outcome = Arc::new(parking_lot::Mutex::new(None));
     let decided = outcome.clone();
     server.writes.enter(&server.env, move |permit| {
-        store.write(
+        let job = WriteJob::new(
             vec![write],
             move |_, outcome| *decided.lock() = Some(outcome),
             move |result| {
@@ -81,6 +90,10 @@ async fn write(server: &Arc<Shared>, write: &Write<'_>) -> Option<Outcome> {
                 let _ = done.send(result.is_ok());
             },
         );
+        store.submit_write(match token {
+            Some(token) => job.fenced(token),
+            None => job,
+        });
     });
     let durable = committed.await.unwrap_or(false);
     outcome.lock().take().filter(|_| durable)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::replace::{Host, LateWrites, Replace, Settings};
+use super::replace::{Fenced, Host, LateWrites, Replace, Settings};
 use super::shared::Shared;
 use super::taking;
 use crate::clock::Clock;
@@ -11,7 +11,7 @@ use crate::net::{Peers, Reply};
 use crate::ring::HashSpace;
 use crate::store::{self, Store};
 use crate::wire::extension::Fence;
-use crate::wire::method::ErrorCode;
+use crate::wire::method::{ErrorCode, ReplaceOffer};
 use crate::wire::params::{Encode, Seed};
 use crate::wire::{NODE_MARGIN, NodeAddress};
 
@@ -49,6 +49,17 @@ impl Host for Access {
 
     fn fence(&self) -> Option<Fence> {
         self.0.spaces().fence()
+    }
+
+    fn fenced(&self, fence: Option<Fence>) -> Fenced {
+        let spaces = self.0.spaces();
+        if spaces.admits(fence) {
+            Fenced::Admitted(spaces.token())
+        } else if spaces.may_admit(fence) {
+            Fenced::Pending
+        } else {
+            Fenced::Refused
+        }
     }
 
     fn spaces(&self) -> (Arc<HashSpace>, Arc<HashSpace>) {
@@ -109,10 +120,11 @@ pub(super) fn delete_start(server: &Shared, seed: &Seed, manager: NodeAddress) {
 }
 
 /// `ReplaceOffer`: answered when all of the stream is stored. (The original never answers.)
-pub(super) fn take_offer(server: &Shared, offerer: NodeAddress, reply: Reply) {
+pub(super) fn take_offer(server: &Shared, call: &ReplaceOffer, reply: Reply) {
     let Some(replace) = running(server) else { return reply.error(ErrorCode::Server) };
+    let (offerer, fence) = (call.stream, call.fence);
     server.env.spawn(async move {
-        match replace.offer(offerer).await {
+        match replace.offer(offerer, fence).await {
             Ok(()) => reply.ok(|out| true.encode(out)),
             Err(_) => reply.error(ErrorCode::Server),
         }

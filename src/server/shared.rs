@@ -12,12 +12,13 @@ use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use super::admission::Admission;
 use super::config::Config;
 use super::copies::Copies;
+use super::joined::Joined;
 use super::key_order::{Job, KeyOrder};
 use super::last_spaces::LastSpaces;
 use super::marks::Marks;
 use super::permit::Permit;
 use super::replace::{LateWrites, Replace};
-use super::spaces::{Spaces, SpacesChange};
+use super::spaces::{Place, Spaces, SpacesChange};
 use super::submission::Submission;
 use super::unsettled::Unsettled;
 use super::votes::Votes;
@@ -61,6 +62,8 @@ pub(super) struct Shared {
     pub(super) claims: Mutex<Claims>,
     /// What was logged lately, of which node.
     pub(super) said: Mutex<Seldom<(NodeAddress, &'static str)>>,
+    /// Whether what its store holds belongs to its present admission.
+    pub(super) joined: Joined,
     /// Bytes that a value read from the disk is expected to take.
     pub(super) miss_weight: AtomicUsize,
     /// The longest message from a node that other servers take, in bytes, as managers have sent it.
@@ -110,7 +113,7 @@ impl Shared {
         clock: Arc<Clock>,
         store: Store,
         binary_log: Binlog,
-        votes: Votes,
+        (votes, joined): (Votes, Joined),
     ) -> Self {
         let init = Init { address, role: Role::Server };
         let peers = |init| Peers::new(env, init, config.dial.clone(), config.limits.clone());
@@ -129,6 +132,7 @@ impl Shared {
             reach: Mutex::default(),
             claims: Mutex::default(),
             said: Mutex::default(),
+            joined,
             store,
             miss_weight: AtomicUsize::new(0),
             message_limits: Mutex::default(),
@@ -173,15 +177,16 @@ impl Shared {
     /// Goes over to the hash spaces of a configuration and the permit to act by it, unless a later one has come first.
     pub(super) fn set_configuration(&self, configuration: Configuration, permit: Arc<Permit>) -> SpacesChange {
         let version = configuration.version();
-        let Configuration { counter, whs, rhs, .. } = configuration;
+        let Configuration { counter, whs, rhs, members, .. } = configuration;
         let [whs, rhs] = [whs, rhs].map(|seed| Arc::new(HashSpace::new(seed)));
         let spaces = self.spaces.write();
         let held = Version { counter: spaces.counter, clocktime: spaces.whs.clocktime() };
         if counter == 0 || spaces.counter > 0 && !version.is_after(held) {
             return SpacesChange { taken: false, joined: false };
         }
-        let after =
-            Spaces::new(whs, rhs, (counter, permit), self.address, &self.peers).following(&spaces, self.address);
+        let after = Spaces::new(whs, rhs, (counter, permit), self.address, &self.peers);
+        let after = after.with_members(&members, self.address, self.store.id(), |admitted| self.joined.has(admitted));
+        let after = after.following(&spaces, self.address);
         self.put_spaces(spaces, after)
     }
 
@@ -193,10 +198,20 @@ impl Shared {
             // Under the lock: no write sees the new whs without seeing this.
             self.learning.store(true, Ordering::Release);
         }
+        // Under the lock: nothing is stored by the old ones once anybody sees these.
+        self.store.set_token(after.token());
         let before = std::mem::replace(&mut *spaces, after.clone());
         drop(spaces);
         before.fail_calls_to_lost(&after);
         SpacesChange { taken: true, joined }
+    }
+
+    /// What this server held before it was admitted counts as absent from now on, and it may store.
+    pub(super) fn note_joined(&self, admitted: u64) {
+        let mut spaces = self.spaces.write();
+        if spaces.place() == Place::Joining(admitted) {
+            *spaces = Arc::new(spaces.joined());
+        }
     }
 
     /// Takes from a manager how long a message each server accepts.

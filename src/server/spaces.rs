@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::permit::Permit;
 use crate::net::{Peers, Session};
+use crate::register::Member;
 use crate::ring::HashSpace;
 use crate::wire::NodeAddress;
 use crate::wire::extension::Fence;
@@ -14,7 +15,7 @@ use crate::wire::method::{ErrorCode, REPLICATE_BY_RHS};
 use crate::wire::params::Seed;
 
 /// The two hash spaces as they stand together, with the sessions of their nodes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Spaces {
     /// For writing: Set, Delete.
     pub(super) whs: Arc<HashSpace>,
@@ -24,10 +25,24 @@ pub(super) struct Spaces {
     pub(super) counter: u64,
     /// Until when this server may act by them.
     pub(super) permit: Arc<Permit>,
+    /// The admission of each server, where servers vote; see [`Member::admitted`].
+    admitted: BTreeMap<NodeAddress, u64>,
+    place: Place,
     /// Of every node but this server.
     sessions: BTreeMap<NodeAddress, Arc<Session>>,
     /// See [`Spaces::joins`].
     joins: u32,
+}
+
+/// How this server stands by a configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// What it holds counts; or nothing does, since it owns nothing.
+    Settled,
+    /// It was admitted by the configuration of this number, and what it holds from before still has to be put aside.
+    Joining(u64),
+    /// Its store is not the one that is the member, or was replaced by an older copy.
+    Foreign,
 }
 
 /// A server that must get a copy of a write.
@@ -51,7 +66,16 @@ impl Default for Spaces {
     /// None, as long as nobody has sent any.
     fn default() -> Self {
         let permit = Arc::new(Permit::unlimited());
-        Self { whs: Arc::default(), rhs: Arc::default(), counter: 0, permit, sessions: BTreeMap::new(), joins: 0 }
+        Self {
+            whs: Arc::default(),
+            rhs: Arc::default(),
+            counter: 0,
+            permit,
+            admitted: BTreeMap::new(),
+            place: Place::Settled,
+            sessions: BTreeMap::new(),
+            joins: 0,
+        }
     }
 }
 
@@ -66,7 +90,50 @@ impl Spaces {
     ) -> Self {
         let nodes = whs.seed().nodes.iter().chain(&rhs.seed().nodes).map(|(node, _)| *node);
         let sessions = nodes.filter(|node| *node != own).map(|node| (node, peers.session(node))).collect();
-        Self { whs, rhs, counter, permit, sessions, joins: 0 }
+        let (admitted, place) = (BTreeMap::new(), Place::Settled);
+        Self { whs, rhs, counter, permit, admitted, place, sessions, joins: 0 }
+    }
+
+    /// These with the servers of their configuration. `own` has the store `store`; what is there belongs to the admission that
+    /// `has` says.
+    pub(super) fn with_members(
+        mut self,
+        members: &BTreeMap<NodeAddress, Member>,
+        own: NodeAddress,
+        store: u64,
+        has: impl Fn(u64) -> bool,
+    ) -> Self {
+        self.place = match members.get(&own) {
+            Some(member) if member.store != store => Place::Foreign,
+            Some(member) if !has(member.admitted) => {
+                // Nobody is made an owner for reading before it has joined.
+                if self.rhs.is_active(own) { Place::Foreign } else { Place::Joining(member.admitted) }
+            }
+            _ => Place::Settled,
+        };
+        self.admitted = members.iter().map(|(node, member)| (*node, member.admitted)).collect();
+        self
+    }
+
+    /// These, once what this server held before its admission is put aside.
+    pub(super) fn joined(&self) -> Self {
+        Self { place: Place::Settled, ..self.clone() }
+    }
+
+    /// How this server stands by them.
+    pub(super) fn place(&self) -> Place {
+        self.place
+    }
+
+    /// Whether this server may store by them, and answer for what it holds.
+    #[inline]
+    pub(super) fn may_store(&self) -> bool {
+        self.place == Place::Settled
+    }
+
+    /// The admission of a server; zero if there was none.
+    pub(super) fn admission(&self, node: NodeAddress) -> u64 {
+        self.admitted.get(&node).copied().unwrap_or(0)
     }
 
     /// These with the hash spaces that are given in place of those held.
@@ -90,13 +157,14 @@ impl Spaces {
 
     /// These as those that come after `before`.
     pub(super) fn following(mut self, before: &Self, own: NodeAddress) -> Self {
-        let joined = self.whs.is_active(own) && !before.whs.is_active(own);
+        let anew = self.admission(own) != 0 && self.admission(own) != before.admission(own);
+        let joined = self.whs.is_active(own) && (anew || !before.whs.is_active(own));
         self.joins = before.joins.saturating_add(u32::from(joined));
         self
     }
 
-    /// How often this server has become active in whs. What it had begun before the last time counts no more: others may
-    /// have replaced it while this server was given up.
+    /// How often this server has become active in whs, or was admitted. What it had begun before the last time counts no more:
+    /// others may have replaced it while this server was given up.
     pub(super) fn joins(&self) -> u32 {
         self.joins
     }
@@ -130,7 +198,18 @@ impl Spaces {
     /// Whether a copy that carries `fence` may be stored: its coordinator acts by these, or nobody votes.
     #[inline]
     pub(super) fn admits(&self, fence: Option<Fence>) -> bool {
-        !self.permit.is_limited() || fence == self.fence()
+        !self.permit.is_limited() || (fence == self.fence() && self.may_store())
+    }
+
+    /// Whether it may be stored before long: its coordinator acts by these or later ones.
+    pub(super) fn may_admit(&self, fence: Option<Fence>) -> bool {
+        self.admits(fence) || fence.is_some_and(|fence| fence.version >= self.counter)
+    }
+
+    /// The store's fencing token for what is written by these.
+    #[inline]
+    pub(super) fn token(&self) -> u64 {
+        self.fence().map_or(0, |fence| fence.version)
     }
 
     /// Calls to nodes that are active here and no more in `after` fail at once, instead of at their time-out.
@@ -292,6 +371,43 @@ mod tests {
         assert!(!fault.have_the_owners_of(&first) && !back.have_the_owners_of(&fault));
         let again = back.changed(seed(3, true), None, node(1), &peers);
         assert!(again.have_the_owners_of(&back) && again.joins() == 2);
+    }
+
+    /// A configuration with these members, by store and admission, as the server 3 with the store 30 sees it.
+    fn admitting(rhs: Arc<HashSpace>, members: &[(u16, u64, u64)], has: u64) -> Spaces {
+        let whs = space(6, &[(1, true), (2, true), (3, true)]);
+        let members =
+            members.iter().map(|(port, store, admitted)| (node(*port), Member { store: *store, admitted: *admitted }));
+        let place = (6, Arc::new(Permit::unlimited()));
+        let has = |admitted| admitted == 0 || admitted == has;
+        Spaces::new(whs, rhs, place, node(3), &peers()).with_members(&members.collect(), node(3), 30, has)
+    }
+
+    #[tokio::test]
+    async fn who_is_admitted_stores_once_what_it_held_is_put_aside() {
+        let without = || space(5, &[(1, true), (2, true), (3, false)]);
+        let joining = admitting(without(), &[(1, 10, 0), (3, 30, 6)], 0);
+        assert_eq!((joining.place(), joining.may_store()), (Place::Joining(6), false));
+        assert!(joining.joined().may_store());
+        assert!(admitting(without(), &[(3, 30, 6)], 6).may_store(), "after a restart");
+        assert!(admitting(without(), &[(3, 30, 0)], 0).may_store(), "it was there before there were votes");
+        assert!(admitting(without(), &[(1, 10, 0)], 0).may_store(), "it owns nothing");
+        assert_eq!(admitting(without(), &[(3, 31, 0)], 0).place(), Place::Foreign, "with another disk");
+        // It was an owner for reading already when this copy of its store was made, or it would have joined.
+        let reading = space(6, &[(1, true), (2, true), (3, true)]);
+        assert_eq!(admitting(reading, &[(3, 30, 6)], 4).place(), Place::Foreign);
+    }
+
+    #[tokio::test]
+    async fn who_was_given_up_and_is_back_has_joined_though_it_heard_of_neither() {
+        let without = || space(5, &[(1, true), (2, true), (3, false)]);
+        let first = admitting(without(), &[(3, 30, 4)], 4).following(&Spaces::default(), node(3));
+        let same = admitting(without(), &[(3, 30, 4)], 4).following(&first, node(3));
+        let anew = admitting(without(), &[(3, 30, 6)], 4).following(&same, node(3));
+        assert_eq!([&first, &same, &anew].map(Spaces::joins), [1, 1, 2]);
+        // A cluster that goes back to votes takes nobody in anew.
+        let founded = admitting(without(), &[(3, 30, 0)], 4).following(&anew, node(3));
+        assert_eq!(founded.joins(), 2);
     }
 
     #[tokio::test]

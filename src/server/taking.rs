@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::clocks;
 use super::coordinate::settle;
+use super::joining;
 use super::shared::Shared;
 use super::spaces::SpacesChange;
 use crate::ring::HashSpace;
@@ -39,7 +39,7 @@ pub(super) fn changed(server: &Arc<Shared>, from: NodeAddress, change: SpacesCha
         settle::take_over(server, server.copies.lose(|sender| spaces.whs.is_active(sender)));
     }
     if change.joined {
-        clocks::learn(server);
+        joining::begin(server);
     }
     change.taken
 }

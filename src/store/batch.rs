@@ -48,16 +48,24 @@ pub struct Batch<'s> {
     need: u64,
     /// Made by the store's own threads, which have waited for the throttle themselves.
     unthrottled: bool,
+    /// See [`Batch::fenced`].
+    token: Option<u64>,
 }
 
 impl<'s> Batch<'s> {
     pub(super) fn new(core: &'s Core) -> Self {
-        Self { core, need: 0, unthrottled: false }
+        Self { core, need: 0, unthrottled: false, token: None }
+    }
+
+    /// Has writes refused, with [`Error::Fenced`], that are decided when `token` is not the store's fencing token any more.
+    pub(crate) fn fenced(mut self, token: u64) -> Self {
+        self.token = Some(token);
+        self
     }
 
     /// A batch that the throttle does not hold back.
     pub(super) fn unthrottled(core: &'s Core) -> Self {
-        Self { core, need: 0, unthrottled: true }
+        Self { core, need: 0, unthrottled: true, token: None }
     }
 
     /// Decides a write under its record's lock. Does not wait, and does not read from disk.
@@ -88,6 +96,10 @@ impl<'s> Batch<'s> {
         // Asked with the shard locked: the last merge either takes this write along or is seen here.
         if core.closing.load(Ordering::Acquire) {
             return Applied::Failed(Error::Closed);
+        }
+        // Likewise: once there is another token, nothing is decided under this one.
+        if self.token.is_some_and(|token| token != core.token.load(Ordering::Acquire)) {
+            return Applied::Failed(Error::Fenced);
         }
         // Likewise: what is decided now is seen by whoever holds writes back.
         if core.is_held() {

@@ -68,6 +68,8 @@ pub(super) struct Core {
     floor: AtomicU32,
     /// Rows of the tree that count as absent for that.
     pub(super) old_records: AtomicU64,
+    /// See [`super::Store::set_token`].
+    pub(super) token: AtomicU64,
     /// No write is decided now.
     held: AtomicBool,
     /// Rows of `twin`, raised before such a row can be seen.
@@ -155,6 +157,7 @@ impl Core {
             recovered: Mutex::default(),
             floor: AtomicU32::new(parts.floor),
             old_records: AtomicU64::new(0),
+            token: AtomicU64::new(0),
             held: AtomicBool::new(false),
             collisions: AtomicU64::new(0),
             tombstones: AtomicU64::new(0),
@@ -207,6 +210,13 @@ impl Core {
         // One that is being decided has a shard locked, and has not seen it.
         self.cache.pass_all_shards();
         Held(self)
+    }
+
+    /// Takes another fencing token. Nothing is decided under the old one when this returns.
+    pub(super) fn set_token(&self, token: u64) {
+        self.token.store(token, Ordering::Release);
+        // One that is being decided has a shard locked, and has not seen it.
+        self.cache.pass_all_shards();
     }
 
     /// Whether writes are held back. Certain with the record's shard locked.

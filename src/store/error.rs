@@ -96,6 +96,9 @@ pub enum Error {
         /// The largest record accepted, in bytes.
         limit: u64,
     },
+    /// A write under another fencing token than the store's. Nothing was changed.
+    #[error("the write belongs to an earlier configuration of the cluster")]
+    Fenced,
     /// The destination of a backup cannot be used.
     #[error("backup to {path}: {reason}")]
     Backup {

@@ -291,6 +291,12 @@ impl Store {
         self.inner.core.floor() > 0
     }
 
+    /// Sets the fencing token, which is 0 after the start. A write that carries another one is refused with
+    /// [`Error::Fenced`]; when this returns none of them is being decided any more. Writes without a token are not concerned.
+    pub(crate) fn set_token(&self, token: u64) {
+        self.inner.core.set_token(token);
+    }
+
     /// Has no tombstone swept for so long from now, whatever its age; zero ends an earlier hold. For times in which
     /// records travel between servers, and one may arrive after the deletion that hides it.
     pub(crate) fn hold_tombstones(&self, time: Duration) {

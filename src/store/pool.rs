@@ -59,6 +59,7 @@ impl ReadJob {
 /// Writes to be decided, in order. See [`Store::write`](super::Store::write).
 pub struct WriteJob {
     writes: Vec<OwnedWrite>,
+    token: Option<u64>,
     decided: Box<dyn FnMut(usize, Outcome) + Send>,
     committed: Answer<()>,
 }
@@ -71,7 +72,13 @@ impl WriteJob {
         decided: impl FnMut(usize, Outcome) + Send + 'static,
         committed: impl FnOnce(Result<(), Error>) + Send + 'static,
     ) -> Self {
-        Self { writes, decided: Box::new(decided), committed: Answer(Some(Box::new(committed))) }
+        Self { writes, token: None, decided: Box::new(decided), committed: Answer(Some(Box::new(committed))) }
+    }
+
+    /// As [`Batch::fenced`].
+    pub(crate) fn fenced(mut self, token: u64) -> Self {
+        self.token = Some(token);
+        self
     }
 }
 
@@ -245,6 +252,9 @@ pub(super) fn run_writes(core: &Core, jobs: &Receiver<Job<WriteJob>>, reader: &m
 /// Decides and commits the writes of a job.
 fn write_all(core: &Core, reader: &mut Reader<'_>, mut job: WriteJob) {
     let mut batch = Batch::unthrottled(core);
+    if let Some(token) = job.token {
+        batch = batch.fenced(token);
+    }
     let mut result = Ok(());
     for (some_index, some) in job.writes.chunks(READ_KEYS).enumerate() {
         result = write_some(core, reader, &mut batch, some, |index, outcome| {

@@ -158,6 +158,8 @@ methods! {
     ReplaceOffer = 16 {
         /// Where to get it.
         stream: NodeAddress,
+        + /// Between servers that vote.
+        fence: Fence,
     } -> bool;
 
     /// A coordinator writes a replica: true if it is stored, false if what is there is as new.

@@ -250,7 +250,7 @@ fn strangers_do_not_command() {
         ErrorCode::Server
     );
     assert_eq!(
-        refused(&mut line, Method::ReplaceOffer, |out| method::ReplaceOffer { stream: own }.encode(out)),
+        refused(&mut line, Method::ReplaceOffer, |out| method::ReplaceOffer { stream: own, fence: None }.encode(out)),
         ErrorCode::Server
     );
     assert_eq!(

@@ -55,6 +55,7 @@ mod reach;
 mod replace;
 mod replicas;
 mod restore;
+mod returning;
 mod server_life;
 mod signals;
 #[path = "../simulation/mod.rs"]

@@ -9,8 +9,13 @@ use crate::harness::cluster::{Cluster, figures, has_lease, keys, wait_voted, wri
 use crate::harness::{Process, kumo_server, wait_until};
 
 /// A cluster that votes, of one manager and `count` servers.
-fn voting(count: usize) -> Cluster {
-    let mut cluster = Cluster::start_with(1, 0, &[]);
+pub(crate) fn voting(count: usize) -> Cluster {
+    voting_with(count, &[])
+}
+
+/// The same with flags for the servers.
+pub(crate) fn voting_with(count: usize, flags: &[&str]) -> Cluster {
+    let mut cluster = Cluster::start_with(1, 0, flags);
     cluster.manager_flags.push("--votes");
     cluster.managers[0].1 = None;
     cluster.start_manager(0);

@@ -37,7 +37,7 @@ async fn fetch(server: &Arc<Shared>, key: &[u8]) -> Result<(), ErrorCode> {
             Ok(None) => return Ok(()),
             Ok(Some(value)) => {
                 let Ok(value) = RecordValue::new(&value) else { return Err(ErrorCode::Protocol) };
-                return remote::store(server, record_key, value).await.map(|_| ()).ok_or(ErrorCode::Server);
+                return remote::store(server, &spaces, record_key, value).await.map(|_| ()).ok_or(ErrorCode::Server);
             }
             Err(error) => failed = error,
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::clock::ClockTime;
 use crate::server::remote;
 use crate::server::shared::Shared;
+use crate::server::spaces::Spaces;
 use crate::store::Outcome;
 use crate::wire::{NodeAddress, RecordKey, RecordValue, record};
 
@@ -26,16 +27,23 @@ pub(super) enum Held {
 /// Takes over what `node` holds of a key, so that what is stamped next here is after it: the later record's time is ahead
 /// of ours, and to raise the clock was not enough.
 pub(super) async fn follow_time(server: &Arc<Shared>, node: NodeAddress, key: &[u8], clocktime: ClockTime) {
+    let spaces = server.spaces();
     if let Held::Later(value) = held_by(server, node, key, clocktime).await
         && let (Ok(key), Ok(value)) = (RecordKey::new(key), RecordValue::new(&value))
     {
-        remote::store(server, key, value).await;
+        remote::store(server, &spaces, key, value).await;
     }
 }
 
 /// Replaces what is stored here of a key under `clocktime` by the later record of a replica; says whether it is replaced.
-/// The other owners may have what is replaced.
-pub(super) async fn give_way(server: &Arc<Shared>, key: &[u8], clocktime: ClockTime, held: Held) -> bool {
+/// The other owners may have what is replaced. `spaces`: by which the replica was asked.
+pub(super) async fn give_way(
+    server: &Arc<Shared>,
+    spaces: &Spaces,
+    key: &[u8],
+    clocktime: ClockTime,
+    held: Held,
+) -> bool {
     let value = match held {
         Held::Later(value) => value,
         // When it was deleted is not known: just after this record, which nothing else that is later minds.
@@ -48,7 +56,7 @@ pub(super) async fn give_way(server: &Arc<Shared>, key: &[u8], clocktime: ClockT
     let (Ok(key), Ok(value)) = (RecordKey::new(key), RecordValue::new(&value)) else { return false };
     // Else what is stored is the same record still, or nobody knows.
     let replaced = |outcome| !matches!(outcome, Outcome::Ignored { stored } if stored == clocktime);
-    if !remote::store(server, key, value).await.is_some_and(replaced) {
+    if !remote::store(server, spaces, key, value).await.is_some_and(replaced) {
         tracing::warn!(key = %key.bytes().escape_ascii(), "a replica's later record could not be stored");
         return false;
     }

@@ -14,7 +14,7 @@ use super::key_order::Job;
 use super::shared::Shared;
 use super::spaces::{Spaces, Target};
 use super::submission::{Submission, answer_to, replicates};
-use crate::store::Outcome;
+use crate::store::{Outcome, WriteJob};
 use crate::wire::RecordKey;
 use crate::wire::params::{Encode, Written};
 pub(super) use operation::Operation;
@@ -44,8 +44,9 @@ pub(super) fn decide(server: &Arc<Shared>, job: Job) {
     let own = server.address;
     let spaces = server.spaces();
     // They may have waited while the hash space changed.
-    let (mut ours, refused): (Vec<_>, Vec<_>) =
-        submissions.into_iter().partition(|submission| spaces.whs.owners(submission.hash()).coordinator() == Some(own));
+    let (mut ours, refused): (Vec<_>, Vec<_>) = submissions
+        .into_iter()
+        .partition(|submission| spaces.may_store() && spaces.whs.owners(submission.hash()).coordinator() == Some(own));
     for submission in refused {
         refuse(server, submission);
     }
@@ -59,8 +60,9 @@ pub(super) fn decide(server: &Arc<Shared>, job: Job) {
     let started = Arc::new(Mutex::new((waiting, Vec::<Started>::new())));
     let (deciding, server, ending) = (started.clone(), server.clone(), server.clone());
     let store = server.store.clone();
+    let (token, joins) = (spaces.token(), spaces.joins());
     server.clone().writes.enter(&server.env.clone(), move |permit| {
-        store.write(
+        let job = WriteJob::new(
             writes,
             move |index, outcome| {
                 let mut state = deciding.lock();
@@ -68,7 +70,7 @@ pub(super) fn decide(server: &Arc<Shared>, job: Job) {
                 if let Ok(key) = RecordKey::new(&submission.key) {
                     server.late_writes.note(key);
                 }
-                state.1.push(begin(&server, submission, outcome));
+                state.1.extend(begin(&server, joins, submission, outcome));
             },
             move |result| {
                 drop(permit);
@@ -78,21 +80,26 @@ pub(super) fn decide(server: &Arc<Shared>, job: Job) {
                     let server = ending.clone();
                     ending.env.spawn(async move { decide(&server, next) });
                 }
-                // What was not decided is dropped here, and its reply answers error 6.
-                let begun = std::mem::take(&mut started.lock().1);
+                let (undecided, begun) = std::mem::take(&mut *started.lock());
+                for submission in undecided.into_iter().flatten() {
+                    refuse(&ending, submission);
+                }
                 for begun in begun {
                     match begun {
                         Started::Replicated(operation) => operation.committed(result.is_ok()),
-                        Started::Alone(submission, outcome) => end_alone(&ending, submission, outcome, result.is_ok()),
+                        Started::Alone(submission, outcome) => {
+                            end_alone(&ending, joins, submission, outcome, result.is_ok());
+                        }
                     }
                 }
             },
         );
+        store.submit_write(job.fenced(token));
     });
 }
 
-/// Answers a write that this server may not decide, since it is not the coordinator any more: error 6, unless it is stored
-/// under an earlier clocktime here or at another owner.
+/// Answers a write that this server may not decide, since it is not the coordinator any more, or could not: error 6, unless it
+/// is stored under an earlier clocktime here or at another owner.
 fn refuse(server: &Shared, submission: Submission) {
     if submission.stamps == 0 {
         return;
@@ -103,25 +110,31 @@ fn refuse(server: &Shared, submission: Submission) {
     }
 }
 
-/// Sends a decided write to the other owners of this moment, if there are any and it has changed something.
-fn begin(server: &Arc<Shared>, submission: Submission, outcome: Outcome) -> Started {
+/// Sends a decided write to the other owners of this moment, if there are any and it has changed something. `joins`: of the
+/// hash spaces by which it was decided; if this server was given up since and is back, what it has decided counts no more.
+fn begin(server: &Arc<Shared>, joins: u32, submission: Submission, outcome: Outcome) -> Option<Started> {
     let spaces = server.spaces();
     let mut targets = Vec::new();
     if replicates(outcome) {
+        if spaces.joins() != joins {
+            refuse(server, Submission { stamps: submission.stamps.saturating_add(1), ..submission });
+            return None;
+        }
         spaces.targets(server.address, submission.hash(), |target| targets.push(target));
     }
-    if targets.is_empty() {
+    Some(if targets.is_empty() {
         Started::Alone(submission, outcome)
     } else {
         Started::Replicated(replicate(server, submission, outcome, &spaces, targets))
-    }
+    })
 }
 
 /// A write that had no other owners when it was decided has been committed, or failed to. There may be some by now.
-fn end_alone(server: &Arc<Shared>, submission: Submission, outcome: Outcome, durable: bool) {
-    match begin(server, submission, outcome) {
-        Started::Replicated(operation) => operation.committed(durable),
-        Started::Alone(submission, outcome) => {
+fn end_alone(server: &Arc<Shared>, joins: u32, submission: Submission, outcome: Outcome, durable: bool) {
+    match begin(server, joins, submission, outcome) {
+        None => {}
+        Some(Started::Replicated(operation)) => operation.committed(durable),
+        Some(Started::Alone(submission, outcome)) => {
             let hash = submission.hash();
             let Submission { key, reply, deleted, mark, .. } = submission;
             drop(mark);

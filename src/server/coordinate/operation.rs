@@ -383,7 +383,8 @@ impl Operation {
             if let Change::Cas(_) = operation.change {
                 let given_up = match later {
                     Some((_, held)) => {
-                        later::give_way(&operation.server, &operation.key, operation.clocktime, held).await
+                        let spaces = operation.owners.lock().spaces().clone();
+                        later::give_way(&operation.server, &spaces, &operation.key, operation.clocktime, held).await
                     }
                     None => false,
                 };

@@ -80,8 +80,11 @@ impl Owners {
         }
         let mut lacking = Vec::new();
         present.targets(own, hash, |target| {
-            let place = self.nodes.iter().position(|node| *node == target.session.address());
-            if !place.is_some_and(|place| have.has(place)) {
+            let node = target.session.address();
+            let place = self.nodes.iter().position(|known| *known == node);
+            // What it took before it was admitted anew it holds no more.
+            let same = present.admission(node) == self.spaces.admission(node);
+            if !same || !place.is_some_and(|place| have.has(place)) {
                 lacking.push(target);
             }
         });
@@ -118,6 +121,7 @@ mod tests {
     use super::*;
     use crate::clock::ClockTime;
     use crate::net::{DialPolicy, Limits, Peers};
+    use crate::register::Member;
     use crate::ring::HashSpace;
     use crate::wire::params::Seed;
 
@@ -207,6 +211,25 @@ mod tests {
         let faulty = seed(2, &[(1, true), (2, true), (3, false)]);
         let present = spring.next(Some(faulty.clone()), Some(faulty));
         let have = Places::one(place_of(&owners, node(2), 7));
+        assert!(matches!(owners.look(present, node(1), 7, have), Look::Complete));
+    }
+
+    /// What it took before counts no more.
+    #[tokio::test]
+    async fn an_owner_that_was_admitted_anew_is_sent_to_again() {
+        let mut spring = Spring::new();
+        let admitted = |spaces: Arc<Spaces>, counter| {
+            let members = [(node(1), 0), (node(2), 0), (node(3), counter)];
+            let members = members.map(|(node, admitted)| (node, Member { store: admitted, admitted }));
+            Arc::new(Spaces::clone(&spaces).with_members(&members.into(), node(1), 0, |_| true))
+        };
+        let before = admitted(spring.next(Some(seed(1, OLD)), Some(seed(1, OLD))), 3);
+        let mut owners = Owners::new(before);
+        let (third, second) = (place_of(&owners, node(3), 7), place_of(&owners, node(2), 7));
+        let have = Places(Places::one(second).0 | Places::one(third).0);
+        let present = admitted(spring.next(Some(seed(5, OLD)), None), 5);
+        let Look::Lacking(lacking) = owners.look(present.clone(), node(1), 7, have) else { panic!("complete") };
+        assert_eq!(lacking.iter().map(|(place, _)| *place).collect::<Vec<_>>(), [third]);
         assert!(matches!(owners.look(present, node(1), 7, have), Look::Complete));
     }
 

@@ -176,7 +176,7 @@ async fn send(server: &Arc<Shared>, key: RecordKey<'_>, joins: u32) -> Sent {
                 Held::Unknown => sent = Sent::Failed,
                 held => {
                     tracing::debug!(peer = %node, key = %key.bytes().escape_ascii(), clocktime = %value.clocktime(), ?held, "not settled: it has a later record");
-                    let taken = later::give_way(server, key.bytes(), value.clocktime(), held).await;
+                    let taken = later::give_way(server, &spaces, key.bytes(), value.clocktime(), held).await;
                     return if taken { Sent::Changed } else { Sent::Failed };
                 }
             },

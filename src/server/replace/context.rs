@@ -24,6 +24,18 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// Tombstones are not swept for this long after a sign of a replace: one must outlive the record it hides, which may
 /// be in a stream that is offered several times before it arrives.
 pub(crate) const TOMBSTONE_LEASE: Duration = Duration::from_mins(5);
+
+/// Whether what another server sends may be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fenced {
+    /// Under this fencing token of the store.
+    Admitted(u64),
+    /// Before long: the configuration by which the sender acts is on its way, or this server is just being admitted.
+    Pending,
+    /// The sender acts by an earlier configuration.
+    Refused,
+}
+
 /// The parts of its server that a replace uses.
 pub trait Host: Send + Sync + 'static {
     /// The records.
@@ -42,6 +54,8 @@ pub trait Host: Send + Sync + 'static {
     fn late_writes(&self) -> &LateWrites;
     /// What copies carry that are sent now.
     fn fence(&self) -> Option<Fence>;
+    /// Whether copies may be stored that carry `fence`.
+    fn fenced(&self, fence: Option<Fence>) -> Fenced;
     /// whs and rhs as they stand.
     fn spaces(&self) -> (Arc<HashSpace>, Arc<HashSpace>);
     /// Takes `seed`, from `manager`, as whs unless the one held is newer; says whether it did.

@@ -66,7 +66,8 @@ async fn offer(context: &Context, target: NodeAddress, chunk: &Arc<Chunk>) -> Re
     let silence = context.settings.silence;
     let mut offer = context.offers.open(target);
     let session = context.host.peers().session(target);
-    let answer = session.ask(&ReplaceOffer { stream: context.stream_address }, OFFER_STEPS);
+    let answer =
+        session.ask(&ReplaceOffer { stream: context.stream_address, fence: context.host.fence() }, OFFER_STEPS);
     // The original never answers an offer; that the stream is acknowledged is what counts.
     let stream = tokio::select! {
         biased;

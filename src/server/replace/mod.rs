@@ -30,13 +30,14 @@ use crate::env::{Backoff, Listener, Task};
 use crate::net::STEPS;
 use crate::ring::HashSpace;
 use crate::store;
+use crate::wire::extension::Fence;
 use crate::wire::method::{ErrorCode, FLAG_COPYING, FLAG_DELETING, ReplaceCopyEnd, ReplaceDeleteEnd};
 use crate::wire::params::Seed;
 use crate::wire::{Call, NodeAddress};
 
 pub(crate) use context::TOMBSTONE_LEASE;
 use context::{Context, Failure, Settling};
-pub use context::{Host, Settings};
+pub use context::{Fenced, Host, Settings};
 use job::{Job, Ledger};
 pub use late::LateWrites;
 use late::Watch;
@@ -130,9 +131,8 @@ impl Replace {
         let phase = if job.is_some() { Phase::Copied } else { Phase::Idle };
         let (address, settings_) = (host.address(), settings.clone());
         let context = Arc::new(Context { host, settings, offers, stream_address, progress: Counters::default() });
-        let sink = Arc::new(StoreSink::new(context.clone()));
         let receiver =
-            Receiver::new(&env, address, sink, settings_.record_limit, settings_.connect_timeout, settings_.silence);
+            Receiver::new(&env, address, settings_.record_limit, settings_.connect_timeout, settings_.silence);
         Ok(Arc::new(Self {
             context,
             ledger,
@@ -195,6 +195,7 @@ impl Replace {
             let is_later = || host.spaces().0.clocktime().is_before(seed.clocktime);
             self.taken(|| host.take_whs(&seed, manager), is_later).await?;
         }
+        self.admitted(seed.clocktime).await?;
         let settling = Settling { until: Instant::now() + self.context.settings.settle, watch };
         let (_, old) = host.spaces();
         let newcomer = was_empty && !old.is_active(host.address());
@@ -214,6 +215,18 @@ impl Replace {
         let until = Instant::now() + SPACE_PATIENCE;
         while !take() {
             if !is_later() || Instant::now() >= until {
+                return Err(Failure::Void);
+            }
+            tokio::time::sleep(SPACE_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until this server may store what it is sent: only then may it say that it has been copied to.
+    async fn admitted(&self, clocktime: ClockTime) -> Result<(), Failure> {
+        let host = &self.context.host;
+        while !matches!(host.fenced(host.fence()), Fenced::Admitted(_)) {
+            if host.spaces().0.clocktime() != clocktime {
                 return Err(Failure::Void);
             }
             tokio::time::sleep(SPACE_PAUSE).await;
@@ -309,19 +322,37 @@ impl Replace {
     }
 
     /// `ReplaceOffer` of another server: fetches the stream and stores it; returns when all of it is stored.
-    pub async fn offer(&self, offerer: NodeAddress) -> Result<(), stream::Error> {
+    /// One that is made under an earlier configuration than this server's is refused: what the offerer holds may be out of date.
+    pub async fn offer(&self, offerer: NodeAddress, fence: Option<Fence>) -> Result<(), stream::Error> {
         let Ok(_place) = self.offers_taken.try_acquire() else {
             tracing::warn!(peer = %offerer, "offer refused: {OFFER_LIMIT} streams are being received");
             return Err(stream::Error::Busy);
         };
+        let Some(token) = self.token(fence).await else {
+            tracing::warn!(peer = %offerer, "offer refused: it is not made under the configuration of this server");
+            return Err(stream::Error::Fenced);
+        };
         self.ledger.before_stream().await?;
         self.context.host.store().hold_tombstones(TOMBSTONE_LEASE);
-        let fetched = self.receiver.fetch(offerer).await;
+        let sink = StoreSink::new(self.context.clone(), token);
+        let fetched = self.receiver.fetch(offerer, &sink).await;
         match &fetched {
             Ok(records) => tracing::debug!(peer = %offerer, records, "stream stored"),
             Err(error) => tracing::warn!(peer = %offerer, "cannot receive a stream: {error}"),
         }
         fetched.map(drop)
+    }
+
+    /// The fencing token for what is offered under `fence`. Who offers may be ahead of this server, by moments.
+    async fn token(&self, fence: Option<Fence>) -> Option<u64> {
+        let until = Instant::now() + SPACE_PATIENCE;
+        loop {
+            match self.context.host.fenced(fence) {
+                Fenced::Admitted(token) => return Some(token),
+                Fenced::Pending if Instant::now() < until => tokio::time::sleep(SPACE_PAUSE).await,
+                Fenced::Pending | Fenced::Refused => return None,
+            }
+        }
     }
 
     /// [`FLAG_COPYING`] and [`FLAG_DELETING`], as they apply.

@@ -31,6 +31,8 @@ struct Node {
     ends: mpsc::UnboundedSender<(Method, NodeAddress, ClockTime)>,
     /// Offers that are refused before one is taken.
     refusals: Mutex<u32>,
+    /// What it says of copies.
+    fenced: Mutex<Fenced>,
 }
 
 impl Host for Node {
@@ -70,6 +72,10 @@ impl Host for Node {
         None
     }
 
+    fn fenced(&self, _: Option<crate::wire::extension::Fence>) -> Fenced {
+        *self.fenced.lock()
+    }
+
     fn take_whs(&self, seed: &Seed, _manager: NodeAddress) -> bool {
         self.spaces.lock().0 = Arc::new(HashSpace::new(seed.clone()));
         true
@@ -92,7 +98,7 @@ impl Service for Node {
                     let offerer = decode::<ReplaceOffer>(request.params).unwrap().stream;
                     let replace = self.replace.get().unwrap().clone();
                     tokio::spawn(async move {
-                        match replace.offer(offerer).await {
+                        match replace.offer(offerer, None).await {
                             Ok(()) => reply.ok(|out| pack::bool(out, true)),
                             Err(_) => reply.error(ErrorCode::Server),
                         }
@@ -311,6 +317,7 @@ fn node(
         replace: OnceLock::new(),
         ends,
         refusals: Mutex::new(0),
+        fenced: Mutex::new(Fenced::Admitted(0)),
     });
     let service: Arc<dyn Service> = node.clone();
     peers.serve(&service);
@@ -535,4 +542,46 @@ async fn a_server_restarted_between_copy_and_delete_deletes_rightly() {
     restarted.delete_start(&new, cluster.manager.address);
     cluster.ended(Method::ReplaceDeleteEnd, &new, 1).await;
     assert_eq!(cluster.nodes[0].count(), u64::from(KEYS.end) - leaving);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_offered_under_an_earlier_configuration_is_refused() {
+    let cluster = Cluster::new(2);
+    let [source, target] = [0, 1].map(|index| cluster.nodes[index].replace.get().unwrap().clone());
+    *cluster.nodes[1].fenced.lock() = Fenced::Refused;
+    let refused = target.offer(source.stream_address(), None).await;
+    assert!(matches!(refused, Err(stream::Error::Fenced)), "{refused:?}");
+    *cluster.nodes[1].fenced.lock() = Fenced::Pending;
+    let waiting = tokio::time::timeout(Duration::from_secs(30), target.offer(source.stream_address(), None));
+    assert!(matches!(waiting.await.unwrap(), Err(stream::Error::Fenced)), "a bound");
+}
+
+/// The end of its copying says that it has all that it owns: not before what it held is put aside.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_being_admitted_does_not_report_that_it_has_copied() {
+    let mut cluster = Cluster::new(2);
+    let (old, new) = (cluster.seed([0], 10), cluster.seed([0, 1], 20));
+    cluster.set_spaces(&old);
+    cluster.fill_with(&old, 0..20);
+    *cluster.nodes[1].fenced.lock() = Fenced::Pending;
+    cluster.copy_start(&new);
+    let early = tokio::time::timeout(Duration::from_millis(700), cluster.ended(Method::ReplaceCopyEnd, &new, 1));
+    assert!(early.await.is_err(), "neither the target nor the source whose stream waits for it");
+    *cluster.nodes[1].fenced.lock() = Fenced::Admitted(0);
+    cluster.ended(Method::ReplaceCopyEnd, &new, 2).await;
+    assert_eq!(cluster.nodes[1].count(), 20);
+}
+
+/// The target was given up and admitted anew in the middle of a stream.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stream_brings_after_the_next_configuration_is_not_stored() {
+    let mut cluster = Cluster::new(2);
+    let (old, new) = (cluster.seed([0], 10), cluster.seed([0, 1], 20));
+    cluster.set_spaces(&old);
+    cluster.fill_with(&old, 0..20);
+    cluster.nodes[1].store().set_token(1);
+    cluster.copy_start(&new);
+    let ended = tokio::time::timeout(Duration::from_secs(4), cluster.ended(Method::ReplaceCopyEnd, &new, 2));
+    assert!(ended.await.is_err());
+    assert_eq!(cluster.nodes[1].count(), 0);
 }

@@ -135,7 +135,7 @@ impl<'a, 'r> Handler<'a, 'r> {
     /// Get and `GetIfModified`.
     pub(super) fn get(&mut self, msgid: u32, key: RecordKey<'r>, wanted: Wanted) -> Result<(), Refusal> {
         let owners = self.spaces.rhs.owners(key.hash());
-        if !self.permitted || !owners.is_active_owner(self.server.address) {
+        if !self.permitted || !self.spaces.may_store() || !owners.is_active_owner(self.server.address) {
             return Err(OBSOLETE);
         }
         self.gets += 1;
@@ -210,6 +210,9 @@ impl<'a, 'r> Handler<'a, 'r> {
             let submission = Submission::new(change, wait, key, body, Reply::new(self.link, msgid));
             self.deferred.extend(self.server.hold(submission).map(Deferred::Coordinate));
             return Ok(());
+        }
+        if !self.spaces.may_store() {
+            return Err(OBSOLETE);
         }
         if self.must_follow(key.hash()) {
             self.defer(change, wait, key, body, msgid);
@@ -333,7 +336,7 @@ impl<'a, 'r> Handler<'a, 'r> {
     }
 
     fn batch(&mut self) -> &mut Batch<'a> {
-        self.batch.get_or_insert_with(|| self.server.store.batch())
+        self.batch.get_or_insert_with(|| self.server.store.batch().fenced(self.spaces.token()))
     }
 
     /// Replicates what was decided, hands over what needs the disk, and commits.
@@ -417,6 +420,11 @@ impl<'a, 'r> Handler<'a, 'r> {
             let Decided { msgid, change, wait, key, body, outcome, mark } = decided;
             let mut targets = Vec::new();
             if replicates(outcome) {
+                if spaces.joins() != self.spaces.joins() {
+                    // Others have taken over in between: what this server held then counts no more.
+                    self.answers.push(Answer { msgid, written: Written::Partly, alone: None });
+                    continue;
+                }
                 spaces.targets(self.server.address, key.hash(), |target| targets.push(target));
             }
             if targets.is_empty() {
@@ -454,7 +462,7 @@ impl<'a, 'r> Handler<'a, 'r> {
             coordinate::submit(self.server, submissions);
         }
         if !replicas.is_empty() {
-            store_replicas(self.server, replicas);
+            store_replicas(self.server, self.spaces.token(), replicas);
         }
     }
 }

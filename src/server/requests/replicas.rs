@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::net::Reply;
 use crate::server::shared::Shared;
-use crate::store::{Outcome, OwnedWrite};
+use crate::store::{Outcome, OwnedWrite, WriteJob};
 use crate::wire::RecordKey;
 use crate::wire::method::ErrorCode;
 use crate::wire::params::{Encode, Written};
@@ -14,8 +14,9 @@ pub(super) fn was_stored(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::Stored { .. })
 }
 
-/// Stores on the store's write threads the copies that need the previous record from the disk.
-pub(super) fn store_replicas(server: &Arc<Shared>, replicas: Vec<(OwnedWrite, Reply)>) {
+/// Stores on the store's write threads the copies that need the previous record from the disk. `token`: of the hash spaces by
+/// which they were taken.
+pub(super) fn store_replicas(server: &Arc<Shared>, token: u64, replicas: Vec<(OwnedWrite, Reply)>) {
     let (writes, replies): (Vec<_>, Vec<_>) = replicas.into_iter().unzip();
     let keys: Vec<Box<[u8]>> = writes.iter().map(|write: &OwnedWrite| write.key().into()).collect();
     let noting = server.clone();
@@ -23,7 +24,7 @@ pub(super) fn store_replicas(server: &Arc<Shared>, replicas: Vec<(OwnedWrite, Re
     let decided = stored.clone();
     let store = server.store.clone();
     server.writes.enter(&server.env, move |permit| {
-        store.write(
+        let job = WriteJob::new(
             writes,
             move |index, outcome| {
                 if let Some(key) = keys.get(index).and_then(|key| RecordKey::new(key).ok()) {
@@ -43,5 +44,6 @@ pub(super) fn store_replicas(server: &Arc<Shared>, replicas: Vec<(OwnedWrite, Re
                 }
             },
         );
+        store.submit_write(job.fenced(token));
     });
 }

@@ -47,4 +47,7 @@ pub enum Error {
     /// Too many streams are being fetched already.
     #[error("too many streams at a time")]
     Busy,
+    /// The offerer acts by another configuration than this server.
+    #[error("the offerer acts by another configuration of the cluster")]
+    Fenced,
 }

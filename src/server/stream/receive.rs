@@ -1,7 +1,6 @@
 //! The target's side of a stream: fetching it, storing its records in batches, acknowledging when all are stored.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, WriteHalf};
@@ -40,7 +39,6 @@ pub trait Sink: Send + Sync + 'static {
 pub struct Receiver {
     env: Env,
     own: NodeAddress,
-    sink: Arc<dyn Sink>,
     /// Largest record, in bytes.
     record_limit: usize,
     connect_timeout: Duration,
@@ -56,19 +54,12 @@ impl std::fmt::Debug for Receiver {
 
 impl Receiver {
     /// A receiver that introduces itself as `own`.
-    pub fn new(
-        env: &Env,
-        own: NodeAddress,
-        sink: Arc<dyn Sink>,
-        record_limit: usize,
-        connect_timeout: Duration,
-        silence: Duration,
-    ) -> Self {
-        Self { env: env.clone(), own, sink, record_limit, connect_timeout, silence, streams: Semaphore::new(STREAMS) }
+    pub fn new(env: &Env, own: NodeAddress, record_limit: usize, connect_timeout: Duration, silence: Duration) -> Self {
+        Self { env: env.clone(), own, record_limit, connect_timeout, silence, streams: Semaphore::new(STREAMS) }
     }
 
     /// Fetches the stream offered at `offerer`; returns how many records came when all are stored and acknowledged.
-    pub(crate) async fn fetch(&self, offerer: NodeAddress) -> Result<u64, Error> {
+    pub(crate) async fn fetch(&self, offerer: NodeAddress, sink: &dyn Sink) -> Result<u64, Error> {
         let _permit = self.streams.acquire().await;
         let mut stream = self.env.connect(offerer.socket(), self.connect_timeout).await?;
         // The acknowledgement must not wait until a sign of life before it has been confirmed.
@@ -78,7 +69,7 @@ impl Receiver {
         let mut transfer = Transfer {
             decoder: Decoder::new(self.record_limit),
             write,
-            sink: &*self.sink,
+            sink,
             batch: RecordBatch::default(),
             in_flight: VecDeque::new(),
             signs: 0,

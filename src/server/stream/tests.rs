@@ -62,8 +62,8 @@ impl Sink for Kept {
     }
 }
 
-fn receiver(sink: &Arc<Kept>) -> Receiver {
-    Receiver::new(&Env::real(), node(1), sink.clone(), LIMIT, SHORT, SHORT)
+fn receiver() -> Receiver {
+    Receiver::new(&Env::real(), node(1), LIMIT, SHORT, SHORT)
 }
 
 /// The stream port of an offerer, and its address.
@@ -110,9 +110,9 @@ async fn a_stream_arrives_whole() {
     let chunk = chunk(&records);
     let sink = Arc::new(Kept::default());
     let mut offer = offers.open(node(1));
-    let target = receiver(&sink);
+    let target = receiver();
     let sending = async { send(&Env::real(), offer.taken().await.unwrap(), &chunk, SHORT).await };
-    let (sent, fetched) = tokio::join!(sending, target.fetch(address));
+    let (sent, fetched) = tokio::join!(sending, target.fetch(address, &*sink));
     sent.unwrap();
     assert_eq!(fetched.unwrap(), 5001);
     assert_eq!(*sink.records.lock(), records);
@@ -123,8 +123,8 @@ async fn a_target_says_what_was_recorded() {
     let (address, said) = scripted_offerer(encoded(&some(250)), false).await;
     let own = NodeAddress::new("127.0.0.1:29801".parse().unwrap());
     let sink = Arc::new(Kept::default());
-    let target = Receiver::new(&Env::real(), own, sink.clone(), LIMIT, SHORT, SHORT);
-    assert_eq!(target.fetch(address).await.unwrap(), 250);
+    let target = Receiver::new(&Env::real(), own, LIMIT, SHORT, SHORT);
+    assert_eq!(target.fetch(address, &*sink).await.unwrap(), 250);
     let said = said.await.unwrap();
     let (hello, signs) = said.split_at(HELLO_LEN);
     assert_eq!(hello, b"\x06\x74\x69\x7f\x00\x00\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", "offer.hello");
@@ -160,7 +160,7 @@ async fn a_target_gives_up_on_bad_streams() {
     for (what, bytes, close) in cases {
         let (address, said) = scripted_offerer(bytes, close).await;
         let sink = Arc::new(Kept::default());
-        let result = tokio::time::timeout(Duration::from_secs(20), receiver(&sink).fetch(address)).await;
+        let result = tokio::time::timeout(Duration::from_secs(20), receiver().fetch(address, &*sink)).await;
         let error = result.unwrap_or_else(|_| panic!("{what}: hangs")).expect_err(what);
         println!("{what}: {error}");
         assert!(!said.await.unwrap()[HELLO_LEN..].contains(&NIL), "{what}: acknowledged");
@@ -181,7 +181,7 @@ async fn a_target_gives_up_on_input_that_comes_to_nothing() {
         }
     });
     let sink = Arc::new(Kept::default());
-    let fetched = tokio::time::timeout(Duration::from_secs(10), receiver(&sink).fetch(address)).await.unwrap();
+    let fetched = tokio::time::timeout(Duration::from_secs(10), receiver().fetch(address, &*sink)).await.unwrap();
     assert!(matches!(fetched, Err(Error::Silent(_))), "{fetched:?}");
     dripping.await.unwrap();
 }
@@ -190,7 +190,7 @@ async fn a_target_gives_up_on_input_that_comes_to_nothing() {
 async fn a_target_that_cannot_store_does_not_acknowledge() {
     let (address, said) = scripted_offerer(encoded(&some(10)), false).await;
     let sink = Arc::new(Kept { fails: true, ..Kept::default() });
-    assert!(matches!(receiver(&sink).fetch(address).await, Err(Error::Store(_))));
+    assert!(matches!(receiver().fetch(address, &*sink).await, Err(Error::Store(_))));
     assert_eq!(said.await.unwrap().len(), HELLO_LEN);
 }
 

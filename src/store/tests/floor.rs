@@ -255,3 +255,31 @@ fn a_floor_set_while_records_are_deleted_cannot_be_lifted() {
     store.lift_floor().unwrap();
     assert_eq!(store.count(), 0);
 }
+
+/// What is decided under a token is decided before the next is there, or not at all.
+#[test]
+fn a_write_under_an_earlier_fencing_token_is_refused() {
+    let fixture = Fixture::new();
+    let store = fixture.open();
+    let raw = key(1);
+    let write = Write::Set { key: RecordKey::new(&raw).unwrap(), body: &body("x") };
+    store.set_token(1);
+    let mut early = store.batch().fenced(1);
+    assert!(matches!(early.apply(&write), crate::store::Applied::Done(_)));
+    early.commit(|result| result.unwrap());
+    let mut late = store.batch().fenced(1);
+    let job = |token: u64| {
+        answer(|sender| {
+            let writes = vec![crate::store::OwnedWrite::from(&write)];
+            let job = crate::store::WriteJob::new(writes, |_, _| (), move |result| sender.send(result).unwrap());
+            store.submit_write(job.fenced(token));
+        })
+    };
+    assert_eq!(job(1), Ok(()));
+    store.set_token(2);
+    assert_eq!(late.apply(&write), crate::store::Applied::Failed(crate::store::Error::Fenced));
+    assert_eq!((job(1), job(2)), (Err(crate::store::Error::Fenced), Ok(())));
+    // Without a token, always.
+    set(&store, &raw, "y");
+    assert_eq!(data(&store, &raw).as_deref(), Some("y"));
+}

@@ -209,12 +209,9 @@ impl Cluster {
     /// Starts a server on its old port with its old store.
     pub(crate) fn start_server(&mut self, index: usize) {
         let managers: Vec<_> = self.managers.iter().map(|(port, _)| port.address().to_string()).collect();
+        let store = self.store_path(index);
         let server = &self.servers[index];
-        let (own, stream, store) = (
-            server.address().to_string(),
-            server.stream.number().to_string(),
-            self.stores.join(format!("{}.tch", server.name)),
-        );
+        let (own, stream) = (server.address().to_string(), server.stream.number().to_string());
         let mut args = vec![
             "-v",
             "-l",
@@ -240,6 +237,11 @@ impl Cluster {
         command.args(args).envs(self.environment.iter().cloned());
         let name = server.name.clone();
         self.servers[index].process = Some(self.spawn(self.managers.len() + index, &name, command));
+    }
+
+    /// Where a server has its store.
+    pub(crate) fn store_path(&self, index: usize) -> PathBuf {
+        self.stores.join(format!("{}.tch", self.servers[index].name))
     }
 
     /// Waits until the managers know a server, attached or not.
