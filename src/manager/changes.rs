@@ -250,6 +250,9 @@ impl Shell {
                 let state = inner.state.clone();
                 self.put_to_vote(inner, Job::mode(), state, Vec::new(), Vec::new());
             }
+            None if inner.changes.waiting.is_empty() && inner.state.may_copy_anew() => {
+                self.decide(inner, Job::copy_anew());
+            }
             None => self.go_on(inner),
         }
     }

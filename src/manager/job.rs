@@ -51,6 +51,12 @@ impl Job {
         Self::new(format!("giving up {server}"), Box::new(change), None)
     }
 
+    /// A copying that was given up is begun anew.
+    pub(super) fn copy_anew() -> Self {
+        let change = |state: &mut State, clock: &Clock| Ok((Vec::new(), state.begin_anew(clock)?));
+        Self::new("copying anew", Box::new(change), None)
+    }
+
     /// Nothing but going over to votes, or from them.
     pub(super) fn mode() -> Self {
         Self::new("going over to votes, or from them", Box::new(|_, _| Ok((Vec::new(), Vec::new()))), None)

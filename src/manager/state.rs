@@ -58,6 +58,9 @@ pub(super) struct State {
     replace: Option<Replace>,
     /// The clocktime of the last replace that was started here, until it has ended well.
     unfinished: Option<ClockTime>,
+    /// Whether it is full: a replace whose copying was given up, since the configuration that it was for is no more. Where servers
+    /// vote it is begun anew.
+    given_up: Option<bool>,
     /// Replaces that have ended well.
     finished: u64,
     /// The servers vote: the last owner of a range is never removed for being silent, since it comes back with its records.
@@ -130,7 +133,7 @@ impl State {
         clock.observe(spaces.rhs.clocktime);
         // Also when only the one for reading is another: the ends of copying are those of one configuration.
         if spaces != self.spaces {
-            self.void_copy("there is a newer configuration");
+            self.copy_anew("there is a newer configuration");
         }
         if spaces.whs == spaces.rhs {
             self.unfinished = None;
@@ -161,12 +164,12 @@ impl State {
         if self.voted && self.spaces.is_last(server) {
             self.waited.insert(server);
             // It has still to be copied from, or to.
-            self.void_copy("a server was lost");
+            self.copy_anew("a server was lost");
         } else if self.spaces.fault(server, clock) {
             if !self.spaces.rhs.has_active() && before.is_some() {
                 self.outage = before;
             }
-            self.void_copy("a server was lost");
+            self.copy_anew("a server was lost");
             actions = vec![Action::SyncPartner, Action::SyncServers, Action::PushClients];
         }
         if self.replace.as_mut().is_some_and(|replace| replace.forget(server)) {
@@ -326,6 +329,7 @@ impl State {
         }
         let seed = self.spaces.whs.clone();
         self.unfinished = Some(seed.clocktime);
+        self.given_up = None;
         tracing::info!(clocktime = %seed.clocktime, servers = self.servers.len(), full, "replace: copying");
         self.replace = Some(Replace::new(seed, full, self.servers.clone()));
         Ok(vec![Action::SyncPartner, Action::StartCopy, Action::PushClients])
@@ -381,6 +385,26 @@ impl State {
     fn void_copy(&mut self, reason: &str) {
         if let Some(replace) = self.replace.take_if(|replace| replace.phase() == Phase::Copy) {
             tracing::warn!(clocktime = %replace.seed().clocktime, "replace: given up: {reason}");
+        }
+    }
+
+    /// As [`Self::void_copy`]; where servers vote the copying is begun anew when all who are active are there.
+    fn copy_anew(&mut self, reason: &str) {
+        let copying = self.replace.as_ref().filter(|replace| self.voted && replace.phase() == Phase::Copy);
+        self.given_up = copying.map(Replace::is_full).or(self.given_up);
+        self.void_copy(reason);
+    }
+
+    /// Whether a copying is to be begun anew now.
+    pub(super) fn may_copy_anew(&self) -> bool {
+        self.given_up.is_some() && self.replace.is_none() && self.spaces.are_ready() && self.absent().is_none()
+    }
+
+    /// Begins a copying anew that was given up, if that is still called for.
+    pub(super) fn begin_anew(&mut self, clock: &Clock) -> Outcome {
+        match self.given_up {
+            Some(full) if self.may_copy_anew() => self.start_replace(full, clock),
+            _ => Ok(Vec::new()),
         }
     }
 

@@ -240,3 +240,21 @@ fn what_a_server_got_before_it_was_given_up_again_counts_no_more() {
     let expected = keys.iter().map(|(key, _)| (&key[..], Some(&b"before"[..])));
     assert_everywhere(&cluster, expected.chain([(&b"while joining"[..], None), (&b"other"[..], Some(&b"w"[..]))]));
 }
+
+/// The ends of copying are those of one configuration: with the loss of another server it is begun anew, without an operator.
+#[test]
+fn copying_is_begun_anew_when_a_server_is_lost_in_it() {
+    let mut cluster = voting(4);
+    let mut client = cluster.client();
+    let keys = fill(&cluster, &mut client, 1, 40);
+    cluster.kill(1);
+    cluster.wait_faulty(1);
+    bring_back(&mut cluster, 1);
+    cluster.start_attach();
+    cluster.kill(2);
+    cluster.wait_faulty(2);
+    cluster.wait_replaced();
+    assert_everywhere(&cluster, keys.iter().map(|(key, _)| (&key[..], Some(&b"before"[..]))));
+    let log = cluster.managers[0].1.as_ref().unwrap().stdout();
+    assert!(log.contains("given up: a server was lost"), "{log}");
+}

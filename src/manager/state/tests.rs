@@ -110,6 +110,48 @@ fn no_delete_follows_a_copy_during_which_a_server_was_lost() {
 }
 
 #[test]
+fn where_servers_vote_a_copy_that_was_given_up_is_begun_anew_when_all_are_there() {
+    let clock = clock();
+    let mut state = settled(&[1, 2, 3, 4], &clock);
+    state.set_voted(true);
+    state.server_bound(node(5));
+    state.attach(true, &clock).unwrap();
+    let first = state.replace().unwrap().seed().clocktime;
+    state.server_lost(node(4), &clock);
+    assert!(state.replace().is_none() && state.may_copy_anew());
+    state.server_away(node(3));
+    assert_eq!((state.may_copy_anew(), state.begin_anew(&clock)), (false, Ok(Vec::new())));
+    state.server_bound(node(3));
+    assert_eq!(state.begin_anew(&clock), Ok(COPY.to_vec()));
+    assert!(first.is_before(state.replace().unwrap().seed().clocktime));
+    finish(&mut state);
+    assert!(!state.may_copy_anew(), "once");
+    // Another manager has changed what is read by: the ends of copying are not those of its configuration.
+    state.start_replace(true, &clock).unwrap();
+    let mut spaces = state.spaces.clone();
+    spaces.rhs.clocktime = clock.stamp_after(spaces.whs.clocktime);
+    state.take(spaces, &clock);
+    assert!(state.replace().is_none() && state.may_copy_anew());
+    state.begin_anew(&clock).unwrap();
+    assert!(state.replace().unwrap().is_full());
+}
+
+/// Nobody has copied for it, and it may come back with what only it has.
+#[test]
+fn a_last_owner_that_is_waited_for_is_not_taken_for_one_that_has_copied() {
+    let clock = clock();
+    let mut state = settled(&[1], &clock);
+    state.set_voted(true);
+    state.server_bound(node(2));
+    state.attach(true, &clock).unwrap();
+    let clocktime = state.replace().unwrap().seed().clocktime;
+    state.ended(node(2), Phase::Copy, clocktime);
+    state.server_lost(node(1), &clock);
+    assert!(state.replace().is_none());
+    assert_ne!(state.spaces.whs, state.spaces.rhs);
+}
+
+#[test]
 fn the_loss_of_a_bystander_does_not_void_a_copy_nor_hold_it_up() {
     let clock = clock();
     let mut state = settled(&[1, 2], &clock);
