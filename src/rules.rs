@@ -14,11 +14,13 @@ pub enum Rule {
     Complete,
     /// An owner shows a copy only when all owners have it, and sees to those of lost coordinators.
     SettleCopies,
+    /// What a server holds from before its admission counts as absent.
+    Admission,
 }
 
 impl Rule {
     /// All rules.
-    pub const ALL: &[Self] = &[Self::AllOwners, Self::TakeBack, Self::Complete, Self::SettleCopies];
+    pub const ALL: &[Self] = &[Self::AllOwners, Self::TakeBack, Self::Complete, Self::SettleCopies, Self::Admission];
 
     /// Its name, in words joined by dashes.
     pub const fn name(self) -> &'static str {
@@ -27,6 +29,7 @@ impl Rule {
             Self::TakeBack => "take-back",
             Self::Complete => "complete",
             Self::SettleCopies => "settle-copies",
+            Self::Admission => "admission",
         }
     }
 }

@@ -28,6 +28,7 @@ use crate::env::{Env, Seldom};
 use crate::net::Peers;
 use crate::register::{Claims, Configuration, Reach, Version};
 use crate::ring::HashSpace;
+use crate::rules::Rule;
 use crate::store::Store;
 use crate::time::Moment;
 use crate::wire::method::{Method, Role};
@@ -185,7 +186,8 @@ impl Shared {
             return SpacesChange { taken: false, joined: false };
         }
         let after = Spaces::new(whs, rhs, (counter, permit), self.address, &self.peers);
-        let after = after.with_members(&members, self.address, self.store.id(), |admitted| self.joined.has(admitted));
+        let has = |admitted| self.joined.has(admitted) || !self.env.rules().follow(Rule::Admission);
+        let after = after.with_members(&members, self.address, self.store.id(), has);
         let after = after.following(&spaces, self.address);
         self.put_spaces(spaces, after)
     }

@@ -41,6 +41,8 @@ pub(crate) struct Shape {
     /// Managers attach, detach and replace by themselves (`-a`).
     pub(crate) auto_replace: bool,
     pub(crate) sync: SyncMode,
+    /// When tombstones go.
+    pub(crate) tombstones: Duration,
     /// Servers vote on every change.
     pub(crate) votes: bool,
 }
@@ -200,6 +202,7 @@ impl Cluster {
         let (disk, state) = &self.disks[number];
         let mut store = store::Options::new(disk.lock().folder.join("store"));
         store.sync = self.shape.sync;
+        store.sweep.max_age = self.shape.tombstones;
         store.cache_bytes = CACHE_BYTES;
         store.driver = Some(Arc::new(Driver::new(env, state)));
         server::Config {

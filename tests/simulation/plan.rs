@@ -134,6 +134,7 @@ impl Plan {
             clients: 4,
             auto_replace: scenario.auto_replace && rng.bool(),
             sync: *rng.choice(&[SyncMode::Os, SyncMode::Everysec, SyncMode::Always]).unwrap_or(&SyncMode::Os),
+            tombstones: scenario.tombstones,
             votes,
         };
         let first = shape.servers - scenario.spare.min(shape.servers - 1);

@@ -23,6 +23,8 @@ pub(crate) struct Scenario {
     pub(crate) skewed: bool,
     /// The longest stop of a server: with 3 s it ends before anybody takes it for a death.
     pub(crate) longest_stop: Duration,
+    /// When tombstones go.
+    pub(crate) tombstones: Duration,
     /// Half of the clusters have managers that replace by themselves.
     pub(crate) auto_replace: bool,
     /// The longest that a client may wait until something that it asked for is done.
@@ -42,12 +44,15 @@ const PLAIN: Scenario = Scenario {
     overlap: false,
     skewed: false,
     longest_stop: Duration::from_secs(16),
+    tombstones: Duration::from_hours(1),
     auto_replace: false,
     outage_limit: Duration::from_secs(30),
     fails: None,
 };
 
 // Why a scenario does not hold yet.
+/// Without votes nobody knows that a server was given up in between.
+const OLD_FILE: &str = "what a server holds that returns can win over what others have written since";
 /// Without leases a server that was given up goes on as long as it has not heard of it.
 const GIVEN_UP: &str = "a server that was given up still answers reads";
 /// What an owner other than the coordinator shows need not be on the others.
@@ -133,6 +138,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     Scenario { name: "gateway", choices: &[Choice::KillGateway], outage_limit: Duration::from_secs(5), ..PLAIN },
     Scenario { name: "kill", choices: &[Choice::KillServer], ..PLAIN },
+    Scenario {
+        name: "forgotten",
+        choices: &[Choice::KillServer],
+        tombstones: Duration::from_secs(1),
+        skewed: true,
+        fails: Some(OLD_FILE),
+        ..PLAIN
+    },
     Scenario { name: "hang", choices: &[Choice::StopServer], fails: Some(GIVEN_UP), ..PLAIN },
     Scenario { name: "power", choices: &[Choice::PowerLoss], fails: Some(GIVEN_UP), ..PLAIN },
     Scenario { name: "all-off", choices: &[Choice::KillAll], ..PLAIN },
@@ -203,6 +216,7 @@ pub(crate) fn made_for(rule: Rule) -> &'static Scenario {
         Rule::TakeBack => "isolate",
         Rule::Complete => "half-done",
         Rule::SettleCopies => "one-way",
+        Rule::Admission => "forgotten",
     };
     named(name).expect("a scenario")
 }
