@@ -11,6 +11,7 @@ use crate::client::{Caller, Options};
 use crate::env::Env;
 use crate::manager::{self, Manager};
 use crate::net::{DialPolicy, Limits};
+use crate::register::Timing;
 use crate::server::{self, Server};
 use crate::store;
 use crate::wire::NodeAddress;
@@ -67,7 +68,8 @@ impl Nodes {
             auto_replace: false,
             replace_delay: Duration::ZERO,
             keepalive_interval: KEEP_ALIVE,
-            votes: false,
+            votes: true,
+            timing: Timing::default(),
             dial: dial(),
             clock_interval: Duration::from_secs(2),
             binary_log: None,

@@ -28,7 +28,7 @@ pub(crate) use dial::{dial, dial_blocking, outgoing, refuse_itself};
 pub use group::Group;
 pub use host::{Host, Work};
 pub use network::{BoxFuture, ByteStream, ListenError, Listener, Stream};
-pub use pause::{Backoff, every};
+pub use pause::{Backoff, every, every_while};
 pub(crate) use seldom::Seldom;
 pub(crate) use socket::is_without_ipv6;
 pub use tasks::{Task, Tasks};

@@ -47,6 +47,14 @@ pub async fn every(period: Duration, mut work: impl FnMut()) {
     }
 }
 
+/// Does `work` now and again after each `pause`, which is asked for anew every time, until the future is dropped.
+pub async fn every_while(mut pause: impl FnMut() -> Duration, mut work: impl FnMut()) {
+    loop {
+        work();
+        tokio::time::sleep(pause()).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::job::{Job, Pending, answer, refuse, refuse_impossible};
+use super::mode::Mode;
 use super::shell::{Inner, Shell};
 use super::spaces::Spaces;
 use super::state::{Action, State};
@@ -47,8 +48,8 @@ impl Shell {
     /// Makes a change, when those before it are done.
     pub(super) fn decide(&self, inner: &mut Inner, job: Job) {
         // A first vote must not hold anything up.
-        if !inner.votes.are_held() && inner.changes.pending.is_some() {
-            inner.give_up();
+        if !inner.votes.are_held() {
+            self.go_without(inner);
         }
         let changes = &mut inner.changes;
         let known = job.loss.is_some() && changes.waiting.iter().any(|waiting| waiting.loss == job.loss);
@@ -84,16 +85,10 @@ impl Shell {
             let mut state = inner.state.clone();
             match (job.change)(&mut state, &self.clock) {
                 Err(impossible) => refuse_impossible(job.asker, impossible),
-                Ok((result, actions)) if !inner.votes.are_held() || state.spaces() == inner.state.spaces() => {
-                    inner.state = state;
-                    if let Some(server) = job.loss {
-                        self.say_if_waited_for(inner, server);
-                    }
-                    // Clients hear of the hash space before the one that asked gets its answer.
-                    self.perform(inner, actions);
-                    answer(job.asker, &result);
+                Ok((result, actions)) if self.is_voted_on(inner, &state) => {
+                    self.put_to_vote(inner, job, state, actions, result);
                 }
-                Ok((result, actions)) => self.put_to_vote(inner, job, state, actions, result),
+                Ok((result, actions)) => self.carry_out(inner, job, state, actions, &result),
             }
         }
     }
@@ -110,10 +105,49 @@ impl Shell {
         }
     }
 
+    /// Whether the change that has led to `state` is put to the vote: it changes the hash spaces of a cluster that votes, or
+    /// founds one that can vote from the start.
+    fn is_voted_on(&self, inner: &Inner, state: &State) -> bool {
+        if inner.votes.are_held() {
+            return state.spaces() != inner.state.spaces();
+        }
+        let new = inner.state.spaces().are_new() && state.spaces().are_ready() && !state.spaces().rhs.has_active();
+        let now = Instant::now();
+        new && self.mode(inner, now) == Mode::Votes && inner.can_vote(state.spaces(), now)
+    }
+
+    fn carry_out(&self, inner: &mut Inner, job: Job, state: State, actions: Vec<Action>, result: &[u8]) {
+        let Job { loss, asker, .. } = job;
+        inner.state = state;
+        if let Some(server) = loss {
+            self.say_if_waited_for(inner, server);
+        }
+        // Clients hear of the hash space before the one that asked gets its answer.
+        self.perform(inner, actions);
+        answer(asker, result);
+    }
+
+    /// Makes the change without votes that the first vote of the cluster was on; should that be in force all the same, the
+    /// servers will say so.
+    fn go_without(&self, inner: &mut Inner) {
+        inner.votes.abandon();
+        let Some(Pending { job, .. }) = inner.changes.pending.take() else { return };
+        // On what is known now: other changes may have come in between.
+        let mut state = inner.state.clone();
+        match (job.change)(&mut state, &self.clock) {
+            Err(impossible) => refuse_impossible(job.asker, impossible),
+            Ok((result, actions)) => self.carry_out(inner, job, state, actions, &result),
+        }
+    }
+
     fn put_to_vote(&self, inner: &mut Inner, job: Job, state: State, actions: Vec<Action>, result: Vec<u8>) {
-        let votes = self.config.votes && !inner.has_original_partner(self.partner());
-        let next =
-            if job.forced { inner.votes.forced(state.spaces()) } else { inner.votes.next(state.spaces(), votes) };
+        let votes = !matches!(self.mode(inner, Instant::now()), Mode::Without(_));
+        let timing = self.timing(inner);
+        let next = if job.forced {
+            inner.votes.forced(state.spaces())
+        } else {
+            inner.votes.next(state.spaces(), votes, timing)
+        };
         let Some(next) = next else {
             return refuse(job.asker, "there is no configuration that could follow");
         };
@@ -182,6 +216,8 @@ impl Shell {
             );
         }
         tracing::info!(version = next.counter, clocktime = %next.whs.clocktime, voted = next.is_voted(), "configuration in force");
+        inner.configured = Instant::now();
+        self.compare_timing(next);
         let spaces = Spaces { whs: next.whs.clone(), rhs: next.rhs.clone() };
         match inner.changes.pending.take() {
             Some(Pending { job, state, actions, result, .. }) if *state.spaces() == spaces => {
@@ -196,7 +232,11 @@ impl Shell {
                 if let Some(pending) = other {
                     inner.changes.waiting.push_front(pending.job);
                 }
-                inner.state.take(spaces, &self.clock);
+                if next.is_voted() {
+                    inner.state.take(spaces, &self.clock);
+                } else {
+                    inner.state.take_later(spaces, &self.clock);
+                }
                 inner.state.set_voted(next.is_voted());
                 self.ask_all(inner);
                 self.perform(inner, vec![Action::SyncPartner, Action::SyncServers, Action::PushClients]);
@@ -218,12 +258,15 @@ impl Shell {
     /// What is done regularly: goes over to votes when all can vote, and from them when one cannot; says who is waited for.
     pub(super) fn look_at_votes(&self, inner: &mut Inner) {
         self.consider_votes(inner);
-        let votes = self.config.votes && !inner.has_original_partner(self.partner());
+        let now = Instant::now();
+        let mode = self.mode(inner, now);
+        inner.say_mode(mode);
+        let due = inner.changes.is_idle() && self.is_due(inner, mode, now);
         match &mut inner.changes.pending {
             Some(pending) if pending.since.elapsed() < FOUNDING_PATIENCE => {}
             Some(_) if !inner.votes.are_held() => {
                 tracing::warn!("the servers have not agreed on a first configuration: they go on without votes");
-                inner.give_up();
+                self.go_without(inner);
                 self.go_on(inner);
             }
             Some(pending) if pending.since.elapsed() >= VOTE_PATIENCE && pending.job.forced => {
@@ -243,10 +286,7 @@ impl Shell {
                 );
             }
             Some(_) => {}
-            None if inner.changes.waiting.is_empty() && votes != inner.votes.are_held() => {
-                if votes && !inner.can_vote(Instant::now()) {
-                    return;
-                }
+            None if due => {
                 let state = inner.state.clone();
                 self.put_to_vote(inner, Job::mode(), state, Vec::new(), Vec::new());
             }
@@ -267,33 +307,6 @@ impl Inner {
         }
     }
 
-    /// Whether the partner is a manager of another program: it is connected, and has said nothing of votes.
-    fn has_original_partner(&self, partner: Option<NodeAddress>) -> bool {
-        let silent = partner.filter(|partner| self.votes.heard(*partner).is_none());
-        silent.is_some()
-            && self.partner_connected
-            && self.partner_since.is_some_and(|since| since.elapsed() > FOUNDING_PATIENCE)
-    }
-
-    /// Why the servers do not vote.
-    pub(super) fn without_votes(&self, wanted: bool, partner: Option<NodeAddress>) -> String {
-        if !wanted {
-            return "this manager is run without votes".to_owned();
-        }
-        if let Some(partner) = partner.filter(|_| self.has_original_partner(partner)) {
-            return format!("the other manager, {partner}, takes no part in them");
-        }
-        let active = self.state.spaces().active();
-        let is_away = |node: &&NodeAddress| !self.state.servers().contains(*node);
-        let is_mute = |node: &&NodeAddress| self.votes.heard(**node).is_none();
-        match (active.iter().find(is_away), active.iter().find(is_mute)) {
-            _ if active.is_empty() => "no server is attached".to_owned(),
-            (Some(node), _) => format!("{node} is not connected"),
-            (_, Some(node)) => format!("{node} takes no part in them: it is a server of another program"),
-            (None, None) => "the servers have not agreed on it yet".to_owned(),
-        }
-    }
-
     /// A voter in words.
     pub(super) fn name(&self, voter: Voter) -> String {
         match (self.votes.node_of(voter), voter) {
@@ -303,12 +316,5 @@ impl Inner {
             (None, Voter::Server(store)) => format!("the server with store {store:016x}"),
             (None, Voter::Manager(_)) => "a manager that has ended".to_owned(),
         }
-    }
-
-    /// Whether there is a cluster whose servers are all here and can vote.
-    fn can_vote(&self, now: Instant) -> bool {
-        let active = self.state.spaces().active();
-        let here = |node: &NodeAddress| self.state.servers().contains(node) && self.votes.heard(*node).is_some();
-        self.state.spaces().are_ready() && !self.is_learning(now) && !active.is_empty() && active.iter().all(here)
     }
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::net::{DialPolicy, Limits, NamedNode};
+use crate::register::Timing;
 use crate::wire::NodeAddress;
 
 /// Settings of one manager.
@@ -30,6 +31,8 @@ pub struct Config {
     pub clock_interval: Duration,
     /// Whether servers that can are to vote on every change of the cluster, and need leases to act.
     pub votes: bool,
+    /// How long these leases last, and after how long a silence a node of a cluster that votes is lost.
+    pub timing: Timing,
     /// File of the binary log.
     pub binary_log: Option<PathBuf>,
     /// Bounds of what connections may take.

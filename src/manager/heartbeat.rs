@@ -1,7 +1,7 @@
 //! The keep-alives of one node that it has answered, and not. Pure.
 
-/// Keep-alives in a row without an answer after which a node is lost.
-const LIMIT: u32 = 5;
+/// Keep-alives in a row without an answer after which a node is lost, where servers do not vote.
+pub(super) const LIMIT: u32 = 5;
 
 /// Answers of one node to its keep-alives.
 #[derive(Debug, Default)]
@@ -12,11 +12,11 @@ pub(super) struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// The next keep-alive is due. Says whether the node is lost instead.
-    pub(super) fn beat(&mut self) -> bool {
+    /// The next keep-alive is due. Says whether the node is lost instead, as after `limit` of them without an answer.
+    pub(super) fn beat(&mut self, limit: u32) -> bool {
         self.missed = if self.owing { self.missed.saturating_add(1) } else { 0 };
         self.owing = true;
-        self.missed >= LIMIT
+        self.missed >= limit
     }
 
     /// An answer has come, to whichever keep-alive.
@@ -34,13 +34,13 @@ mod tests {
         let mut heartbeat = Heartbeat::default();
         for _ in 0..3 {
             for _ in 0..5 {
-                assert!(!heartbeat.beat());
+                assert!(!heartbeat.beat(LIMIT));
             }
             heartbeat.answered();
         }
         for _ in 0..5 {
-            assert!(!heartbeat.beat());
+            assert!(!heartbeat.beat(LIMIT));
         }
-        assert!(heartbeat.beat());
+        assert!(heartbeat.beat(LIMIT));
     }
 }

@@ -82,6 +82,13 @@ pub(super) struct Changes {
     pub(super) pause: Option<Instant>,
 }
 
+impl Changes {
+    /// Whether there is nothing to do.
+    pub(super) fn is_idle(&self) -> bool {
+        self.pending.is_none() && self.waiting.is_empty()
+    }
+}
+
 /// Tells who has asked for a change that it is not made.
 pub(super) fn refuse(asker: Option<Asker>, why: &str) {
     if let Some((reply, method)) = asker {

@@ -12,6 +12,8 @@ pub mod config;
 mod force;
 mod heartbeat;
 mod job;
+mod mixed;
+mod mode;
 mod reach;
 mod replace;
 mod report;

@@ -15,7 +15,7 @@ impl Shell {
         let (heard, silent): (Vec<_>, Vec<_>) =
             configuration.voters.iter().copied().partition(|voter| inner.is_heard(*voter, now));
         let votes = inner.votes.are_held();
-        let without = || inner.without_votes(self.config.votes, self.partner());
+        let without = || self.without_votes(inner);
         let whs = &inner.state.spaces().whs;
         ManagerFigures {
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -74,6 +74,8 @@ impl Service for Shell {
         if self.is_partner(address) {
             self.lose_partner(inner, address, "cannot be reached");
             self.look_up_partner(None);
+        } else if !refused && inner.votes.asks(address) {
+            // How long it may be silent decides, not how often it was dialled.
         } else if inner.state.was_seen(address) {
             if refused {
                 inner.ended.insert(address);
@@ -88,6 +90,7 @@ impl Shell {
         self.found_again(inner, server);
         if inner.note(|state| state.server_bound(server)) {
             inner.fresh.insert(server, Instant::now());
+            inner.votes.forget(server);
             let attached = inner.state.spaces().is_attached(server);
             tracing::info!(peer = %server, attached, "server connected");
             self.binlog.write(&Record::ServerFound { address: server });
@@ -154,7 +157,7 @@ impl Shell {
             tracing::info!(peer = %partner, "the other manager connected");
             inner.heartbeats.remove(&partner);
             inner.questions.remove(&partner);
-            inner.partner_since = Some(Instant::now());
+            inner.partner_changed = Instant::now();
             self.keep_alive_of(inner, partner);
         }
         if inner.votes.are_held() {

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
@@ -16,6 +15,7 @@ use super::addresses::Addresses;
 use super::auto::Auto;
 use super::heartbeat::Heartbeat;
 use super::job::{Changes, Job};
+use super::mode::{INTRODUCTION, Why};
 use super::replace::Phase;
 use super::state::{Action, State};
 use super::votes::Votes;
@@ -27,9 +27,6 @@ use crate::register::Reports;
 use crate::wire::method::{ErrorCode, HashSpacePush, HashSpaceSync, ReplaceCopyStart, ReplaceDeleteStart, Role};
 use crate::wire::params::{Seed, TrueOrNil, decode};
 use crate::wire::{Extension, Init, NodeAddress, frame};
-
-/// How long a server of this program may take, once connected, to say that it can vote. One that does not is another's.
-const INTRODUCTION: Duration = Duration::from_secs(3);
 
 /// A manager at work.
 pub(super) struct Shell {
@@ -62,8 +59,12 @@ pub(super) struct Inner {
     pub(super) auto: Auto,
     pub(super) heartbeats: BTreeMap<NodeAddress, Heartbeat>,
     pub(super) partner_connected: bool,
-    /// Since when it is.
-    pub(super) partner_since: Option<Instant>,
+    /// When it connected, was lost, or was found to be another program.
+    pub(super) partner_changed: Instant,
+    /// When the last configuration was taken.
+    pub(super) configured: Instant,
+    /// Why servers do not vote, as it was last said in the log.
+    pub(super) without: Option<Why>,
     /// The questions to each voter that it has answered, and not.
     pub(super) questions: BTreeMap<NodeAddress, Heartbeat>,
     /// Servers that have connected and not yet said whether they can vote.
@@ -114,9 +115,10 @@ impl Shell {
         settle_until: Instant,
     ) -> Arc<Self> {
         let init = Init { address, role: Role::Manager };
+        let now = Instant::now();
         let inner = Inner {
             state: State::default(),
-            votes: Votes::new(env.random()),
+            votes: Votes::new(env.random(), !config.votes),
             changes: Changes::default(),
             addresses: Addresses::default(),
             reports: Reports::default(),
@@ -126,7 +128,9 @@ impl Shell {
             auto: Auto::new(config.auto_replace, config.replace_delay),
             heartbeats: BTreeMap::new(),
             partner_connected: false,
-            partner_since: None,
+            partner_changed: now,
+            configured: now,
+            without: None,
             questions: BTreeMap::new(),
             fresh: BTreeMap::new(),
             asking: 0,

@@ -31,6 +31,11 @@ impl Spaces {
         self.whs.has_active()
     }
 
+    /// Whether no server has ever been attached, as far as is known.
+    pub(super) fn are_new(&self) -> bool {
+        self.whs.nodes.is_empty() && self.rhs.nodes.is_empty()
+    }
+
     /// Whether `node` is in either, active or not.
     pub(super) fn contain(&self, node: NodeAddress) -> bool {
         [&self.whs, &self.rhs].into_iter().any(|seed| seed.nodes.iter().any(|(known, _)| *known == node))

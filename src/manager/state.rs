@@ -143,6 +143,14 @@ impl State {
         self.remembered.clear();
     }
 
+    /// Takes the hash spaces of a configuration without votes, as far as they are later than those held: since it came into
+    /// force they may have changed as those of an original cluster do.
+    pub(super) fn take_later(&mut self, spaces: Spaces, clock: &Clock) {
+        let mut later = self.spaces.clone();
+        later.take_newer(spaces.whs, spaces.rhs);
+        self.take(later, clock);
+    }
+
     /// A server is not connected any more; whether it is lost is still open.
     pub(super) fn server_gone(&mut self, server: NodeAddress) {
         self.servers.remove(&server);

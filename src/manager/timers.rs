@@ -7,12 +7,13 @@ use std::time::Duration;
 use serde_bytes::ByteBuf;
 use tokio::time::Instant;
 
+use super::heartbeat::LIMIT;
 use super::job::Job;
 use super::shell::{Inner, Shell};
 use super::state::State;
 use crate::binlog::Record;
 use crate::clock::Clock;
-use crate::env::every;
+use crate::env::{every, every_while};
 use crate::net::{STEPS, Session};
 use crate::register::{Reply, pack};
 use crate::wire::method::{KeepAlive, ReplaceElection};
@@ -24,8 +25,8 @@ const REAP_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest pause between two looks at the delay of an automatic replace.
 const AUTO_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Pause between two questions to a voter. After [`super::heartbeat`]'s limit of those without an answer it is lost.
-const QUESTION_INTERVAL: Duration = Duration::from_millis(250);
+/// How long the second of two managers leaves the loss of a server to the first.
+const SECOND_PAUSE: Duration = Duration::from_millis(200);
 
 /// Does all of it, until the future is dropped.
 pub(super) async fn run(shell: Arc<Shell>) {
@@ -35,7 +36,7 @@ pub(super) async fn run(shell: Arc<Shell>) {
         every(config.keepalive_interval, || shell.keep_alive()),
         every(config.clock_interval, || shell.peers.step()),
         every(REAP_INTERVAL, || shell.peers.reap()),
-        every(QUESTION_INTERVAL, || shell.ask_voters()),
+        every_while(|| shell.question_interval(), || shell.ask_voters()),
         every(auto_period, || shell.consider_replace()),
     );
 }
@@ -51,7 +52,8 @@ impl Shell {
         }
         inner.heartbeats.retain(|node, _| watched.contains(node));
         for node in watched {
-            if inner.heartbeats.entry(node).or_default().beat() {
+            let asked = inner.votes.asks(node);
+            if inner.heartbeats.entry(node).or_default().beat(LIMIT) && !asked {
                 inner.heartbeats.remove(&node);
                 self.silent(inner, node);
             } else {
@@ -81,8 +83,14 @@ impl Shell {
                     heartbeat.answered();
                 }
             }
-            let Ok(Some(Packed(extension))) = KeepAlive::answer(&result) else { return };
-            let Some(reply) = extension.register.as_deref().and_then(|bytes| Reply::read(bytes)) else { return };
+            let Ok(answer) = KeepAlive::answer(&result) else { return };
+            let register = answer.and_then(|Packed(extension)| extension.register);
+            let Some(reply) = register.as_deref().and_then(|bytes| Reply::read(bytes)) else {
+                if own {
+                    inner.says_nothing(node, shell.is_partner(node), Instant::now());
+                }
+                return;
+            };
             inner.fresh.remove(&node);
             if let Some(configuration) = &reply.configuration {
                 shell.shown(inner, node, configuration);
@@ -113,6 +121,10 @@ impl Shell {
         }
     }
 
+    fn question_interval(&self) -> Duration {
+        self.timing(&self.lock()).question_interval()
+    }
+
     /// As long as servers vote: asks each node that can, and declares lost who has not answered for long.
     fn ask_voters(&self) {
         let inner = &mut *self.lock();
@@ -121,8 +133,9 @@ impl Shell {
             let mut nodes: BTreeSet<_> = known.copied().chain(inner.votes.nodes()).collect();
             nodes.retain(|node| watched.contains(node) || self.is_partner(*node));
             inner.questions.retain(|node, _| nodes.contains(node));
+            let limit = inner.votes.configuration().timing.misses();
             for node in nodes {
-                if inner.questions.entry(node).or_default().beat() && inner.votes.are_held() {
+                if inner.questions.entry(node).or_default().beat(limit) && inner.votes.are_held() {
                     inner.questions.remove(&node);
                     self.silent(inner, node);
                 } else {
@@ -168,15 +181,36 @@ impl Shell {
             inner.note(|state| state.server_gone(server));
         } else {
             inner.note(|state| state.server_away(server));
-            self.decide(inner, Job::loss(server));
+            self.decide_loss(inner, server);
         }
+    }
+
+    /// Two managers that vote notice a loss at the same moment: the one with the smaller address is first, so that they do not
+    /// outbid each other.
+    fn decide_loss(&self, inner: &mut Inner, server: NodeAddress) {
+        let first = self.partner().filter(|partner| inner.partner_connected && *partner < self.address);
+        if first.is_none() || !inner.votes.are_held() {
+            return self.decide(inner, Job::loss(server));
+        }
+        self.spawn(async move |shell| {
+            tokio::time::sleep(SECOND_PAUSE).await;
+            let inner = &mut *shell.lock();
+            // It is done, or the server is back: then nothing changes.
+            if !inner.state.servers().contains(&server) {
+                shell.decide(inner, Job::loss(server));
+            }
+        });
     }
 
     pub(super) fn lose_partner(&self, inner: &mut Inner, partner: NodeAddress, why: &str) {
         if std::mem::replace(&mut inner.partner_connected, false) {
             tracing::warn!(peer = %partner, "the other manager is lost: {why}");
             self.binlog.write(&Record::PartnerLost { address: partner });
-            inner.partner_since = None;
+            inner.partner_changed = Instant::now();
+            // Another may be started in its place. One that keeps the cluster without votes does so while it is away.
+            if !inner.votes.is_compatible(partner) {
+                inner.votes.forget(partner);
+            }
             inner.note(State::partner_lost);
         }
     }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::spaces::Spaces;
 use crate::register::{
     Acceptor, Answer, Ballot, Changed, Configuration, Confirmations, Heard, Machine, Progress, Proposal, Proposer,
-    Question, Reply, Speaker, Version, Voter,
+    Question, Reply, Speaker, Timing, Version, Voter,
 };
 use crate::time::Moment;
 use crate::wire::NodeAddress;
@@ -17,6 +17,8 @@ use crate::wire::NodeAddress;
 pub(super) struct Votes {
     /// The number of this start: a manager keeps nothing, and one that has started again is another.
     start: u64,
+    /// This manager was told to keep the cluster without votes.
+    compatible: bool,
     acceptor: Acceptor,
     confirmed: Confirmations,
     proposer: Option<Proposer>,
@@ -27,9 +29,10 @@ pub(super) struct Votes {
 
 impl Votes {
     /// `start` is drawn by chance.
-    pub(super) fn new(start: u64) -> Self {
+    pub(super) fn new(start: u64, compatible: bool) -> Self {
         Self {
             start,
+            compatible,
             acceptor: Acceptor::default(),
             confirmed: Confirmations::default(),
             proposer: None,
@@ -40,7 +43,7 @@ impl Votes {
 
     /// What this manager says to others of itself.
     pub(super) fn speaker(&self) -> Speaker {
-        Speaker::Manager { start: self.start }
+        Speaker::Manager { start: self.start, compatible: self.compatible }
     }
 
     /// The latest configuration known to be in force.
@@ -97,6 +100,21 @@ impl Votes {
         self.heard.speaker(node)
     }
 
+    /// Whether `node` was last heard to be a manager that keeps the cluster without votes.
+    pub(super) fn is_compatible(&self, node: NodeAddress) -> bool {
+        matches!(self.heard(node), Some(Speaker::Manager { compatible: true, .. }))
+    }
+
+    /// Whoever was at `node` may be another now.
+    pub(super) fn forget(&mut self, node: NodeAddress) {
+        self.heard.forget(node);
+    }
+
+    /// Whether `node` is asked regularly, and so found lost sooner than by keep-alives.
+    pub(super) fn asks(&self, node: NodeAddress) -> bool {
+        self.are_held() && (self.heard(node).is_some() || self.configuration().members.contains_key(&node))
+    }
+
     /// Whether the server at `node` is a member, but not the one that it was.
     pub(super) fn changed(&self, node: NodeAddress) -> Option<Changed> {
         self.heard.changed(node, self.configuration())
@@ -107,20 +125,22 @@ impl Votes {
         self.heard.nodes().map(|(node, _)| node)
     }
 
-    /// What follows with these hash spaces: with votes if every server that is active in them takes part in those.
-    pub(super) fn next(&self, spaces: &Spaces, votes: bool) -> Option<Configuration> {
+    /// What follows with these hash spaces: with votes, and this timing, if every server that is active in them takes part in
+    /// those.
+    pub(super) fn next(&self, spaces: &Spaces, votes: bool, timing: Timing) -> Option<Configuration> {
         let Spaces { whs, rhs } = spaces.clone();
         let mut stores = BTreeMap::new();
         let mut managers = BTreeSet::from([self.start]);
         for (node, speaker) in self.heard.nodes() {
             match speaker {
                 Speaker::Server { store, .. } => _ = stores.insert(node, store),
-                Speaker::Manager { start } => _ = managers.insert(start),
+                Speaker::Manager { start, .. } => _ = managers.insert(start),
             }
         }
         // A member is the one that it was, or none: with another store it has to be given up first.
         stores.extend(self.configuration().members.iter().map(|(node, member)| (*node, member.store)));
         let next = votes.then(|| self.configuration().next(whs.clone(), rhs.clone(), &stores, &managers)).flatten();
+        let next = next.map(|next| Configuration { timing, ..next });
         next.filter(Configuration::is_sound).or_else(|| self.configuration().without_votes(whs, rhs))
     }
 
@@ -183,7 +203,7 @@ impl Votes {
                 let votes = configuration.voters.contains(&own) && !self.acceptor.is_leaving();
                 let confirms = member && votes && question.version == version;
                 if confirms {
-                    self.confirmed.confirm(store, now);
+                    self.confirmed.confirm(store, now, configuration.timing.lease());
                 }
                 confirms
             }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::timing::Timing;
 use crate::clock::ClockTime;
 use crate::ring::HashSpace;
 use crate::wire::NodeAddress;
@@ -79,6 +80,9 @@ pub struct Configuration {
     /// lost.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forced: bool,
+    /// How long leases last under it, and after how long a silence a node is lost.
+    #[serde(default)]
+    pub timing: Timing,
 }
 
 impl Configuration {
@@ -129,7 +133,8 @@ impl Configuration {
             Voter::Manager(_) => true,
         };
         let voted = members == &writers | &readers && stores.len() == members.len() && self.voters.iter().all(known);
-        whole(&self.whs) && whole(&self.rhs) && (voted || self.voters.is_empty() && self.members.is_empty())
+        let sound = whole(&self.whs) && whole(&self.rhs) && self.timing.is_sound();
+        sound && (voted || self.voters.is_empty() && self.members.is_empty())
     }
 
     /// The configuration that follows this one with these hash spaces, when not every server or manager takes part in
@@ -152,7 +157,8 @@ impl Configuration {
     ///
     /// `stores` are the stores of the servers that are active in them; `None` if one is not known. A server keeps its
     /// admission as long as it is active in one of the hash spaces without a break and keeps its store. The voters are
-    /// the servers that are active for writing, with one of `managers` if their number is even: so there is no tie.
+    /// the servers that are active for writing, with one of `managers` if their number is even: so there is no tie. The
+    /// timing stays.
     pub fn next(
         &self,
         whs: Seed,
@@ -182,7 +188,7 @@ impl Configuration {
             let present = managers.iter().find(|start| self.voters.contains(&Voter::Manager(**start)));
             voters.extend(present.or(managers.first()).map(|start| Voter::Manager(*start)));
         }
-        Some(Self { counter, whs, rhs, members, voters, forced: false })
+        Some(Self { counter, whs, rhs, members, voters, forced: false, timing: self.timing })
     }
 
     /// The configuration that an operator puts in force with these hash spaces, without the votes of those that are not
@@ -204,7 +210,8 @@ impl Configuration {
     }
 
     /// The stores of servers that lose a right with `next`, which they might go on to use as long as they do not hear of
-    /// it: coordinating writes of some keys, or answering reads of some. Without their store they lose all they have.
+    /// it: coordinating writes of some keys, or answering reads of some. Without their store they lose all they have. If
+    /// leases become shorter, all do: of those that last longer no voter needs to know from then on.
     pub fn losers(&self, next: &Self) -> BTreeSet<u64> {
         let spaces = [(&self.whs, &next.whs), (&self.rhs, &next.rhs)];
         let [whs, rhs] = spaces.map(|(old, new)| (HashSpace::new(old.clone()), HashSpace::new(new.clone())));
@@ -220,7 +227,9 @@ impl Configuration {
         }
         let replaced =
             |node: &NodeAddress, member: &Member| next.members.get(node).is_none_or(|new| new.store != member.store);
-        let members = self.members.iter().filter(|(node, member)| losers.contains(node) || replaced(node, member));
+        let shorter = next.timing.lease() < self.timing.lease();
+        let is_one = |node: &NodeAddress, member: &Member| shorter || losers.contains(node) || replaced(node, member);
+        let members = self.members.iter().filter(|(node, member)| is_one(node, member));
         members.map(|(_, member)| member.store).collect()
     }
 }

@@ -82,6 +82,11 @@ impl Heard {
         }
     }
 
+    /// Whoever was at `node` may be another now.
+    pub fn forget(&mut self, node: NodeAddress) {
+        self.nodes.remove(&node);
+    }
+
     /// The nodes.
     pub fn nodes(&self) -> impl Iterator<Item = (NodeAddress, Speaker)> {
         self.nodes.iter().map(|(node, heard)| (*node, heard.speaker))

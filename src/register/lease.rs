@@ -6,9 +6,6 @@ use std::time::Duration;
 use super::configuration::{Configuration, Version, Voter};
 use crate::time::Moment;
 
-/// How long a confirmation holds, from the moment at which the server sent the question.
-pub const LEASE: Duration = Duration::from_secs(1);
-
 /// The confirmations that a server has received.
 #[derive(Debug, Clone, Default)]
 pub struct Lease {
@@ -18,8 +15,8 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// `voter` has confirmed `version`, in answer to a question that left at `sent`.
-    pub fn confirmed(&mut self, version: Version, voter: Voter, sent: Moment) {
+    /// `voter` has confirmed `version`, in answer to a question that left at `sent`; that holds for `lease`.
+    pub fn confirmed(&mut self, version: Version, voter: Voter, sent: Moment, lease: Duration) {
         if self.version != version {
             // One for an earlier version comes late.
             if self.version.is_after(version) {
@@ -28,7 +25,7 @@ impl Lease {
             *self = Self { version, until: BTreeMap::new() };
         }
         let until = self.until.entry(voter).or_insert(Moment::from_nanos(0));
-        *until = (*until).max(sent + LEASE);
+        *until = (*until).max(sent + lease);
     }
 
     /// Until when this server may act by `configuration`; never, if a majority has not confirmed it. `own` is its own
@@ -50,19 +47,29 @@ impl Lease {
     }
 }
 
+impl Lease {
+    /// The voters of `configuration`, but `own`, whose confirmation does not hold at `now`.
+    pub fn missing(&self, configuration: &Configuration, own: Voter, now: Moment) -> Vec<Voter> {
+        let holds = |voter: &Voter| {
+            self.version == configuration.version() && self.until.get(voter).is_some_and(|until| *until > now)
+        };
+        configuration.voters.iter().copied().filter(|voter| *voter != own && !holds(voter)).collect()
+    }
+}
+
 /// The confirmations that a voter has given to servers: until when their leases may rest on it.
 #[derive(Debug, Clone, Default)]
 pub struct Confirmations(BTreeMap<u64, Moment>);
 
 impl Confirmations {
-    /// Confirms to the server with `store`, whose question came at `now`: it was sent no later.
-    pub fn confirm(&mut self, store: u64, now: Moment) {
-        self.0.insert(store, now + LEASE);
+    /// Confirms to the server with `store`, whose question came at `now`, for `lease`: it was sent no later.
+    pub fn confirm(&mut self, store: u64, now: Moment, lease: Duration) {
+        self.0.insert(store, now + lease);
     }
 
     /// A voter that remembers nothing may have confirmed anything until just now.
-    pub fn forget(stores: impl IntoIterator<Item = u64>, now: Moment) -> Self {
-        Self(stores.into_iter().map(|store| (store, now + LEASE)).collect())
+    pub fn forget(stores: impl IntoIterator<Item = u64>, now: Moment, lease: Duration) -> Self {
+        Self(stores.into_iter().map(|store| (store, now + lease)).collect())
     }
 
     /// Leases of `stores` that rest on this voter and may last after `now`, and for how many milliseconds.

@@ -24,6 +24,9 @@ pub enum Speaker {
     Manager {
         /// The number that it drew when it started.
         start: u64,
+        /// It was told to keep the cluster without votes.
+        #[serde(default)]
+        compatible: bool,
     },
 }
 
@@ -40,7 +43,7 @@ impl Speaker {
     pub fn voter(self) -> Voter {
         match self {
             Self::Server { store, .. } => Voter::Server(store),
-            Self::Manager { start } => Voter::Manager(start),
+            Self::Manager { start, .. } => Voter::Manager(start),
         }
     }
 }
@@ -195,7 +198,7 @@ mod tests {
 
     #[test]
     fn what_breaks_a_rule_is_not_taken() {
-        let speaker = Speaker::Manager { start: 1 };
+        let speaker = Speaker::Manager { start: 1, compatible: false };
         let ask = |configuration: Configuration| {
             let version = configuration.version();
             Question::read(&pack(&Question {

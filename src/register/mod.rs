@@ -18,12 +18,14 @@ mod proposer;
 mod reach;
 #[cfg(test)]
 mod tests;
+mod timing;
 
 pub use acceptor::{Acceptor, Answer, Vote};
 pub use claims::{Arrival, Claim, Claims, Identity, Machine};
 pub use configuration::{Ballot, Configuration, Member, Version, Voter};
 pub use heard::{Changed, Heard};
-pub use lease::{Confirmations, LEASE, Lease};
+pub use lease::{Confirmations, Lease};
 pub use message::{Proposal, Question, Reply, Settled, Speaker, pack, unpack};
 pub use proposer::{Progress, Proposer};
 pub use reach::{Reach, Reports};
+pub use timing::{Timing, TimingError};

@@ -74,10 +74,18 @@ struct Model {
     violation: Option<String>,
     /// Hash spaces by their clocktimes: they take long to work out.
     spaces: BTreeMap<u64, Rc<HashSpace>>,
+    /// Each configuration has another timing than the one before.
+    timings: bool,
 }
 
 fn node(number: u8) -> NodeAddress {
     NodeAddress::new(([127, 0, 0, number], 19800).into())
+}
+
+/// The leases of every other configuration are long.
+fn timing(counter: u64) -> Timing {
+    let lease = Duration::from_millis(if counter.is_multiple_of(2) { 2500 } else { 250 });
+    Timing::new(lease, lease).unwrap()
 }
 
 impl Model {
@@ -107,6 +115,7 @@ impl Model {
             violation: None,
             rng,
             spaces: BTreeMap::new(),
+            timings: false,
         }
     }
 
@@ -164,15 +173,17 @@ impl Model {
                 let one = &mut self.servers[voter];
                 let confirms = one.acceptor.configuration().version() == version && !one.acceptor.is_leaving();
                 if one.up && confirms {
-                    one.confirmations.confirm(store, self.now);
+                    one.confirmations.confirm(store, self.now, one.acceptor.configuration().timing.lease());
                     let voter = Voter::Server(one.store);
                     self.messages.push(Message::Confirmed { server, voter, version, sent });
                 }
             }
             Message::Confirmed { server, voter, version, sent } => {
                 let sent = if self.without == Without::SentTime { self.now } else { sent };
-                if self.servers[server].up {
-                    self.servers[server].lease.confirmed(version, voter, sent);
+                let one = &mut self.servers[server];
+                let held = one.acceptor.configuration();
+                if one.up && held.version() == version {
+                    one.lease.confirmed(version, voter, sent, held.timing.lease());
                 }
             }
             Message::Sync { server, configuration } => {
@@ -241,6 +252,9 @@ impl Model {
         let Some(mut next) = manager.known.next(whs.clone(), whs, &stores, &BTreeSet::new()) else { return };
         if next.voters.len().is_multiple_of(2) {
             next.voters.pop_last();
+        }
+        if self.timings {
+            next.timing = timing(next.counter);
         }
         let ballot = Ballot { round: manager.round, proposer: manager.start };
         manager.proposer = Some(Proposer::new(manager.known.clone(), ballot, next));
@@ -321,7 +335,9 @@ impl Model {
             let stores = 1..=u64::try_from(self.servers.len()).unwrap();
             let forget = self.without != Without::Forgetting;
             let server = &mut self.servers[index];
-            server.confirmations = if forget { Confirmations::forget(stores, now) } else { Confirmations::default() };
+            let lease = configuration.timing.lease();
+            server.confirmations =
+                if forget { Confirmations::forget(stores, now, lease) } else { Confirmations::default() };
             server.acceptor = Acceptor::new(configuration, vote);
         }
     }
@@ -359,7 +375,14 @@ impl Model {
 
 /// Plays until a violation, or to the end; how far the line of configurations came.
 fn play(seed: u64, without: Without) -> Result<usize, String> {
-    let mut model = Model::new(seed, without);
+    play_model(seed, Model::new(seed, without))
+}
+
+fn play_with_timings(seed: u64, without: Without) -> Result<usize, String> {
+    play_model(seed, Model { timings: true, ..Model::new(seed, without) })
+}
+
+fn play_model(seed: u64, mut model: Model) -> Result<usize, String> {
     for step in 0..1500 {
         model.step();
         if let Some(violation) = model.violation {
@@ -394,4 +417,27 @@ fn every_rule_is_missed() {
         println!("without {without:?}: {found:?}");
         assert!(found.is_some(), "nothing is wrong without {without:?}");
     }
+}
+
+#[test]
+fn leases_may_become_longer_and_shorter() {
+    let changes: usize = (0..40).map(|seed| play_with_timings(seed, Without::Nothing).unwrap()).sum();
+    assert!(changes > 3 * 40, "{changes} configurations: this shows little");
+}
+
+/// A voter need not remember them for longer than those of its own configuration.
+#[test]
+fn longer_leases_of_before_are_waited_for() {
+    let model = Model::new(0, Without::Nothing);
+    let first = &model.line[&1];
+    let stores: BTreeMap<_, _> = first.members.iter().map(|(node, member)| (*node, member.store)).collect();
+    let whs = Seed { clocktime: ClockTime(2), ..first.whs.clone() };
+    let same = first.next(whs.clone(), whs, &stores, &BTreeSet::new()).unwrap();
+    assert!(first.losers(&same).is_empty());
+    let [shorter, longer] = [200, 5000].map(|lease| {
+        let lease = Duration::from_millis(lease);
+        Configuration { timing: Timing::new(lease, lease).unwrap(), ..same.clone() }
+    });
+    assert!(first.losers(&longer).is_empty());
+    assert_eq!(first.losers(&shorter), stores.values().copied().collect());
 }

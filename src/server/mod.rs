@@ -15,6 +15,7 @@ mod joined;
 mod joining;
 mod key_order;
 mod last_spaces;
+mod majority;
 mod marks;
 mod membership;
 mod permit;
@@ -42,7 +43,7 @@ pub use config::Config;
 
 use crate::binlog::{self, Binlog, Record};
 use crate::clock::Clock;
-use crate::env::{Env, ListenError, Tasks, every};
+use crate::env::{Env, ListenError, Tasks, every, every_while};
 use crate::net::{self, NamedNode, Service};
 use crate::store::{self, Store};
 use crate::wire::NodeAddress;
@@ -132,7 +133,10 @@ impl Server {
             env.spawn(every(period, move || work(&shared)))
         };
         tasks.add(regularly(shared.config.keepalive_interval, membership::keep_alive));
-        tasks.add(regularly(register::QUESTION_INTERVAL, register::ask_all));
+        let asking = shared.clone();
+        let pause = move || register::question_interval(&asking);
+        let asking = shared.clone();
+        tasks.add(env.spawn(every_while(pause, move || register::ask_all(&asking))));
         tasks.add(regularly(shared.config.clock_interval, |shared| {
             shared.peers.step();
             shared.clients.step();

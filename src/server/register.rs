@@ -9,18 +9,21 @@ use std::time::Duration;
 use serde_bytes::ByteBuf;
 
 use super::coordinate::settle;
+use super::majority::News;
+use super::permit::Permit;
 use super::shared::Shared;
 use super::{claims, taking};
 use crate::net::{Reply as Answering, STEPS, Session};
-use crate::register::{Configuration, LEASE, Question, Reply, pack};
+use crate::register::{Configuration, Question, Reply, pack};
 use crate::rules::Rule;
 use crate::wire::method::{ErrorCode, KeepAlive};
 use crate::wire::params::{Encode, Packed};
 use crate::wire::{Call, Extension, NodeAddress, RecordKey};
 
-/// Pause between two questions to a voter: a few of them may be lost before a lease ends.
-pub(super) const QUESTION_INTERVAL: Duration = Duration::from_millis(250);
-const _: () = assert!(4 * QUESTION_INTERVAL.as_millis() <= LEASE.as_millis());
+/// Pause between two questions to a node, by the configuration in force.
+pub(super) fn question_interval(server: &Arc<Shared>) -> Duration {
+    server.votes.configuration().0.timing.question_interval()
+}
 
 /// Goes on from the configuration that the store has kept: hash spaces need no manager then.
 pub(super) fn take_up(server: &Arc<Shared>) {
@@ -43,10 +46,11 @@ pub(super) fn take_up(server: &Arc<Shared>) {
 
 /// Asks all other members and the managers, as long as there are votes.
 pub(super) fn ask_all(server: &Arc<Shared>) {
-    let (configuration, _) = server.votes.configuration();
+    let (configuration, permit) = server.votes.configuration();
     if !configuration.is_voted() {
         return;
     }
+    look_for_majority(server, &configuration, &permit);
     let managers = server.config.managers.iter().filter_map(crate::net::NamedNode::address);
     complete(server);
     let members: BTreeSet<_> = configuration.members.keys().copied().filter(|node| *node != server.address).collect();
@@ -57,6 +61,23 @@ pub(super) fn ask_all(server: &Arc<Shared>) {
     let nodes: BTreeSet<_> = members.into_iter().chain(managers).collect();
     for node in nodes.into_iter().filter(|node| *node != server.address) {
         ask(server, &server.peers.session(node), server.clock.take(), Extension::default());
+    }
+}
+
+/// Says it if this server refuses requests for want of a majority, and who is waited for.
+fn look_for_majority(server: &Shared, configuration: &Configuration, permit: &Permit) {
+    let (time, version) = (server.env.time(), configuration.counter);
+    let refuses = configuration.members.contains_key(&server.address) && !permit.holds(time);
+    match server.majority.look(refuses, time.now(), configuration.timing.lease()) {
+        Some(News::Refuses) => {
+            let missing = server.votes.missing(time.now()).join(", ");
+            tracing::warn!(
+                version,
+                "requests are refused: no majority of the voters confirms that this server may serve; it waits for {missing}"
+            );
+        }
+        Some(News::Over) => tracing::info!(version, "a majority of the voters confirms this server again"),
+        None => {}
     }
 }
 
@@ -117,11 +138,15 @@ pub(super) fn answer(server: &Arc<Shared>, node: NodeAddress, question: Question
     let Some(proposal) = question.proposal.filter(|_| may_propose()) else {
         return send(reply, &answer);
     };
+    // While the disk stalls the others must hear that this server lives; its vote is asked for again.
+    let Ok(voting) = server.voting.clone().try_acquire_owned() else { return send(reply, &answer) };
     let server = server.clone();
     server.env.clone().detach_blocking(move || {
         let spaces = server.spaces();
         let holds = |next: &Configuration| {
-            spaces.whs.clocktime() == next.whs.clocktime && spaces.rhs.clocktime() == next.rhs.clocktime
+            let known = spaces.whs.clocktime() == next.whs.clocktime && spaces.rhs.clocktime() == next.rhs.clocktime;
+            // Of a new cluster there is nothing to know.
+            known || !spaces.whs.is_ready() && !spaces.rhs.is_ready() && !next.rhs.has_active()
         };
         match server.votes.vote(question.version, &proposal, server.env.time().now(), holds) {
             Ok(vote) => send(reply, &Reply { answer: Some(vote), ..answer }),
@@ -130,6 +155,7 @@ pub(super) fn answer(server: &Arc<Shared>, node: NodeAddress, question: Question
                 reply.error(ErrorCode::Server);
             }
         }
+        drop(voting);
     });
 }
 
@@ -156,6 +182,8 @@ fn take(server: &Arc<Shared>, from: NodeAddress, configuration: &Configuration) 
     let (latest, permit) = server.votes.configuration();
     let change = server.set_configuration(latest, permit);
     taking::changed(server, from, change);
+    // Until a majority has confirmed it this server may do nothing.
+    ask_all(server);
     let keeping = server.clone();
     server.env.detach_blocking(move || keeping.votes.keep());
 }

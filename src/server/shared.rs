@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
+use tokio::sync::Semaphore;
 
 use super::admission::Admission;
 use super::config::Config;
@@ -15,6 +16,7 @@ use super::copies::Copies;
 use super::joined::Joined;
 use super::key_order::{Job, KeyOrder};
 use super::last_spaces::LastSpaces;
+use super::majority::Majority;
 use super::marks::Marks;
 use super::permit::Permit;
 use super::replace::{LateWrites, Replace};
@@ -35,6 +37,8 @@ use crate::wire::method::{Method, Role};
 use crate::wire::params::{NODE_LIMIT, Seed};
 use crate::wire::{Extension, Init, NODE_MARGIN, NodeAddress};
 
+/// Votes that may wait for the disk: those of two managers.
+const VOTES: usize = 2;
 /// Writes that may wait while a newly attached server learns the clocks of the others.
 const HELD_LIMIT: usize = 16_384;
 
@@ -77,6 +81,10 @@ pub(super) struct Shared {
     pub(super) binary_log: Binlog,
     pub(super) started: Moment,
     pub(super) env: Env,
+    /// Whether it is in the log that this server may not act.
+    pub(super) majority: Majority,
+    /// For the votes that wait for the disk.
+    pub(super) voting: Arc<Semaphore>,
     /// Admission at the store's read pool and at its write pool.
     pub(super) reads: Admission,
     pub(super) writes: Admission,
@@ -122,6 +130,8 @@ impl Shared {
         // The rest of the places is for streams and for the deletions of a replace, which queue without a permit.
         let jobs = (store.queue_capacity() - store.queue_capacity() / 8).max(1);
         Self {
+            majority: Majority::default(),
+            voting: Arc::new(Semaphore::new(VOTES)),
             reads: Admission::new(jobs),
             writes: Admission::new(jobs),
             counts: Admission::new(1),
@@ -185,6 +195,12 @@ impl Shared {
         if counter == 0 || spaces.counter > 0 && !version.is_after(held) {
             return SpacesChange { taken: false, joined: false };
         }
+        // Without votes the managers may have sent later ones since it came into force.
+        let later = |held: &Arc<HashSpace>, new: Arc<HashSpace>| {
+            let stays = !permit.is_limited() && held.is_ready() && new.clocktime().is_before(held.clocktime());
+            if stays { held.clone() } else { new }
+        };
+        let (whs, rhs) = (later(&spaces.whs, whs), later(&spaces.rhs, rhs));
         let after = Spaces::new(whs, rhs, (counter, permit), self.address, &self.peers);
         let has = |admitted| self.joined.has(admitted) || !self.env.rules().follow(Rule::Admission);
         let after = after.with_members(&members, self.address, self.store.id(), has);

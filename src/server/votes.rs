@@ -46,9 +46,13 @@ impl Votes {
     /// Takes up what the store of the server `address` has kept. `start` is drawn by chance. Blocks.
     pub(super) fn open(store: &Store, address: NodeAddress, start: u64, now: Moment) -> Result<Self, store::Error> {
         let kept = store.state_get(STATE)?;
-        let (configuration, vote): (Configuration, Vote) = kept.and_then(|bytes| unpack(&bytes)).unwrap_or_default();
+        let kept: Option<(u64, Configuration, Vote)> = kept.and_then(|bytes| unpack(&bytes));
+        // A backup that is used as a store is another one than that whose votes it has copied.
+        let kept = kept.filter(|(id, ..)| *id == store.id());
+        let (configuration, vote) = kept.map(|(_, configuration, vote)| (configuration, vote)).unwrap_or_default();
         // Before the restart anything may have been confirmed to anybody.
-        let confirmed = Confirmations::forget(configuration.members.values().map(|member| member.store), now);
+        let stores = configuration.members.values().map(|member| member.store);
+        let confirmed = Confirmations::forget(stores, now, configuration.timing.lease());
         let permit = Arc::new(Permit::of(&configuration));
         let acceptor = Acceptor::new(configuration, vote);
         let completion = Completion::new(start, now);
@@ -122,7 +126,7 @@ impl Votes {
             Speaker::Server { store, .. } => {
                 let confirms = question.version == version && member(store) && !state.acceptor.is_leaving();
                 confirms && configuration.voters.contains(&self.own()) && {
-                    state.confirmed.confirm(store, now);
+                    state.confirmed.confirm(store, now, configuration.timing.lease());
                     true
                 }
             }
@@ -144,8 +148,9 @@ impl Votes {
         let held = state.acceptor.configuration().counter;
         state.heard.note(from, reply.speaker, reply.version, held);
         let voter = reply.speaker.voter();
-        if reply.confirmed {
-            state.lease.confirmed(asked.version, voter, sent);
+        let configuration = state.acceptor.configuration();
+        if reply.confirmed && asked.version == configuration.version() {
+            state.lease.confirmed(asked.version, voter, sent, configuration.timing.lease());
             state.renew(self.own(), self.address);
         }
         if let (Some(proposal), Some(answer)) = (&asked.proposal, reply.answer) {
@@ -211,16 +216,30 @@ impl Votes {
                 state.permit.end();
             }
             state.completion.note_proposer(now);
-            (answer, state.as_stored())
+            (answer, state.as_stored(self.store.id()))
         };
         self.store.state_put(STATE, &bytes)?;
         Ok(answer)
     }
 
+    /// Who would have to confirm that this server may act, and does not: servers by their addresses.
+    pub(super) fn missing(&self, now: Moment) -> Vec<String> {
+        let state = self.state.lock();
+        let configuration = state.acceptor.configuration();
+        let named = |voter| match voter {
+            Voter::Server(store) => {
+                let member = configuration.members.iter().find(|(_, member)| member.store == store);
+                member.map_or_else(|| format!("the store {store:016x}"), |(address, _)| address.to_string())
+            }
+            Voter::Manager(_) => "the manager that votes".to_owned(),
+        };
+        state.lease.missing(configuration, self.own(), now).into_iter().map(named).collect()
+    }
+
     /// Stores the configuration, once it has been taken. Blocks.
     pub(super) fn keep(&self) {
         let _storing = self.storing.lock();
-        let bytes = self.state.lock().as_stored();
+        let bytes = self.state.lock().as_stored(self.store.id());
         if let Err(error) = self.store.state_put(STATE, &bytes) {
             tracing::warn!(%error, "the configuration cannot be stored");
         }
@@ -237,7 +256,7 @@ impl State {
         }
     }
 
-    fn as_stored(&self) -> Vec<u8> {
-        pack(&(self.acceptor.configuration(), self.acceptor.vote()))
+    fn as_stored(&self, store: u64) -> Vec<u8> {
+        pack(&(store, self.acceptor.configuration(), self.acceptor.vote()))
     }
 }

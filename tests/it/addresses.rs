@@ -70,7 +70,7 @@ fn a_second_machine_with_the_address_of_a_server_is_refused() {
 /// It was cloned with its disk: its store says that it is the member, and by which configuration to act.
 #[test]
 fn a_cloned_machine_is_refused_by_servers_that_vote_too() {
-    let Some(mut cluster) = cluster(&["--votes"]) else { return };
+    let Some(mut cluster) = cluster(&[]) else { return };
     wait_voted(&cluster);
     write_all(&cluster, b"one");
     // A clean copy of the store.

@@ -7,14 +7,7 @@ use crate::harness::{Finished, Process, kumo_server, wait_until};
 
 /// Three servers that vote, on loopback.
 fn cluster() -> Cluster {
-    let mut cluster = Cluster::start_with(1, 0, &[]);
-    cluster.manager_flags.push("--votes");
-    cluster.managers[0].1 = None;
-    cluster.start_manager(0);
-    for _ in 0..3 {
-        cluster.add_server();
-    }
-    cluster.attach();
+    let cluster = Cluster::start(3);
     wait_voted(&cluster);
     write_all(&cluster, b"one");
     cluster

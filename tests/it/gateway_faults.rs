@@ -89,6 +89,8 @@ fn a_server_that_hangs_holds_no_read_for_long() {
     for key in &keys {
         client.set(key, key);
     }
+    // Until it has told the others that these writes are on all owners, they show no key that it coordinates.
+    std::thread::sleep(Duration::from_secs(1));
     // The manager hangs too, so that nobody declares the server faulty: the gateway must see for itself.
     cluster.managers[0].1.as_ref().unwrap().hang();
     cluster.servers[0].process().hang();

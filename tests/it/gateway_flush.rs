@@ -74,20 +74,21 @@ fn a_delayed_flush_hides_what_is_there_when_it_comes() {
 fn flushes_from_another_connection_lose_nothing_that_was_acknowledged() {
     let cluster = Cluster::start(3);
     let gateway = Gateway::of(&cluster, &["--allow-flush"]);
-    // Flushes that have been sent.
-    let (sent, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    // Flushes that have begun, and that have ended.
+    let (sent, ended, stop) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut client = gateway.client();
             while !stop.load(Ordering::SeqCst) {
                 sent.fetch_add(1, Ordering::SeqCst);
                 flush(&mut client);
+                ended.fetch_add(1, Ordering::SeqCst);
                 std::thread::sleep(Duration::from_millis(fastrand::u64(0..30)));
             }
         });
         let writers: Vec<_> = (0..4)
             .map(|writer| {
-                let (gateway, sent) = (&gateway, &sent);
+                let (gateway, sent, ended) = (&gateway, &sent, &ended);
                 scope.spawn(move || {
                     let (mut client, mut found) = (gateway.client(), 0);
                     let deadline = Instant::now() + Duration::from_mins(1);
@@ -97,7 +98,7 @@ fn flushes_from_another_connection_lose_nothing_that_was_acknowledged() {
                         }
                         let (key, value) = (format!("k{writer}-{}", round % 7), format!("{round}"));
                         client.send(format!("set {key} 0 0 {}\r\n{value}\r\n", value.len()).as_bytes());
-                        let before = sent.load(Ordering::SeqCst);
+                        let before = ended.load(Ordering::SeqCst);
                         client.expect(b"STORED\r\n");
                         let read = client.get(&key);
                         if sent.load(Ordering::SeqCst) == before {

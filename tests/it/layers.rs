@@ -34,14 +34,14 @@ const LAYERS: &[&[(&str, &[&str])]] = &[
         ("bench", &["time", "clock", "wire", "ring", "env"]),
         ("offline", &["clock", "wire", "ring", "store", "tokyo"]),
     ],
-    &[("embedded", &["store", "wire", "env", "net", "client", "server", "manager"])],
+    &[("embedded", &["store", "wire", "register", "env", "net", "client", "server", "manager"])],
     &[("logging", &[])],
     &[("life", &["logging"])],
     &[(
         "cli",
         &[
-            "clock", "wire", "ring", "store", "binlog", "env", "net", "client", "server", "manager", "gateway",
-            "bench", "offline", "logging", "life",
+            "clock", "wire", "ring", "store", "binlog", "register", "env", "net", "client", "server", "manager",
+            "gateway", "bench", "offline", "logging", "life",
         ],
     )],
 ];

@@ -47,6 +47,7 @@ mod log;
 mod manager;
 mod manager_vectors;
 mod mergedb;
+mod mixed;
 mod names;
 mod offline;
 mod outage;

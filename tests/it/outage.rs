@@ -1,6 +1,8 @@
 //! Every process of a cluster ends, managers too, and all are started again.
 
-use kumo_server::wire::method::{self, Method, STATUS_REMEMBERED};
+use std::time::Duration;
+
+use kumo_server::wire::method::{self, ErrorCode, Method, STATUS_REMEMBERED};
 use kumo_server::wire::params;
 use kumo_server::wire::params::Encode as _;
 use kumo_server::wire::params::Seed;
@@ -44,8 +46,8 @@ fn kill_all(cluster: &mut Cluster) {
 
 #[test]
 fn the_cluster_goes_on_by_itself_when_all_are_back() {
-    for managers in [1, 2] {
-        let mut cluster = Cluster::start_with(managers, 3, &[]);
+    for (managers, flags) in [(1, &[][..]), (2, &[][..]), (1, &["--compatible"][..]), (2, &["--compatible"][..])] {
+        let mut cluster = Cluster::start_managed(managers, 3, flags);
         let keys = write(&cluster, b"v");
         let before = cluster.spaces().0;
         wait_remembered(&cluster);
@@ -67,7 +69,16 @@ fn the_cluster_goes_on_by_itself_when_all_are_back() {
 /// Attached blindly with the others, its old records would be served and copied as if they were the last.
 #[test]
 fn a_server_that_was_lost_before_the_end_is_not_taken_for_an_owner() {
-    let mut cluster = Cluster::start(3);
+    a_server_was_lost_before_the_end(&[]);
+}
+
+#[test]
+fn nor_is_it_without_votes() {
+    a_server_was_lost_before_the_end(&["--compatible"]);
+}
+
+fn a_server_was_lost_before_the_end(flags: &[&'static str]) {
+    let mut cluster = Cluster::start_managed(1, 3, flags);
     write(&cluster, b"old");
     cluster.kill(0);
     cluster.wait_faulty(0);
@@ -79,12 +90,27 @@ fn a_server_that_was_lost_before_the_end_is_not_taken_for_an_owner() {
 
     cluster.start_server(0);
     cluster.start_manager(0);
-    wait_until("the server is known", || cluster.nodes_info().1.len() == 1);
-    cluster.start_server(1);
-    wait_until("two are known", || cluster.nodes_info().1.len() == 2);
-    assert!(!cluster.spaces().0.is_ready(), "one of those who wrote last is still missing");
+    if flags.is_empty() {
+        // It shows the last configuration that it knows: in that it was active.
+        let refuses = || {
+            let mut client = cluster.client();
+            client.get_from(cluster.servers[0].address(), &keys[0]) == Err(ErrorCode::Server)
+        };
+        wait_until("the manager knows of the cluster", || cluster.nodes_info().0.nodes.len() == 3);
+        for _ in 0..30 {
+            assert!(refuses(), "it answers, and two of three are away");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        cluster.start_server(1);
+    } else {
+        wait_until("the server is known", || cluster.nodes_info().1.len() == 1);
+        cluster.start_server(1);
+        wait_until("two are known", || cluster.nodes_info().1.len() == 2);
+        assert!(!cluster.spaces().0.is_ready(), "one of those who wrote last is still missing");
+    }
     cluster.start_server(2);
     wait_until("the two who wrote last serve", || cluster.spaces().1.active_nodes().count() == 2);
+    cluster.wait_replaced();
     let mut client = cluster.client();
     for key in &keys {
         assert_eq!(client.get(key).as_deref(), Some(&b"new"[..]));
@@ -112,11 +138,11 @@ fn wait_for_an_automatic_replace_elsewhere() {
 /// drop what it never had.
 #[test]
 fn a_manager_that_acts_by_itself_waits_for_those_who_were_active() {
-    let mut cluster = Cluster::start(4);
+    let mut cluster = Cluster::start_managed(1, 4, &["--compatible"]);
     let keys = write(&cluster, b"v");
     wait_remembered(&cluster);
     kill_all(&mut cluster);
-    cluster.manager_flags = AUTOMATIC.to_vec();
+    cluster.manager_flags = [&AUTOMATIC[..], &["--compatible"]].concat();
     cluster.start_server(0);
     cluster.start_manager(0);
     wait_until("the server is known", || cluster.nodes_info().1.len() == 1);
@@ -130,13 +156,31 @@ fn a_manager_that_acts_by_itself_waits_for_those_who_were_active() {
     cluster.assert_exactly(keys.iter().map(|key| (&key[..], &b"v"[..])), 0);
 }
 
+/// The servers know who was active: a minority of them changes nothing.
+#[test]
+fn a_manager_that_acts_by_itself_does_nothing_with_a_minority_of_voters() {
+    let mut cluster = Cluster::start_managed(1, 4, &AUTOMATIC);
+    let keys = write(&cluster, b"v");
+    let before = cluster.spaces().0;
+    kill_all(&mut cluster);
+    for index in 0..2 {
+        cluster.start_server(index);
+    }
+    cluster.start_manager(0);
+    wait_until("the manager knows of the cluster", || cluster.nodes_info().0.nodes.len() == 4);
+    wait_for_an_automatic_replace_elsewhere();
+    assert_eq!(cluster.spaces().0.seed(), before.seed());
+    for index in 2..4 {
+        cluster.start_server(index);
+    }
+    cluster.wait_replaced();
+    assert_eq!(cluster.spaces().0.active_nodes().count(), 4);
+    cluster.assert_exactly(keys.iter().map(|key| (&key[..], &b"v"[..])), 0);
+}
+
 #[test]
 fn a_manager_that_has_lost_every_server_waits_for_the_last_one() {
-    let mut cluster = Cluster::start(4);
-    cluster.managers[0].1 = None;
-    cluster.manager_flags = AUTOMATIC.to_vec();
-    cluster.start_manager(0);
-    cluster.wait_replaced();
+    let mut cluster = Cluster::start_managed(1, 4, &[&AUTOMATIC[..], &["--compatible"]].concat());
     let keys = write(&cluster, b"v");
     // Nothing can be written in between, so it is no matter who is the last in the manager's eyes.
     for index in 0..4 {

@@ -16,7 +16,7 @@ fn status(cluster: &Cluster) -> String {
 
 /// Three servers that vote, each on a machine of its own, with the manager on another.
 fn cluster() -> Option<Cluster> {
-    let mut cluster = Cluster::start_on(Network::new(4)?, &["--votes"]);
+    let mut cluster = Cluster::start_on(Network::new(4)?, &[]);
     for _ in 0..3 {
         cluster.add_server();
     }

@@ -15,14 +15,7 @@ pub(crate) fn voting(count: usize) -> Cluster {
 
 /// The same with flags for the servers.
 pub(crate) fn voting_with(count: usize, flags: &[&str]) -> Cluster {
-    let mut cluster = Cluster::start_with(1, 0, flags);
-    cluster.manager_flags.push("--votes");
-    cluster.managers[0].1 = None;
-    cluster.start_manager(0);
-    for _ in 0..count {
-        cluster.add_server();
-    }
-    cluster.attach();
+    let cluster = Cluster::start_with(1, count, flags);
     wait_voted(&cluster);
     cluster
 }

@@ -166,10 +166,8 @@ fn pipelined_writes_to_one_key_take_effect_in_their_order() {
     }
     // So that the records are on disk only: a deletion must read them first, a set need not.
     cluster.stop(0);
-    cluster.wait_faulty(0);
     cluster.start_server(0);
-    cluster.wait_known(0);
-    cluster.attach();
+    cluster.wait_replaced();
     let mut client = cluster.client();
     let mut line = Line::connect(cluster.servers[0].address());
     let mut requests = Vec::new();

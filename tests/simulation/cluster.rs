@@ -12,6 +12,7 @@ use kumo_server::gateway::layout::Layout;
 use kumo_server::gateway::{self, Gateway, Listen};
 use kumo_server::manager::{self, Manager};
 use kumo_server::net::{DialPolicy, Limits};
+use kumo_server::register::Timing;
 use kumo_server::server::{self, Server};
 use kumo_server::store::{self, SyncMode};
 use kumo_server::wire::NodeAddress;
@@ -190,6 +191,7 @@ impl Cluster {
             replace_delay: Duration::from_secs(4),
             keepalive_interval: Duration::from_secs(2),
             votes: self.shape.votes,
+            timing: Timing::default(),
             dial: dial(),
             clock_interval: Duration::from_secs(2),
             binary_log: None,

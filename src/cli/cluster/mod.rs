@@ -26,7 +26,8 @@ use crate::client::Caller;
 use crate::env::dial;
 use crate::net::hosts::MANAGER_PORT;
 use crate::wire::NodeAddress;
-use crate::wire::method::AttachNewServers;
+use crate::wire::method::{AttachNewServers, STATUS_WHS};
+use crate::wire::params::Seed;
 use children::{Children, POLL_INTERVAL};
 use folder::Folder;
 use ports::{Ports, check_ports, free_port_above, gateway_port, wait_free};
@@ -150,7 +151,7 @@ async fn bring_up(
                 (nodes.detached.contains(&node), nodes.whs.nodes.contains(&(node, true)))
             };
             let mut states = numbers.clone().map(is_there);
-            if states.clone().all(|(_, active)| active) {
+            if states.clone().all(|(_, active)| active) && agree(caller, ports, numbers.clone(), &nodes.whs).await {
                 break;
             }
             if !attached && states.all(|(detached, active)| detached || active) {
@@ -168,6 +169,18 @@ async fn bring_up(
         replaced = ctl::wait(caller, manager) => replaced,
         ended = children.watch() => ended,
     }
+}
+
+/// Whether the servers go by the hash space `whs`: a manager may have it from one that was lost before the last end.
+async fn agree(caller: &Caller, ports: Ports, numbers: std::ops::RangeInclusive<usize>, whs: &Seed) -> bool {
+    for number in numbers {
+        let held = caller.space(NodeAddress::new(ports.server(number)), STATUS_WHS).await;
+        if held.is_ok_and(|held| held == *whs) {
+            continue;
+        }
+        return false;
+    }
+    true
 }
 
 /// Waits until the gateway takes connections.

@@ -15,6 +15,7 @@ use crate::env::Env;
 use crate::life;
 use crate::manager::{Config, Manager};
 use crate::net::hosts::{HostPort, MANAGER_PORT, Resolver, system_resolver};
+use crate::register::Timing;
 
 /// The manager of a kumofs cluster: knows the servers, owns the hash space, starts rebalancing.
 #[derive(Debug, Parser)]
@@ -31,9 +32,19 @@ struct Args {
     #[arg(short, long)]
     auto_replace: bool,
 
-    /// Have the servers vote on every change of the cluster, and act only while a majority confirms them
-    #[arg(long, hide = true)]
-    votes: bool,
+    /// Keep to the original's behaviour: no votes, a single server goes on alone. Costs: both sides of a cut network then
+    /// go on, and acknowledged writes of one are lost
+    #[arg(long, conflicts_with_all = ["failure_timeout", "lease"])]
+    compatible: bool,
+
+    /// Silence after which a node of a cluster that votes is lost; where servers do not vote -k, -Ys and -Yn decide
+    #[arg(long, value_name = "SEC", default_value = "1.5", value_parser = seconds)]
+    failure_timeout: Duration,
+
+    /// Time for which a majority confirms that a server may act, at most the failure time-out
+    #[arg(long, value_name = "SEC", default_value = "1", value_parser = seconds)]
+    lease: Duration,
+
     /// Delay between a change of the servers and an automatic replace
     #[arg(long, value_name = "SEC", default_value = "4", value_parser = seconds)]
     replace_delay: Duration,
@@ -96,6 +107,8 @@ impl Args {
         if partner.as_ref().is_some_and(|partner| partner.is(address.into())) {
             return Err(Stop::Usage("-p names this manager itself (-l)".to_owned()));
         }
+        let timing = Timing::new(self.lease, self.failure_timeout);
+        let timing = timing.map_err(|error| Stop::Usage(format!("--lease and --failure-timeout: {error}")))?;
         Ok(Config {
             address: address.into(),
             bind: self.bounds.bind(address),
@@ -103,7 +116,8 @@ impl Args {
             auto_replace: self.auto_replace,
             replace_delay: self.replace_delay,
             keepalive_interval: self.common.keepalive_interval,
-            votes: self.votes,
+            votes: !self.compatible,
+            timing,
             dial: self.common.dial(),
             clock_interval: self.common.clock_interval,
             binary_log: self.common.binary_log()?,
@@ -131,6 +145,7 @@ mod tests {
             (Duration::from_secs(2), Duration::from_secs(2))
         );
         assert_eq!((config.dial.timeout, config.dial.retry_limit), (Duration::from_secs(1), 4));
+        assert_eq!((config.votes, config.timing), (true, Timing::default()));
     }
 
     #[test]
@@ -139,6 +154,9 @@ mod tests {
         assert_eq!(config.partner.unwrap().to_string(), "127.0.0.1:2");
         assert_eq!((config.auto_replace, config.replace_delay), (true, Duration::from_millis(500)));
         assert_eq!((config.clock_interval, config.binary_log), (Duration::from_secs(3), Some("m.mpac".into())));
+        assert!(!self::config("-l 127.0.0.1 --compatible").unwrap().votes);
+        let timing = self::config("-l 127.0.0.1 --lease 0.4 --failure-timeout 0.8").unwrap().timing;
+        assert_eq!((timing.lease().as_millis(), timing.failure().as_millis()), (400, 800));
     }
 
     #[test]
@@ -146,6 +164,12 @@ mod tests {
         for (line, message) in [
             ("-l 127.0.0.1 -p 127.0.0.1", "-p names this manager itself (-l)"),
             ("-l 127.0.0.1 -gN 5", "unknown flag '-gN'"),
+            (
+                "-l 127.0.0.1 --failure-timeout 0.5",
+                "--lease and --failure-timeout: the failure time-out of 0.5 seconds is shorter than the lease of 1 seconds",
+            ),
+            ("-l 127.0.0.1 --lease 0", "--lease and --failure-timeout: a lease lasts from 0.1 to 60 seconds, not 0"),
+            ("-l 127.0.0.1 --compatible --lease 2", "the argument '--compatible' cannot be used with '--lease <SEC>'"),
             ("", "the following required arguments were not provided: --listen <ADDR[:PORT]>"),
         ] {
             assert_eq!(config(line).unwrap_err(), Stop::Usage(message.to_owned()), "{line}");

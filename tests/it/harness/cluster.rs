@@ -24,6 +24,9 @@ const MANAGER_PORT: u16 = 19_700;
 const SERVER_PORT: u16 = 19_800;
 const STREAM_PORT: u16 = 19_900;
 
+/// How long requests may be refused in a cluster that is well: a change of it is voted on.
+const REFUSAL: Duration = Duration::from_secs(2);
+
 /// What a write was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Written {
@@ -98,7 +101,7 @@ impl Cluster {
 
     /// The same with several managers, and with flags for every server.
     pub(crate) fn start_with(managers: usize, servers: usize, flags: &[&str]) -> Self {
-        Self::start_where(None, managers, servers, flags)
+        Self::start_where(None, managers, servers, flags, &[])
     }
 
     /// A manager without servers, on the first machine of `network`.
@@ -115,11 +118,23 @@ impl Cluster {
 
     /// The same with a single manager and the stores in `stores`.
     pub(crate) fn start_in(stores: &Path, servers: usize, flags: &[&str]) -> Self {
-        Self::start_where(Some(stores.to_owned()), 1, servers, flags)
+        Self::start_where(Some(stores.to_owned()), 1, servers, flags, &[])
     }
 
-    fn start_where(stores: Option<PathBuf>, managers: usize, servers: usize, flags: &[&str]) -> Self {
+    /// Managers with these flags, and servers.
+    pub(crate) fn start_managed(managers: usize, servers: usize, manager_flags: &[&'static str]) -> Self {
+        Self::start_where(None, managers, servers, &[], manager_flags)
+    }
+
+    fn start_where(
+        stores: Option<PathBuf>,
+        managers: usize,
+        servers: usize,
+        flags: &[&str],
+        manager_flags: &[&'static str],
+    ) -> Self {
         let mut cluster = Self::empty(stores, flags);
+        cluster.manager_flags = manager_flags.to_vec();
         cluster.managers = (0..managers).map(|_| (Port::reserve(), None)).collect();
         for index in 0..managers {
             cluster.start_manager(index);
@@ -323,13 +338,19 @@ impl Cluster {
         self.wait_replaced();
     }
 
-    /// Waits until manager and running servers agree on one hash space and none copies or deletes.
+    /// Waits until manager and running servers agree on one hash space, none copies or deletes, and all who are active may act.
     pub(crate) fn wait_replaced(&self) {
+        let votes = !self.manager_flags.contains(&"--compatible");
         wait_until("the replace is over", || {
             let (whs, rhs) = self.spaces();
+            let active = |server: &&Server| whs.is_active(NodeAddress::new(server.address()));
             whs.is_ready()
                 && whs.seed() == rhs.seed()
                 && self.running().all(|server| server_settled(server.address(), whs.seed()))
+                && self.running().filter(active).all(|server| {
+                    let lease = figures_at(server.address()).and_then(|figures| figures.lease_ms);
+                    if votes { lease.is_some_and(|lease| lease > 0) } else { lease.is_none() }
+                })
         });
     }
 
@@ -367,7 +388,7 @@ impl Cluster {
             let owners: Vec<_> = client.spaces.1.owners(ring::hash(key)).active().collect();
             for owner in &owners {
                 let found = client
-                    .get_from(owner.socket(), key)
+                    .get_surely_from(owner.socket(), key)
                     .unwrap_or_else(|error| panic!("get {key:?} from {owner}: {error}"));
                 let found = found.unwrap_or_else(|| panic!("{} is missing on {owner}", key.escape_ascii()));
                 assert_eq!(RecordValue::new(&found).unwrap().data(), value, "{} on {owner}", key.escape_ascii());
@@ -401,6 +422,12 @@ pub(crate) fn status(address: SocketAddr, number: u32) -> Option<u64> {
 pub(crate) fn seed(address: SocketAddr, number: u32) -> Option<Seed> {
     let result = ask(address, Method::GetStatus, |out| method::GetStatus { number }.encode(out))?.ok()?;
     params::decode::<Seed>(&result).ok()
+}
+
+/// All figures of a server.
+pub(crate) fn figures_at(address: SocketAddr) -> Option<Figures> {
+    let result = ask(address, Method::GetStatus, |out| method::GetStatus { number: STATUS_JSON }.encode(out))?.ok()?;
+    serde_json::from_slice(params::decode::<&[u8]>(&result).ok()?).ok()
 }
 
 /// Whether a server has the hash space and nothing to do for it.
@@ -477,12 +504,26 @@ impl Client {
         Ok(if reader.nil() { None } else { Some(reader.raw().unwrap().to_vec()) })
     }
 
-    /// Gets the data from the first owner that answers.
+    /// The same until it is not refused: while a configuration is voted on, servers refuse for a moment.
+    fn get_surely_from(&mut self, address: SocketAddr, key: &[u8]) -> Result<Option<Vec<u8>>, ErrorCode> {
+        let begun = Instant::now();
+        loop {
+            match self.get_from(address, key) {
+                Err(ErrorCode::Server) if begun.elapsed() < REFUSAL => std::thread::sleep(Duration::from_millis(5)),
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Gets the data from the first owner that answers; if all refuse, again, as a gateway does.
     pub(crate) fn get(&mut self, key: &[u8]) -> Option<Vec<u8>> {
         let owners: Vec<_> = self.spaces.1.owners(ring::hash(key)).active().collect();
-        for owner in &owners {
-            if let Ok(found) = self.get_from(owner.socket(), key) {
-                return found.map(|value| RecordValue::new(&value).unwrap().data().to_vec());
+        let begun = Instant::now();
+        while begun.elapsed() < REFUSAL {
+            for owner in &owners {
+                if let Ok(found) = self.get_from(owner.socket(), key) {
+                    return found.map(|value| RecordValue::new(&value).unwrap().data().to_vec());
+                }
             }
         }
         panic!("none of {owners:?} answers for {}", key.escape_ascii());

@@ -1,4 +1,5 @@
-//! A server that stores nothing but plays its part towards managers: connects, keeps alive, copies and deletes.
+//! A server that stores nothing but plays its part towards managers: connects, keeps alive, copies and deletes. Or a manager
+//! that decides nothing. Neither knows of votes.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +26,7 @@ pub(crate) struct FakeServer {
 
 struct Shared {
     address: NodeAddress,
+    role: Role,
     stopping: AtomicBool,
     /// Answers nothing and says nothing.
     hung: AtomicBool,
@@ -43,8 +45,18 @@ impl FakeServer {
 
     /// A server that holds these hash spaces, for writing and for reading.
     pub(crate) fn start_on(port: Port, managers: &[SocketAddr], spaces: (Seed, Seed)) -> Self {
+        Self::start_as(Role::Server, port, managers, spaces)
+    }
+
+    /// A manager that its partner and servers dial, with these hash spaces.
+    pub(crate) fn manager(port: Port, spaces: (Seed, Seed)) -> Self {
+        Self::start_as(Role::Manager, port, &[], spaces)
+    }
+
+    fn start_as(role: Role, port: Port, managers: &[SocketAddr], spaces: (Seed, Seed)) -> Self {
         let shared = Arc::new(Shared {
             address: NodeAddress::new(port.address()),
+            role,
             stopping: AtomicBool::new(false),
             hung: AtomicBool::new(false),
             endless: AtomicBool::new(false),
@@ -156,7 +168,7 @@ impl Shared {
 
     fn init(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        Init { address: self.address, role: Role::Server }.write(&mut out);
+        Init { address: self.address, role: self.role }.write(&mut out);
         out
     }
 
@@ -194,6 +206,8 @@ impl Shared {
         let mut end = None;
         match method {
             Method::KeepAlive => pack::nil(&mut out),
+            Method::WhsRequest => self.spaces.lock().unwrap().0.encode(&mut out),
+            Method::RhsRequest => self.spaces.lock().unwrap().1.encode(&mut out),
             Method::HashSpaceSync => {
                 let method::HashSpaceSync { whs, rhs, .. } =
                     params::decode::<method::HashSpaceSync<Seed>>(request.params).expect("two hash spaces");
