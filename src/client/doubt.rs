@@ -66,6 +66,8 @@ pub(super) struct Doubt {
     passed: Option<u32>,
     /// What the last look has found, and where.
     seen: Option<(NodeAddress, Record)>,
+    /// Where the last look has found the very value.
+    done_at: Option<NodeAddress>,
 }
 
 impl Doubt {
@@ -96,6 +98,7 @@ impl Doubt {
         same: bool,
     ) -> Next {
         let seen = self.seen.replace((at, found));
+        let was_done = std::mem::replace(&mut self.done_at, same.then_some(at)) == Some(at);
         if same {
             // Ours, or as good: to be completed where it is not on every owner.
             return Next::Swap(found.expected());
@@ -108,11 +111,11 @@ impl Doubt {
         if self.is_from_before(found) {
             return Next::Swap(found.expected());
         }
-        // From here on it is somebody else's, and perhaps later. A try that is known to be done was replaced by it, if the same
-        // server says so, and one that was forestalled counts as done just before a deletion. But not before another value:
+        // From here on it is somebody else's, and perhaps later. A try that was found, or is known to be done, was replaced by it,
+        // if the same server says so, and one that was forestalled counts as done just before a deletion. But not before another value:
         // that may be of a swap with what was there.
         let forestalled = ended == Ended::Refused && seen.is_some_and(|(before, _)| before == at);
-        let done = ended == Ended::Partly || forestalled && matches!(found, Record::Deleted(_));
+        let done = was_done || ended == Ended::Partly || forestalled && matches!(found, Record::Deleted(_));
         if done && by == at { Next::Overwritten } else { Next::Unknown }
     }
 
@@ -216,8 +219,10 @@ mod tests {
         assert_eq!(follow(&[first, (Refused, (2, 2), live(12), false)]), Next::Unknown);
         assert_eq!(follow(&[first, (Refused, (2, 2), deleted(12), false)]), Next::Overwritten);
         assert_eq!(follow(&[first, (Partly, (2, 2), live(12), false)]), Next::Overwritten);
-        // The first try has come after all, or the second: completed.
-        assert_eq!(follow(&[first, (Refused, (2, 2), live(12), true)]), swap(12));
+        // The first try has come after all, or the second: completed, unless somebody has replaced it before that.
+        let found = (Refused, (2, 2), live(12), true);
+        assert_eq!(follow(&[first, found]), swap(12));
+        assert_eq!(follow(&[first, found, (Refused, (2, 2), live(14), false)]), Next::Overwritten);
         assert_eq!(follow(&[first, (Lost, (2, 2), live(12), true)]), swap(12));
         // Not done: again.
         assert_eq!(follow(&[first, (Lost, (2, 2), live(8), false)]), swap(8));

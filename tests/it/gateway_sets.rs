@@ -66,17 +66,20 @@ fn a_set_that_was_done_is_completed_and_not_repeated_over_what_came_later() {
     let script =
         vec![Step::Set(Nil), Step::Read(Some((8, b"new"))), Step::Swap(8, Mismatch), Step::Read(Some((9, b"other")))];
     assert_eq!(set(script), "STORED");
-    // Not done when it was looked for, and forestalled after that.
-    let script =
-        vec![Step::Set(Lost), Step::Read(Some((5, b"old"))), Step::Swap(5, Mismatch), Step::Read(Some((9, b"other")))];
+    // Not done when it was looked for, and forestalled after that: it counts as done just before a deletion.
+    let script = vec![Step::Set(Lost), Step::Read(Some((5, b"old"))), Step::Swap(5, Mismatch), Step::ReadDeleted(9)];
     assert_eq!(set(script), "STORED");
 }
 
 #[test]
 fn a_set_of_which_nobody_can_tell_is_not_repeated() {
-    use Reply::Lost;
+    use Reply::{Lost, Mismatch};
     assert_eq!(set(vec![Step::Set(Lost), Step::Read(Some((8, b"other")))]), UNKNOWN);
     assert_eq!(set(vec![Step::Set(Lost), Step::ReadDeleted(8)]), UNKNOWN);
+    // What has forestalled it may have been a swap with what was there.
+    let script =
+        vec![Step::Set(Lost), Step::Read(Some((5, b"old"))), Step::Swap(5, Mismatch), Step::Read(Some((9, b"other")))];
+    assert_eq!(set(script), UNKNOWN);
 }
 
 #[test]
