@@ -192,7 +192,7 @@ impl Votes {
 
     /// A node asks: it is answered, and confirmed if it needs a lease.
     pub(super) fn answer(&mut self, from: NodeAddress, question: &Question, now: Moment) -> Reply {
-        self.heard.note(from, question.speaker, question.version, self.acceptor.configuration().counter);
+        self.heard.note(from, question.speaker, question.version, self.acceptor.configuration());
         let configuration = self.acceptor.configuration();
         let version = configuration.version();
         let own = Voter::Manager(self.start);
@@ -230,7 +230,7 @@ impl Votes {
 
     /// A node has answered a question.
     pub(super) fn hear(&mut self, from: NodeAddress, asked: &Question, reply: Reply, now: Moment) {
-        self.heard.note(from, reply.speaker, reply.version, self.acceptor.configuration().counter);
+        self.heard.note(from, reply.speaker, reply.version, self.acceptor.configuration());
         if let (Some(proposer), Some(proposal), Some(answer)) = (&mut self.proposer, &asked.proposal, reply.answer) {
             proposer.hear((asked.version, proposal.ballot), reply.speaker.voter(), answer, now);
         }

@@ -31,8 +31,8 @@ struct Store {
     starts: VecDeque<u64>,
     /// The most commits that were told.
     commits: u64,
-    /// A process had fewer commits than one before it: the counter of the configuration that was in force then.
-    older: Option<u64>,
+    /// A process had fewer commits than one before it, since the server was admitted.
+    older: bool,
 }
 
 /// Why a server is not the member that it should be.
@@ -47,8 +47,8 @@ pub enum Changed {
 }
 
 impl Store {
-    /// A process that began as `start` has so many commits; `held` is the counter of the configuration in force.
-    fn hear(&mut self, id: u64, start: u64, commits: u64, held: u64) {
+    /// A process that began as `start` has so many commits.
+    fn hear(&mut self, id: u64, start: u64, commits: u64) {
         if self.id != id {
             *self = Self { id, ..Self::default() };
         }
@@ -56,9 +56,7 @@ impl Store {
             // They may come in any order.
             self.commits = self.commits.max(commits);
         } else if !self.starts.contains(&start) {
-            if commits < self.commits {
-                self.older = Some(held);
-            }
+            self.older |= commits < self.commits;
             self.commits = commits;
             self.starts.push_back(start);
             if self.starts.len() > STARTS {
@@ -69,8 +67,8 @@ impl Store {
 }
 
 impl Heard {
-    /// `node` has spoken, while the configuration with the counter `held` was in force.
-    pub fn note(&mut self, node: NodeAddress, speaker: Speaker, version: Version, held: u64) {
+    /// `node` has spoken, while the configuration `held` was in force.
+    pub fn note(&mut self, node: NodeAddress, speaker: Speaker, version: Version, held: &Configuration) {
         if self.nodes.len() >= 2 * NODE_LIMIT && !self.nodes.contains_key(&node) {
             return;
         }
@@ -78,7 +76,9 @@ impl Heard {
         let heard = self.nodes.entry(node).or_insert_with(new);
         (heard.speaker, heard.version) = (speaker, version);
         if let Speaker::Server { store, commits, start } = speaker {
-            heard.store.hear(store, start, commits, held);
+            heard.store.hear(store, start, commits);
+            // With its next admission it gets what it lacks.
+            heard.store.older &= held.members.contains_key(&node);
         }
     }
 
@@ -114,9 +114,7 @@ impl Heard {
         if store != member.store {
             return Some(Changed::Store);
         }
-        let older = self.nodes.get(&node)?.store.older?;
-        // What it has held since it was admitted again others have sent it.
-        (member.admitted <= older).then_some(Changed::Older)
+        self.nodes.get(&node)?.store.older.then_some(Changed::Older)
     }
 }
 
@@ -137,7 +135,7 @@ mod tests {
         let mut heard = Heard::default();
         assert_eq!(heard.changed(node, &configuration), None, "it was not heard yet");
         let mut hear = |store, commits, start| {
-            heard.note(node, Speaker::Server { store, commits, start }, Version::default(), 1);
+            heard.note(node, Speaker::Server { store, commits, start }, Version::default(), &configuration);
             heard.changed(node, &configuration)
         };
         assert_eq!(hear(7, 100, 1), None);
@@ -152,22 +150,23 @@ mod tests {
         let seed = Seed { nodes: vec![(node, true)], clocktime: ClockTime(1) };
         let stores = BTreeMap::from([(node, 7)]);
         let first = Configuration::default().next(seed.clone(), seed.clone(), &stores, &BTreeSet::new()).unwrap();
-        let mut heard = Heard::default();
-        let mut hear = |commits, start| {
-            heard.note(node, Speaker::Server { store: 7, commits, start }, Version::default(), 1);
-            heard.changed(node, &first)
-        };
-        assert_eq!(hear(100, 1), None);
-        assert_eq!(hear(90, 1), None, "late");
-        assert_eq!(hear(100, 2), None);
-        assert_eq!(hear(120, 2), None);
-        assert_eq!(hear(110, 1), None, "late, of the process before");
-        assert_eq!(hear(119, 3), Some(Changed::Older));
-        assert_eq!(hear(130, 3), Some(Changed::Older));
-        // Given up, and admitted again by the third configuration.
         let gone = Seed { nodes: vec![(node, false)], ..seed.clone() };
         let without = first.next(gone.clone(), gone, &BTreeMap::new(), &BTreeSet::new()).unwrap();
         let third = without.next(seed.clone(), seed, &stores, &BTreeSet::new()).unwrap();
-        assert_eq!(heard.changed(node, &third), None);
+        let mut heard = Heard::default();
+        let mut hear = |held: &Configuration, commits, start| {
+            heard.note(node, Speaker::Server { store: 7, commits, start }, Version::default(), held);
+            heard.changed(node, held)
+        };
+        assert_eq!(hear(&first, 100, 1), None);
+        assert_eq!(hear(&first, 90, 1), None, "late");
+        assert_eq!(hear(&first, 100, 2), None);
+        assert_eq!(hear(&first, 120, 2), None);
+        assert_eq!(hear(&first, 110, 1), None, "late, of the process before");
+        assert_eq!(hear(&first, 119, 3), Some(Changed::Older));
+        assert_eq!(hear(&first, 130, 3), Some(Changed::Older));
+        // Given up, and admitted again by the third configuration.
+        assert_eq!(hear(&without, 130, 3), None);
+        assert_eq!(hear(&third, 131, 3), None);
     }
 }

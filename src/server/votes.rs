@@ -114,8 +114,7 @@ impl Votes {
     /// A node has said who it is and how far; of a member that asks for it, its lease is confirmed.
     pub(super) fn hear(&self, from: NodeAddress, question: &Question, now: Moment) -> Reply {
         let state = &mut *self.state.lock();
-        let held = state.acceptor.configuration().counter;
-        state.heard.note(from, question.speaker, question.version, held);
+        state.heard.note(from, question.speaker, question.version, state.acceptor.configuration());
         let configuration = state.acceptor.configuration();
         let version = configuration.version();
         let member = |store: u64| {
@@ -145,8 +144,7 @@ impl Votes {
     /// A node has answered a question that left at `sent`.
     pub(super) fn heard(&self, from: NodeAddress, asked: &Question, reply: Reply, sent: Moment, now: Moment) {
         let state = &mut *self.state.lock();
-        let held = state.acceptor.configuration().counter;
-        state.heard.note(from, reply.speaker, reply.version, held);
+        state.heard.note(from, reply.speaker, reply.version, state.acceptor.configuration());
         let voter = reply.speaker.voter();
         let configuration = state.acceptor.configuration();
         if reply.confirmed && asked.version == configuration.version() {
