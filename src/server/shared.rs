@@ -220,7 +220,7 @@ impl Shared {
         self.store.set_token(after.token());
         let before = std::mem::replace(&mut *spaces, after.clone());
         drop(spaces);
-        before.fail_calls_to_lost(&after);
+        before.fail_calls_to_lost(self.address, &after);
         SpacesChange { taken: true, joined }
     }
 

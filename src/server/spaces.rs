@@ -212,10 +212,12 @@ impl Spaces {
         self.fence().map_or(0, |fence| fence.version)
     }
 
-    /// Calls to nodes that are active here and no more in `after` fail at once, instead of at their time-out.
-    pub(super) fn fail_calls_to_lost(&self, after: &Self) {
+    /// Calls to nodes that are active here and no more in `after` fail at once, instead of at their time-out; and all calls if
+    /// it is `own` that was given up.
+    pub(super) fn fail_calls_to_lost(&self, own: NodeAddress, after: &Self) {
+        let lost = |node: NodeAddress| self.is_active(node) && !after.is_active(node);
         for (node, session) in &self.sessions {
-            if self.is_active(*node) && !after.is_active(*node) {
+            if lost(*node) || lost(own) {
                 session.fail_calls(ErrorCode::NodeLost);
             }
         }
