@@ -34,8 +34,8 @@ const RECOVERY_LIMIT: Duration = Duration::from_mins(2);
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Settings {
     pub(crate) rules: Rules,
-    /// Servers vote on every change of the cluster.
-    pub(crate) votes: bool,
+    /// Managers are told to be compatible: servers do not vote.
+    pub(crate) compatible: bool,
     /// Shows all that the nodes log.
     pub(crate) trace: bool,
 }
@@ -65,7 +65,7 @@ pub(crate) fn run(scenario: &'static Scenario, seed: u64, settings: Settings, di
         let world = World::new(seed, settings.rules, Journal::new(settings.trace));
         let level = if settings.trace { LevelFilter::DEBUG } else { LevelFilter::WARN };
         let _capture = tracing::subscriber::set_default(Capture { world: world.clone(), level });
-        let plan = Plan::new(scenario, seed, settings.votes);
+        let plan = Plan::new(scenario, seed, !settings.compatible);
         let run = Arc::new(Run {
             cluster: Cluster::new(&world, plan.shape, directory),
             scenario,

@@ -53,9 +53,9 @@ struct Args {
     /// looked for, and none the failure. 'all' stands for each of them in turn.
     #[arg(long, value_parser = rule_named)]
     without: Option<Without>,
-    /// Servers vote on every change of the cluster.
+    /// Managers are told to be compatible: servers do not vote, and most scenarios with losses and cuts break promises.
     #[arg(long)]
-    votes: bool,
+    compatible: bool,
     /// Simulations that run beside each other.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
@@ -127,7 +127,7 @@ fn main() -> ExitCode {
     let begun = Instant::now();
     let mut rows: Vec<_> = scenarios.iter().map(|scenario| (scenario.name, Row::default())).collect();
     let mut violated = 0;
-    let settings = Settings { rules: Rules::default(), votes: args.votes, trace: args.trace };
+    let settings = Settings { rules: Rules::default(), compatible: args.compatible, trace: args.trace };
     play(&scenarios, seeds, settings, args.jobs, |seed, place, report| {
         rows[place].1.add(report);
         if args.seed.is_some() {
@@ -158,7 +158,7 @@ fn main() -> ExitCode {
 fn is_missed(rule: Rule, chosen: &[&'static Scenario], seeds: Range<u64>, args: &Args) -> bool {
     let made_for = [scenario::made_for(rule)];
     let scenarios = if chosen.is_empty() { &made_for[..] } else { chosen };
-    let settings = Settings { rules: Rules::without(rule), votes: args.votes, trace: args.trace };
+    let settings = Settings { rules: Rules::without(rule), compatible: args.compatible, trace: args.trace };
     let (begun, mut runs, mut found) = (Instant::now(), 0, None);
     play(scenarios, seeds, settings, args.jobs, |seed, place, report| {
         runs += 1;
