@@ -1,8 +1,10 @@
 //! Makes planned faults happen, and heals them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use kumo_server::store::SyncMode;
 use tokio::task::JoinSet;
 
 use super::cluster::Node;
@@ -22,11 +24,13 @@ const START_TRIES: u32 = 30;
 /// Makes the faults of a run happen.
 pub(crate) struct Injector {
     run: Arc<Run>,
+    /// A disk has lost something, among faults beside each other: no second one may.
+    disk_lost: AtomicBool,
 }
 
 impl Injector {
     pub(crate) fn new(run: &Arc<Run>) -> Self {
-        Self { run: run.clone() }
+        Self { run: run.clone(), disk_lost: AtomicBool::new(false) }
     }
 
     /// Injects everything that is planned; returns when all of it is over.
@@ -63,6 +67,9 @@ impl Injector {
         run.count(fault.kind());
         match fault {
             Fault::Kill { node, down, contents, power } => {
+                let loses = *contents != Contents::Same || *power && run.plan.shape.sync != SyncMode::Always;
+                let (contents, power) =
+                    if loses && !self.may_lose_a_disk().await { (&Contents::Same, &false) } else { (contents, power) };
                 if let (Contents::Older(age), Node::Server(number)) = (contents, node) {
                     cluster.remember_disk(*number);
                     tokio::time::sleep(*age).await;
@@ -153,6 +160,13 @@ impl Injector {
                 self.start(manager).await;
             }
         }
+    }
+
+    /// Whether a disk may lose something now: that the only copy of a record is lost is no fault of the program.
+    async fn may_lose_a_disk(&self) -> bool {
+        let plan = &self.run.plan;
+        let whole = !plan.overlap || self.run.cluster.operator().is_settled(plan.shape.servers).await;
+        whole && !(plan.overlap && self.disk_lost.swap(true, Ordering::Relaxed))
     }
 
     /// Whether there is something for the fault to happen to: another one may have come before it.

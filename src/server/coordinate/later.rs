@@ -16,12 +16,23 @@ use crate::wire::{NodeAddress, RecordKey, RecordValue, record};
 pub(super) enum Held {
     /// This very write: an earlier try, or the stream of a replace, has brought it.
     Same,
-    /// A later value.
+    /// A later value, or tombstone.
     Later(Vec<u8>),
-    /// A deletion.
-    Deleted,
+    /// None. Of a node of 2010: a tombstone, which it does not tell of.
+    Absent,
     /// It was not asked, or has not answered.
     Unknown,
+}
+
+impl Held {
+    /// Whether the key is deleted there.
+    pub(super) fn is_deleted(&self) -> bool {
+        match self {
+            Self::Later(value) => RecordValue::new(value).is_ok_and(|value| value.is_tombstone()),
+            Self::Absent => true,
+            Self::Same | Self::Unknown => false,
+        }
+    }
 }
 
 /// Takes over what `node` holds of a key, so that what is stamped next here is after it: the later record's time is ahead
@@ -47,7 +58,7 @@ pub(super) async fn give_way(
     let value = match held {
         Held::Later(value) => value,
         // When it was deleted is not known: just after this record, which nothing else that is later minds.
-        Held::Deleted => {
+        Held::Absent => {
             let after = ClockTime::new(clocktime.seconds(), clocktime.clock().wrapping_add(1));
             record::tombstone(after).to_vec()
         }
@@ -66,9 +77,8 @@ pub(super) async fn give_way(
 /// Asks `node` for its record of a key whose write of `clocktime` it has ignored.
 pub(super) async fn held_by(server: &Shared, node: NodeAddress, key: &[u8], clocktime: ClockTime) -> Held {
     match remote::look(server, node, key).await {
-        Ok(None) => Held::Deleted,
+        Ok(None) => Held::Absent,
         Ok(Some(value)) if RecordValue::new(&value).is_ok_and(|value| value.clocktime() == clocktime) => Held::Same,
-        Ok(Some(value)) if RecordValue::new(&value).is_ok_and(|value| value.is_tombstone()) => Held::Deleted,
         Ok(Some(value)) => Held::Later(value),
         Err(_) => Held::Unknown,
     }

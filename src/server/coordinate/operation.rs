@@ -364,7 +364,8 @@ impl Operation {
         }
         self.server.env.clone().spawn(async move {
             match (later::held_by(&self.server, node, &self.key, self.clocktime).await, self.change) {
-                (Held::Same, _) | (Held::Deleted, Change::Delete) => self.ended(has(place)),
+                (Held::Same, _) => self.ended(has(place)),
+                (held, Change::Delete) if held.is_deleted() => self.ended(has(place)),
                 (held, _) => {
                     *self.later.lock() = Some((node, held));
                     self.ended(LAGGING | has(place));

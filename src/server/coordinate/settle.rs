@@ -170,7 +170,7 @@ async fn send(server: &Arc<Shared>, key: RecordKey<'_>, joins: u32) -> Sent {
             }
             Ok(false) => match later::held_by(server, node, key.bytes(), value.clocktime()).await {
                 Held::Same => {}
-                Held::Deleted if value.is_tombstone() => {}
+                held if held.is_deleted() && value.is_tombstone() => {}
                 // It answers no reads yet; what it has later its coordinator answers for.
                 Held::Unknown if !owners[1].is_active_owner(node) => {}
                 Held::Unknown => sent = Sent::Failed,
