@@ -49,6 +49,10 @@ pub(super) struct MergeFigures {
     pub(super) new_share: AtomicU32,
 }
 
+/// Name of the blob with the entries of all redo logs that have ended in order, a big-endian u64: sequence numbers begin anew
+/// with the next.
+pub(super) const COMMITS: &str = "commits";
+
 /// Shared by the handle and all threads.
 pub(super) struct Core {
     pub(super) options: Options,
@@ -62,6 +66,8 @@ pub(super) struct Core {
     pub(super) clock: Arc<Clock>,
     pub(super) failures: Arc<Failures>,
     pub(super) generation: AtomicU32,
+    /// Entries of redo logs that ended in order before this one.
+    pub(super) commits_before: AtomicU64,
     /// The keys of the last writes before a crash.
     pub(super) recovered: Mutex<Vec<Box<[u8]>>>,
     /// Records of earlier generations count as absent. Changed only while writes are held back.
@@ -154,6 +160,7 @@ impl Core {
             clock: parts.clock,
             failures: parts.failures,
             generation: AtomicU32::new(parts.generation),
+            commits_before: AtomicU64::new(0),
             recovered: Mutex::default(),
             floor: AtomicU32::new(parts.floor),
             old_records: AtomicU64::new(0),
@@ -462,6 +469,11 @@ impl Core {
             spare.push(connection);
         }
         result
+    }
+
+    /// How many entries of redo logs have been written since the store was made.
+    pub(super) fn commits(&self) -> u64 {
+        self.commits_before.load(Ordering::Relaxed).saturating_add(self.redo.written())
     }
 
     /// Shows all threads what the tree holds.

@@ -248,10 +248,10 @@ impl Store {
         keys
     }
 
-    /// How many entries of the redo log have been written since the store was made. It goes back only when the files are
+    /// How many entries of redo logs have been written since the store was made. It goes back only when the files are
     /// replaced by older ones, or the machine loses its power before they are on the disk.
     pub fn commits(&self) -> u64 {
-        self.inner.core.redo.written()
+        self.inner.core.commits()
     }
 
     /// The number that every write records.

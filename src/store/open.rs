@@ -1,7 +1,7 @@
 //! Opening a store: checks and locks the file, replays the redo log, starts the threads.
 
 use super::cache::{Before, Cache, Change, Stored, split_value};
-use super::core::{Core, Parts};
+use super::core::{COMMITS, Core, Parts};
 use super::disk::Disk;
 use super::driver::Driver;
 use super::error::OpenError;
@@ -22,6 +22,7 @@ use crossbeam_channel::Receiver;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 /// Opens the store, or makes it, and starts its threads. Returns them with all that they share.
@@ -53,6 +54,11 @@ pub(super) fn open(
         floor: tally.floor_generation(),
         keys: Vec::new(),
     };
+    let commits_before = tree
+        .state(COMMITS)
+        .map_err(|source| OpenError::Sqlite { path: options.path.clone(), source })?
+        .and_then(|bytes| bytes.try_into().ok())
+        .map_or(0, u64::from_be_bytes);
     let log = recover(&options.path, store_id, tally.redo_from, tally.clean, &*disk, |entry| replay.take(entry))?;
     let Replay { cache, generation, keys: recovered, .. } = replay;
     if log.cut_bytes > 0 {
@@ -78,6 +84,7 @@ pub(super) fn open(
     let floor = tally.floor_generation();
     let core = Core::new(Parts { options, store_id, opened, disk, cache, redo, clock, failures, generation, floor });
     *core.recovered.lock() = recovered;
+    core.commits_before.store(commits_before, Ordering::Relaxed);
     core.publish(&tree.tally());
     start(core, tree, lock)
 }

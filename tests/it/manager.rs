@@ -107,6 +107,8 @@ fn a_hung_server_is_lost_though_its_connections_stand() {
 fn a_copy_that_lost_a_server_is_not_followed_by_a_delete() {
     let (folder, port) = (Folder::new(), Port::reserve());
     let (manager, mut servers) = settled(&folder, &port, 3, "");
+    // The replace of the attach goes on while its hash spaces are there already.
+    wait_until("the first one deletes", || !servers[0].heard(Method::ReplaceDeleteStart).is_empty());
     let deletes = servers[0].heard(Method::ReplaceDeleteStart).len();
     let starts = servers[0].heard(Method::ReplaceCopyStart).len();
     servers[0].copy_endlessly(true);

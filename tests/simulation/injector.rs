@@ -147,19 +147,23 @@ impl Injector {
                 let result = cluster.operator().order(*command).await;
                 world.note(format!("order {command:?}: {result:?}"));
             }
-            Fault::HalfDone { server, after, away, down } => {
-                let (server, manager) = (Node::Server(*server), Node::Manager(0));
-                world.network().set(Settings { delay: SLOW, jitter: SLOW, loss: 0 });
-                cluster.kill(server, false);
-                tokio::time::sleep(*after).await;
-                cluster.kill(manager, false);
-                world.network().set(Settings::default());
-                tokio::time::sleep(*away).await;
-                self.start(server).await;
-                tokio::time::sleep(*down).await;
-                self.start(manager).await;
-            }
+            Fault::HalfDone { server, after, away, down } => self.half_done(*server, *after, *away, *down).await,
         }
+    }
+
+    /// Kills a server, and the first manager at work on the change that follows.
+    async fn half_done(&self, server: usize, after: Duration, away: Duration, down: Duration) {
+        let (world, cluster) = (&self.run.world, &self.run.cluster);
+        let (server, manager) = (Node::Server(server), Node::Manager(0));
+        world.network().set(Settings { delay: SLOW, jitter: SLOW, loss: 0 });
+        cluster.kill(server, false);
+        tokio::time::sleep(after).await;
+        cluster.kill(manager, false);
+        world.network().set(Settings::default());
+        tokio::time::sleep(away).await;
+        self.start(server).await;
+        tokio::time::sleep(down).await;
+        self.start(manager).await;
     }
 
     /// Whether a disk may lose something now: that the only copy of a record is lost is no fault of the program.

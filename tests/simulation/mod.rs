@@ -56,9 +56,10 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_run() {
-        for name in ["calm", "overlap"] {
+        for name in ["calm", "cut"] {
             let (one, other) = (play(name, 7), play(name, 7));
-            assert_eq!(one.sum, other.sum, "{name}");
+            let events = |report: &Report| report.events.iter().map(ToString::to_string).collect::<Vec<_>>();
+            assert_eq!(events(&one), events(&other), "{name}");
             assert_eq!((one.operations, one.time), (other.operations, other.time), "{name}");
             assert_ne!(one.sum, play(name, 8).sum, "{name}: another seed gives another run");
         }

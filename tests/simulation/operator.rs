@@ -79,24 +79,7 @@ impl Operator {
         true
     }
 
-    /// Waits until these servers act by a configuration that they have voted on, for at most `limit`.
-    pub(crate) async fn wait_voted(&self, servers: &[NodeAddress], limit: Duration) -> bool {
-        let voted = async |server: &NodeAddress| {
-            let figures = self.caller.figures_json(*server).await.ok().flatten();
-            figures.is_some_and(|figures| figures["configuration"].as_u64().is_some_and(|version| version > 0))
-        };
-        self.wait(limit, async || {
-            for server in servers {
-                if !voted(server).await {
-                    return false;
-                }
-            }
-            true
-        })
-        .await
-    }
-
-    /// Waits until that is so, for at most `limit`.
+    /// Waits for that, for at most `limit`.
     pub(crate) async fn wait_settled(&self, count: usize, limit: Duration) -> bool {
         self.wait(limit, async || self.is_settled(count).await).await
     }

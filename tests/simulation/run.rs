@@ -155,11 +155,6 @@ impl Run {
             self.violation("the servers could not be attached");
             return false;
         }
-        let servers: Vec<_> = (0..count).map(|number| self.cluster.server_address(number)).collect();
-        if self.plan.shape.votes && !operator.wait_voted(&servers, Duration::from_secs(30)).await {
-            self.violation("the servers have not begun to vote");
-            return false;
-        }
         for number in self.plan.first..self.plan.shape.servers {
             if let Err(error) = self.cluster.start(Node::Server(number)).await {
                 self.violation(format!("{} cannot start: {error}", Node::Server(number)));

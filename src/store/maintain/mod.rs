@@ -5,7 +5,7 @@ mod backup;
 mod floor;
 mod sweep;
 
-use super::core::Core;
+use super::core::{COMMITS, Core};
 use super::disk::Step;
 use super::error::Error;
 use super::failures::Operation;
@@ -392,6 +392,8 @@ impl Maintenance {
     /// Notes in the tree that it holds everything, and ends the log.
     fn leave_nothing(&self) -> Result<(), Error> {
         let number = self.core.redo.number();
+        // First: counted twice after a crash in between, and never less than before.
+        self.tree.put_state(COMMITS, &self.core.commits().to_be_bytes()).map_err(Error::failed)?;
         self.seal(|tally| {
             tally.redo_from = number + 1;
             tally.clean = true;

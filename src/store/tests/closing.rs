@@ -241,3 +241,25 @@ fn a_start_that_fails_leaves_the_write_ahead_log_alone() {
     assert!(fixture.try_open_at(&image).is_err());
     assert_eq!(std::fs::read(&wal).unwrap(), before);
 }
+
+#[test]
+fn the_number_of_commits_never_goes_back_however_the_store_ends() {
+    let fixture = Fixture::new();
+    let mut before = 0;
+    for round in 0..4 {
+        let store = fixture.open();
+        assert!(store.commits() >= before, "round {round}: {} after {before}", store.commits());
+        for number in 0..10 {
+            set(&store, &key(number), "x");
+        }
+        before = store.commits();
+        assert!(before >= 10 * (round + 1), "round {round}: {before}");
+        store.close().unwrap();
+    }
+    let store = fixture.open();
+    set(&store, &key(1), "y");
+    let before = store.commits();
+    store.crash();
+    let store = fixture.try_open_at(&fixture.image("after")).unwrap();
+    assert!(store.commits() >= before);
+}

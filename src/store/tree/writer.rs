@@ -161,7 +161,12 @@ impl Writer {
         Ok((before.saturating_sub(tally.old_rows()), last))
     }
 
-    /// Stores a named blob durably.
+    /// A blob that [`Self::put_state`] has stored.
+    pub(in crate::store) fn state(&self, name: &str) -> rusqlite::Result<Option<Vec<u8>>> {
+        super::reader::get_state(&self.connection, name)
+    }
+
+    /// Stores a blob under a name, durably.
     pub(in crate::store) fn put_state(&self, name: &str, value: &[u8]) -> rusqlite::Result<()> {
         self.durably(|connection| {
             connection
