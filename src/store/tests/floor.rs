@@ -213,6 +213,8 @@ fn writes_beside_a_floor_lie_on_one_side_of_it() {
     });
     assert!(floors.len() > 3, "{}", floors.len());
     let (before, after) = *floors.last().unwrap();
+    // A scan sees what is merged.
+    store.flush().unwrap();
     let there = scan_all(&store, 500).len() as u64;
     assert!(there >= 20_000 - after && there <= 20_000 - before, "{there} of {before} {after}");
     for number in (0..before).step_by(97) {
