@@ -15,6 +15,11 @@ pub trait Host: Send + Sync + 'static {
     /// Sixty-four bits of chance.
     fn random(&self) -> u64;
 
+    /// The number of the process.
+    fn process_id(&self) -> u32 {
+        std::process::id()
+    }
+
     /// Runs a task.
     fn spawn(&self, work: Work) -> Task;
 

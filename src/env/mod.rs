@@ -78,6 +78,11 @@ impl Env {
         self.host.random()
     }
 
+    /// The number of the process.
+    pub(crate) fn process_id(&self) -> u32 {
+        self.host.process_id()
+    }
+
     /// A share of `whole` that chance decides: at least nothing, less than all.
     pub(crate) fn random_share(&self, whole: Duration) -> Duration {
         let thousandths = u32::try_from(self.random() % 1024).unwrap_or_default();

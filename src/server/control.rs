@@ -29,7 +29,7 @@ pub(super) fn status(server: &Arc<Shared>, number: u32, reply: Reply) {
     let counters = &server.counters;
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let value = match number {
-        STATUS_PID => u64::from(std::process::id()),
+        STATUS_PID => u64::from(server.env.process_id()),
         STATUS_UPTIME => server.env.time().elapsed(server.started).as_secs(),
         STATUS_TIME => u64::from(server.env.time().unix_seconds()),
         STATUS_VERSION => return reply.ok(|out| pack::raw(out, PROTOCOL_VERSION.as_bytes())),
@@ -86,7 +86,7 @@ fn full_status(server: &Arc<Shared>, reply: Reply) {
         let figures = Figures {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             address: Some(server.address),
-            pid: std::process::id(),
+            pid: server.env.process_id(),
             uptime_s: server.env.time().elapsed(server.started).as_secs(),
             cmd_get: server.counters.gets.load(Ordering::Relaxed),
             cmd_set: server.counters.sets.load(Ordering::Relaxed),

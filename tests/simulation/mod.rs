@@ -14,6 +14,7 @@ pub(crate) mod operator;
 pub(crate) mod plan;
 pub(crate) mod run;
 pub(crate) mod scenario;
+pub(crate) mod scheduler;
 pub(crate) mod store_driver;
 pub(crate) mod world;
 
@@ -56,11 +57,11 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_run() {
-        for name in ["calm", "isolate"] {
+        for name in ["calm", "isolate", "cut", "attach", "kill"] {
             let (one, other) = (play(name, 7), play(name, 7));
             let events = |report: &Report| report.events.iter().map(ToString::to_string).collect::<Vec<_>>();
             assert_eq!(events(&one), events(&other), "{name}");
-            assert_eq!((one.operations, one.time), (other.operations, other.time), "{name}");
+            assert_eq!((one.sum, one.operations, one.time), (other.sum, other.operations, other.time), "{name}");
             assert_ne!(one.sum, play(name, 8).sum, "{name}: another seed gives another run");
         }
     }

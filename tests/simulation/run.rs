@@ -211,6 +211,9 @@ impl Run {
     }
 
     fn report(&self, ledger: &Ledger) -> Report {
+        if self.world.panics() > 0 {
+            self.violation("a task has panicked");
+        }
         Report {
             violations: std::mem::take(&mut *self.violations.lock()),
             operations: ledger.operations(),

@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 
 use super::journal::{self, Journal, Line};
 use super::network::Network;
+use super::scheduler::{Handle, Scheduler};
 
 /// Unix time at which every simulation begins.
 const EPOCH: Duration = Duration::from_hours(500_000);
@@ -28,6 +29,7 @@ pub(crate) struct World {
     random: Mutex<fastrand::Rng>,
     started: tokio::time::Instant,
     network: Network,
+    scheduler: Scheduler,
     journal: Journal,
     /// The rules that its nodes follow.
     rules: Rules,
@@ -40,6 +42,8 @@ impl World {
             random: Mutex::new(fastrand::Rng::with_seed(seed)),
             started: tokio::time::Instant::now(),
             network: Network::default(),
+            // Other numbers than those of the world.
+            scheduler: Scheduler::new(!seed),
             journal,
             rules,
         })
@@ -53,6 +57,11 @@ impl World {
     /// Notes an event of the simulation.
     pub(crate) fn note(&self, text: impl Into<String>) {
         self.journal.add(Line { at: self.now(), machine: None, text: text.into() });
+    }
+
+    /// Tasks of machines that have panicked.
+    pub(crate) fn panics(&self) -> u64 {
+        self.scheduler.panics()
     }
 
     /// What the machines are connected by.
@@ -95,7 +104,7 @@ struct Process {
     dead: AtomicBool,
     /// Tasks that wait for the process to be continued.
     parked: Mutex<Vec<Waker>>,
-    tasks: Mutex<BTreeMap<u64, tokio::task::AbortHandle>>,
+    tasks: Mutex<BTreeMap<u64, Handle>>,
     last: AtomicU64,
 }
 
@@ -170,7 +179,7 @@ impl Machine {
         let process = std::mem::replace(&mut *self.process.lock(), Process::new());
         process.dead.store(true, Ordering::Relaxed);
         for task in std::mem::take(&mut *process.tasks.lock()).into_values() {
-            task.abort();
+            task.stop();
         }
     }
 }
@@ -206,15 +215,19 @@ impl Host for Simulated {
         self.world.random()
     }
 
+    fn process_id(&self) -> u32 {
+        1
+    }
+
     fn spawn(&self, work: Work) -> Task {
         if self.process.dead.load(Ordering::Relaxed) {
             return Task::new(|| ());
         }
         let id = self.process.last.fetch_add(1, Ordering::Relaxed);
         let gated = Gated { process: Arc::downgrade(&self.process), work, id, ip: self.ip };
-        let handle = tokio::spawn(gated).abort_handle();
+        let handle = self.world.scheduler.spawn(Box::pin(gated));
         self.process.tasks.lock().insert(id, handle.clone());
-        Task::new(move || handle.abort())
+        Task::new(move || handle.stop())
     }
 
     fn run_blocking(&self, work: Box<dyn FnOnce() + Send>) {
