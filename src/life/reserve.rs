@@ -30,10 +30,11 @@ pub(super) fn stand_by(calls: Arc<AtomicU64>) -> Reserve {
     let ended = Arc::new(AtomicBool::new(false));
     let reserve = Reserve(ended.clone());
     tokio::spawn(async move {
-        let (mut seen, mut serving) = (0, false);
+        // Before it is taken into reserve, the thread may have served others, too.
+        let (mut seen, mut serving) = (0, true);
         while !ended.load(Ordering::Relaxed) {
             let stuck = look(&calls, &mut seen);
-            serving = stuck == Some(true) || serving && !wake_another();
+            serving = stuck == Some(true) || serving && !hand_over();
             if serving {
                 // This thread serves others meanwhile.
                 tokio::time::sleep(PAUSE).await;
@@ -45,10 +46,13 @@ pub(super) fn stand_by(calls: Arc<AtomicU64>) -> Reserve {
     reserve
 }
 
-/// Has another of the runtime's threads look at the sockets: this one may have been the one that did while it served, and
-/// the others wait to be woken by it. Says whether that could be done.
-fn wake_another() -> bool {
-    // Only what comes from outside of the runtime wakes a thread for sure.
+/// Leaves what this thread has served to the others; says whether that could be done.
+fn hand_over() -> bool {
+    // Tasks that have yielded wait for their thread to look for them, which this one will not. The runtime wakes them before
+    // a thread may block, and they wait where others find them.
+    tokio::task::block_in_place(|| ());
+    // Another thread has to look there, and at the sockets: this one may have been the one that did while it served, and
+    // the others wait to be woken by it. Only what comes from outside of the runtime wakes one for sure.
     let runtime = tokio::runtime::Handle::current();
     thread::Builder::new().spawn(move || drop(runtime.spawn(async {}))).is_ok()
 }
@@ -105,6 +109,36 @@ mod tests {
             let mut answer = [0];
             client.read_exact(&mut answer).unwrap_or_else(|error| panic!("nobody answers in round {round}: {error}"));
             assert_eq!(answer, [round]);
+        }
+    }
+
+    #[test]
+    fn tasks_that_have_yielded_go_on_after_the_reserve_has_stood_in() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let _entered = runtime.enter();
+        let steps: [Arc<AtomicU64>; 4] = Default::default();
+        for steps in steps.clone() {
+            runtime.spawn(async move {
+                loop {
+                    steps.fetch_add(1, Ordering::Relaxed);
+                    tokio::task::yield_now().await;
+                }
+            });
+        }
+        let calls = Arc::new(AtomicU64::new(0));
+        let _reserve = stand_by(calls.clone());
+        for round in 0..20 {
+            calls.fetch_add(1, Ordering::Relaxed);
+            thread::sleep(8 * PAUSE);
+            calls.fetch_add(1, Ordering::Relaxed);
+            thread::sleep(4 * PAUSE);
+            for steps in &steps {
+                let (before, since) = (steps.load(Ordering::Relaxed), Instant::now());
+                while steps.load(Ordering::Relaxed) == before {
+                    assert!(since.elapsed() < PATIENCE, "in round {round} a task does not go on");
+                    thread::sleep(PAUSE);
+                }
+            }
         }
     }
 
