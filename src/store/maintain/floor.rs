@@ -138,6 +138,8 @@ impl OldRows {
     }
 
     fn finish(&mut self, host: &impl Host) -> Result<(), Error> {
+        // A start without a floor would put back what the log still has of before it.
+        host.flush()?;
         let left = host.tree().tally().old_rows();
         host.seal(|tally| tally.floor = None)?;
         // First the figures: once there is no floor they are right.

@@ -183,7 +183,7 @@ impl Maintenance {
         if self.failed_at.get().is_some_and(|at| core.elapsed(at) < RETRY) {
             return;
         }
-        let waiting = core.cache.dirty_count() > 0 || core.redo.has_closed();
+        let waiting = core.cache.dirty_count() > 0 || !core.redo.is_empty();
         let due = core.wants_merge()
             || core.space_waiters.load(Ordering::Relaxed) > 0
             || core.redo.is_suspect()
@@ -229,7 +229,8 @@ impl Maintenance {
         self.refuse_if_replaced()?;
         // The last merge looks into every shard: a write under way there is not counted yet.
         let last = core.closing.load(Ordering::Acquire);
-        if core.cache.dirty_count() == 0 && !core.redo.has_closed() && !core.redo.is_suspect() && !last {
+        // Not by the dirty records alone: what came during the last merge may be in the tree and in the log.
+        if core.cache.dirty_count() == 0 && core.redo.is_empty() && !core.redo.is_suspect() && !last {
             return Ok(0);
         }
         let suspect = core.redo.is_suspect();

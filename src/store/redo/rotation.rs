@@ -2,7 +2,7 @@
 
 use super::file::create;
 use super::format::{FILE_HEADER, FRAME_HEADER, FileHeader};
-use super::log::Redo;
+use super::log::{Redo, Writer};
 use crate::store::error::Error;
 use crate::store::paths::{directory, redo_file};
 use std::io;
@@ -16,8 +16,7 @@ impl Redo {
     pub(in crate::store) fn rotate(&self) -> Result<(u64, u64), Error> {
         let number = {
             let writer = self.writer.lock();
-            let untouched = writer.offset <= (FILE_HEADER + FRAME_HEADER) as u64 && writer.pending.is_empty();
-            if untouched && self.written() == self.next().wrapping_sub(1) && !self.suspect.load(Ordering::Acquire) {
+            if self.is_untouched(&writer) && !self.suspect.load(Ordering::Acquire) {
                 return Ok((writer.number, self.next()));
             }
             writer.number + 1
@@ -45,9 +44,17 @@ impl Redo {
         Ok((number, first))
     }
 
-    /// Whether there are files before the current one.
-    pub(in crate::store) fn has_closed(&self) -> bool {
-        !self.writer.lock().closed.is_empty()
+    /// Whether there are no entries in any file or in the buffer: a start would find nothing to replay.
+    pub(in crate::store) fn is_empty(&self) -> bool {
+        let writer = self.writer.lock();
+        writer.closed.is_empty() && self.is_untouched(&writer)
+    }
+
+    /// Whether the current file, and the buffer, have no entries. A note that earlier files are durable is none.
+    fn is_untouched(&self, writer: &Writer) -> bool {
+        writer.offset <= (FILE_HEADER + FRAME_HEADER) as u64
+            && writer.pending.is_empty()
+            && self.written() == self.next().wrapping_sub(1)
     }
 
     /// Deletes the files before `number`, oldest first: their contents are durable elsewhere.

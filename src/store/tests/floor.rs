@@ -1,8 +1,10 @@
 //! The floor: what was stored before it counts as absent, what is stored after it does not, whatever happens in between.
 
+use super::faulty::FaultyDisk;
 use super::fixture::*;
 use crate::clock::ClockTime;
 use crate::store::at_rest::AtRest;
+use crate::store::disk::Step;
 use crate::store::{OpenError, Outcome, Position, Store, Write};
 use crate::wire::{RecordKey, RecordValue, record};
 use std::path::Path;
@@ -136,7 +138,7 @@ fn the_format_says_that_there_is_a_floor_and_a_backup_has_it_too() {
 #[test]
 fn what_lies_below_is_deleted_in_steps_that_a_crash_may_interrupt() {
     let mut fixture = Fixture::in_memory();
-    let disk = super::faulty::FaultyDisk::new(&fixture.options.path);
+    let disk = FaultyDisk::new(&fixture.options.path);
     fixture.disk = Arc::new(disk.clone());
     let store = fixture.open();
     for number in 0..5000 {
@@ -147,7 +149,7 @@ fn what_lies_below_is_deleted_in_steps_that_a_crash_may_interrupt() {
     set(&store, &key(3), "after");
     let (inner, mut steps) = (disk.clone(), 0);
     disk.visit(move |step| {
-        steps += usize::from(step == crate::store::disk::Step::OldDeleted);
+        steps += usize::from(step == Step::OldDeleted);
         if steps == 2 {
             inner.kill();
         }
@@ -183,6 +185,33 @@ fn a_floor_that_is_lifted_shows_what_has_not_been_replaced() {
     assert_eq!(scan_all(&store, 7).len(), keys.len());
     store.drop_old().unwrap();
     assert_eq!(store.count(), keys.len() as u64);
+}
+
+/// What is written while a merge is under way is merged with the rest, and stays in the log's new file.
+#[test]
+fn what_was_below_a_floor_that_has_gone_does_not_come_back_from_the_log() {
+    let mut fixture = Fixture::new();
+    let disk = FaultyDisk::new(&fixture.options.path);
+    fixture.disk = Arc::new(disk.clone());
+    let store = fixture.open();
+    let raw = key(6);
+    set(&store, &raw, "before");
+    let (writing, again, mut written) = (store.clone(), raw.clone(), false);
+    disk.visit(move |step| {
+        if step == Step::MergeCollected && !std::mem::replace(&mut written, true) {
+            set(&writing, &again, "again");
+        }
+    });
+    store.flush().unwrap();
+    disk.leave();
+    assert_eq!((scan_all(&store, 1).len(), data(&store, &raw).as_deref()), (1, Some("again")));
+    store.set_floor().unwrap();
+    store.drop_old().unwrap();
+    wait_until("nothing lies below it", || !store.has_floor());
+    assert_eq!(data(&store, &raw), None);
+    store.crash();
+    let store = fixture.try_open_at(&fixture.image("killed")).unwrap();
+    assert_eq!((data(&store, &raw), store.count()), (None, 0));
 }
 
 /// A write that was acknowledged before is below, one that was begun after is above.
@@ -229,7 +258,7 @@ fn writes_beside_a_floor_lie_on_one_side_of_it() {
 #[test]
 fn a_floor_set_while_records_are_deleted_cannot_be_lifted() {
     let mut fixture = Fixture::in_memory();
-    let disk = super::faulty::FaultyDisk::new(&fixture.options.path);
+    let disk = FaultyDisk::new(&fixture.options.path);
     fixture.disk = Arc::new(disk.clone());
     let store = fixture.open();
     for number in 0..3000 {
@@ -239,7 +268,7 @@ fn a_floor_set_while_records_are_deleted_cannot_be_lifted() {
     let (sender, receiver) = std::sync::mpsc::channel();
     let (inner, mut asked) = (store.clone(), false);
     disk.visit(move |step| {
-        if step == crate::store::disk::Step::OldDeleted && !std::mem::replace(&mut asked, true) {
+        if step == Step::OldDeleted && !std::mem::replace(&mut asked, true) {
             let (store, sender) = (inner.clone(), sender.clone());
             std::thread::spawn(move || sender.send(store.set_floor()).unwrap());
             // Until the request waits for this thread.

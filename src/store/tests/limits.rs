@@ -1,8 +1,11 @@
 //! Every bound is reached, holds, and lets go again.
 
+use super::faulty::FaultyDisk;
 use super::fixture::*;
-use crate::store::{Error, OwnedWrite, ReadJob, SyncMode, Write};
+use crate::store::disk::Step;
+use crate::store::{Applied, Error, OwnedWrite, ReadJob, SyncMode, Write};
 use crate::wire::RecordKey;
+use std::sync::Arc;
 
 fn big_set(store: &crate::store::Store, number: u64, len: usize) -> Result<crate::store::Outcome, Error> {
     let body = vec![u8::try_from(number % 251).unwrap(); len];
@@ -28,6 +31,34 @@ fn a_full_redo_log_makes_writers_wait_and_go_on() {
     });
     assert!(store.status().merges >= 4, "13 MiB went through 1 MiB");
     assert_eq!(store.count(), 4500);
+}
+
+/// All of it is in the tree then, and no record waits to be merged.
+#[test]
+fn a_redo_log_that_fills_up_while_a_merge_is_under_way_is_emptied() {
+    let mut fixture = Fixture::new();
+    fixture.options.redo_bytes = 1 << 20;
+    let disk = FaultyDisk::new(&fixture.options.path);
+    fixture.disk = Arc::new(disk.clone());
+    let store = fixture.open();
+    big_set(&store, 1, 3000).unwrap();
+    let (writing, mut filled) = (store.clone(), false);
+    disk.visit(move |step| {
+        if step != Step::MergeCollected || std::mem::replace(&mut filled, true) {
+            return;
+        }
+        let (raw, body) = (key(1), vec![1; 3000]);
+        let mut batch = writing.batch();
+        while let Applied::Done(_) = batch.apply(&Write::Set { key: RecordKey::new(&raw).unwrap(), body: &body }) {}
+        batch.commit(|result| result.unwrap());
+    });
+    store.flush().unwrap();
+    disk.leave();
+    assert!(store.status().redo_bytes > (1 << 20) - 8192, "{}", store.status().redo_bytes);
+    big_set(&store, 2, 100_000).unwrap();
+    store.flush().unwrap();
+    assert!(store.status().redo_bytes < 1000, "{}", store.status().redo_bytes);
+    assert_eq!(store.count(), 2);
 }
 
 #[test]
