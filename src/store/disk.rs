@@ -33,7 +33,7 @@ pub(super) enum Step {
     BackupRename,
     /// A step of the sweeper has decided.
     Sweep,
-    /// The tree says, durably, that there is a new floor or none.
+    /// The tree says, durably, that there is a new floor.
     FloorChanged,
     /// Some rows below the floor are deleted.
     OldDeleted,

@@ -274,12 +274,6 @@ impl Store {
         self.ask(Request::SetFloor)
     }
 
-    /// Has the records below the floor count again that have not been written since; without a floor it does nothing. Fails
-    /// once any of them are being deleted, also if another floor was set since. Blocks.
-    pub fn lift_floor(&self) -> Result<(), Error> {
-        self.ask(Request::LiftFloor)
-    }
-
     /// Has the records below the floor deleted in the background, also after a restart; then there is no floor any more.
     /// Returns when that is noted durably. Blocks.
     pub fn drop_old(&self) -> Result<(), Error> {

@@ -25,8 +25,6 @@ pub(super) enum Request {
     Generation(Reply<u32>),
     /// Have everything stored so far count as absent, durably; the first generation that counts.
     SetFloor(Reply<u32>),
-    /// Have what lies below the floor count again.
-    LiftFloor(Reply<()>),
     /// Begin to delete what lies below the floor.
     DropOld(Reply<()>),
     /// Copy the store.

@@ -1,10 +1,10 @@
-//! The floor: the generation from which on records count. It is set, lifted, and what lies below it is deleted, in steps.
+//! The floor: the generation from which on records count. It is set, and what lies below it is deleted, in steps.
 //!
 //! While the floor changes no write is decided and nothing is unmerged, so that every entry of the redo log belongs to one
 //! side of it. What the tree's tally says is all that a start needs to know; whoever is killed leaves the old floor or the
 //! new one. Knows the thread that does this as a [`Host`] only.
 
-use crate::store::core::{Core, Held};
+use crate::store::core::Core;
 use crate::store::disk::Step;
 use crate::store::error::Error;
 use crate::store::tree::{Table, Tally, Writer};
@@ -53,22 +53,15 @@ pub(super) fn set(host: &impl Host) -> Result<u32, Error> {
     merge_all(host)?;
     // Also if what follows fails: a start may find the floor all the same, and what is stored from now on above it.
     core.generation.store(floor, Ordering::Relaxed);
-    change(host, held, |tally| tally.hide_all(floor))?;
+    host.seal(|tally| tally.hide_all(floor))?;
+    let tally = host.tree().tally();
+    core.take_floor(floor, tally.current_rows());
+    core.publish(&tally);
+    host.reached(Step::FloorChanged)?;
+    drop(held);
+    // So that the header of the file says it, too. If that fails, the next checkpoint does it.
+    let _ = host.checkpoint();
     Ok(floor)
-}
-
-/// Has what lies below the floor count again.
-pub(super) fn lift(host: &impl Host) -> Result<(), Error> {
-    match host.tree().tally().floor {
-        None => return Ok(()),
-        Some(floor) if floor.dropping || floor.partly_deleted => {
-            return Err(Error::failed("old records are being deleted already"));
-        }
-        Some(_) => {}
-    }
-    let held = host.core().hold_writes();
-    merge_all(host)?;
-    change(host, held, |tally| tally.floor = None)
 }
 
 /// Merges until nothing is unmerged; writes are held back.
@@ -78,19 +71,6 @@ fn merge_all(host: &impl Host) -> Result<(), Error> {
         return Err(Error::failed("not everything could be merged"));
     }
     host.order_before()
-}
-
-/// Changes what the tree's tally says of the floor, then what all threads go by, and lets writes go on.
-fn change(host: &impl Host, held: Held<'_>, change: impl FnOnce(&mut Tally)) -> Result<(), Error> {
-    host.seal(change)?;
-    let tally = host.tree().tally();
-    host.core().take_floor(tally.floor_generation(), tally.current_rows());
-    host.core().publish(&tally);
-    host.reached(Step::FloorChanged)?;
-    drop(held);
-    // So that the header of the file says it, too. If that fails, the next checkpoint does it.
-    let _ = host.checkpoint();
-    Ok(())
 }
 
 /// Begins to delete what lies below the floor.

@@ -139,7 +139,6 @@ impl Maintenance {
             }
             Request::Generation(reply) => drop(reply.send(self.next_generation())),
             Request::SetFloor(reply) => drop(reply.send(floor::set(self))),
-            Request::LiftFloor(reply) => drop(reply.send(floor::lift(self))),
             Request::DropOld(reply) => drop(reply.send(floor::begin_dropping(self))),
             Request::Backup { destination, reply } => {
                 let result = if may_back_up {

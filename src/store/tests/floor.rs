@@ -160,31 +160,10 @@ fn what_lies_below_is_deleted_in_steps_that_a_crash_may_interrupt() {
     let store = Fixture::in_memory().try_open_at(&disk.image().unwrap()).unwrap();
     let left = store.status().old_records;
     assert!(left > 0 && left < 5001, "{left}");
-    assert!(store.lift_floor().is_err(), "half of them are gone");
     wait_until("nothing lies below it", || !store.has_floor());
     assert_eq!((store.status().old_records, store.count()), (0, 1));
     assert_eq!(data(&store, &key(3)).as_deref(), Some("after"));
     assert_eq!(store.scan(Position::default(), 10, 1 << 20).unwrap().rows.len(), 1);
-}
-
-#[test]
-fn a_floor_that_is_lifted_shows_what_has_not_been_replaced() {
-    let fixture = Fixture::new();
-    let store = fixture.open();
-    let keys = fill(&store);
-    store.lift_floor().unwrap();
-    store.set_floor().unwrap();
-    assert_absent(&store, &keys);
-    set(&store, &keys[5], "after");
-    store.lift_floor().unwrap();
-    assert!(!store.has_floor());
-    assert_eq!(data(&store, &keys[5]).as_deref(), Some("after"));
-    assert_eq!(data(&store, &keys[6]).as_deref(), Some("before"));
-    assert_eq!(data(&store, &keys[10]), None, "deleted");
-    assert_eq!(store.count(), keys.len() as u64);
-    assert_eq!(scan_all(&store, 7).len(), keys.len());
-    store.drop_old().unwrap();
-    assert_eq!(store.count(), keys.len() as u64);
 }
 
 /// What is written while a merge is under way is merged with the rest, and stays in the log's new file.
@@ -254,9 +233,8 @@ fn writes_beside_a_floor_lie_on_one_side_of_it() {
     }
 }
 
-/// Else what was to be deleted would come back.
 #[test]
-fn a_floor_set_while_records_are_deleted_cannot_be_lifted() {
+fn a_floor_set_while_records_are_deleted_puts_aside_what_is_left() {
     let mut fixture = Fixture::in_memory();
     let disk = FaultyDisk::new(&fixture.options.path);
     fixture.disk = Arc::new(disk.clone());
@@ -279,11 +257,9 @@ fn a_floor_set_while_records_are_deleted_cannot_be_lifted() {
     receiver.recv_timeout(DEADLINE).unwrap().unwrap();
     disk.leave();
     assert!(store.status().old_records > 0, "it was set in the middle");
-    assert!(store.lift_floor().is_err());
     assert_eq!(store.count(), 0);
     store.drop_old().unwrap();
     wait_until("nothing lies below it", || !store.has_floor());
-    store.lift_floor().unwrap();
     assert_eq!(store.count(), 0);
 }
 

@@ -22,7 +22,6 @@ enum Op {
     Pass(u8),
     Generation,
     Floor,
-    Lift,
     DropOld,
     Count,
 }
@@ -41,7 +40,6 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..9_u8).prop_map(Op::Pass),
         1 => Just(Op::Generation),
         1 => Just(Op::Floor),
-        1 => Just(Op::Lift),
         1 => Just(Op::DropOld),
         1 => Just(Op::Count),
     ]
@@ -179,7 +177,7 @@ impl Run {
             }
             Op::Pass(seconds) => drop(self.fixture.now.fetch_add(u32::from(seconds), Ordering::Relaxed)),
             Op::Generation => self.generation = self.store.bump_generation().unwrap(),
-            Op::Floor | Op::Lift | Op::DropOld => self.change_floor(op),
+            Op::Floor | Op::DropOld => self.change_floor(op),
             Op::Count => assert_eq!(self.store.count(), self.model.len() as u64),
         }
     }
@@ -191,8 +189,6 @@ impl Run {
                 self.old.append(&mut self.model);
                 self.dropping = false;
             }
-            Op::Lift if self.store.lift_floor().is_ok() => self.model.append(&mut self.old),
-            Op::Lift => assert!(self.has_dropped),
             Op::DropOld => {
                 self.dropping |= self.store.has_floor();
                 self.has_dropped |= self.dropping;

@@ -47,23 +47,18 @@ pub(in crate::store) struct Floor {
     pub(in crate::store) tombstone_bytes: u64,
     /// They are being deleted.
     pub(in crate::store) dropping: bool,
-    /// Some of them were being deleted when this floor was set: those that are left must not count again.
-    #[serde(default)]
-    pub(in crate::store) partly_deleted: bool,
 }
 
 impl Tally {
     /// Has everything stored so far count as absent; `generation` is later than that of any row.
     pub(in crate::store) fn hide_all(&mut self, generation: u32) {
         self.generation = generation;
-        let partly_deleted = self.floor.is_some_and(|before| before.dropping || before.partly_deleted);
         self.floor = Some(Floor {
             generation,
             rows: self.rows,
             tombstones: self.tombstones,
             tombstone_bytes: self.tombstone_bytes,
             dropping: false,
-            partly_deleted,
         });
     }
 
