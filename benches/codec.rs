@@ -41,7 +41,9 @@ fn requests(kind: Kind) -> Vec<u8> {
         let msgid = 1_000_000 + msgid;
         match kind {
             Kind::Get => frame::request(&mut out, msgid, &Get { key: &key, look: None }),
-            Kind::Set => frame::request(&mut out, msgid, &Set { op: SetOp::Sync, key: &key, value: &value }),
+            Kind::Set => {
+                frame::request(&mut out, msgid, &Set { op: SetOp::Sync, key: &key, value: &value, route: None });
+            }
             Kind::ReplicateSet => {
                 let value = Stamped { clocktime: ClockTime(1 << 32), body: &[7; 102] };
                 frame::request(&mut out, msgid, &ReplicateSet { clock: 7, flags: 0, key: &key, value, fence: None });
@@ -87,7 +89,7 @@ fn requests_by_16(bencher: divan::Bencher, kind: Kind) {
 #[divan::bench]
 fn pieces(bencher: divan::Bencher) {
     let mut bytes = Vec::new();
-    frame::request(&mut bytes, 1, &Set { op: SetOp::Sync, key: &[1; 24], value: &[1; 110] });
+    frame::request(&mut bytes, 1, &Set { op: SetOp::Sync, key: &[1; 24], value: &[1; 110], route: None });
     let half = bytes.get(..bytes.len() / 2).unwrap_or_default();
     let mut scanner = Scanner::new(LIMIT);
     bencher.counter(ItemsCount::new(1_u32)).bench_local(|| {

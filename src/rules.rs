@@ -16,11 +16,14 @@ pub enum Rule {
     SettleCopies,
     /// What a server holds from before its admission counts as absent.
     Admission,
+    /// A write that was sent by an earlier hash space is refused.
+    LateWrites,
 }
 
 impl Rule {
     /// All rules.
-    pub const ALL: &[Self] = &[Self::AllOwners, Self::TakeBack, Self::Complete, Self::SettleCopies, Self::Admission];
+    pub const ALL: &[Self] =
+        &[Self::AllOwners, Self::TakeBack, Self::Complete, Self::SettleCopies, Self::Admission, Self::LateWrites];
 
     /// Its name, in words joined by dashes.
     pub const fn name(self) -> &'static str {
@@ -30,6 +33,7 @@ impl Rule {
             Self::Complete => "complete",
             Self::SettleCopies => "settle-copies",
             Self::Admission => "admission",
+            Self::LateWrites => "late-writes",
         }
     }
 }

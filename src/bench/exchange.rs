@@ -126,7 +126,7 @@ impl Exchange {
                     text.delete(out, &value::key(index));
                     return Pending::new(Operation::Delete, index, 0, known);
                 }
-                frame::request(out, msgid, &Delete { flags: 0, key: Key::new(index, known) });
+                frame::request(out, msgid, &Delete { flags: 0, key: Key::new(index, known), route: None });
                 Pending::new(Operation::Delete, index, 0, known)
             }
             Operation::Replicate => self.replicate(out, msgid, index, known),
@@ -165,7 +165,7 @@ impl Exchange {
         }
         let version = self.take_version();
         let value = self.raw_value(index, version, swap.unwrap_or_default());
-        frame::request(out, msgid, &Set { op, key: Key::new(index, known), value });
+        frame::request(out, msgid, &Set { op, key: Key::new(index, known), value, route: None });
         Pending::new(operation, index, version, known)
     }
 

@@ -1,4 +1,4 @@
-//! A set or deletion of which some try may have been done: how it goes on after a look at its record. Pure: no
+//! A write of which some try may have been done: how it goes on after a look at its record. Pure: no
 //! connections, no time.
 //!
 //! Repeated blindly, a write that was done already would undo what others have written over it since. So it is repeated
@@ -51,17 +51,28 @@ pub(super) enum Next {
     Swap(ClockTime),
     /// Write as at first, whatever is there.
     Blind,
+    /// It is done: the look has found it.
+    Done,
     /// It is done, or counts as done just before what was found: somebody else has replaced it.
     Overwritten,
     /// Nobody can tell; it must not be repeated.
     Unknown,
 }
 
+/// A record that a look has found, and where.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sight {
+    pub(super) at: NodeAddress,
+    pub(super) record: Record,
+    /// Whether every owner has it: servers that vote show nothing else.
+    pub(super) settled: bool,
+}
+
 /// The tries of a write, as far as they may have been done.
 #[derive(Debug, Default)]
 pub(super) struct Doubt {
-    /// Some try that expects nothing may have been done.
-    blind: bool,
+    /// Some try may have been done.
+    tried: bool,
     /// A clock that the servers of all such tries had passed when these were sent, if one is known.
     passed: Option<u32>,
     /// What the last look has found, and where.
@@ -71,14 +82,14 @@ pub(super) struct Doubt {
 }
 
 impl Doubt {
-    /// A try that expects nothing may have been done by a server that had passed `clock`, if that is known.
-    pub(super) fn add_blind(&mut self, clock: Option<u32>) {
+    /// A try may have been done by a server that had passed `clock`, if that is known.
+    pub(super) fn add_try(&mut self, clock: Option<u32>) {
         self.passed = match (self.passed, clock) {
-            _ if !self.blind => clock,
+            _ if !self.tried => clock,
             (Some(passed), Some(clock)) => Some(if is_behind(clock, passed) { clock } else { passed }),
             _ => None,
         };
-        self.blind = true;
+        self.tried = true;
     }
 
     /// Whether a record has surely not replaced what one of the tries may have written.
@@ -89,19 +100,15 @@ impl Doubt {
         }
     }
 
-    /// How a set goes on whose last try, at the server `by`, has `ended` so, and of whose key the server `at` has `found`
-    /// this; `same` says whether it is the very value to be written.
-    pub(super) fn next(
-        &mut self,
-        (by, ended): (NodeAddress, Ended),
-        (at, found): (NodeAddress, Record),
-        same: bool,
-    ) -> Next {
+    /// How a set goes on whose last try, at the server `by`, has `ended` so, and of whose key a look has found this;
+    /// `same` says whether it is the very value to be written.
+    pub(super) fn next(&mut self, (by, ended): (NodeAddress, Ended), sight: Sight, same: bool) -> Next {
+        let Sight { at, record: found, settled } = sight;
         let seen = self.seen.replace((at, found));
         let was_done = std::mem::replace(&mut self.done_at, same.then_some(at)) == Some(at);
         if same {
-            // Ours, or as good: to be completed where it is not on every owner.
-            return Next::Swap(found.expected());
+            // Ours, or as good: to be completed where it may not be on every owner. Where it is, nobody may see it written twice.
+            return if settled && !self.is_from_before(found) { Next::Done } else { Next::Swap(found.expected()) };
         }
         if seen.is_some_and(|(_, seen)| seen == found) {
             // Only a server of 2010 refuses to swap what is not there: it has a tombstone.
@@ -120,12 +127,15 @@ impl Doubt {
     }
 
     /// The same for a deletion, which no server makes conditional: [`Next::Blind`] is all there is to repeat it.
-    pub(super) fn next_deletion(&self, (by, ended): (NodeAddress, Ended), (at, found): (NodeAddress, Record)) -> Next {
+    pub(super) fn next_deletion(&self, (by, ended): (NodeAddress, Ended), sight: Sight) -> Next {
+        let Sight { at, record: found, settled } = sight;
         match found {
             Record::Live(_) if self.is_from_before(found) => Next::Blind,
             Record::Live(_) if ended == Ended::Partly && by == at => Next::Overwritten,
             Record::Live(_) => Next::Unknown,
-            // Perhaps by this very deletion, which may not be on every owner.
+            // Perhaps by this very deletion, and if not it makes no difference.
+            Record::Absent | Record::Deleted(_) if settled => Next::Done,
+            // It may not be on every owner.
             Record::Absent | Record::Deleted(_) => Next::Blind,
         }
     }
@@ -156,13 +166,37 @@ mod tests {
     /// What follows each of these looks: how the try before it ended, where it was made and where was looked, what was
     /// found, and whether that is the value to be written. The try that began it was sent to a server past clock 10.
     fn follow(steps: &[(Ended, (u16, u16), Record, bool)]) -> Next {
+        follow_among(false, steps)
+    }
+
+    /// The same, of servers that vote if `settled`.
+    fn follow_among(settled: bool, steps: &[(Ended, (u16, u16), Record, bool)]) -> Next {
         let mut doubt = Doubt::default();
-        doubt.add_blind(Some(10));
+        doubt.add_try(Some(10));
         let mut next = Next::Blind;
         for (ended, (by, at), found, same) in steps {
-            next = doubt.next((server(*by), *ended), (server(*at), *found), *same);
+            let sight = Sight { at: server(*at), record: *found, settled };
+            next = doubt.next((server(*by), *ended), sight, *same);
         }
         next
+    }
+
+    #[test]
+    fn what_every_owner_has_is_not_written_again() {
+        use Ended::{Lost, Partly};
+        for ended in [Lost, Partly] {
+            assert_eq!(follow_among(true, &[(ended, (1, 2), live(11), true)]), Next::Done);
+            // The same value from before: this one is still to come, or to be made.
+            assert_eq!(follow_among(true, &[(ended, (1, 2), live(9), true)]), swap(9));
+            assert_eq!(follow_among(true, &[(ended, (1, 2), live(9), false)]), swap(9));
+            let mut doubt = Doubt::default();
+            doubt.add_try(Some(10));
+            let next = |record| doubt.next_deletion((server(1), ended), Sight { at: server(2), record, settled: true });
+            for gone in [Record::Absent, deleted(5), deleted(15)] {
+                assert_eq!(next(gone), Next::Done);
+            }
+            assert_eq!(next(live(10)), Next::Blind);
+        }
     }
 
     #[test]
@@ -192,9 +226,9 @@ mod tests {
     #[test]
     fn without_a_known_clock_only_what_is_absent_was_there_before() {
         let mut doubt = Doubt::default();
-        doubt.add_blind(None);
-        let at = (server(1), live(3));
-        assert_eq!(doubt.next((server(1), Ended::Lost), at, false), Next::Unknown);
+        doubt.add_try(None);
+        let sight = Sight { at: server(1), record: live(3), settled: false };
+        assert_eq!(doubt.next((server(1), Ended::Lost), sight, false), Next::Unknown);
         assert!(doubt.is_from_before(Record::Absent) && !doubt.is_from_before(deleted(3)));
         // The clock of all tries is the earliest.
         for (clocks, passed) in [
@@ -205,7 +239,7 @@ mod tests {
         ] {
             let mut doubt = Doubt::default();
             for clock in clocks {
-                doubt.add_blind(clock);
+                doubt.add_try(clock);
             }
             assert_eq!(doubt.passed, passed, "{clocks:?}");
         }
@@ -247,8 +281,10 @@ mod tests {
     fn a_deletion_is_repeated_where_it_cannot_delete_what_came_later() {
         use Ended::{Lost, Partly};
         let mut doubt = Doubt::default();
-        doubt.add_blind(Some(10));
-        let next = |ended, at, found| doubt.next_deletion((server(1), ended), (server(at), found));
+        doubt.add_try(Some(10));
+        let next = |ended, at, record| {
+            doubt.next_deletion((server(1), ended), Sight { at: server(at), record, settled: false })
+        };
         for ended in [Lost, Partly] {
             for found in [Record::Absent, deleted(5), deleted(15), live(10)] {
                 assert_eq!(next(ended, 1, found), Next::Blind);

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::doubt::Record;
+use super::doubt::{Record, Sight};
 use super::tries::Tries;
 use super::verdict::{self, Verdict};
 use super::{Error, Node, Router, steps};
 use crate::clock::ClockTime;
 use crate::ring;
-use crate::wire::extension::Look;
+use crate::wire::extension::{Look, Route};
 use crate::wire::method::{DELETE_ASYNC, ErrorCode, Get};
 use crate::wire::params::{Parts, SET_OVERHEAD};
 use crate::wire::record::KEY_HEADER;
@@ -76,20 +76,25 @@ pub struct Tried {
 }
 
 /// A record as a look has found it, a tombstone included.
-pub(super) struct Looked(Option<Vec<u8>>);
+pub(super) struct Looked {
+    at: NodeAddress,
+    bytes: Option<Vec<u8>>,
+    settled: bool,
+}
 
 impl Looked {
     fn value(&self) -> Option<RecordValue<'_>> {
-        self.0.as_deref().and_then(|bytes| RecordValue::new(bytes).ok())
+        self.bytes.as_deref().and_then(|bytes| RecordValue::new(bytes).ok())
     }
 
-    /// Which record it is.
-    pub(super) fn record(&self) -> Record {
-        match self.value() {
+    /// Which record it is, and where.
+    pub(super) fn sight(&self) -> Sight {
+        let record = match self.value() {
             None => Record::Absent,
             Some(value) if value.is_tombstone() => Record::Deleted(value.clocktime()),
             Some(value) => Record::Live(value.clocktime()),
-        }
+        };
+        Sight { at: self.at, record, settled: self.settled }
     }
 
     /// The clocktime of a live value; zero if there is none.
@@ -150,18 +155,18 @@ impl Router {
         let call = Get { key, look: None };
         let mut rounds = self.tries(limit);
         let read = self.read_arbiter(key, &call, &mut rounds, |server, answer| verdict::get(server, answer).map(keep));
-        let (_, value) = read.await?;
-        Ok(value)
+        read.await
     }
 
-    /// The same of a write whose outcome is not known: tombstones are told, too, and the server.
-    pub(super) async fn look(
-        self: &Arc<Self>,
-        key: &RawKey,
-        rounds: &mut Tries,
-    ) -> Result<(NodeAddress, Looked), Error> {
+    /// The same of a write whose outcome is not known: tombstones are told, too.
+    pub(super) async fn look(self: &Arc<Self>, key: &RawKey, rounds: &mut Tries) -> Result<Looked, Error> {
         let call = Get { key, look: Some(Look::default()) };
-        self.read_arbiter(key, &call, rounds, |server, answer| verdict::look(server, answer).map(Looked)).await
+        let voted = self.routes().votes();
+        let read = self.read_arbiter(key, &call, rounds, |server, answer| {
+            verdict::look(server, answer).map(|bytes| (server, bytes))
+        });
+        let (at, bytes) = read.await?;
+        Ok(Looked { at, bytes, settled: voted && self.routes().votes() })
     }
 
     async fn read_arbiter<T>(
@@ -170,7 +175,7 @@ impl Router {
         call: &impl Call,
         rounds: &mut Tries,
         judge: impl Fn(NodeAddress, Result<&[u8], ErrorCode>) -> Verdict<T>,
-    ) -> Result<(NodeAddress, T), Error> {
+    ) -> Result<T, Error> {
         loop {
             let node = self.routes().arbiter(key.hash()).cloned();
             let failed = match node {
@@ -179,7 +184,7 @@ impl Router {
                 Some(node) => {
                     let timeout = self.options().call_timeout;
                     match self.heard(&self.read_once(&node, call, timeout).await, &judge) {
-                        Verdict::Done(read) => return Ok((node.address(), read)),
+                        Verdict::Done(read) => return Ok(read),
                         Verdict::Failed(error) => return Err(error),
                         Verdict::Again(error) | Verdict::Doubtful(error) | Verdict::Partial(error) => error,
                     }
@@ -201,13 +206,19 @@ impl Router {
     }
 
     /// Sends a write to the coordinator, unless `first` is what came of it; `None` if there is no coordinator.
-    pub(super) async fn write(&self, key: &RawKey, call: &impl Call, first: &mut Option<Tried>) -> Option<Tried> {
+    pub(super) async fn write<C: Call>(
+        &self,
+        key: &RawKey,
+        call: impl FnOnce(Option<Route>) -> C,
+        first: &mut Option<Tried>,
+    ) -> Option<Tried> {
         if first.is_some() {
             return first.take();
         }
-        let node = self.routes().coordinator(key.hash())?.clone();
+        let routes = self.routes();
+        let node = routes.coordinator(key.hash())?.clone();
         let clock = node.clock();
-        let answer = node.session().ask(call, steps(self.options().call_timeout));
+        let answer = node.session().ask(&call(routes.route()), steps(self.options().call_timeout));
         Some(Tried { node, clock, answer: answer.await })
     }
 

@@ -213,7 +213,12 @@ impl Router {
         }
         let mut left = Vec::new();
         self.routes.send_if_modified(|routes| {
-            let Some((whs, rhs)) = routes.newer(whs, rhs) else { return false };
+            let votes = extension.map_or(routes.votes(), |extension| extension.votes);
+            let newer = routes.newer(whs, rhs);
+            if newer.is_none() && votes == routes.votes() {
+                return false;
+            }
+            let (whs, rhs) = newer.unwrap_or_else(|| (routes.whs().clone(), routes.rhs().clone()));
             tracing::info!(
                 whs = %whs.clocktime(), rhs = %rhs.clocktime(), active = whs.active_nodes().count(), "hash space taken"
             );
@@ -222,7 +227,7 @@ impl Router {
                 let new = || Arc::new(Node::new(self.caller.session(address)));
                 nodes.entry(address).or_insert_with(new).clone()
             };
-            *routes = Arc::new(Routes::new(whs, rhs, node));
+            *routes = Arc::new(Routes::new(whs, rhs, votes, node));
             nodes.retain(|address, node| {
                 let active = routes.is_active(*address);
                 if !active {

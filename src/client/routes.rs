@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::clock::is_behind;
 use crate::net::Session;
 use crate::ring::{HashSpace, OWNERS};
+use crate::wire::extension::Route;
 use crate::wire::params::Seed;
 use crate::wire::{MESSAGE_LIMIT_MIN, NodeAddress};
 
@@ -136,13 +137,20 @@ pub struct Routes {
     /// In the order of the seeds.
     whs_nodes: Vec<Arc<Node>>,
     rhs_nodes: Vec<Arc<Node>>,
+    /// Whether the servers vote.
+    votes: bool,
 }
 
 impl Routes {
-    pub(super) fn new(whs: HashSpace, rhs: HashSpace, mut node: impl FnMut(NodeAddress) -> Arc<Node>) -> Self {
+    pub(super) fn new(
+        whs: HashSpace,
+        rhs: HashSpace,
+        votes: bool,
+        mut node: impl FnMut(NodeAddress) -> Arc<Node>,
+    ) -> Self {
         let mut nodes = |space: &HashSpace| space.seed().nodes.iter().map(|(address, _)| node(*address)).collect();
         let (whs_nodes, rhs_nodes) = (nodes(&whs), nodes(&rhs));
-        Self { whs, rhs, whs_nodes, rhs_nodes }
+        Self { whs, rhs, whs_nodes, rhs_nodes, votes }
     }
 
     /// The hash space for writing.
@@ -153,6 +161,18 @@ impl Routes {
     /// The hash space for reading.
     pub fn rhs(&self) -> &HashSpace {
         &self.rhs
+    }
+
+    /// Whether the servers vote, as far as a manager has told.
+    pub(super) fn votes(&self) -> bool {
+        self.votes
+    }
+
+    /// What a write to its [coordinator](Self::coordinator) is to carry: it must not be done when another one may have been asked
+    /// since.
+    #[inline]
+    pub fn route(&self) -> Option<Route> {
+        self.votes.then(|| Route { whs: self.whs.clocktime().0 })
     }
 
     /// Whom to send writes of `hash`.
@@ -251,7 +271,7 @@ mod tests {
         let seed =
             Seed { nodes: nodes.iter().map(|node| (node.address(), true)).collect(), clocktime: ClockTime::new(9, 1) };
         let find = |address| nodes.iter().find(|node| node.address() == address).expect("a node").clone();
-        let routes = Routes::new(HashSpace::new(seed.clone()), HashSpace::new(seed), find);
+        let routes = Routes::new(HashSpace::new(seed.clone()), HashSpace::new(seed), false, find);
         let order: Vec<_> = routes.readers(7).map(|node| node.address()).collect();
         assert_eq!(order.len(), 3);
         // The first fails while the second is yet to be asked, and one that had failed answers again.

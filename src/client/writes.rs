@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::doubt::{Doubt, Ended, Next};
+use super::doubt::{Doubt, Ended, Next, Sight};
 use super::known::{Known, doubtful};
 use super::operations::value;
 use super::verdict::{self, Verdict};
@@ -60,11 +60,9 @@ impl Router {
         let mut expected = None;
         loop {
             self.check_size(key, body.1).map_err(|error| known.with(error))?;
-            let call = match expected {
-                None => Set { op, key, value: value(ClockTime(0), body) },
-                Some(expected) => Set { op: SetOp::Cas, key, value: value(expected, body) },
-            };
-            let Some(tried) = self.write(key, &call, &mut first).await else {
+            let (op, compared) = expected.map_or((op, ClockTime(0)), |expected| (SetOp::Cas, expected));
+            let call = |route| Set { op, key, value: value(compared, body), route };
+            let Some(tried) = self.write(key, call, &mut first).await else {
                 self.pause(&mut rounds, known.with(Error::NoServer)).await?;
                 continue;
             };
@@ -85,13 +83,14 @@ impl Router {
                 Verdict::Partial(error) => (known.with(error), Ended::Partly),
             };
             if expected.is_none() {
-                doubt.add_blind(tried.clock);
+                doubt.add_try(tried.clock);
             }
             self.pause(&mut rounds, failed.clone()).await?;
-            let (at, found) = self.look(key, &mut rounds).await.map_err(|_| failed.clone())?;
-            expected = match doubt.next((server, ended), (at, found.record()), found.holds(body)) {
+            let found = self.look(key, &mut rounds).await.map_err(|_| failed.clone())?;
+            expected = match doubt.next((server, ended), found.sight(), found.holds(body)) {
                 Next::Swap(expected) => Some(expected),
                 Next::Blind => None,
+                Next::Done => return Ok(Stored::At(found.clocktime())),
                 Next::Overwritten => return Ok(Stored::Overwritten),
                 Next::Unknown => return Err(failed),
             };
@@ -116,8 +115,8 @@ impl Router {
         let mut doubt = Doubt::default();
         let mut perhaps = false;
         loop {
-            let call = Delete { flags: delete_flags(wait), key };
-            let Some(tried) = self.write(key, &call, &mut first).await else {
+            let call = |route| Delete { flags: delete_flags(wait), key, route };
+            let Some(tried) = self.write(key, call, &mut first).await else {
                 self.pause(&mut rounds, known.with(Error::NoServer)).await?;
                 continue;
             };
@@ -133,12 +132,12 @@ impl Router {
                 Verdict::Partial(error) => (known.with(error), Ended::Partly),
             };
             perhaps = true;
-            doubt.add_blind(tried.clock);
+            doubt.add_try(tried.clock);
             self.pause(&mut rounds, failed.clone()).await?;
-            let (at, found) = self.look(key, &mut rounds).await.map_err(|_| failed.clone())?;
-            match doubt.next_deletion((server, ended), (at, found.record())) {
+            let found = self.look(key, &mut rounds).await.map_err(|_| failed.clone())?;
+            match doubt.next_deletion((server, ended), found.sight()) {
                 Next::Blind | Next::Swap(_) => {}
-                Next::Overwritten => return Ok(perhaps),
+                Next::Done | Next::Overwritten => return Ok(perhaps),
                 Next::Unknown => return Err(failed),
             }
         }
@@ -159,14 +158,15 @@ impl Router {
     ) -> Result<Swapped, Error> {
         let mut rounds = self.tries(limit);
         let mut known = Known::default();
+        let mut doubt = Doubt::default();
         let as_it_was = expected;
         let mut expected = expected;
         // The server where a try was done; once it is found there, that is what is expected.
         let mut done_at = None;
         loop {
             self.check_size(key, body.1).map_err(|error| known.with(error))?;
-            let call = Set { op: SetOp::Cas, key, value: value(expected, body) };
-            let Some(tried) = self.write(key, &call, &mut first).await else {
+            let call = |route| Set { op: SetOp::Cas, key, value: value(expected, body), route };
+            let Some(tried) = self.write(key, call, &mut first).await else {
                 self.pause(&mut rounds, known.with(Error::NoServer)).await?;
                 continue;
             };
@@ -190,16 +190,19 @@ impl Router {
                     (known.with(error), true)
                 }
             };
+            doubt.add_try(tried.clock);
             self.pause(&mut rounds, failed.clone()).await?;
-            let (at, found) = self.look(key, &mut rounds).await.map_err(|_| failed.clone())?;
-            let there = found.clocktime();
-            if there == as_it_was {
+            let found = self.look(key, &mut rounds).await.map_err(|_| failed.clone())?;
+            let (there, Sight { at, record, settled }) = (found.clocktime(), found.sight());
+            // A key that was absent and is deleted may have been written by this swap in between.
+            if there == as_it_was && (there != ClockTime(0) || doubt.is_from_before(record)) {
                 (expected, done_at) = (as_it_was, None);
                 known.undone();
-            } else if there != expected {
+            } else if there != expected || there == ClockTime(0) {
                 // Another server may have gone on from before this swap.
                 let replaced = done_at == Some(at);
                 match (partial && found.holds(body), replaced) {
+                    (true, _) if settled => return Ok(Swapped::At(there)),
                     (true, _) => (expected, done_at) = (there, Some(at)),
                     (false, true) => return Ok(Swapped::Overwritten),
                     (false, false) => return Err(failed),

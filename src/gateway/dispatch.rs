@@ -17,6 +17,7 @@ use crate::client::verdict::{self, Verdict};
 use crate::client::{Node, RawKey, Routes, Tried, delete_flags, set_length, steps};
 use crate::clock::ClockTime;
 use crate::net::{OnReply, Outgoing};
+use crate::wire::extension::Route;
 use crate::wire::frame;
 use crate::wire::method::{Delete, ErrorCode, Get, Set};
 use crate::wire::params::{Parts, SetOp};
@@ -74,7 +75,7 @@ fn send(jobs: Vec<Job>) {
             execute(job, None);
             continue;
         };
-        let sent = Sent { job, node: node.clone(), clock: node.clock() };
+        let sent = Sent { job, node: node.clone(), clock: node.clock(), route: routes.route() };
         match batches.iter_mut().find(|(other, _)| Arc::ptr_eq(other, node)) {
             Some((_, batch)) => batch.push(sent),
             None => batches.push((node.clone(), vec![sent])),
@@ -116,6 +117,8 @@ struct Sent {
     node: Arc<Node>,
     /// Its clock when this was sent.
     clock: Option<u32>,
+    /// By which it was chosen.
+    route: Option<Route>,
 }
 
 impl Outgoing for Sent {
@@ -128,7 +131,8 @@ impl Outgoing for Sent {
     }
 
     fn write(&self, out: &mut Vec<u8>, msgid: u32) {
-        let Job { reply, operation } = &self.job;
+        let Self { job: Job { reply, operation }, route, .. } = self;
+        let route = *route;
         let (shared, key) = (&reply.shared, &reply.key);
         let layout = shared.config.rules.layout;
         match operation {
@@ -137,14 +141,14 @@ impl Outgoing for Sent {
             }
             Operation::Set { data, reward } => {
                 let value = Parts { clocktime: ClockTime(0), meta: reward.meta(layout), data };
-                frame::request(out, msgid, &Set { op: shared.set_op(), key, value });
+                frame::request(out, msgid, &Set { op: shared.set_op(), key, value, route });
             }
             Operation::Swap { expected, data, reward, .. } => {
                 let value = Parts { clocktime: *expected, meta: reward.meta(layout), data };
-                frame::request(out, msgid, &Set { op: SetOp::Cas, key, value });
+                frame::request(out, msgid, &Set { op: SetOp::Cas, key, value, route });
             }
             Operation::Delete { .. } => {
-                frame::request(out, msgid, &Delete { flags: delete_flags(!shared.config.async_delete), key });
+                frame::request(out, msgid, &Delete { flags: delete_flags(!shared.config.async_delete), key, route });
             }
         }
     }
@@ -157,7 +161,7 @@ impl Outgoing for Sent {
 impl Sent {
     /// The server has answered: in the ordinary case this is the end of it.
     fn replied(self, result: Result<&[u8], ErrorCode>) {
-        let Self { job: Job { reply, operation }, node, clock } = self;
+        let Self { job: Job { reply, operation }, node, clock, .. } = self;
         let server = node.address();
         if node.is_suspect() && result.is_ok() {
             node.trust();

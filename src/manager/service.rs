@@ -242,7 +242,7 @@ impl Shell {
                 let inner = self.lock();
                 let extension = call.extension.map(|_| {
                     link.note_extension();
-                    inner.message_limits()
+                    inner.beside_spaces()
                 });
                 let spaces = inner.state.spaces();
                 Ok(now(&Spaces { whs: &spaces.whs, rhs: &spaces.rhs, extension }))

@@ -94,9 +94,9 @@ impl Inner {
     }
 
     /// What servers and clients of this program are told beside the hash spaces.
-    pub(super) fn message_limits(&self) -> Extension {
+    pub(super) fn beside_spaces(&self) -> Extension {
         let message_limits = self.message_limits.iter().map(|(node, limit)| (*node, *limit)).collect();
-        Extension { message_limits, ..Extension::default() }
+        Extension { message_limits, votes: self.votes.are_held(), ..Extension::default() }
     }
 
     /// Whether it is known what there is to change: the newest hash space, and of each active server whether it lives.
@@ -235,7 +235,7 @@ impl Shell {
     /// Sends both hash spaces to the client connections that `which` picks; they may or may not answer.
     pub(super) fn push(&self, inner: &mut Inner, which: impl Fn(&Link) -> bool) {
         let spaces = inner.state.spaces();
-        let limits = inner.message_limits();
+        let limits = inner.beside_spaces();
         let mut pushed = BTreeMap::new();
         for link in self.peers.links() {
             if link.kind() != LinkKind::Client {

@@ -72,7 +72,7 @@ impl Shell {
         let question = inner.votes.question(node);
         let extension = own.then(|| {
             let register = Some(ByteBuf::from(pack(&question)));
-            Extension { register, ..inner.message_limits() }
+            Extension { register, ..inner.beside_spaces() }
         });
         let answer = session.ask(&KeepAlive { clock, extension }, STEPS);
         self.spawn(async move |shell| {

@@ -10,7 +10,7 @@ use crate::net::{Peers, Session};
 use crate::register::Member;
 use crate::ring::HashSpace;
 use crate::wire::NodeAddress;
-use crate::wire::extension::Fence;
+use crate::wire::extension::{Fence, Route};
 use crate::wire::method::{ErrorCode, REPLICATE_BY_RHS};
 use crate::wire::params::Seed;
 
@@ -199,6 +199,16 @@ impl Spaces {
     #[inline]
     pub(super) fn admits(&self, fence: Option<Fence>) -> bool {
         !self.permit.is_limited() || (fence == self.fence() && self.may_store())
+    }
+
+    /// Whether `server` coordinates a write that a client has sent by `route`.
+    ///
+    /// Where servers vote, that must be the hash space for writing of these. A write that was sent by an earlier one may be late, and
+    /// its client have asked another coordinator since; one that was sent by a later one is for whoever acts by that.
+    #[inline]
+    pub(super) fn takes(&self, server: NodeAddress, hash: u64, route: Option<Route>) -> bool {
+        let is_late = |route: Route| self.permit.is_limited() && route.whs != self.whs.clocktime().0;
+        self.whs.owners(hash).coordinator() == Some(server) && !route.is_some_and(is_late)
     }
 
     /// Whether it may be stored before long: its coordinator acts by these or later ones.

@@ -7,6 +7,7 @@ use crate::clock::ClockTime;
 use crate::net::{InFlight, Reply};
 use crate::store::{Outcome, OwnedWrite, Write};
 use crate::wire::RecordKey;
+use crate::wire::extension::Route;
 use crate::wire::params::Written;
 
 /// The change that a client asks for.
@@ -37,6 +38,8 @@ pub(super) struct Submission {
     /// The raw key.
     pub(super) key: Box<[u8]>,
     pub(super) body: Box<[u8]>,
+    /// By which hash space the client has sent it.
+    pub(super) route: Option<Route>,
     pub(super) reply: Option<Reply>,
     /// Counts an answered asynchronous write until its replicas are done.
     pub(super) in_flight: Option<InFlight>,
@@ -50,12 +53,20 @@ pub(super) struct Submission {
 
 impl Submission {
     /// A write that `reply` answers. Key and body count for the bounds of its connection until then.
-    pub(super) fn new(change: Change, wait: bool, key: RecordKey<'_>, body: &[u8], reply: Reply) -> Self {
+    pub(super) fn new(
+        change: Change,
+        wait: bool,
+        key: RecordKey<'_>,
+        body: &[u8],
+        route: Option<Route>,
+        reply: Reply,
+    ) -> Self {
         Self {
             change,
             wait,
             key: key.bytes().into(),
             body: body.into(),
+            route,
             reply: Some(reply.weighing(key.bytes().len() + body.len())),
             in_flight: None,
             stamps: 0,

@@ -85,6 +85,9 @@ pub struct Extension {
     /// Of a manager: the same of the servers that it knows it of.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub message_limits: Vec<(NodeAddress, u64)>,
+    /// Of a manager, to clients: the servers vote, and writes to them are to have a [`Route`].
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub votes: bool,
     /// Between nodes: what they say of the configuration of the cluster, packed by the module
     /// `register`; in the result, the reply.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -98,6 +101,16 @@ pub struct Fence {
     /// The counter of the configuration.
     #[serde(rename = "v")]
     pub version: u64,
+}
+
+/// Element behind a write of a client to servers that vote: by which hash space it is sent to this one. One that arrives late,
+/// when the servers act by a later one, is refused: its client may have written it elsewhere since.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Route {
+    /// The clocktime of the hash space for writing.
+    #[serde(rename = "w")]
+    pub whs: u64,
 }
 
 /// The values that an additional element can have.
@@ -128,32 +141,47 @@ impl Addition for Extension {
     const OPTIONAL: bool = true;
 }
 
-/// One of each copy is written and read: by hand, in the same bytes.
-impl Addition for Fence {
-    #[inline]
-    fn write(&self, out: &mut Vec<u8>) {
-        // The length is known when the number is written.
-        let at = out.len();
-        out.push(0xa0);
-        out.extend_from_slice(&FENCE_HEAD);
-        pack::uint(out, self.version);
-        let length = out.len().saturating_sub(at).saturating_sub(1);
-        if let (Some(head), Ok(length)) = (out.get_mut(at), u8::try_from(length)) {
-            *head |= length;
-        }
-    }
+/// Defines how a map of one number is written and read, by hand in the same bytes: there is one with each write.
+macro_rules! number {
+    ($type:ident, $field:ident, $name:literal) => {
+        impl Addition for $type {
+            #[inline]
+            fn write(&self, out: &mut Vec<u8>) {
+                write_number(out, $name, self.$field);
+            }
 
-    #[inline]
-    fn read(content: &[u8]) -> Result<Self, Error> {
-        match content.strip_prefix(&FENCE_HEAD).map(|number| Reader::new(number).u64()) {
-            Some(Ok(version)) => Ok(Self { version }),
-            _ => parse(content),
+            #[inline]
+            fn read(content: &[u8]) -> Result<Self, Error> {
+                match content.strip_prefix(&number_head($name)).map(|number| Reader::new(number).u64()) {
+                    Some(Ok($field)) => Ok(Self { $field }),
+                    _ => parse(content),
+                }
+            }
         }
-    }
+    };
 }
 
-/// A map with one entry, and its key.
-const FENCE_HEAD: [u8; 3] = [0x81, 0xa1, b'v'];
+number!(Fence, version, b'v');
+number!(Route, whs, b'w');
+
+/// A map with one entry, and its name of one letter.
+#[inline]
+fn number_head(name: u8) -> [u8; 3] {
+    [0x81, 0xa1, name]
+}
+
+#[inline]
+fn write_number(out: &mut Vec<u8>, name: u8, number: u64) {
+    // The length is known when the number is written.
+    let at = out.len();
+    out.push(0xa0);
+    out.extend_from_slice(&number_head(name));
+    pack::uint(out, number);
+    let length = out.len().saturating_sub(at).saturating_sub(1);
+    if let (Some(head), Ok(length)) = (out.get_mut(at), u8::try_from(length)) {
+        *head |= length;
+    }
+}
 
 /// Appends `value` as one raw.
 ///
@@ -219,14 +247,17 @@ mod tests {
     }
 
     #[test]
-    fn a_fence_is_the_same_by_hand() {
-        for version in [0, 1, 127, 128, 70_000, u64::MAX] {
-            let fence = Fence { version };
+    fn a_number_is_the_same_by_hand() {
+        fn check<T: Addition + Copy + PartialEq + std::fmt::Debug>(element: T) {
             let (mut by_hand, mut by_serde) = (Vec::new(), Vec::new());
-            Addition::write(&fence, &mut by_hand);
-            write(&mut by_serde, &fence);
+            element.write(&mut by_hand);
+            write(&mut by_serde, &element);
             assert_eq!(by_hand, by_serde);
-            assert_eq!(read(&by_hand), Ok(Some(fence)));
+            assert_eq!(read(&by_hand), Ok(Some(element)));
+        }
+        for number in [0, 1, 127, 128, 70_000, u64::MAX] {
+            check(Fence { version: number });
+            check(Route { whs: number });
         }
         let mut later = Vec::new();
         write(&mut later, &serde_json::json!({"colour": "blue", "v": 5}));
@@ -259,6 +290,7 @@ mod tests {
             message_limits: ["10.0.0.1:19800", "[::1]:2"]
                 .map(|text| (NodeAddress::new(text.parse().unwrap()), 1 << 30))
                 .to_vec(),
+            votes: true,
             register: Some(ByteBuf::from([0, 200, 255])),
         };
         let alive = KeepAlive { clock: 5, extension: Some(extension) };

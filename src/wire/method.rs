@@ -6,7 +6,7 @@
 
 pub use super::numbers::*;
 
-use super::extension::{Ask, BackupEnd, Changed, Choice, Extension, Fence, Look};
+use super::extension::{Ask, BackupEnd, Changed, Choice, Extension, Fence, Look, Route};
 use super::numbers::numbered;
 use super::params::{
     Decode, Encode, Modified, Nil, NodesInfo, Object, Packed, Seed, SetOp, Spaces, TrueOrNil, Written, array, decode,
@@ -206,6 +206,8 @@ methods! {
         key: K,
         /// The raw value, whose clocktime counts for a compare-and-swap only.
         value: V,
+        + /// To servers that vote.
+        route: Route,
     } -> Written;
 
     /// Deletes a record.
@@ -214,6 +216,8 @@ methods! {
         flags: u32,
         /// The raw key.
         key: K,
+        + /// To servers that vote.
+        route: Route,
     } -> Written;
 
     /// Reads a record if it is later than one that the caller knows.

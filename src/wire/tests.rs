@@ -35,7 +35,7 @@ fn message() -> impl Strategy<Value = Vec<u8>> {
         out
     };
     let set = (any::<u32>(), bytes(8), bytes(10)).prop_map(move |(msgid, key, value)| {
-        request(Method::Set, msgid, &|out| Set { op: SetOp::Cas, key: &key, value: &value }.encode(out))
+        request(Method::Set, msgid, &|out| Set { op: SetOp::Cas, key: &key, value: &value, route: None }.encode(out))
     });
     let start = (any::<u32>(), seed(), any::<u32>(), any::<bool>()).prop_map(move |(msgid, seed, clock, full)| {
         request(Method::ReplaceCopyStart, msgid, &|out| ReplaceCopyStart { seed: &seed, clock, full }.encode(out))

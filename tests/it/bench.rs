@@ -80,7 +80,7 @@ impl Memory {
                 None => pack::nil(&mut out),
             },
             Method::Set => {
-                let method::Set { op, key, value } = requests::set(params);
+                let method::Set { op, key, value, .. } = requests::set(params);
                 let held = self.live(key.bytes()).map_or(0, |value| u64::from_be_bytes(value[..8].try_into().unwrap()));
                 if op == SetOp::Cas && ClockTime(held) != value.clocktime() {
                     pack::bool(&mut out, false);

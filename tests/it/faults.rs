@@ -142,7 +142,7 @@ fn a_coordinator_that_wakes_does_not_undo_what_others_wrote() {
     wait_until("it hangs", || std::fs::read_to_string(&stat).unwrap().contains(") T "));
     let swap = raw_value(before, 0, b"from the past");
     let msgid = line.request(Method::Set, |out| {
-        method::Set { op: SetOp::Cas, key: &ring::raw_key(&key), value: &swap }.encode(out);
+        method::Set { op: SetOp::Cas, key: &ring::raw_key(&key), value: &swap, route: None }.encode(out);
     });
     assert!(msgid.is_some());
     cluster.wait_faulty(1);

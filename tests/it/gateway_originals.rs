@@ -47,7 +47,8 @@ impl Records {
                 }
             }
             Method::Set => {
-                let method::Set { op, key, value } = requests::set(bytes);
+                let method::Set { op, key, value, route } = requests::set(bytes);
+                assert_eq!(route, None, "an original gets what it always got");
                 let matches = match (op, self.by_key.get(key.bytes())) {
                     (SetOp::Cas, Some((stored, Some(_)))) => *stored == value.clocktime(),
                     (SetOp::Cas, Some((_, None))) => {
@@ -65,7 +66,8 @@ impl Records {
                 }
             }
             Method::Delete => {
-                let method::Delete { key, .. } = requests::delete(bytes);
+                let method::Delete { key, route, .. } = requests::delete(bytes);
+                assert_eq!(route, None, "an original gets what it always got");
                 let stamp = self.stamp();
                 self.by_key.insert(key.bytes().to_vec(), (stamp, None));
                 pack::bool(&mut out, true);

@@ -330,7 +330,7 @@ fn a_message_beyond_the_limit_is_refused_and_one_below_is_not() {
     assert!(scene.client.set(b"fits", &vec![1; (2 << 20) - 100]).is_acknowledged());
     let too_long = vec![1; 2 << 20];
     let answer = ask(scene.server(), Method::Set, |out| {
-        method::Set { op: SetOp::Sync, key: &ring::raw_key(b"k"), value: &too_long }.encode(out);
+        method::Set { op: SetOp::Sync, key: &ring::raw_key(b"k"), value: &too_long, route: None }.encode(out);
     });
     assert_eq!(answer, None, "the connection is closed");
     scene.still_serves();

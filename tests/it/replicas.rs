@@ -155,7 +155,7 @@ impl Stage {
 
     fn set_key(&self, op: SetOp, key: &[u8], expected: ClockTime, data: &[u8]) -> Vec<u8> {
         let value = raw_value(expected, 0, data);
-        self.call(Method::Set, |out| method::Set { op, key, value: &value }.encode(out)).unwrap()
+        self.call(Method::Set, |out| method::Set { op, key, value: &value, route: None }.encode(out)).unwrap()
     }
 
     fn get(&self) -> Option<Vec<u8>> {
@@ -187,7 +187,9 @@ fn once(method: Method, result: &'static [u8]) -> Answer {
 fn a_deletion_that_is_stamped_anew_still_says_that_it_has_deleted() {
     let stage = Stage::set_up(once(Method::ReplicateDelete, FALSE));
     stage.set(SetOp::Sync, ClockTime(0), b"v");
-    let deleted = stage.call(Method::Delete, |out| method::Delete { flags: 0, key: &stage.key() }.encode(out)).unwrap();
+    let deleted = stage
+        .call(Method::Delete, |out| method::Delete { flags: 0, key: &stage.key(), route: None }.encode(out))
+        .unwrap();
     assert_eq!(deleted, TRUE);
     assert_eq!(stage.get(), None);
 }
@@ -347,8 +349,9 @@ fn a_write_succeeds_when_the_owners_of_that_moment_have_it_whoever_they_were_whe
     type Change = fn(&Stage, &[u8]) -> Vec<u8>;
     let set: Change = |stage, key| stage.set_key(SetOp::Sync, key, ClockTime(0), b"v");
     let swap: Change = |stage, key| stage.set_key(SetOp::Cas, key, ClockTime(0), b"v");
-    let delete: Change =
-        |stage, key| stage.call(Method::Delete, |out| method::Delete { flags: 0, key }.encode(out)).unwrap();
+    let delete: Change = |stage, key| {
+        stage.call(Method::Delete, |out| method::Delete { flags: 0, key, route: None }.encode(out)).unwrap()
+    };
     for (name, change) in [("set", set), ("swap", swap), ("delete", delete)] {
         let (left, joined) = (Flags::default(), Flags::default());
         let replicas = vec![
@@ -476,7 +479,7 @@ fn no_read_is_told_of_a_write_before_all_owners_have_it() {
         assert_eq!(stage.try_get(), Err(ErrorCode::Server), "the replica does not have it yet");
         let refused = stage.call(Method::Set, |out| {
             let value = raw_value(ClockTime(1), 0, b"swapped");
-            method::Set { op: SetOp::Cas, key: &stage.key(), value: &value }.encode(out);
+            method::Set { op: SetOp::Cas, key: &stage.key(), value: &value, route: None }.encode(out);
         });
         assert_eq!(refused, Err(ErrorCode::Server), "that it does not match would tell of the write, too");
         conduct.answer(Some(TRUE));
@@ -492,7 +495,9 @@ fn a_read_that_meets_a_write_under_way_is_answered_when_that_has_ended() {
     conduct.answer(None);
     let (mut setter, mut getter) = (Line::connect(stage.address), Line::connect(stage.address));
     let value = raw_value(ClockTime(0), 0, b"v");
-    setter.request(Method::Set, |out| method::Set { op: SetOp::Sync, key: &stage.key(), value: &value }.encode(out));
+    setter.request(Method::Set, |out| {
+        method::Set { op: SetOp::Sync, key: &stage.key(), value: &value, route: None }.encode(out);
+    });
     wait_until("the replica is asked", || stage.was_asked(0, Method::ReplicateSet));
     // It is tried again within a second, and by then it answers. A read of that last half second is answered.
     conduct.answer(Some(TRUE));
@@ -512,7 +517,7 @@ fn what_a_replica_did_not_take_is_sent_to_it_until_it_does() {
         stage.set(SetOp::Sync, ClockTime(0), b"old");
         conduct.answer(Some(NIL));
         let (method, answer) = if delete {
-            let delete = |out: &mut Vec<u8>| method::Delete { flags: 0, key: &stage.key() }.encode(out);
+            let delete = |out: &mut Vec<u8>| method::Delete { flags: 0, key: &stage.key(), route: None }.encode(out);
             (Method::ReplicateDelete, stage.call(Method::Delete, delete).unwrap())
         } else {
             (Method::ReplicateSet, stage.set(SetOp::Sync, ClockTime(0), b"new"))

@@ -41,7 +41,7 @@ fn set_message(key: &[u8], length: usize) -> Vec<u8> {
     let mut out = Vec::new();
     frame::request_head(&mut out, 1, Method::Set);
     let value = raw_value(kumo_server::clock::ClockTime(0), 0, &vec![b'x'; length]);
-    method::Set { op: SetOp::Sync, key: &ring::raw_key(key), value: &value }.encode(&mut out);
+    method::Set { op: SetOp::Sync, key: &ring::raw_key(key), value: &value, route: None }.encode(&mut out);
     out
 }
 

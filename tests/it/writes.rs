@@ -149,8 +149,9 @@ fn requests_go_to_owners_and_nobody_else() {
         if !owner {
             assert_eq!(found, Err(ErrorCode::Server));
         }
-        let set =
-            |out: &mut Vec<u8>| method::Set { op: SetOp::Sync, key: &ring::raw_key(b"k"), value: &[0; 12] }.encode(out);
+        let set = |out: &mut Vec<u8>| {
+            method::Set { op: SetOp::Sync, key: &ring::raw_key(b"k"), value: &[0; 12], route: None }.encode(out);
+        };
         let accepted = ask(address, Method::Set, set).unwrap();
         assert_eq!(accepted.is_ok(), owners[0].socket() == address);
     }
@@ -172,11 +173,16 @@ fn pipelined_writes_to_one_key_take_effect_in_their_order() {
     let mut line = Line::connect(cluster.servers[0].address());
     let mut requests = Vec::new();
     for (msgid, key) in (0..).step_by(2).zip(&keys) {
-        frame::request(&mut requests, msgid, &method::Delete { flags: 0, key: &ring::raw_key(key) });
+        frame::request(&mut requests, msgid, &method::Delete { flags: 0, key: &ring::raw_key(key), route: None });
         frame::request(
             &mut requests,
             msgid + 1,
-            &method::Set { op: SetOp::Sync, key: &ring::raw_key(key), value: &[&[0; 10], &b"new"[..]].concat() },
+            &method::Set {
+                op: SetOp::Sync,
+                key: &ring::raw_key(key),
+                value: &[&[0; 10], &b"new"[..]].concat(),
+                route: None,
+            },
         );
     }
     line.send(&requests);

@@ -56,16 +56,28 @@ pub(crate) struct Journal {
     lines: Mutex<Vec<Line>>,
     sum: AtomicU64,
     print: bool,
+    print_bytes: bool,
 }
 
 impl Journal {
-    /// An empty one; `print`: shows each line at once.
-    pub(crate) fn new(print: bool) -> Self {
-        Self { print, ..Self::default() }
+    /// An empty one; `print`: shows each line at once, `print_bytes`: and what is sent.
+    pub(crate) fn new(print: bool, print_bytes: bool) -> Self {
+        Self { print, print_bytes, ..Self::default() }
     }
 
-    /// Counts bytes into the sum.
-    pub(crate) fn add_to_sum(&self, at: Duration, bytes: &[u8]) {
+    /// Bytes have been sent: counts them into the sum.
+    pub(crate) fn add_sent(&self, at: Duration, from: IpAddr, to: IpAddr, bytes: &[u8]) {
+        if self.print_bytes {
+            println!(
+                "{}",
+                Line { at, machine: Some(from), text: format!("to {}: {}", name(to), bytes.escape_ascii()) }
+            );
+        }
+        self.add_to_sum(at, name(from).as_bytes());
+        self.add_to_sum(at, bytes);
+    }
+
+    fn add_to_sum(&self, at: Duration, bytes: &[u8]) {
         let mut sum = self.sum.load(Ordering::Relaxed);
         let mut mix = |word: u64| sum = (sum.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
         mix(u64::try_from(at.as_nanos()).unwrap_or(u64::MAX));

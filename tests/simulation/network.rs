@@ -20,7 +20,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::journal;
 use super::world::World;
 
 /// Bytes that a direction of a connection holds before its writer must wait.
@@ -468,9 +467,7 @@ impl End {
 
     /// Counts what is sent into the sum of the journal.
     fn sum_up(&self, bytes: &[u8]) {
-        let (journal, now) = (self.world.journal(), self.world.now());
-        journal.add_to_sum(now, journal::name(self.own()).as_bytes());
-        journal.add_to_sum(now, bytes);
+        self.world.journal().add_sent(self.world.now(), self.own(), self.other(), bytes);
     }
 
     /// Nothing more will come from this end.

@@ -38,6 +38,8 @@ pub(crate) struct Settings {
     pub(crate) compatible: bool,
     /// Shows all that the nodes log.
     pub(crate) trace: bool,
+    /// And all bytes that they send.
+    pub(crate) bytes: bool,
 }
 
 /// The outcome of a run.
@@ -62,7 +64,7 @@ pub(crate) fn run(scenario: &'static Scenario, seed: u64, settings: Settings, di
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
     let report = runtime.block_on(async {
-        let world = World::new(seed, settings.rules, Journal::new(settings.trace));
+        let world = World::new(seed, settings.rules, Journal::new(settings.trace, settings.bytes));
         let level = if settings.trace { LevelFilter::DEBUG } else { LevelFilter::WARN };
         let _capture = tracing::subscriber::set_default(Capture { world: world.clone(), level });
         let plan = Plan::new(scenario, seed, !settings.compatible);

@@ -200,7 +200,7 @@ pub(crate) fn kept() -> impl Iterator<Item = &'static Scenario> {
 pub(crate) fn made_for(rule: Rule) -> &'static Scenario {
     let name = match rule {
         Rule::AllOwners => "kill",
-        Rule::TakeBack => "isolate",
+        Rule::TakeBack | Rule::LateWrites => "isolate",
         Rule::Complete => "half-done",
         Rule::SettleCopies => "one-way",
         Rule::Admission => "forgotten",

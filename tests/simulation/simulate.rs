@@ -49,6 +49,9 @@ struct Args {
     /// Show all that happens and all that the nodes log; for one seed.
     #[arg(long, requires = "seed")]
     trace: bool,
+    /// Show all bytes that are sent, too.
+    #[arg(long, requires = "trace")]
+    bytes: bool,
     /// Leave out this rule, in the scenario made for it unless one is named, until that shows: a violation is what is
     /// looked for, and none the failure. 'all' stands for each of them in turn.
     #[arg(long, value_parser = rule_named)]
@@ -127,7 +130,8 @@ fn main() -> ExitCode {
     let begun = Instant::now();
     let mut rows: Vec<_> = scenarios.iter().map(|scenario| (scenario.name, Row::default())).collect();
     let mut violated = 0;
-    let settings = Settings { rules: Rules::default(), compatible: args.compatible, trace: args.trace };
+    let settings =
+        Settings { rules: Rules::default(), compatible: args.compatible, trace: args.trace, bytes: args.bytes };
     play(&scenarios, seeds, settings, args.jobs, |seed, place, report| {
         rows[place].1.add(report);
         if args.seed.is_some() {
@@ -158,7 +162,8 @@ fn main() -> ExitCode {
 fn is_missed(rule: Rule, chosen: &[&'static Scenario], seeds: Range<u64>, args: &Args) -> bool {
     let made_for = [scenario::made_for(rule)];
     let scenarios = if chosen.is_empty() { &made_for[..] } else { chosen };
-    let settings = Settings { rules: Rules::without(rule), compatible: args.compatible, trace: args.trace };
+    let settings =
+        Settings { rules: Rules::without(rule), compatible: args.compatible, trace: args.trace, bytes: args.bytes };
     let (begun, mut runs, mut found) = (Instant::now(), 0, None);
     play(scenarios, seeds, settings, args.jobs, |seed, place, report| {
         runs += 1;

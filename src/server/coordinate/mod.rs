@@ -46,7 +46,7 @@ pub(super) fn decide(server: &Arc<Shared>, job: Job) {
     // They may have waited while the hash space changed.
     let (mut ours, refused): (Vec<_>, Vec<_>) = submissions
         .into_iter()
-        .partition(|submission| spaces.may_store() && spaces.whs.owners(submission.hash()).coordinator() == Some(own));
+        .partition(|submission| spaces.may_store() && spaces.takes(own, submission.hash(), submission.route));
     for submission in refused {
         refuse(server, submission);
     }

@@ -13,7 +13,7 @@ use super::later::{self, Held};
 use super::owners::{Look, Owners, Places};
 use super::settle;
 use crate::binlog::Record;
-use crate::clock::ClockTime;
+use crate::clock::{ClockTime, is_behind};
 use crate::env::Backoff;
 use crate::net::{InFlight, Reply, STEPS};
 use crate::rules::Rule;
@@ -105,7 +105,7 @@ impl Operation {
             _ => ClockTime::default(),
         };
         let open = u32::try_from(targets.len()).unwrap_or(u32::MAX).saturating_add(1);
-        let Submission { change, wait, key, body, reply, in_flight, stamps, deleted, mark } = submission;
+        let Submission { change, wait, key, body, reply, in_flight, stamps, deleted, mark, .. } = submission;
         let operation = Arc::new(Self {
             server: server.clone(),
             change,
@@ -163,7 +163,7 @@ impl Operation {
         match result {
             Ok(result) => match decode(result) {
                 Ok(Written::Is(true)) => self.ended(has(place) | if by_rhs { DELETED_BY_RHS } else { 0 }),
-                Ok(Written::Is(false)) => self.ignored(place, node, tries),
+                Ok(Written::Is(false)) => self.ignored(place, node, tries, backoff),
                 _ => self.failed(place, node, tries, backoff, ErrorCode::Protocol),
             },
             Err(error) => self.failed(place, node, tries, backoff, error),
@@ -344,21 +344,27 @@ impl Operation {
     }
 
     /// Whether a later write of this coordinator has replaced this one here: that one is what replicas hold.
+    ///
+    /// Later writes of one coordinator have later clocks. A later time alone is of the record for which this write was too
+    /// early, and which a replace has brought here meanwhile.
     fn is_superseded(&self) -> bool {
         let Ok(key) = RecordKey::new(&self.key) else { return false };
-        let later =
-            |value: Option<RecordValue<'_>>| value.is_some_and(|value| self.clocktime.is_before(value.clocktime()));
+        let own = self.clocktime;
+        let follows = |there: ClockTime| own.is_before(there) && is_behind(own.clock(), there.clock());
+        let later = |value: Option<RecordValue<'_>>| value.is_some_and(|value| follows(value.clocktime()));
         self.server.store.peek(key, later).unwrap_or(false)
     }
 
     /// The replica at `node` has ignored the write: it holds something later, or has it already.
     ///
-    /// A set or deletion sent for the first time is taken to be late, since it costs little to stamp it anew. A swap
-    /// must not be called failed when it is stored, nor a retried write be taken for two; and to who has become an owner
-    /// since, the stream of a replace may have brought it.
-    fn ignored(self: Arc<Self>, place: u32, node: NodeAddress, tries_left: u32) {
+    /// Where nobody votes, a set or deletion sent for the first time is taken to be late, since it costs little to stamp it anew. A
+    /// swap must not be called failed when it is stored, nor a retried write be taken for two; and to who has become an owner
+    /// since, the stream of a replace may have brought it. Where servers vote, any owner may have: and once all have it, it
+    /// can be seen, and must not get another clocktime.
+    fn ignored(self: Arc<Self>, place: u32, node: NodeAddress, tries_left: u32, backoff: Backoff) {
+        let voting = self.server.spaces().fence().is_some();
         let retried = tries_left < self.retries() || self.owners.lock().have_changed();
-        if !retried && !matches!(self.change, Change::Cas(_)) {
+        if !voting && !retried && !matches!(self.change, Change::Cas(_)) {
             *self.later.lock() = Some((node, Held::Unknown));
             return self.ended(LAGGING | has(place));
         }
@@ -366,6 +372,7 @@ impl Operation {
             match (later::held_by(&self.server, node, &self.key, self.clocktime).await, self.change) {
                 (Held::Same, _) => self.ended(has(place)),
                 (held, Change::Delete) if held.is_deleted() => self.ended(has(place)),
+                (Held::Unknown, _) if voting => self.failed(place, node, tries_left, backoff, ErrorCode::Server),
                 (held, _) => {
                     *self.later.lock() = Some((node, held));
                     self.ended(LAGGING | has(place));
@@ -411,6 +418,8 @@ impl Operation {
                 wait: operation.wait,
                 key: operation.key.clone(),
                 body: operation.body.clone(),
+                // It was taken in time.
+                route: None,
                 reply,
                 in_flight,
                 stamps: operation.stamps,

@@ -21,8 +21,9 @@ use super::shared::Shared;
 use super::spaces::Spaces;
 use super::submission::{Change, Submission, answer_to, replicates};
 use crate::net::{InFlight, Link, Reply};
+use crate::rules::Rule;
 use crate::store::{Applied, Batch, Outcome, OwnedWrite, Write};
-use crate::wire::extension::{Extension, Fence};
+use crate::wire::extension::{Extension, Fence, Route};
 use crate::wire::method::{DELETE_ASYNC, Delete, ErrorCode, REPLICATE_BY_RHS, ReplicateDelete, ReplicateSet, Set};
 use crate::wire::params::{COPY_OVERHEAD, Encode, SetOp, Written};
 use crate::wire::{MESSAGE_LIMIT_MIN, RecordKey, RecordValue, frame, record};
@@ -70,13 +71,25 @@ struct Unsettled {
     written: Written,
 }
 
-/// A write that memory has decided.
-struct Decided<'r> {
+/// A write that a client asks for.
+struct Asked<'r> {
     msgid: u32,
     change: Change,
     wait: bool,
     key: RecordKey<'r>,
     body: &'r [u8],
+    route: Option<Route>,
+}
+
+impl Asked<'_> {
+    fn submission(&self, link: &Arc<Link>) -> Submission {
+        Submission::new(self.change, self.wait, self.key, self.body, self.route, Reply::new(link, self.msgid))
+    }
+}
+
+/// A write that memory has decided.
+struct Decided<'r> {
+    asked: Asked<'r>,
     outcome: Outcome,
     mark: Option<Mark>,
 }
@@ -178,53 +191,60 @@ impl<'a, 'r> Handler<'a, 'r> {
             SetOp::Cas => Change::Cas(call.value.clocktime()),
             SetOp::Sync | SetOp::Async => Change::Set,
         };
-        self.coordinate(msgid, change, call.op != SetOp::Async, call.key, call.value.body())
+        let (wait, key, body) = (call.op != SetOp::Async, call.key, call.value.body());
+        self.coordinate(Asked { msgid, change, wait, key, body, route: self.route(call.route) })
     }
 
     /// Delete.
     pub(super) fn delete(&mut self, msgid: u32, call: &Delete<RecordKey<'r>>) -> Result<(), Refusal> {
-        self.coordinate(msgid, Change::Delete, call.flags & DELETE_ASYNC == 0, call.key, &[])
+        let wait = call.flags & DELETE_ASYNC == 0;
+        self.coordinate(Asked {
+            msgid,
+            change: Change::Delete,
+            wait,
+            key: call.key,
+            body: &[],
+            route: self.route(call.route),
+        })
     }
 
-    fn coordinate(
-        &mut self,
-        msgid: u32,
-        change: Change,
-        wait: bool,
-        key: RecordKey<'r>,
-        body: &'r [u8],
-    ) -> Result<(), Refusal> {
-        if !self.permitted || self.spaces.whs.owners(key.hash()).coordinator() != Some(self.server.address) {
+    /// By which hash space a client has sent a write, as far as that is looked at.
+    fn route(&self, route: Option<Route>) -> Option<Route> {
+        route.filter(|_| self.server.env.rules().follow(Rule::LateWrites))
+    }
+
+    fn coordinate(&mut self, asked: Asked<'r>) -> Result<(), Refusal> {
+        let (change, key, hash) = (asked.change, asked.key, asked.key.hash());
+        if !self.permitted || !self.spaces.takes(self.server.address, hash, asked.route) {
             return Err(OBSOLETE);
         }
-        self.check_size(key, body)?;
+        self.check_size(key, asked.body)?;
         match change {
             Change::Delete => self.deletes += 1,
             Change::Set | Change::Cas(_) => self.sets += 1,
         }
-        if matches!(change, Change::Cas(_)) && self.spaces.is_arriving(self.server.address, key.hash()) {
-            arriving::swap(self.server, Submission::new(change, wait, key, body, Reply::new(self.link, msgid)));
+        if matches!(change, Change::Cas(_)) && self.spaces.is_arriving(self.server.address, hash) {
+            arriving::swap(self.server, asked.submission(self.link));
             return Ok(());
         }
         if self.server.is_learning() {
-            let submission = Submission::new(change, wait, key, body, Reply::new(self.link, msgid));
-            self.deferred.extend(self.server.hold(submission).map(Deferred::Coordinate));
+            self.deferred.extend(self.server.hold(asked.submission(self.link)).map(Deferred::Coordinate));
             return Ok(());
         }
         if !self.spaces.may_store() {
             return Err(OBSOLETE);
         }
-        if self.must_follow(key.hash()) {
-            self.defer(change, wait, key, body, msgid);
+        if self.must_follow(hash) {
+            self.defer(&asked);
             return Ok(());
         }
-        let mark = (!self.spaces.is_alone()).then(|| self.server.marks.mark(key.hash()));
-        match self.batch().apply(&change.as_write(key, body)) {
+        let mark = (!self.spaces.is_alone()).then(|| self.server.marks.mark(hash));
+        match self.batch().apply(&change.as_write(key, asked.body)) {
             Applied::Done(outcome) => {
                 self.server.late_writes.note(key);
-                self.decided.push(Decided { msgid, change, wait, key, body, outcome, mark });
+                self.decided.push(Decided { asked, outcome, mark });
             }
-            Applied::Later => self.defer(change, wait, key, body, msgid),
+            Applied::Later => self.defer(&asked),
             Applied::Failed(_) => return Err(Refusal(ErrorCode::Server)),
         }
         Ok(())
@@ -254,10 +274,9 @@ impl<'a, 'r> Handler<'a, 'r> {
         self.busy.contains(&hash) || self.server.key_order.is_busy(hash)
     }
 
-    fn defer(&mut self, change: Change, wait: bool, key: RecordKey<'r>, body: &'r [u8], msgid: u32) {
-        self.busy.insert(key.hash());
-        let submission = Submission::new(change, wait, key, body, Reply::new(self.link, msgid));
-        self.deferred.push(Deferred::Coordinate(submission));
+    fn defer(&mut self, asked: &Asked<'r>) {
+        self.busy.insert(asked.key.hash());
+        self.deferred.push(Deferred::Coordinate(asked.submission(self.link)));
     }
 
     /// `ReplicateSet`: the coordinator of a key sends a copy.
@@ -417,7 +436,8 @@ impl<'a, 'r> Handler<'a, 'r> {
     fn replicate_decided(&mut self, spaces: &Arc<Spaces>) -> Vec<Arc<Operation>> {
         let mut operations = Vec::new();
         for decided in std::mem::take(&mut self.decided) {
-            let Decided { msgid, change, wait, key, body, outcome, mark } = decided;
+            let Decided { asked, outcome, mark } = decided;
+            let (msgid, key) = (asked.msgid, asked.key);
             let mut targets = Vec::new();
             if replicates(outcome) {
                 if spaces.joins() != self.spaces.joins() {
@@ -441,8 +461,7 @@ impl<'a, 'r> Handler<'a, 'r> {
                     self.answers.push(Answer { msgid, written, alone });
                 }
             } else {
-                let mut submission = Submission::new(change, wait, key, body, Reply::new(self.link, msgid));
-                submission.mark = mark;
+                let submission = Submission { mark, ..asked.submission(self.link) };
                 operations.push(coordinate::replicate(self.server, submission, outcome, spaces, targets));
             }
         }

@@ -488,11 +488,15 @@ impl Client {
 
     pub(crate) fn set_op(&mut self, op: SetOp, key: &[u8], clocktime: ClockTime, data: &[u8]) -> Written {
         let value = raw_value(clocktime, 0, data);
-        self.write(key, Method::Set, |out| method::Set { op, key: &ring::raw_key(key), value: &value }.encode(out))
+        self.write(key, Method::Set, |out| {
+            method::Set { op, key: &ring::raw_key(key), value: &value, route: None }.encode(out);
+        })
     }
 
     pub(crate) fn delete(&mut self, key: &[u8]) -> Written {
-        self.write(key, Method::Delete, |out| method::Delete { flags: 0, key: &ring::raw_key(key) }.encode(out))
+        self.write(key, Method::Delete, |out| {
+            method::Delete { flags: 0, key: &ring::raw_key(key), route: None }.encode(out);
+        })
     }
 
     /// Gets from one server, whoever it is.
