@@ -100,9 +100,9 @@ impl Router {
     /// Deletes a key on all its owners, or unless `wait` on the first. Says whether it was there; where an earlier try may
     /// have deleted it, that it was.
     ///
-    /// A try of which nobody knows whether it was done is looked up before it is repeated. What is written between the look
-    /// and the repetition, an exchange with the server, may be deleted although the first try was done: no request
-    /// excludes that.
+    /// A try of which nobody knows whether it was done is looked up before it is repeated, and not repeated if servers that
+    /// vote show that the key is deleted. What is written between the look and the repetition, an exchange with the server,
+    /// may be deleted although the first try was done: no request excludes that.
     pub async fn delete(
         self: &Arc<Self>,
         key: &RawKey,

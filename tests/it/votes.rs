@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
-use kumo_server::wire::method::ErrorCode;
+use kumo_server::clock::ClockTime;
+use kumo_server::ring;
+use kumo_server::wire::extension::Route;
+use kumo_server::wire::method::{self, ErrorCode, Method};
+use kumo_server::wire::params::{Encode, SetOp};
+use kumo_server::wire::record::raw_value;
 use rustix::process::Signal;
 
-use crate::harness::cluster::{Cluster, figures, has_lease, keys, wait_voted, write_all};
+use crate::harness::cluster::{Cluster, Written, figures, has_lease, keys, wait_voted, write_all};
 use crate::harness::{Process, kumo_server, wait_until};
 
 /// A cluster that votes, of one manager and `count` servers.
@@ -44,6 +49,37 @@ fn writes_go_on_after_the_loss_of_one_of_three_and_it_comes_back() {
 }
 
 /// Two of three are away at once: the third cannot know whether they go on without it.
+#[test]
+fn a_write_that_was_sent_by_an_earlier_hash_space_is_refused() {
+    let mut cluster = voting(3);
+    write_all(&cluster, b"one");
+    let earlier = cluster.spaces().0.clocktime();
+    cluster.kill(0);
+    write_all(&cluster, b"two");
+    let present = cluster.spaces().0.clocktime();
+    assert_ne!(earlier, present);
+    let mut client = cluster.client();
+    let (key, value) = (ring::raw_key(&keys()[0]), raw_value(ClockTime(0), 0, b"three"));
+    for (whs, in_time) in [(earlier, false), (present, true)] {
+        let route = Some(Route { whs: whs.0 });
+        let set = client.write(&keys()[0], Method::Set, |out| {
+            method::Set { op: SetOp::Sync, key: &key, value: &value, route }.encode(out);
+        });
+        let held = client.get(&keys()[0]);
+        let deleted = client.write(&keys()[0], Method::Delete, |out| {
+            method::Delete { flags: 0, key: &key, route }.encode(out);
+        });
+        let left = client.get(&keys()[0]);
+        if in_time {
+            assert_eq!((held.as_deref(), deleted, left), (Some(&b"three"[..]), Written::Bool(true), None), "{set:?}");
+        } else {
+            let refused = Written::Error(ErrorCode::Server);
+            assert_eq!((set, deleted), (refused, refused));
+            assert_eq!((held.as_deref(), left.as_deref()), (Some(&b"two"[..]), Some(&b"two"[..])));
+        }
+    }
+}
+
 #[test]
 fn a_minority_refuses_reads_and_writes_until_the_others_are_back() {
     let mut cluster = voting(3);

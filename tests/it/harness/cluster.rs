@@ -462,7 +462,8 @@ impl Client {
         result
     }
 
-    fn write(&mut self, key: &[u8], method: Method, write: impl Fn(&mut Vec<u8>)) -> Written {
+    /// Sends a write to the coordinator.
+    pub(crate) fn write(&mut self, key: &[u8], method: Method, write: impl Fn(&mut Vec<u8>)) -> Written {
         let Some(coordinator) = self.spaces.0.owners(ring::hash(key)).coordinator() else {
             return Written::Error(ErrorCode::NodeLost);
         };
