@@ -53,6 +53,9 @@ use replace::Replace;
 use shared::Shared;
 use votes::Votes;
 
+/// How often it is seen whether the disk answers.
+const STALL_INTERVAL: Duration = Duration::from_secs(1);
+
 /// How often stalled connections are looked for.
 const REAP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -142,6 +145,7 @@ impl Server {
             shared.clients.step();
         }));
         tasks.add(regularly(REAP_INTERVAL, |shared| shared.peers.reap()));
+        tasks.add(regularly(STALL_INTERVAL, |shared| shared.store.warn_of_stall()));
         tasks.add(env.spawn(coordinate::settle::run(shared.clone())));
         log_start(&shared, replace.stream_address());
         tracing::info!(%address, stream = %replace.stream_address(), store = %shared.config.store.path.display(), "listening");

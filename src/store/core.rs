@@ -9,6 +9,7 @@ use super::options::{Options, SyncMode};
 use super::redo::Redo;
 use super::request::{Inline, Reply, Request};
 use super::signal::Signal;
+use super::stall::Stall;
 use super::throttle::{self, Throttle};
 use super::tree::Tally;
 use crate::clock::Clock;
@@ -97,6 +98,8 @@ pub(super) struct Core {
     pub(super) request_inbox: Receiver<Request>,
     /// The work of the maintenance thread where a driver does it, until the store is closed.
     pub(super) inline: Mutex<Option<Box<dyn Inline>>>,
+    /// Whether the disk answers the log's thread.
+    pub(super) stall: Stall,
     /// When the log was last synced by its thread.
     pub(super) last_sync: Mutex<Moment>,
     /// A request to wake up is on its way.
@@ -150,6 +153,7 @@ impl Core {
         let now = parts.options.time.now();
         Self {
             started: now,
+            stall: Stall::default(),
             last_sync: Mutex::new(now),
             options: parts.options,
             store_id: parts.store_id,

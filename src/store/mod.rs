@@ -31,6 +31,7 @@ mod request;
 mod scan;
 mod shutdown;
 mod signal;
+mod stall;
 mod status;
 mod syncer;
 pub(crate) mod temporary;
@@ -213,6 +214,15 @@ impl Store {
     pub fn backup(&self, destination: &Path) -> Result<(), Error> {
         let destination = destination.to_path_buf();
         self.ask(|reply| Request::Backup { destination, reply })
+    }
+
+    /// Warns, once for each time, if the disk holds writes back for long. To be called now and then.
+    pub fn warn_of_stall(&self) {
+        let core = &self.inner.core;
+        if let Some(waited) = core.stall.look(core.now()) {
+            let path = core.options.path.display();
+            tracing::warn!(store = %path, "the disk has not answered for {:.1} s: writes wait for it", waited.as_secs_f64());
+        }
     }
 
     /// Records stored, tombstones included. May block for a merge.

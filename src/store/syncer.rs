@@ -25,6 +25,15 @@ pub(super) fn run(core: &Core) {
 
 /// Writes, syncs and answers what waits; says whether more may come.
 pub(super) fn round(core: &Core) -> bool {
+    core.stall.begin(core.now());
+    let more = work(core);
+    if let Some(took) = core.stall.end(core.now()) {
+        tracing::warn!("the disk has answered after {:.1} s", took.as_secs_f64());
+    }
+    more
+}
+
+fn work(core: &Core) -> bool {
     if core.crashed.load(Ordering::Acquire) {
         return false;
     }

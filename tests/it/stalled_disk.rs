@@ -55,7 +55,7 @@ fn on_a_disk_that_may_stall(flags: &[&str]) -> (Cluster, PathBuf) {
 
 #[test]
 fn reads_from_memory_and_keep_alives_go_on_while_writes_wait() {
-    let (cluster, stall) = on_a_disk_that_may_stall(&["--network-threads", "1"]);
+    let (mut cluster, stall) = on_a_disk_that_may_stall(&["--network-threads", "1"]);
     let server = cluster.servers[0].address();
     let mut reader = cluster.client();
     reader.set_surely(&cluster, b"there", b"value");
@@ -80,11 +80,14 @@ fn reads_from_memory_and_keep_alives_go_on_while_writes_wait() {
     }
     assert!(reads > 10, "{reads} reads in {STALL:?}");
     assert!(writers.iter().all(|writer| !writer.is_finished()), "a write was acknowledged that the disk has not taken");
+    let mut logs = |line: &str| cluster.servers[0].process().stdout().contains(line);
+    wait_until("the log says so", || logs("the disk has not answered for"));
     std::fs::remove_file(&stall).expect("the file");
     for writer in writers {
         let written = writer.join().expect("a writer");
         assert!(written.is_acknowledged(), "{written:?}");
     }
+    wait_until("the log says that it is over", || logs("the disk has answered after"));
     assert!(reader.get_from(server, b"slow3").expect("an answer").is_some());
 }
 

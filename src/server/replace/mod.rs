@@ -180,7 +180,12 @@ impl Replace {
                 }
                 Err(error) => {
                     replace.ended(run, Phase::Idle, None);
-                    tracing::error!(seed = %clocktime, "replace: copying failed, nothing will be deleted: {error}");
+                    if matches!(error, Failure::Void) {
+                        // Whoever has changed the hash space sees to the copying for the new one.
+                        tracing::warn!(seed = %clocktime, "replace: copying given up, nothing will be deleted: {error}");
+                    } else {
+                        tracing::error!(seed = %clocktime, "replace: copying failed, nothing will be deleted: {error}");
+                    }
                 }
             }
         };

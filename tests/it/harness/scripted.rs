@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use kumo_server::wire::method::{ErrorCode, Method};
 use kumo_server::wire::{Message, Scanner, frame};
 
-/// How long a test waits for a message before it fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a test waits for a message before it fails: longer than a server whose disk hangs takes to end, 10 s.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Reads hexadecimal digits.
 pub(crate) fn unhex(text: &str) -> Vec<u8> {
