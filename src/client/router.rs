@@ -213,7 +213,9 @@ impl Router {
         }
         let mut left = Vec::new();
         self.routes.send_if_modified(|routes| {
-            let votes = extension.map_or(routes.votes(), |extension| extension.votes);
+            // Who tells of an older hash space does not know yet.
+            let knows = !whs.clocktime.is_before(routes.whs().clocktime());
+            let votes = extension.filter(|_| knows).map_or(routes.votes(), |extension| extension.votes);
             let newer = routes.newer(whs, rhs);
             if newer.is_none() && votes == routes.votes() {
                 return false;
