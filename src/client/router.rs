@@ -342,3 +342,26 @@ async fn probe(router: &Weak<Router>, node: &Node) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_tells_of_an_older_hash_space_does_not_know_about_votes() {
+        let router = Router::new(&Env::real(), Vec::<NamedNode>::new(), Options::default());
+        let seed = |clock| {
+            let nodes = vec![(NodeAddress::new(([127, 0, 0, 1], 9).into()), true)];
+            Seed { nodes, clocktime: ClockTime::new(9, clock) }
+        };
+        let mut told = Vec::new();
+        for (clock, votes) in
+            [(2, Some(true)), (1, Some(false)), (2, None), (3, None), (3, Some(false)), (4, Some(true))]
+        {
+            let extension = votes.map(|votes| Extension { votes, ..Extension::default() });
+            router.take(seed(clock), seed(clock), extension.as_ref());
+            told.push(router.routes().route().map(|route| route.whs == router.routes().whs().clocktime().0));
+        }
+        assert_eq!(told, [Some(true), Some(true), Some(true), Some(true), None, Some(true)]);
+    }
+}

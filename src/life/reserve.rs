@@ -49,7 +49,8 @@ pub(super) fn stand_by(calls: Arc<AtomicU64>) -> Reserve {
 /// Leaves what this thread has served to the others; says whether that could be done.
 fn hand_over() -> bool {
     // Tasks that have yielded wait for their thread to look for them, which this one will not. The runtime wakes them before
-    // a thread may block, and they wait where others find them.
+    // a thread may block, and they wait where others find them. Should another thread be faster and go on in the place of this
+    // one, then one more serves until this task is there again: nothing is lost by that.
     tokio::task::block_in_place(|| ());
     // Another thread has to look there, and at the sockets: this one may have been the one that did while it served, and
     // the others wait to be woken by it. Only what comes from outside of the runtime wakes one for sure.

@@ -235,7 +235,7 @@ impl Shell {
     /// Sends both hash spaces to the client connections that `which` picks; they may or may not answer.
     pub(super) fn push(&self, inner: &mut Inner, which: impl Fn(&Link) -> bool) {
         let spaces = inner.state.spaces();
-        let limits = inner.beside_spaces();
+        let beside = inner.beside_spaces();
         let mut pushed = BTreeMap::new();
         for link in self.peers.links() {
             if link.kind() != LinkKind::Client {
@@ -247,7 +247,7 @@ impl Shell {
                 continue;
             }
             let msgid = last.map_or(1, |last| last.wrapping_add(1));
-            let extension = link.reads_extensions().then(|| limits.clone());
+            let extension = link.reads_extensions().then(|| beside.clone());
             let push = HashSpacePush { whs: &spaces.whs, rhs: &spaces.rhs, extension };
             let taken = link.push(|out| frame::request(out, msgid, &push));
             if taken {

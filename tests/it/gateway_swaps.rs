@@ -14,13 +14,40 @@ use crate::harness::{Folder, Gateway, Port};
 
 /// What a client is answered whose `cas` on the value of second 5 meets this script.
 fn swapped(script: Vec<Step>) -> String {
+    answered(&format!("cas k 0 0 3 {}\r\nnew\r\n", time(5).0), script)
+}
+
+fn answered(request: &str, script: Vec<Step>) -> String {
     let (folder, manager, server) = (Folder::new(), Port::reserve(), Port::reserve());
     let _manager = follow(manager.address(), server.address());
     let serving = serve(server.address(), script);
     let gateway = Gateway::start(&folder, &[manager.address()], &["-S", "5"]);
-    let answer = gateway.client().line(format!("cas k 0 0 3 {}\r\nnew\r\n", time(5).0).as_bytes());
+    let answer = gateway.client().line(request.as_bytes());
     serving.join().expect("the whole script");
     answer
+}
+
+/// What a client is answered whose `add` meets this script.
+fn added(script: Vec<Step>) -> String {
+    answered("add k 0 0 3\r\nnew\r\n", script)
+}
+
+#[test]
+fn an_add_of_a_key_that_is_deleted_now_may_have_been_done_before_that() {
+    let unknown = "SERVER_ERROR connection lost, whether this was done is not known";
+    assert_eq!(added(vec![Step::Swap(0, Reply::Lost), Step::ReadDeleted(9)]), unknown);
+    // It was done, and is over.
+    assert_eq!(
+        added(vec![
+            Step::Swap(0, Reply::Nil),
+            Step::Read(Some((8, b"new"))),
+            Step::Swap(8, Reply::Nil),
+            Step::ReadDeleted(9)
+        ]),
+        "STORED"
+    );
+    // Never done.
+    assert_eq!(added(vec![Step::Swap(0, Reply::Lost), Step::Read(None), Step::Swap(0, Reply::At(9))]), "STORED");
 }
 
 #[test]

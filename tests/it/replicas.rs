@@ -1,10 +1,12 @@
 //! A real coordinator between a manager and replicas that answer as the test wants.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use kumo_server::clock::{ClockTime, unix_seconds};
 use kumo_server::ring::{self, HashSpace};
+use kumo_server::wire::extension::Look;
 use kumo_server::wire::method::{self, ErrorCode, Method, Role, STATUS_RHS, STATUS_WHS};
 use kumo_server::wire::params::{self, Encode as _, Seed, SetOp};
 use kumo_server::wire::record::raw_value;
@@ -12,7 +14,7 @@ use kumo_server::wire::unpack::Reader;
 use kumo_server::wire::{Init, NodeAddress, RecordValue, frame, pack};
 
 use crate::harness::cluster::seed as seed_at;
-use crate::harness::scripted::{Line, Look, ScriptedNode};
+use crate::harness::scripted::{Line, Look as Sign, ScriptedNode};
 use crate::harness::{Folder, Port, Process, kumo_server, requests, wait_until};
 
 /// What a replica does with a call: the result object, or silence.
@@ -217,6 +219,49 @@ fn a_set_over_a_record_from_the_future_succeeds_and_is_alone_ahead() {
     let now = stage.call(Method::GetStatus, |out| method::GetStatus { number: 8 }.encode(out)).unwrap();
     let now = ClockTime(Reader::new(&now).u64().unwrap());
     assert!(now.seconds() < 3_000_000_000, "{now}");
+}
+
+/// As at a server that was just attached, and whose clock is behind: the copy of what it is to replace arrives in between.
+#[test]
+fn a_record_that_a_copy_brings_is_not_taken_for_a_later_write_of_the_coordinator() {
+    let future = ClockTime::new(4_000_000_000, 1);
+    let later = raw_value(future, 0, b"later");
+    let (held, go_on) = (later.clone(), Arc::new(AtomicBool::new(true)));
+    let waits = go_on.clone();
+    let stage = Stage::set_up(Box::new(move |method, params| match method {
+        Method::ReplicateSet => {
+            let is_first = !waits.load(Ordering::Relaxed);
+            wait_until("the copy has arrived", || waits.load(Ordering::Relaxed));
+            let sent = requests::replicate_set(params).value.clocktime();
+            Some(if is_first || sent.is_before(future) { FALSE } else { TRUE }.to_vec())
+        }
+        Method::Get => {
+            let mut out = Vec::new();
+            pack::raw(&mut out, &held);
+            Some(out)
+        }
+        _ => Some(TRUE.to_vec()),
+    }));
+    let key = stage.key();
+    go_on.store(false, Ordering::Relaxed);
+    std::thread::scope(|scope| {
+        let setting = scope.spawn(|| stage.set(SetOp::Sync, ClockTime(0), b"v"));
+        wait_until("the write is decided", || stage.was_asked(0, Method::ReplicateSet));
+        let mut copy = Vec::new();
+        frame::request_head(&mut copy, 1_000, Method::ReplicateSet);
+        method::ReplicateSet { clock: 1, flags: 0, key: &key, value: &later, fence: None }.encode(&mut copy);
+        stage.nodes[2].send(&copy);
+        wait_until("the copy is stored", || {
+            let look = Some(Look { unsettled: true });
+            let found = stage.call(Method::Get, |out| method::Get { key: &key, look }.encode(out)).unwrap();
+            found.ends_with(b"later")
+        });
+        go_on.store(true, Ordering::Relaxed);
+        let written = setting.join().expect("an answer");
+        let written = ClockTime(Reader::new(&written).u64().unwrap_or_else(|_| panic!("{written:?}")));
+        assert!(future.is_before(written), "{written}");
+    });
+    assert_eq!(stage.get().as_deref(), Some(&b"v"[..]));
 }
 
 #[test]
@@ -506,7 +551,7 @@ fn a_read_that_meets_a_write_under_way_is_answered_when_that_has_ended() {
             .call(Method::Get, |out| method::Get { key: &stage.key(), look: None }.encode(out))
             .is_ok_and(|result| result != NIL)
     });
-    assert!(matches!(setter.look_for(std::time::Duration::from_millis(200)), Look::Message(_)), "the write had ended");
+    assert!(matches!(setter.look_for(std::time::Duration::from_millis(200)), Sign::Message(_)), "the write had ended");
 }
 
 #[test]
