@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::Instant;
 
+use crate::clock::ClockTime;
 use crate::env::Env;
 use crate::store::{self, Store};
 use crate::wire::params::Seed;
@@ -62,8 +63,18 @@ impl Job {
 pub(super) struct Ledger {
     env: Env,
     store: Store,
-    last: Arc<Mutex<Option<Opened>>>,
+    last: Arc<Mutex<Last>>,
 }
+
+#[derive(Debug, Default)]
+struct Last {
+    opened: Option<Opened>,
+    /// The replace that was begun last and has not ended, by the clocktime of its new hash space.
+    begun: Option<(ClockTime, Begun)>,
+}
+
+/// The generation of a replace, and whether there was nothing in the store before it.
+type Begun = (u32, bool);
 
 /// A generation that a stream has opened before the replace it belongs to was known here.
 #[derive(Debug, Clone, Copy)]
@@ -81,47 +92,67 @@ impl Opened {
 }
 
 impl Ledger {
-    pub(super) fn new(env: &Env, store: Store) -> Self {
-        Self { env: env.clone(), store, last: Arc::default() }
+    /// `job`: the replace that was under way when the store was closed.
+    pub(super) fn new(env: &Env, store: Store, job: Option<&Job>) -> Self {
+        let begun = job.map(|job| (job.new.clocktime, (job.generation, job.newcomer)));
+        Self { env: env.clone(), store, last: Arc::new(Mutex::new(Last { opened: None, begun })) }
     }
 
-    /// The generation of a replace that begins now, and whether there was nothing in the store before it.
+    /// The generation of a replace that begins now, for the hash space `new`, and whether there was nothing in the store
+    /// before it.
     ///
-    /// Other servers may have learned of it a moment earlier and sent a first stream; what came by that belongs to it.
-    pub(super) async fn begin(&self) -> Result<(u32, bool), store::Error> {
+    /// A manager that has found this server again has it begin once more: what came since the first time belongs to the
+    /// replace, and is not sent again. Other servers may have learned of it a moment earlier and sent a first stream; what
+    /// came by that belongs to it, too.
+    pub(super) async fn begin(&self, new: ClockTime) -> Result<Begun, store::Error> {
         let mut last = self.last.clone().lock_owned().await;
-        if let Some(opened) = last.as_mut().filter(|opened| opened.by_stream && opened.is_recent()) {
-            opened.by_stream = false;
-            return Ok((opened.generation, opened.was_empty));
+        if let Some((_, begun)) = last.begun.filter(|(known, _)| *known == new) {
+            return Ok(begun);
         }
-        let opened = self.open(last, false).await?;
-        Ok((opened.generation, opened.was_empty))
+        let early = last.opened.as_mut().filter(|opened| opened.by_stream && opened.is_recent());
+        let begun = if let Some(opened) = early {
+            opened.by_stream = false;
+            (opened.generation, opened.was_empty)
+        } else {
+            let opened;
+            (last, opened) = self.open(last, false).await?;
+            (opened.generation, opened.was_empty)
+        };
+        last.begun = Some((new, begun));
+        Ok(begun)
     }
 
     /// A stream is about to be fetched: what it brings shall not look older than a replace that begins soon.
     pub(super) async fn before_stream(&self) -> Result<(), store::Error> {
         let last = self.last.clone().lock_owned().await;
-        if last.is_some_and(|last| last.is_recent()) {
+        if last.opened.is_some_and(|opened| opened.is_recent()) {
             return Ok(());
         }
         self.open(last, true).await.map(drop)
     }
 
-    async fn open(&self, mut last: OwnedMutexGuard<Option<Opened>>, by_stream: bool) -> Result<Opened, store::Error> {
+    async fn open(
+        &self,
+        mut last: OwnedMutexGuard<Last>,
+        by_stream: bool,
+    ) -> Result<(OwnedMutexGuard<Last>, Opened), store::Error> {
         let store = self.store.clone();
         self.blocking(move || {
             let was_empty = store.count() == 0;
             let generation = store.bump_generation()?;
             let opened = Opened { generation, was_empty, at: Instant::now(), by_stream };
-            *last = Some(opened);
-            Ok(opened)
+            last.opened = Some(opened);
+            Ok((last, opened))
         })
         .await
     }
 
-    /// Stores the state of the replace; with `None` there is none. Goes on to the end even if the caller does not.
+    /// Stores the state of the replace; with `None` it has ended. Goes on to the end even if the caller does not.
     pub(super) async fn store(&self, job: Option<&Job>) -> Result<(), store::Error> {
-        let order = self.last.clone().lock_owned().await;
+        let mut order = self.last.clone().lock_owned().await;
+        if job.is_none() {
+            order.begun = None;
+        }
         let (store, bytes) = (self.store.clone(), job.map(Job::to_bytes).transpose()?.unwrap_or_default());
         self.blocking(move || {
             let stored = store.state_put(STATE, &bytes);
@@ -143,7 +174,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::{Clock, ClockTime};
+    use crate::clock::Clock;
     use crate::store::Options;
     use crate::wire::NodeAddress;
 
@@ -175,12 +206,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = open(&dir);
         assert_eq!(Job::load(&store).unwrap(), None);
-        Ledger::new(&Env::real(), store.clone()).store(Some(&job())).await.unwrap();
+        Ledger::new(&Env::real(), store.clone(), None).store(Some(&job())).await.unwrap();
         store.close().unwrap();
         drop(store);
         let store = open(&dir);
         assert_eq!(Job::load(&store).unwrap(), Some(job()));
-        Ledger::new(&Env::real(), store.clone()).store(None).await.unwrap();
+        Ledger::new(&Env::real(), store.clone(), None).store(None).await.unwrap();
         assert_eq!(Job::load(&store).unwrap(), None);
     }
 
@@ -188,16 +219,31 @@ mod tests {
     async fn a_replace_takes_over_the_generation_of_an_early_stream() {
         let dir = tempfile::tempdir().unwrap();
         let store = open(&dir);
-        let ledger = Ledger::new(&Env::real(), store.clone());
+        let ledger = Ledger::new(&Env::real(), store.clone(), None);
         let before = store.generation();
         ledger.before_stream().await.unwrap();
         ledger.before_stream().await.unwrap();
         assert_eq!(store.generation(), before + 1);
-        assert_eq!(ledger.begin().await.unwrap(), (before + 1, true));
+        assert_eq!(ledger.begin(ClockTime(6)).await.unwrap(), (before + 1, true));
         // But only once: what came for one replace is old in the next.
-        assert_eq!(ledger.begin().await.unwrap(), (before + 2, true));
+        assert_eq!(ledger.begin(ClockTime(7)).await.unwrap(), (before + 2, true));
         // A stream of a replace that has just begun changes nothing.
         ledger.before_stream().await.unwrap();
         assert_eq!(store.generation(), before + 2);
+    }
+
+    #[tokio::test]
+    async fn a_replace_that_is_begun_once_more_keeps_its_generation_until_it_has_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir);
+        let ledger = Ledger::new(&Env::real(), store.clone(), None);
+        let begun = ledger.begin(ClockTime(6)).await.unwrap();
+        assert_eq!(ledger.begin(ClockTime(6)).await.unwrap(), begun, "the manager has found this server again");
+        let under_way = Job { generation: begun.0, copied: false, ..job() };
+        ledger.store(Some(&under_way)).await.unwrap();
+        let after = Ledger::new(&Env::real(), store.clone(), Job::load(&store).unwrap().as_ref());
+        assert_eq!(after.begin(ClockTime(6)).await.unwrap(), begun, "after a restart");
+        after.store(None).await.unwrap();
+        assert!(after.begin(ClockTime(6)).await.unwrap().0 > begun.0, "another one of the same hash space");
     }
 }

@@ -122,12 +122,13 @@ impl Replace {
         listener: Listener,
         port: u16,
     ) -> Result<Arc<Self>, store::Error> {
-        let job = Job::load(host.store())?.filter(|job| job.copied);
+        let job = Job::load(host.store())?;
         let stream_address = NodeAddress::new(SocketAddr::new(host.address().socket().ip(), port));
         let offers = Arc::new(Offers::default());
         let listening = host.env().spawn(offers.clone().run(host.env().clone(), listener));
         let env = host.env().clone();
-        let ledger = Ledger::new(&env, host.store().clone());
+        let ledger = Ledger::new(&env, host.store().clone(), job.as_ref());
+        let job = job.filter(|job| job.copied);
         let phase = if job.is_some() { Phase::Copied } else { Phase::Idle };
         let (address, settings_) = (host.address(), settings.clone());
         let context = Arc::new(Context { host, settings, offers, stream_address, progress: Counters::default() });
@@ -195,7 +196,7 @@ impl Replace {
     async fn copy(&self, seed: Seed, full: bool, manager: NodeAddress, watch: Watch) -> Result<Job, Failure> {
         let host = &self.context.host;
         // Before the hash space is taken: what is written here by it is of this generation.
-        let (generation, was_empty) = self.ledger.begin().await?;
+        let (generation, was_empty) = self.ledger.begin(seed.clocktime).await?;
         if seed.has_active() {
             let is_later = || host.spaces().0.clocktime().is_before(seed.clocktime);
             self.taken(|| host.take_whs(&seed, manager), is_later).await?;
