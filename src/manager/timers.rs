@@ -11,6 +11,7 @@ use super::heartbeat::LIMIT;
 use super::job::Job;
 use super::shell::{Inner, Shell};
 use super::state::State;
+use super::votes::Standing;
 use crate::binlog::Record;
 use crate::clock::Clock;
 use crate::env::{every, every_while};
@@ -110,9 +111,18 @@ impl Shell {
 
     /// A member with another store, or an older one, is given up: it must be attached, and gets what it should have.
     pub(super) fn look_for_exchange(&self, inner: &mut Inner, server: NodeAddress) {
-        let Some(changed) = inner.votes.changed(server).filter(|_| inner.state.spaces().active().contains(&server))
-        else {
+        let Inner { votes, state, .. } = &mut *inner;
+        if !state.spaces().active().contains(&server) {
             return;
+        }
+        let changed = match votes.look_at(server, |node| state.servers().contains(&node)) {
+            Standing::GivenUp(changed) => changed,
+            Standing::Settled => {
+                return tracing::error!(
+                    "all servers have come back with older stores: they go on with what they have, and what was acknowledged last may be lost"
+                );
+            }
+            Standing::Sound | Standing::Waits => return,
         };
         if inner.changes.pending.is_none() && inner.changes.waiting.is_empty() {
             tracing::error!(peer = %server, "server given up: {changed}; attach it to have its records copied");

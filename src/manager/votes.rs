@@ -12,6 +12,19 @@ use crate::register::{
 use crate::time::Moment;
 use crate::wire::NodeAddress;
 
+/// How a member stands that was heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It is the one that it was, as far as is known.
+    Sound,
+    /// Others are to go on without it.
+    GivenUp(Changed),
+    /// Its store is older than it was, and the members that may have more are not back.
+    Waits,
+    /// All members have come back with older stores: there is nothing better, so they go on with what they have.
+    Settled,
+}
+
 /// What a manager knows of the register.
 #[derive(Debug)]
 pub(super) struct Votes {
@@ -22,6 +35,8 @@ pub(super) struct Votes {
     acceptor: Acceptor,
     confirmed: Confirmations,
     proposer: Option<Proposer>,
+    /// Voters have been asked to accept what is proposed.
+    asked_to_accept: bool,
     /// That of the next ballot.
     round: u64,
     heard: Heard,
@@ -36,6 +51,7 @@ impl Votes {
             acceptor: Acceptor::default(),
             confirmed: Confirmations::default(),
             proposer: None,
+            asked_to_accept: false,
             round: 0,
             heard: Heard::default(),
         }
@@ -115,9 +131,18 @@ impl Votes {
         self.are_held() && (self.heard(node).is_some() || self.configuration().members.contains_key(&node))
     }
 
-    /// Whether the server at `node` is a member, but not the one that it was.
-    pub(super) fn changed(&self, node: NodeAddress) -> Option<Changed> {
-        self.heard.changed(node, self.configuration())
+    /// What becomes of the server at `node`, a member that may not be the one that it was: one with an older store is given
+    /// up only if another member, one that is `present`, has all records.
+    pub(super) fn look_at(&mut self, node: NodeAddress, present: impl Fn(NodeAddress) -> bool) -> Standing {
+        let configuration = self.acceptor.configuration();
+        let Some(changed) = self.heard.changed(node, configuration) else { return Standing::Sound };
+        let has_all = |other: &NodeAddress| {
+            present(*other) && self.heard(*other).is_some() && self.heard.changed(*other, configuration).is_none()
+        };
+        if changed == Changed::Store || configuration.members.keys().any(has_all) {
+            return Standing::GivenUp(changed);
+        }
+        if self.heard.settle_for_older(configuration, present) { Standing::Settled } else { Standing::Waits }
     }
 
     /// The nodes that take part in votes, or can.
@@ -156,6 +181,12 @@ impl Votes {
     pub(super) fn propose(&mut self, next: Configuration) {
         let ballot = Ballot { round: self.round, proposer: self.start };
         self.proposer = Some(Proposer::new(self.configuration().clone(), ballot, next));
+        self.asked_to_accept = false;
+    }
+
+    /// Whether voters are to be asked to accept by now, and were not yet. Says so once.
+    pub(super) fn begins_to_accept(&mut self) -> bool {
+        self.is_accepting() && !std::mem::replace(&mut self.asked_to_accept, true)
     }
 
     /// Gives the proposal up, if that is certain to leave no trace. Says whether it did.
@@ -187,13 +218,22 @@ impl Votes {
             proposer.unheard().any(|unheard| unheard == voter).then_some(proposal)
         });
         let configuration = self.heard.lacks(node, version).then(|| configuration.clone());
-        Question { speaker: self.speaker(), version, configuration, proposal, settled: None, unreached: Vec::new() }
+        Question {
+            speaker: self.speaker(),
+            version,
+            configuration,
+            proposal,
+            settled: None,
+            unreached: Vec::new(),
+            older: false,
+        }
     }
 
     /// A node asks: it is answered, and confirmed if it needs a lease.
     pub(super) fn answer(&mut self, from: NodeAddress, question: &Question, now: Moment) -> Reply {
-        self.heard.note(from, question.speaker, question.version, self.acceptor.configuration());
         let configuration = self.acceptor.configuration();
+        self.heard.note_question(from, question, configuration);
+        let older = self.heard.remembers_more(from, question.version, configuration);
         let version = configuration.version();
         let own = Voter::Manager(self.start);
         let confirmed = match question.speaker {
@@ -211,14 +251,22 @@ impl Votes {
         };
         let later = version.is_after(question.version).then(|| configuration.clone());
         let answer = question.proposal.as_ref().map(|proposal| self.vote(question.version, proposal, now));
-        Reply { speaker: self.speaker(), version, configuration: later, confirmed, answer, refused: None }
+        Reply { speaker: self.speaker(), version, configuration: later, confirmed, answer, refused: None, older }
     }
 
     /// The answer to a server that announces the address of another machine.
     pub(super) fn refusal(&self, owner: Machine) -> Reply {
         let version = self.configuration().version();
         let refused = Some(owner);
-        Reply { speaker: self.speaker(), version, configuration: None, confirmed: false, answer: None, refused }
+        Reply {
+            speaker: self.speaker(),
+            version,
+            configuration: None,
+            confirmed: false,
+            answer: None,
+            refused,
+            older: false,
+        }
     }
 
     fn vote(&mut self, version: Version, proposal: &Proposal, now: Moment) -> Answer {
@@ -272,5 +320,79 @@ impl Votes {
             self.round = 0;
         }
         later
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ClockTime;
+    use crate::wire::params::Seed;
+
+    const NOW: Moment = Moment::from_nanos(1_000_000_000);
+
+    fn node(number: u8) -> NodeAddress {
+        NodeAddress::new(([10, 0, 0, number], 19800).into())
+    }
+
+    fn spaces(active: [bool; 3]) -> Spaces {
+        let seed = Seed { nodes: (1..).map(node).zip(active).collect(), clocktime: ClockTime(1) };
+        Spaces { whs: seed.clone(), rhs: seed }
+    }
+
+    /// A server with as many commits says that it holds what the manager does.
+    fn heard(votes: &mut Votes, number: u8, start: u64, commits: u64) {
+        let speaker = Speaker::Server { store: number.into(), commits, start };
+        let version = votes.configuration().version();
+        let (configuration, proposal, settled) = (None, None, None);
+        let question =
+            Question { speaker, version, configuration, proposal, settled, unreached: Vec::new(), older: false };
+        votes.answer(node(number), &question, NOW);
+    }
+
+    /// Of a cluster of three servers.
+    fn votes() -> Votes {
+        let mut votes = Votes::new(9, false);
+        (1..=3).for_each(|number| heard(&mut votes, number, 1, 100));
+        let first = votes.next(&spaces([true; 3]), true, Timing::default()).unwrap();
+        votes.adopt(&first);
+        (1..=3).for_each(|number| heard(&mut votes, number, 1, 100));
+        votes
+    }
+
+    #[test]
+    fn voters_are_asked_to_accept_once_as_soon_as_a_majority_has_promised() {
+        let mut votes = votes();
+        let next = votes.next(&spaces([true, true, false]), true, Timing::default()).unwrap();
+        votes.propose(next);
+        for number in 1..=2_u8 {
+            assert!(!votes.begins_to_accept());
+            let asked = votes.question(node(number));
+            let speaker = Speaker::Server { store: number.into(), commits: 100, start: 1 };
+            let (version, answer) = (votes.configuration().version(), Some(Answer::Promised(None)));
+            let (configuration, confirmed, refused, older) = (None, false, None, false);
+            let reply = Reply { speaker, version, configuration, confirmed, answer, refused, older };
+            votes.hear(node(number), &asked, reply, NOW);
+        }
+        assert_eq!(votes.progress(NOW), Some(Progress::Asking));
+        assert!(votes.begins_to_accept() && !votes.begins_to_accept());
+        let again = votes.next(&spaces([true, false, true]), true, Timing::default()).unwrap();
+        votes.propose(again);
+        assert!(!votes.begins_to_accept());
+    }
+
+    #[test]
+    fn an_older_store_is_given_up_if_another_has_all_and_counts_if_none_has() {
+        let mut votes = votes();
+        let all = |_| true;
+        assert_eq!(votes.look_at(node(1), all), Standing::Sound);
+        votes.forget(node(1));
+        heard(&mut votes, 1, 2, 99);
+        assert_eq!(votes.look_at(node(1), |other| other == node(1)), Standing::Waits, "the others are away");
+        assert_eq!(votes.look_at(node(1), all), Standing::GivenUp(Changed::Older));
+        [2, 3].into_iter().for_each(|number| heard(&mut votes, number, 2, 90));
+        assert_eq!(votes.look_at(node(1), |other| other != node(3)), Standing::Waits, "one may have more");
+        assert_eq!(votes.look_at(node(1), all), Standing::Settled);
+        assert_eq!((1..=3).map(|number| votes.look_at(node(number), all)).collect::<Vec<_>>(), [Standing::Sound; 3]);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::configuration::{Configuration, Version};
-use super::message::Speaker;
+use super::message::{Question, Speaker};
 use crate::wire::NodeAddress;
 use crate::wire::params::NODE_LIMIT;
 
@@ -14,13 +14,14 @@ const STARTS: usize = 4;
 #[derive(Debug, Clone, Default)]
 pub struct Heard {
     nodes: BTreeMap<NodeAddress, Node>,
+    /// Of servers, also of those that are not among `nodes` any more: how far a store was must outlast its server's absence.
+    stores: BTreeMap<NodeAddress, Store>,
 }
 
 #[derive(Debug, Clone)]
 struct Node {
     speaker: Speaker,
     version: Version,
-    store: Store,
 }
 
 /// The store of a server, through the starts of its process.
@@ -33,6 +34,8 @@ struct Store {
     commits: u64,
     /// A process had fewer commits than one before it, since the server was admitted.
     older: bool,
+    /// The server says that others remember it so.
+    doubted: bool,
 }
 
 /// Why a server is not the member that it should be.
@@ -69,20 +72,47 @@ impl Store {
 impl Heard {
     /// `node` has spoken, while the configuration `held` was in force.
     pub fn note(&mut self, node: NodeAddress, speaker: Speaker, version: Version, held: &Configuration) {
-        if self.nodes.len() >= 2 * NODE_LIMIT && !self.nodes.contains_key(&node) {
+        let is_full = |len| len >= 2 * NODE_LIMIT;
+        if is_full(self.nodes.len()) && !self.nodes.contains_key(&node) {
             return;
         }
-        let new = || Node { speaker, version, store: Store::default() };
-        let heard = self.nodes.entry(node).or_insert_with(new);
-        (heard.speaker, heard.version) = (speaker, version);
-        if let Speaker::Server { store, commits, start } = speaker {
-            heard.store.hear(store, start, commits);
-            // With its next admission it gets what it lacks.
-            heard.store.older &= held.members.contains_key(&node);
+        self.nodes.insert(node, Node { speaker, version });
+        let Speaker::Server { store, commits, start } = speaker else { return };
+        if is_full(self.stores.len()) && !self.stores.contains_key(&node) {
+            self.stores.retain(|known, _| held.members.contains_key(known));
+        }
+        let known = self.stores.entry(node).or_default();
+        known.hear(store, start, commits);
+        // With its next admission it gets what it lacks.
+        known.older &= held.members.contains_key(&node);
+    }
+
+    /// `node` has asked, while the configuration `held` was in force.
+    pub fn note_question(&mut self, node: NodeAddress, question: &Question, held: &Configuration) {
+        self.note(node, question.speaker, question.version, held);
+        if let Some(store) = self.stores.get_mut(&node) {
+            store.doubted = question.older && question.version == held.version() && held.members.contains_key(&node);
         }
     }
 
-    /// Whoever was at `node` may be another now.
+    /// Whether the store of the server at `node`, which holds `version`, is remembered here to have been further.
+    pub fn remembers_more(&self, node: NodeAddress, version: Version, held: &Configuration) -> bool {
+        let is_member = version == held.version() && held.members.contains_key(&node);
+        is_member && self.stores.get(&node).is_some_and(|store| store.older)
+    }
+
+    /// Whether this is all that there is: every member of `held` is `present`, and has come back with an older store. What
+    /// they have is taken for what they had, then.
+    pub fn settle_for_older(&mut self, held: &Configuration, present: impl Fn(NodeAddress) -> bool) -> bool {
+        let mut members = held.members.keys();
+        let all = members.all(|node| present(*node) && self.changed(*node, held) == Some(Changed::Older));
+        for store in self.stores.values_mut().filter(|_| all) {
+            (store.older, store.doubted) = (false, false);
+        }
+        all
+    }
+
+    /// Whoever was at `node` may be another now; it speaks for itself before anything is believed of it.
     pub fn forget(&mut self, node: NodeAddress) {
         self.nodes.remove(&node);
     }
@@ -114,7 +144,8 @@ impl Heard {
         if store != member.store {
             return Some(Changed::Store);
         }
-        self.nodes.get(&node)?.store.older.then_some(Changed::Older)
+        let store = self.stores.get(&node)?;
+        (store.older || store.doubted).then_some(Changed::Older)
     }
 }
 
@@ -165,8 +196,19 @@ mod tests {
         assert_eq!(hear(&first, 110, 1), None, "late, of the process before");
         assert_eq!(hear(&first, 119, 3), Some(Changed::Older));
         assert_eq!(hear(&first, 130, 3), Some(Changed::Older));
+        heard.forget(node);
+        assert_eq!(heard.changed(node, &first), None, "it was lost: nobody knows who is there now");
+        let mut hear = |held: &Configuration, commits, start| {
+            heard.note(node, Speaker::Server { store: 7, commits, start }, Version::default(), held);
+            heard.changed(node, held)
+        };
+        assert_eq!(hear(&first, 130, 3), Some(Changed::Older));
         // Given up, and admitted again by the third configuration.
         assert_eq!(hear(&without, 130, 3), None);
         assert_eq!(hear(&third, 131, 3), None);
+        heard.forget(node);
+        let speaker = Speaker::Server { store: 7, commits: 130, start: 4 };
+        heard.note(node, speaker, Version::default(), &third);
+        assert_eq!(heard.changed(node, &third), Some(Changed::Older), "it went back while it was lost");
     }
 }

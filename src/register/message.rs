@@ -76,6 +76,9 @@ pub struct Question {
     /// Of a server, to managers: members that have not answered its questions for some time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unreached: Vec<NodeAddress>,
+    /// Of a server that is a member by this version: others have told it that its store is older than it was.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub older: bool,
 }
 
 /// How far a coordinator has all its writes on all owners.
@@ -106,6 +109,15 @@ pub struct Reply {
     /// The address that the asker announces is that of this machine: it is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<Machine>,
+    /// The asker is a member with a store that is older than it was.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub older: bool,
+}
+
+/// For fields that are not sent unless there is something to say.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// The bytes of a question or reply.
@@ -179,6 +191,7 @@ mod tests {
             proposal: Some(proposal),
             settled: Some(Settled { start: 5, clock: 9 }),
             unreached: vec![NodeAddress::new(([10, 0, 0, 3], 19800).into())],
+            older: true,
         };
         assert_eq!(Question::read(&pack(&question)), Some(question));
         let answers = [
@@ -191,7 +204,8 @@ mod tests {
         ];
         for answer in answers.map(Some).into_iter().chain([None]) {
             let refused = answer.is_none().then(|| Machine { ip: [10, 0, 0, 1].into(), store: 7 });
-            let reply = Reply { speaker, version, configuration: None, confirmed: true, answer, refused };
+            let older = refused.is_some();
+            let reply = Reply { speaker, version, configuration: None, confirmed: true, answer, refused, older };
             assert_eq!(Reply::read(&pack(&reply)), Some(reply));
         }
     }
@@ -208,6 +222,7 @@ mod tests {
                 proposal: None,
                 settled: None,
                 unreached: Vec::new(),
+                older: false,
             }))
         };
         let good = configuration();

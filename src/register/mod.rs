@@ -16,6 +16,7 @@ mod lease;
 mod message;
 mod proposer;
 mod reach;
+mod restart;
 #[cfg(test)]
 mod tests;
 mod timing;
@@ -28,4 +29,5 @@ pub use lease::{Confirmations, Lease};
 pub use message::{Proposal, Question, Reply, Settled, Speaker, pack, unpack};
 pub use proposer::{Progress, Proposer};
 pub use reach::{Reach, Reports};
+pub use restart::Restart;
 pub use timing::{Timing, TimingError};

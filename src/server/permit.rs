@@ -57,6 +57,12 @@ impl Permit {
         }
     }
 
+    /// It ends now; it may be extended again.
+    pub(super) fn suspend(&self) {
+        let limited = |held: u64| (held != ENDED && held != UNLIMITED).then_some(NOT_YET);
+        let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, limited);
+    }
+
     /// It ends now, and for good.
     pub(super) fn end(&self) {
         self.0.store(ENDED, Ordering::Release);

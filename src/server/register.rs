@@ -50,6 +50,7 @@ pub(super) fn ask_all(server: &Arc<Shared>) {
     if !configuration.is_voted() {
         return;
     }
+    server.votes.renew(server.env.time().now());
     look_for_majority(server, &configuration, &permit);
     let managers = server.config.managers.iter().filter_map(crate::net::NamedNode::address);
     complete(server);
@@ -175,7 +176,7 @@ fn adopt(server: &Arc<Shared>, from: NodeAddress, configuration: &Configuration)
 
 /// Goes over to a configuration that is in force, if it is later than the one held.
 fn take(server: &Arc<Shared>, from: NodeAddress, configuration: &Configuration) {
-    if !server.votes.adopt(configuration) {
+    if !server.votes.adopt(configuration, server.env.time().now()) {
         return;
     }
     tracing::info!(peer = %from, version = configuration.counter, voted = configuration.is_voted(), "configuration taken");

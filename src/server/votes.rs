@@ -3,6 +3,7 @@
 //! What the rules are [`crate::register`] knows; here are the state of one voter, what of it is durable before an answer
 //! leaves, and when this server may act. It knows nothing of records and of how hash spaces are used.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -10,8 +11,8 @@ use parking_lot::Mutex;
 use super::completion::Completion;
 use super::permit::Permit;
 use crate::register::{
-    Acceptor, Answer, Configuration, Confirmations, Heard, Lease, Machine, Proposal, Question, Reply, Settled, Speaker,
-    Version, Vote, Voter, pack, unpack,
+    Acceptor, Answer, Configuration, Confirmations, Heard, Lease, Machine, Proposal, Question, Reply, Restart, Settled,
+    Speaker, Version, Vote, Voter, pack, unpack,
 };
 use crate::store::{self, Store};
 use crate::time::Moment;
@@ -39,6 +40,7 @@ struct State {
     /// Until when this server may act by the configuration.
     permit: Arc<Permit>,
     heard: Heard,
+    restart: Restart,
     completion: Completion,
 }
 
@@ -55,11 +57,18 @@ impl Votes {
         let confirmed = Confirmations::forget(stores, now, configuration.timing.lease());
         let permit = Arc::new(Permit::of(&configuration));
         let acceptor = Acceptor::new(configuration, vote);
+        let restart = Restart::new(acceptor.configuration(), address, now);
         let completion = Completion::new(start, now);
-        let state = State { acceptor, lease: Lease::default(), confirmed, permit, heard: Heard::default(), completion };
+        let (lease, heard) = (Lease::default(), Heard::default());
+        let state = State { acceptor, lease, confirmed, permit, heard, restart, completion };
         let votes = Self { store: store.clone(), address, start, state: Mutex::new(state), storing: Mutex::default() };
-        votes.state.lock().renew(votes.own(), address);
+        votes.renew(now);
         Ok(votes)
+    }
+
+    /// Works out until when this server may act by the configuration, since time has passed.
+    pub(super) fn renew(&self, now: Moment) {
+        self.state.lock().renew(self.own(), self.address, now);
     }
 
     /// This server's vote.
@@ -94,11 +103,19 @@ impl Votes {
         let voter = state.heard.speaker(node).map(Speaker::voter);
         let proposal = voter.and_then(|voter| state.completion.proposal(voter));
         let settled = settled.map(|clock| Settled { start: state.completion.number(), clock });
-        Question { speaker: self.speaker(), version, configuration, proposal, settled, unreached: Vec::new() }
+        Question {
+            speaker: self.speaker(),
+            version,
+            configuration,
+            proposal,
+            settled,
+            unreached: Vec::new(),
+            older: !state.restart.doubting().is_empty(),
+        }
     }
 
     /// Takes `configuration`, which is in force, unless it is known. Says whether it was later.
-    pub(super) fn adopt(&self, configuration: &Configuration) -> bool {
+    pub(super) fn adopt(&self, configuration: &Configuration, now: Moment) -> bool {
         let state = &mut *self.state.lock();
         let later = state.acceptor.adopt(configuration);
         if later {
@@ -106,7 +123,8 @@ impl Votes {
             state.permit.end();
             state.permit = Arc::new(Permit::of(configuration));
             state.completion.end();
-            state.renew(self.own(), self.address);
+            state.restart.adopt(configuration, self.address);
+            state.renew(self.own(), self.address, now);
         }
         later
     }
@@ -114,8 +132,8 @@ impl Votes {
     /// A node has said who it is and how far; of a member that asks for it, its lease is confirmed.
     pub(super) fn hear(&self, from: NodeAddress, question: &Question, now: Moment) -> Reply {
         let state = &mut *self.state.lock();
-        state.heard.note(from, question.speaker, question.version, state.acceptor.configuration());
         let configuration = state.acceptor.configuration();
+        state.heard.note_question(from, question, configuration);
         let version = configuration.version();
         let member = |store: u64| {
             let named = configuration.members.get(&from).is_some_and(|member| member.store == store);
@@ -131,14 +149,25 @@ impl Votes {
             }
             Speaker::Manager { .. } => false,
         };
+        // Who has no records that count leaves it to those that have.
+        let own = configuration.members.contains_key(&self.address);
+        let older = own && state.heard.remembers_more(from, question.version, configuration);
         let configuration = version.is_after(question.version).then(|| configuration.clone());
-        Reply { speaker: self.speaker(), version, configuration, confirmed, answer: None, refused: None }
+        Reply { speaker: self.speaker(), version, configuration, confirmed, answer: None, refused: None, older }
     }
 
     /// The answer to a node that is not known to be the one that it says; `refused`: the machine that its address belongs to.
     pub(super) fn refusal(&self, refused: Option<Machine>) -> Reply {
         let version = self.state.lock().acceptor.configuration().version();
-        Reply { speaker: self.speaker(), version, configuration: None, confirmed: false, answer: None, refused }
+        Reply {
+            speaker: self.speaker(),
+            version,
+            configuration: None,
+            confirmed: false,
+            answer: None,
+            refused,
+            older: false,
+        }
     }
 
     /// A node has answered a question that left at `sent`.
@@ -147,9 +176,17 @@ impl Votes {
         state.heard.note(from, reply.speaker, reply.version, state.acceptor.configuration());
         let voter = reply.speaker.voter();
         let configuration = state.acceptor.configuration();
-        if reply.confirmed && asked.version == configuration.version() {
-            state.lease.confirmed(asked.version, voter, sent, configuration.timing.lease());
-            state.renew(self.own(), self.address);
+        if asked.version == configuration.version() {
+            if reply.confirmed {
+                state.lease.confirmed(asked.version, voter, sent, configuration.timing.lease());
+            }
+            if reply.older {
+                state.permit.suspend();
+            }
+            if state.restart.answered(from, reply.older) {
+                tracing::error!(peer = %from, "requests are refused: this store is older than that node remembers it. It waits for the other members: if one has all records, this server is given up, and to be attached again");
+            }
+            state.renew(self.own(), self.address, now);
         }
         if let (Some(proposal), Some(answer)) = (&asked.proposal, reply.answer) {
             state.completion.hear((asked.version, proposal.ballot), voter, answer, now);
@@ -231,7 +268,10 @@ impl Votes {
             }
             Voter::Manager(_) => "the manager that votes".to_owned(),
         };
-        state.lease.missing(configuration, self.own(), now).into_iter().map(named).collect()
+        let missing = state.lease.missing(configuration, self.own(), now).into_iter().map(named);
+        let awaited = state.restart.awaited(now).map(|node| node.to_string());
+        let doubting = state.restart.doubting().iter().map(|node| format!("{node}, which remembers a later store"));
+        missing.chain(awaited).chain(doubting).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Stores the configuration, once it has been taken. Blocks.
@@ -245,11 +285,11 @@ impl Votes {
 }
 
 impl State {
-    /// Works out until when this server may act: as a member, with its store, while a majority confirms.
-    fn renew(&mut self, own: Voter, address: NodeAddress) {
+    /// Works out until when this server may act: as a member, with its store as it was, while a majority confirms.
+    fn renew(&mut self, own: Voter, address: NodeAddress, now: Moment) {
         let configuration = self.acceptor.configuration();
         let member = configuration.members.get(&address).is_some_and(|member| Voter::Server(member.store) == own);
-        if member && !self.acceptor.is_leaving() {
+        if member && !self.acceptor.is_leaving() && self.restart.permits(now) {
             self.permit.extend(self.lease.until(configuration, own));
         }
     }
