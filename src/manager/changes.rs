@@ -22,7 +22,7 @@ const CHANGES: usize = 4096;
 const VOTE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the first vote of a cluster may take before its servers go on without.
 const FOUNDING_PATIENCE: Duration = Duration::from_secs(3);
-/// The longest pause before a proposal that another has outbid is made anew.
+/// The longest pause before a proposal that another has outbid is made anew; doubled each time, five times at most.
 const OUTBID_PAUSE: Duration = Duration::from_millis(100);
 
 impl Inner {
@@ -162,9 +162,9 @@ impl Shell {
 
     /// Does what the proposal under way needs next.
     pub(super) fn consider_votes(&self, inner: &mut Inner) {
-        let asked = inner.votes.is_accepting();
         match inner.votes.progress(self.env.time().now()) {
-            Some(Progress::Asking) if inner.votes.is_accepting() != asked => self.ask_all(inner),
+            // At once: until they have accepted, another manager may outbid this one.
+            Some(Progress::Asking) if inner.votes.begins_to_accept() => self.ask_all(inner),
             None | Some(Progress::Asking) => {}
             Some(Progress::Waiting(until)) => {
                 let pause = until.since(self.env.time().now());
@@ -176,8 +176,9 @@ impl Shell {
             Some(Progress::Committed(next) | Progress::Overtaken(next)) => self.take(inner, &next),
             Some(Progress::Outbid(round)) => {
                 inner.votes.outbid(round);
-                let pause = self.env.random_share(OUTBID_PAUSE);
                 let changes = &mut inner.changes;
+                let pause = self.env.random_share(OUTBID_PAUSE * (1 << changes.outbid.min(5)));
+                changes.outbid += 1;
                 if let Some(pending) = changes.pending.take() {
                     changes.waiting.push_front(pending.job);
                 }
@@ -217,6 +218,7 @@ impl Shell {
         }
         tracing::info!(version = next.counter, clocktime = %next.whs.clocktime, voted = next.is_voted(), "configuration in force");
         inner.configured = Instant::now();
+        inner.changes.outbid = 0;
         self.compare_timing(next);
         let spaces = Spaces { whs: next.whs.clone(), rhs: next.rhs.clone() };
         match inner.changes.pending.take() {

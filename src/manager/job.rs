@@ -80,6 +80,8 @@ pub(super) struct Changes {
     pub(super) pending: Option<Pending>,
     /// Nothing is proposed before: another had the higher ballot.
     pub(super) pause: Option<Instant>,
+    /// How often that was so since the last configuration.
+    pub(super) outbid: u32,
 }
 
 impl Changes {
