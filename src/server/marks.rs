@@ -116,6 +116,12 @@ impl Marks {
         list.lock().wait(hash)
     }
 
+    /// Whether a key with this hash is marked.
+    pub(super) fn is_marked(&self, hash: u64) -> bool {
+        let Some((count, list)) = self.slot(hash) else { return false };
+        count.load(Ordering::Acquire) > 0 && list.lock().entries.iter().any(|entry| entry.hash == hash)
+    }
+
     /// The clock before which no write of this server has a mark any more; `None` if that is not known yet. `clock` is the
     /// one that the next write will have at least. To be called now and then.
     pub(super) fn settled(&self, clock: u32) -> Option<u32> {

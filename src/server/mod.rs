@@ -30,6 +30,7 @@ mod spaces;
 pub mod stream;
 mod submission;
 mod taking;
+mod undecided;
 mod unsettled;
 mod votes;
 
@@ -51,6 +52,7 @@ use dispatch::Dispatch;
 use joined::Joined;
 use replace::Replace;
 use shared::Shared;
+use undecided::Undecided;
 use votes::Votes;
 
 /// How often it is seen whether the disk answers.
@@ -125,6 +127,12 @@ impl Server {
         shared.peers.serve(&service);
         shared.clients.serve(&service);
         register::take_up(&shared);
+        let undecided = Undecided { marks: shared.marks.clone(), unsettled: shared.unsettled.clone() };
+        let store = shared.store.clone();
+        env.blocking(move || store.keep_undecided(Arc::new(undecided)))
+            .await
+            .map_err(|error| StartError::Failed(error.to_string()))?
+            .map_err(StartError::Configuration)?;
 
         let streams = SocketAddr::new(shared.config.bind.ip(), shared.config.stream_port);
         let (streams, stream_port) = stream::listen(env, streams)?;

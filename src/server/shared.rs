@@ -99,7 +99,7 @@ pub(super) struct Shared {
     /// Which keys have a write that is not known to be on all owners.
     pub(super) marks: Arc<Marks>,
     /// Those of them whose write has ended.
-    pub(super) unsettled: Unsettled,
+    pub(super) unsettled: Arc<Unsettled>,
     /// Copies of writes that others coordinate, which may be on some owners only.
     pub(super) copies: Copies,
     spaces: RwLock<Arc<Spaces>>,
@@ -157,7 +157,7 @@ impl Shared {
             replace: OnceLock::new(),
             key_order: KeyOrder::default(),
             marks: Arc::default(),
-            unsettled: Unsettled::default(),
+            unsettled: Arc::default(),
             copies: Copies::default(),
             spaces: RwLock::default(),
             learning: AtomicBool::new(false),

@@ -60,6 +60,11 @@ pub(super) struct Turn {
 }
 
 impl Unsettled {
+    /// All of them.
+    pub(super) fn keys(&self) -> Vec<Box<[u8]>> {
+        self.keys.lock().kept.keys().cloned().collect()
+    }
+
     /// Remembers a key, marked until its record is settled.
     pub(super) fn keep(&self, key: &[u8], mark: Option<Mark>, joins: u32) {
         let mut keys = self.keys.lock();

@@ -79,7 +79,7 @@ pub(super) struct Merge<'a> {
 
 impl Merge<'_> {
     /// Merges all records that are dirty now, in the tree's order and in short transactions. `next_seq` tells the log's
-    /// next sequence number; `between` is called after each transaction with
+    /// next sequence number; `merged` is told each key that was written, `between` is called after each transaction with
     /// the numbers of records done and left, and says whether to go on.
     ///
     /// `before_commit` hears how many rows of `twin` there will be and the newest sequence number among the rows; it may
@@ -88,6 +88,7 @@ impl Merge<'_> {
         &self,
         next_seq: impl Fn() -> u64,
         before_commit: impl Fn(u64, u64) -> io::Result<()>,
+        mut merged: impl FnMut(&[u8]),
         mut between: impl FnMut(usize, usize) -> rusqlite::Result<bool>,
     ) -> rusqlite::Result<Moved> {
         let dirty = self.cache.collect(next_seq);
@@ -103,6 +104,7 @@ impl Merge<'_> {
                 return Err(error);
             }
             self.mark(&chunk, &mut moved);
+            chunk.rows.iter().for_each(|row| merged(chunk.slice(&row.key)));
             rest = rest.get(covered..).unwrap_or_default();
             let go_on = between(dirty.len() - rest.len(), rest.len());
             if !matches!(go_on, Ok(true)) {

@@ -39,6 +39,7 @@ pub(crate) mod temporary;
 mod tests;
 mod throttle;
 mod tree;
+mod undecided;
 mod write;
 
 pub use batch::{Applied, Batch};
@@ -50,6 +51,7 @@ pub use options::{Options, SweepPolicy, SyncMode};
 pub use pool::{ReadJob, Values, WriteJob};
 pub use scan::{Position, ScanBatch, ScanRow};
 pub use status::Status;
+pub use undecided::Undecided;
 pub use write::{Outcome, OwnedWrite, Write};
 
 use self::core::Core;
@@ -249,13 +251,24 @@ impl Store {
         self.inner.core.store_id
     }
 
-    /// The keys of the last writes before the store was opened, if it was not closed in order: what was under way then is
-    /// among them. Gives them once.
+    /// The keys of the last writes before the store was opened, if it was not closed in order, and those of
+    /// [`Self::keep_undecided`]: what was under way then is among them. Gives them once.
     pub fn take_recovered(&self) -> Vec<Box<[u8]>> {
         let mut keys = std::mem::take(&mut *self.inner.core.recovered.lock());
         keys.sort_unstable();
         keys.dedup();
         keys
+    }
+
+    /// From now on merges ask `owner` which records others are still to have: those are among the keys that
+    /// [`Self::take_recovered`] gives after a restart. Blocks.
+    pub fn keep_undecided(&self, owner: Arc<dyn Undecided>) -> Result<(), Error> {
+        self.ask(|reply| Request::Undecided(owner, reply))
+    }
+
+    /// Whether nothing has failed that writes need, and has not succeeded since.
+    pub fn takes_writes(&self) -> bool {
+        !self.inner.core.failures.any()
     }
 
     /// How many entries of redo logs have been written since the store was made. It goes back only when the files are

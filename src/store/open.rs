@@ -16,7 +16,7 @@ use super::pool::{Job, Pool, run_reads, run_writes};
 use super::redo::{Kind, ReadEntry, Redo, RedoOptions, recover};
 use super::shutdown::Shutdown;
 use super::tree::{self, Reader, Writer};
-use super::{syncer, temporary};
+use super::{syncer, temporary, undecided};
 use crate::clock::{Clock, ClockTime};
 use crossbeam_channel::Receiver;
 use std::io;
@@ -59,8 +59,13 @@ pub(super) fn open(
         .map_err(|source| OpenError::Sqlite { path: options.path.clone(), source })?
         .and_then(|bytes| bytes.try_into().ok())
         .map_or(0, u64::from_be_bytes);
+    let undecided = tree
+        .state(undecided::STATE)
+        .map_err(|source| OpenError::Sqlite { path: options.path.clone(), source })?
+        .unwrap_or_default();
     let log = recover(&options.path, store_id, tally.redo_from, tally.clean, &*disk, |entry| replay.take(entry))?;
-    let Replay { cache, generation, keys: recovered, .. } = replay;
+    let Replay { cache, generation, keys: mut recovered, .. } = replay;
+    recovered.extend(undecided::read(&undecided));
     if log.cut_bytes > 0 {
         tracing::warn!(bytes = log.cut_bytes, "removed an incomplete write from the end of the redo log");
     }
@@ -130,7 +135,7 @@ impl Replay<'_> {
             // A log made under a larger limit: what does not fit goes to the tree at once.
             let merge = Merge { cache: &self.cache, tree: self.tree, disk: self.disk };
             merge
-                .run(|| entry.sequence + 1, |_, _| Ok(()), |_, _| Ok(true))
+                .run(|| entry.sequence + 1, |_, _| Ok(()), |_| {}, |_, _| Ok(true))
                 .map_err(|source| OpenError::Sqlite { path: self.path.to_path_buf(), source })?;
         }
         Ok(())

@@ -1,8 +1,10 @@
 //! Requests to the maintenance thread, and where their answers go.
 
 use super::error::Error;
+use super::undecided::Undecided;
 use crossbeam_channel::Sender;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Where an answer goes.
 pub(super) type Reply<T> = Sender<Result<T, Error>>;
@@ -21,6 +23,8 @@ pub(super) enum Request {
     Flush(Reply<()>),
     /// Store a named blob durably.
     PutState { name: String, value: Vec<u8>, reply: Reply<()> },
+    /// Ask who knows which writes others are still to have, from now on.
+    Undecided(Arc<dyn Undecided>, Reply<()>),
     /// Count the generation up, durably.
     Generation(Reply<u32>),
     /// Have everything stored so far count as absent, durably; the first generation that counts.

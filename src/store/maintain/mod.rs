@@ -13,6 +13,7 @@ use super::merge::Merge;
 use super::options::SyncMode;
 use super::request::{Inline, Reply, Request};
 use super::tree::{Tally, Writer};
+use super::undecided::{self, Kept, Undecided};
 use crate::time::{Moment, Time};
 use crossbeam_channel::RecvTimeoutError;
 use floor::OldRows;
@@ -53,6 +54,8 @@ pub(super) struct Maintenance {
     old_rows: RefCell<OldRows>,
     /// There is more to sweep.
     sweeping: Cell<bool>,
+    /// Keys that a restart must find, once somebody knows of any.
+    undecided: RefCell<Option<Kept>>,
     /// Who wants the store closed.
     closing: RefCell<Option<Reply<()>>>,
 }
@@ -94,6 +97,7 @@ impl Maintenance {
             sweep: RefCell::default(),
             old_rows: RefCell::default(),
             sweeping: Cell::new(false),
+            undecided: RefCell::default(),
             closing: RefCell::default(),
         }
     }
@@ -148,8 +152,26 @@ impl Maintenance {
                 };
                 drop(reply.send(result));
             }
+            Request::Undecided(owner, reply) => drop(reply.send(self.note_undecided(owner))),
             Request::Close(reply) => drop(self.closing.replace(Some(reply))),
         }
+    }
+
+    fn note_undecided(&self, owner: Arc<dyn Undecided>) -> Result<(), Error> {
+        let stored = self.tree.state(undecided::STATE).map_err(Error::failed)?.unwrap_or_default();
+        *self.undecided.borrow_mut() = Some(Kept::new(owner, stored));
+        Ok(())
+    }
+
+    /// Stores which of the merged records others are still to have, if that has changed.
+    fn keep_undecided(&self) -> Result<(), Error> {
+        let mut undecided = self.undecided.borrow_mut();
+        let Some(kept) = &mut *undecided else { return Ok(()) };
+        if let Some(bytes) = kept.changed() {
+            self.tree.put_state(undecided::STATE, &bytes).map_err(Error::failed)?;
+            kept.stored(bytes);
+        }
+        Ok(())
     }
 
     /// Makes all writes so far durable: state must not be on disk before the writes that precede it.
@@ -249,6 +271,11 @@ impl Maintenance {
                     core.collisions.store(collisions.max(core.collisions.load(Ordering::Acquire)), Ordering::Release);
                     self.log_up_to(newest)
                 },
+                |key| {
+                    if let Some(kept) = &mut *self.undecided.borrow_mut() {
+                        kept.merged(key);
+                    }
+                },
                 |done, left| {
                     self.bound_wal()?;
                     self.throttle(core.elapsed(begun), done, left);
@@ -282,6 +309,7 @@ impl Maintenance {
         // before the older ones go.
         core.redo.write_all()?;
         core.redo.sync()?;
+        self.keep_undecided()?;
         self.reached(Step::RedoSynced)?;
         if !suspect {
             self.seal(|tally| tally.redo_from = number)?;

@@ -459,3 +459,44 @@ fn what_a_killed_process_had_not_synced_is_synced_before_an_answer_rests_on_it()
         assert_eq!(data_at(&dark).as_deref(), Some("second"), "seed {seed}");
     }
 }
+
+/// One key is undecided for as long as it is told to.
+struct OneKey(std::sync::atomic::AtomicBool, Vec<u8>);
+
+impl crate::store::Undecided for OneKey {
+    fn is_undecided(&self, key: &[u8]) -> bool {
+        key == self.1 && self.0.load(Ordering::Relaxed)
+    }
+
+    fn left(&self) -> Vec<Box<[u8]>> {
+        Vec::new()
+    }
+}
+
+#[test]
+fn what_is_undecided_is_found_after_a_restart_though_it_was_merged() {
+    for kill in [true, false] {
+        let fixture = Fixture::new();
+        let owner = Arc::new(OneKey(true.into(), key(1)));
+        let store = fixture.open();
+        store.keep_undecided(owner.clone()).unwrap();
+        for number in 0..3 {
+            set(&store, &key(number), "x");
+        }
+        store.flush().unwrap();
+        if kill {
+            store.crash()
+        } else {
+            store.close().unwrap()
+        }
+        drop(store);
+        let store = fixture.open();
+        assert_eq!(store.take_recovered(), [Box::from(key(1))], "kill: {kill}");
+        store.keep_undecided(owner.clone()).unwrap();
+        owner.0.store(false, Ordering::Relaxed);
+        set(&store, &key(4), "x");
+        store.close().unwrap();
+        drop(store);
+        assert_eq!(fixture.open().take_recovered(), Vec::<Box<[u8]>>::new());
+    }
+}
