@@ -8,8 +8,6 @@
 pub enum Rule {
     /// A write has succeeded only if every owner that is active has it.
     AllOwners,
-    /// A server that has been given up forgets a write that nobody else has.
-    TakeBack,
     /// Servers complete a change that its manager has left half done.
     Complete,
     /// An owner shows a copy only when all owners have it, and sees to those of lost coordinators.
@@ -22,14 +20,12 @@ pub enum Rule {
 
 impl Rule {
     /// All rules.
-    pub const ALL: &[Self] =
-        &[Self::AllOwners, Self::TakeBack, Self::Complete, Self::SettleCopies, Self::Admission, Self::LateWrites];
+    pub const ALL: &[Self] = &[Self::AllOwners, Self::Complete, Self::SettleCopies, Self::Admission, Self::LateWrites];
 
     /// Its name, in words joined by dashes.
     pub const fn name(self) -> &'static str {
         match self {
             Self::AllOwners => "all-owners",
-            Self::TakeBack => "take-back",
             Self::Complete => "complete",
             Self::SettleCopies => "settle-copies",
             Self::Admission => "admission",

@@ -141,7 +141,8 @@ fn a_limit_of_file_sizes_is_a_full_disk() {
     loop {
         let written = client.set(format!("k{kept}").as_bytes(), &big);
         if !written.is_acknowledged() {
-            assert!(matches!(written, Written::Error(ErrorCode::Server)), "{written:?}");
+            // Not error 6, after which nothing has been done: it is in memory, and becomes durable when there is room.
+            assert!(matches!(written, Written::Error(ErrorCode::Unknown)), "{written:?}");
             break;
         }
         kept += 1;

@@ -1,4 +1,4 @@
-//! The scenarios: which faults may happen to which clusters, and which of them are known not to hold yet.
+//! The scenarios: which faults may happen to which clusters.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -29,8 +29,6 @@ pub(crate) struct Scenario {
     pub(crate) auto_replace: bool,
     /// The longest that a client may wait until something that it asked for is done.
     pub(crate) outage_limit: Duration,
-    /// Why it does not hold yet, if it does not.
-    pub(crate) fails: Option<&'static str>,
 }
 
 /// What most have in common.
@@ -47,18 +45,11 @@ const PLAIN: Scenario = Scenario {
     tombstones: Duration::from_hours(1),
     auto_replace: false,
     outage_limit: Duration::from_secs(30),
-    fails: None,
 };
 
-/// How long a client may wait where its gateway can be cut off, from all servers or with too few of them: twice the longest cut,
-/// and the time between two, in which the client may get nothing done yet.
+/// How long a client may wait where its gateway can be cut off, from all servers or with too few of them, or where faults are
+/// beside each other: twice the longest of them, and the time between two, in which the client may get nothing done yet.
 const CUT_OFF: Duration = Duration::from_secs(45);
-
-// Why a scenario does not hold yet.
-/// A write that the disk of its coordinator has refused is with the other owners all the same.
-const DISK: &str = "a write that failed on the disk of its coordinator is called not done, and may have been";
-/// A promise is given for one fault at a time.
-const OVERLAP: &str = "faults beside each other have broken a promise";
 
 const CUTS: &[Choice] = &[
     Choice::Isolate,
@@ -147,7 +138,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "auto", choices: &[Choice::KillServer, Choice::StopServer], auto_replace: true, ..PLAIN },
     Scenario { name: "empty", choices: &[Choice::EmptyDisk], ..PLAIN },
     Scenario { name: "older", choices: &[Choice::OlderDisk], ..PLAIN },
-    Scenario { name: "disk", choices: &[Choice::SlowDisk, Choice::FullDisk], fails: Some(DISK), ..PLAIN },
+    Scenario { name: "disk", choices: &[Choice::SlowDisk, Choice::FullDisk], ..PLAIN },
     Scenario { name: "half-open", choices: &[Choice::HalfOpen, Choice::Refuse], ..PLAIN },
     Scenario { name: "isolate", choices: &[Choice::Isolate, Choice::AllButGateways, Choice::FromManagers], ..PLAIN },
     Scenario { name: "peers", choices: &[Choice::FromPeers], ..PLAIN },
@@ -178,7 +169,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         skewed: true,
         servers: 3..=5,
         auto_replace: true,
-        fails: Some(OVERLAP),
+        outage_limit: CUT_OFF,
         ..PLAIN
     },
 ];
@@ -188,16 +179,11 @@ pub(crate) fn named(name: &str) -> Option<&'static Scenario> {
     SCENARIOS.iter().find(|scenario| scenario.name == name)
 }
 
-/// Those in which the promises are kept.
-pub(crate) fn kept() -> impl Iterator<Item = &'static Scenario> {
-    SCENARIOS.iter().filter(|scenario| scenario.fails.is_none())
-}
-
 /// The scenario in which it shows soonest that a rule is left out.
 pub(crate) fn made_for(rule: Rule) -> &'static Scenario {
     let name = match rule {
-        Rule::AllOwners => "kill",
-        Rule::TakeBack | Rule::LateWrites => "isolate",
+        Rule::AllOwners => "disk",
+        Rule::LateWrites => "isolate",
         Rule::Complete => "half-done",
         Rule::SettleCopies => "one-way",
         Rule::Admission => "forgotten",

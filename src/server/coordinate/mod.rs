@@ -16,6 +16,7 @@ use super::spaces::{Spaces, Target};
 use super::submission::{Submission, answer_to, replicates};
 use crate::store::{Outcome, WriteJob};
 use crate::wire::RecordKey;
+use crate::wire::method::ErrorCode;
 use crate::wire::params::{Encode, Written};
 pub(super) use operation::Operation;
 
@@ -137,8 +138,16 @@ fn end_alone(server: &Arc<Shared>, joins: u32, submission: Submission, outcome: 
         Some(Started::Alone(submission, outcome)) => {
             let hash = submission.hash();
             let Submission { key, reply, deleted, mark, .. } = submission;
+            if !durable {
+                // It can be seen here, and may become durable yet; nobody is told of it before.
+                server.unsettled.keep(&key, mark, joins);
+                if let Some(reply) = reply {
+                    reply.error(ErrorCode::Unknown);
+                }
+                return;
+            }
             drop(mark);
-            let Some(reply) = reply.filter(|_| durable) else { return };
+            let Some(reply) = reply else { return };
             let mut answer = Vec::new();
             answer_to(outcome, deleted).encode(&mut answer);
             // A swap that did not match tells of the record that is there.

@@ -39,6 +39,8 @@ const REPLICA_FAILED: u64 = 2;
 const LAGGING: u64 = 4;
 /// A replica reached by rhs has taken the deletion.
 const DELETED_BY_RHS: u64 = 8;
+/// A replica held something later before the write came to it: it was never on all owners.
+const TOO_EARLY: u64 = 16;
 /// From this bit on: the places of the owners that have the write.
 const HAVE_SHIFT: u32 = 16;
 const _: () = assert!(HAVE_SHIFT + Places::LIMIT <= u64::BITS, "a bit for each place");
@@ -247,7 +249,8 @@ impl Operation {
             }
             return;
         }
-        if flags & LAGGING != 0 && !self.is_superseded() {
+        let undone = || flags & TOO_EARLY != 0 || !self.is_superseded();
+        if flags & LAGGING != 0 && undone() && !self.is_overtaken() {
             return self.lagged();
         }
         if flags & REPLICA_FAILED == 0 && !self.all_have_it(Places(flags >> HAVE_SHIFT)) {
@@ -255,8 +258,9 @@ impl Operation {
         }
         let flags = self.flags.load(Ordering::Acquire);
         let rules = self.server.env.rules();
-        let given_up = || !self.server.spaces().is_active(self.server.address);
-        if flags & REPLICA_FAILED != 0 && self.wait && rules.follow(Rule::TakeBack) && given_up() {
+        let spaces = self.server.spaces();
+        let given_up = spaces.fence().is_none() && !spaces.is_active(self.server.address);
+        if flags & REPLICA_FAILED != 0 && self.wait && given_up {
             return self.take_back();
         }
         let deleted = self.deleted || flags & DELETED_BY_RHS != 0;
@@ -304,7 +308,8 @@ impl Operation {
     }
 
     /// This server was given up before the write was anywhere else: forgets it. It may rest on a record that others have
-    /// long replaced, and would be the later one when this server is attached again.
+    /// long replaced, and would be the later one when this server is attached again. Where servers vote its next admission
+    /// sees to that.
     fn take_back(self: &Arc<Self>) {
         let operation = self.clone();
         self.server.env.spawn(async move {
@@ -336,6 +341,17 @@ impl Operation {
     fn keep_unsettled(&self) {
         let mark = self.client.lock().mark.take();
         self.server.unsettled.keep(&self.key, mark, self.joins());
+    }
+
+    /// Whether this server has been given up since it decided the write, and is back, where servers vote: others may have the
+    /// write, and have answered for it, so it must not be done once more.
+    fn is_overtaken(&self) -> bool {
+        let spaces = self.server.spaces();
+        let overtaken = spaces.fence().is_some() && spaces.joins() != self.joins();
+        if overtaken {
+            self.flags.fetch_or(REPLICA_FAILED, Ordering::AcqRel);
+        }
+        overtaken
     }
 
     /// How often this server had become active when the write was decided.
@@ -375,7 +391,7 @@ impl Operation {
                 (Held::Unknown, _) if voting => self.failed(place, node, tries_left, backoff, ErrorCode::Server),
                 (held, _) => {
                     *self.later.lock() = Some((node, held));
-                    self.ended(LAGGING | has(place));
+                    self.ended(LAGGING | has(place) | if voting && !retried { TOO_EARLY } else { 0 });
                 }
             }
         });
@@ -428,5 +444,15 @@ impl Operation {
             };
             (operation.again)(&operation.server, vec![submission]);
         });
+    }
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        // Not brought to its end, since the server is: a restart must find it.
+        let mark = self.client.get_mut().mark.take();
+        if mark.is_some() {
+            self.server.unsettled.keep(&self.key, mark, self.owners.get_mut().spaces().joins());
+        }
     }
 }

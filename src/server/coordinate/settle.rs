@@ -158,6 +158,10 @@ async fn send(server: &Arc<Shared>, key: RecordKey<'_>, joins: u32) -> Sent {
     let Some(value) = value.as_deref().and_then(|value| RecordValue::new(value).ok()) else { return Sent::Everywhere };
     let mut targets = Vec::new();
     spaces.targets(own, key.hash(), |target| targets.push(target));
+    if targets.is_empty() && !server.store.takes_writes() {
+        // It is in memory, and may be nowhere else.
+        return Sent::Failed;
+    }
     let answers: Vec<_> = targets.iter().map(|target| remote::send(target, key, value)).collect();
     let mut sent = Sent::Everywhere;
     for (target, answer) in targets.iter().zip(answers) {

@@ -60,8 +60,15 @@ pub(super) struct Handler<'a, 'r> {
 struct Answer {
     msgid: u32,
     written: Written,
-    /// The hash of a write that has no owners but this server.
-    alone: Option<u64>,
+    /// A write that has no owners but this server.
+    alone: Option<Alone>,
+}
+
+/// A write that is nowhere else.
+struct Alone {
+    hash: u64,
+    /// Its key, and what keeps reads waiting until it is durable; of a server that is the only one, nothing.
+    mark: Option<(Box<[u8]>, Mark)>,
 }
 
 /// An answer that waits for more than the commit.
@@ -375,13 +382,15 @@ impl<'a, 'r> Handler<'a, 'r> {
             let unsettled = std::mem::take(&mut self.unsettled);
             let (server, acting) = (self.server.clone(), self.spaces.clone());
             batch.commit(move |result| {
-                let error = match result {
-                    Err(_) => Some(ErrorCode::Server),
-                    // It is stored here; whether it counts others decide, who have taken over.
-                    Ok(()) => (!acting.permit.holds(server.env.time())).then_some(ErrorCode::Unknown),
-                };
+                // It can be seen here, and may become durable yet; or it is stored here, and whether it counts others decide,
+                // who have taken over.
+                let doubtful = result.is_err() || !acting.permit.holds(server.env.time());
+                let error = doubtful.then_some(ErrorCode::Unknown);
                 look_for_owners(&server, &spaces, &mut answers);
-                answer_all(in_flight.link(), &answers, error);
+                if result.is_err() {
+                    keep_unsettled(&server, &spaces, &mut answers);
+                }
+                answer_all(in_flight.link(), answers, error);
                 if error.is_none() {
                     for answer in unsettled {
                         answer.give(&server);
@@ -449,8 +458,10 @@ impl<'a, 'r> Handler<'a, 'r> {
             }
             if targets.is_empty() {
                 let written = answer_to(outcome, false);
-                drop(mark);
-                let alone = replicates(outcome).then(|| key.hash());
+                let alone = replicates(outcome).then(|| {
+                    let mark = mark.map(|mark| (key.bytes().into(), mark));
+                    Alone { hash: key.hash(), mark }
+                });
                 // A swap that did not match tells of the record that is there.
                 if alone.is_none()
                     && let Some(wait) = self.server.marks.wait(key.hash())
@@ -505,22 +516,31 @@ fn look_for_owners(server: &Shared, spaces: &Spaces, answers: &mut [Answer]) {
         return;
     }
     for answer in answers {
-        if let Some(hash) = answer.alone {
-            present.targets(server.address, hash, |_| answer.written = Written::Partly);
+        if let Some(alone) = &answer.alone {
+            present.targets(server.address, alone.hash, |_| answer.written = Written::Partly);
         }
     }
 }
 
-/// Sends the answers of one commit, or to all of them this error.
-fn answer_all(link: &Link, answers: &[Answer], error: Option<ErrorCode>) {
+/// The disk has refused writes that are nowhere else: nobody is told of them until it takes them after all.
+fn keep_unsettled(server: &Shared, spaces: &Spaces, answers: &mut [Answer]) {
+    let marked = answers.iter_mut().filter_map(|answer| answer.alone.as_mut()?.mark.take());
+    for (key, mark) in marked {
+        server.unsettled.keep(&key, Some(mark), spaces.joins());
+    }
+}
+
+/// Sends the answers of one commit, or to all of them this error. Before: who has an answer need not wait for it.
+fn answer_all(link: &Link, answers: Vec<Answer>, error: Option<ErrorCode>) {
+    let answers: Vec<_> = answers.into_iter().map(|Answer { msgid, written, .. }| (msgid, written)).collect();
     if answers.is_empty() {
         return;
     }
     link.push(|out| {
-        for Answer { msgid, written, .. } in answers {
+        for (msgid, written) in answers {
             match error {
-                None => frame::response(out, *msgid, written),
-                Some(error) => frame::error_response(out, *msgid, error),
+                None => frame::response(out, msgid, &written),
+                Some(error) => frame::error_response(out, msgid, error),
             }
         }
     });
