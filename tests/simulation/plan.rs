@@ -141,9 +141,21 @@ impl Plan {
         let mut dice = Dice { rng, scenario, shape };
         let count = dice.rng.usize(scenario.events.clone());
         let mut events: Vec<_> = (0..count).map(|_| dice.event()).collect();
-        events.sort_by_key(|event| if scenario.overlap { event.at } else { Duration::ZERO });
+        if scenario.overlap {
+            events.sort_by_key(|event| event.at);
+            keep_disks(&mut events);
+        }
         let skews = if scenario.skewed { dice.skews() } else { Vec::new() };
         Self { shape, first, skews, events, overlap: scenario.overlap }
+    }
+}
+
+/// Disks stay as they are: one of the last active owner of a range could be lost, and what no disk holds no rule brings back.
+fn keep_disks(events: &mut [Event]) {
+    for event in events {
+        if let Fault::Kill { contents, power, .. } = &mut event.fault {
+            (*contents, *power) = (Contents::Same, false);
+        }
     }
 }
 
