@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::clock::ClockTime;
+use crate::clock::{ClockTime, is_behind};
 use crate::server::remote;
 use crate::server::shared::Shared;
 use crate::server::spaces::Spaces;
@@ -25,6 +25,12 @@ pub(super) enum Held {
 }
 
 impl Held {
+    /// Whether it was stamped before a write under `clocktime`: it is later by its time alone.
+    pub(super) fn is_earlier_by_clock(&self, clocktime: ClockTime) -> bool {
+        let Self::Later(value) = self else { return false };
+        RecordValue::new(value).is_ok_and(|value| is_behind(value.clocktime().clock(), clocktime.clock()))
+    }
+
     /// Whether the key is deleted there.
     pub(super) fn is_deleted(&self) -> bool {
         match self {

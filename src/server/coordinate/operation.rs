@@ -39,7 +39,7 @@ const REPLICA_FAILED: u64 = 2;
 const LAGGING: u64 = 4;
 /// A replica reached by rhs has taken the deletion.
 const DELETED_BY_RHS: u64 = 8;
-/// A replica held something later before the write came to it: it was never on all owners.
+/// A replica held something later, and before the write was decided: the write was never on all owners.
 const TOO_EARLY: u64 = 16;
 /// From this bit on: the places of the owners that have the write.
 const HAVE_SHIFT: u32 = 16;
@@ -390,8 +390,9 @@ impl Operation {
                 (held, Change::Delete) if held.is_deleted() => self.ended(has(place)),
                 (Held::Unknown, _) if voting => self.failed(place, node, tries_left, backoff, ErrorCode::Server),
                 (held, _) => {
+                    let too_early = if held.is_earlier_by_clock(self.clocktime) { TOO_EARLY } else { 0 };
                     *self.later.lock() = Some((node, held));
-                    self.ended(LAGGING | has(place) | if voting && !retried { TOO_EARLY } else { 0 });
+                    self.ended(LAGGING | has(place) | too_early);
                 }
             }
         });
