@@ -342,11 +342,14 @@ mod tests {
 
     /// A server with as many commits says that it holds what the manager does.
     fn heard(votes: &mut Votes, number: u8, start: u64, commits: u64) {
+        asks(votes, number, (start, commits), false);
+    }
+
+    fn asks(votes: &mut Votes, number: u8, (start, commits): (u64, u64), older: bool) {
         let speaker = Speaker::Server { store: number.into(), commits, start };
         let version = votes.configuration().version();
         let (configuration, proposal, settled) = (None, None, None);
-        let question =
-            Question { speaker, version, configuration, proposal, settled, unreached: Vec::new(), older: false };
+        let question = Question { speaker, version, configuration, proposal, settled, unreached: Vec::new(), older };
         votes.answer(node(number), &question, NOW);
     }
 
@@ -394,5 +397,9 @@ mod tests {
         assert_eq!(votes.look_at(node(1), |other| other != node(3)), Standing::Waits, "one may have more");
         assert_eq!(votes.look_at(node(1), all), Standing::Settled);
         assert_eq!((1..=3).map(|number| votes.look_at(node(number), all)).collect::<Vec<_>>(), [Standing::Sound; 3]);
+        asks(&mut votes, 2, (2, 90), true);
+        assert_eq!(votes.look_at(node(2), all), Standing::Sound, "it does not know yet");
+        asks(&mut votes, 2, (3, 90), true);
+        assert_eq!(votes.look_at(node(2), all), Standing::GivenUp(Changed::Older), "another manager remembers more");
     }
 }

@@ -36,6 +36,8 @@ struct Store {
     older: bool,
     /// The server says that others remember it so.
     doubted: bool,
+    /// The start for which that counts no more.
+    excused: Option<u64>,
 }
 
 /// Why a server is not the member that it should be.
@@ -91,7 +93,8 @@ impl Heard {
     pub fn note_question(&mut self, node: NodeAddress, question: &Question, held: &Configuration) {
         self.note(node, question.speaker, question.version, held);
         if let Some(store) = self.stores.get_mut(&node) {
-            store.doubted = question.older && question.version == held.version() && held.members.contains_key(&node);
+            let is_member = question.version == held.version() && held.members.contains_key(&node);
+            store.doubted = question.older && is_member && store.excused != store.starts.back().copied();
         }
     }
 
@@ -102,12 +105,12 @@ impl Heard {
     }
 
     /// Whether this is all that there is: every member of `held` is `present`, and has come back with an older store. What
-    /// they have is taken for what they had, then.
+    /// they have is taken for what they had, then; that they were told otherwise they may not have forgotten yet.
     pub fn settle_for_older(&mut self, held: &Configuration, present: impl Fn(NodeAddress) -> bool) -> bool {
         let mut members = held.members.keys();
         let all = members.all(|node| present(*node) && self.changed(*node, held) == Some(Changed::Older));
         for store in self.stores.values_mut().filter(|_| all) {
-            (store.older, store.doubted) = (false, false);
+            (store.older, store.doubted, store.excused) = (false, false, store.starts.back().copied());
         }
         all
     }

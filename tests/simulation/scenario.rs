@@ -183,10 +183,9 @@ pub(crate) fn named(name: &str) -> Option<&'static Scenario> {
 pub(crate) fn made_for(rule: Rule) -> &'static Scenario {
     let name = match rule {
         Rule::AllOwners => "disk",
-        Rule::LateWrites => "isolate",
+        Rule::LateWrites | Rule::Admission => "isolate",
         Rule::Complete => "half-done",
         Rule::SettleCopies => "one-way",
-        Rule::Admission => "forgotten",
     };
     named(name).expect("a scenario")
 }

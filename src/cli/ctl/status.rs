@@ -139,6 +139,9 @@ fn votes(manager: &ManagerFigures) -> String {
     }
 }
 
+/// In milliseconds: what lasts longer is for ever.
+const LONGEST_LEASE: u64 = 1_000_000;
+
 /// A server in a line; none if there is nothing to say of it. `own`: what it tells itself, if it was asked.
 fn server(votes: bool, member: &MemberFigures, own: Option<&Figures>) -> Option<String> {
     let address = member.address?;
@@ -149,6 +152,7 @@ fn server(votes: bool, member: &MemberFigures, own: Option<&Figures>) -> Option<
         match own {
             Some(own) => match own.lease_ms {
                 Some(0) | None if member.active => parts.push("no lease".to_owned()),
+                Some(lease) if lease > LONGEST_LEASE => parts.push("a majority by itself".to_owned()),
                 Some(lease) if lease > 0 => parts.push(format!("lease for {lease} ms")),
                 _ => {}
             },
