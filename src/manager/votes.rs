@@ -356,10 +356,14 @@ mod tests {
     /// Of a cluster of three servers.
     fn votes() -> Votes {
         let mut votes = Votes::new(9, false);
-        (1..=3).for_each(|number| heard(&mut votes, number, 1, 100));
+        for number in 1..=3 {
+            heard(&mut votes, number, 1, 100);
+        }
         let first = votes.next(&spaces([true; 3]), true, Timing::default()).unwrap();
         votes.adopt(&first);
-        (1..=3).for_each(|number| heard(&mut votes, number, 1, 100));
+        for number in 1..=3 {
+            heard(&mut votes, number, 1, 100);
+        }
         votes
     }
 
@@ -393,7 +397,9 @@ mod tests {
         heard(&mut votes, 1, 2, 99);
         assert_eq!(votes.look_at(node(1), |other| other == node(1)), Standing::Waits, "the others are away");
         assert_eq!(votes.look_at(node(1), all), Standing::GivenUp(Changed::Older));
-        [2, 3].into_iter().for_each(|number| heard(&mut votes, number, 2, 90));
+        for number in [2, 3] {
+            heard(&mut votes, number, 2, 90);
+        }
         assert_eq!(votes.look_at(node(1), |other| other != node(3)), Standing::Waits, "one may have more");
         assert_eq!(votes.look_at(node(1), all), Standing::Settled);
         assert_eq!((1..=3).map(|number| votes.look_at(node(number), all)).collect::<Vec<_>>(), [Standing::Sound; 3]);

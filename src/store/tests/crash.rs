@@ -485,9 +485,9 @@ fn what_is_undecided_is_found_after_a_restart_though_it_was_merged() {
         }
         store.flush().unwrap();
         if kill {
-            store.crash()
+            store.crash();
         } else {
-            store.close().unwrap()
+            store.close().unwrap();
         }
         drop(store);
         let store = fixture.open();
