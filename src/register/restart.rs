@@ -19,6 +19,8 @@ pub struct Restart {
     doubting: BTreeSet<NodeAddress>,
     /// The counter of the configuration that has admitted this server, if it is a member.
     admitted: Option<u64>,
+    /// The members of the configuration; who else remembers something is a manager.
+    members: BTreeSet<NodeAddress>,
 }
 
 fn admission(configuration: &Configuration, own: NodeAddress) -> Option<u64> {
@@ -30,7 +32,13 @@ impl Restart {
     pub fn new(kept: &Configuration, own: NodeAddress, now: Moment) -> Self {
         let admitted = admission(kept, own);
         let others = kept.members.keys().copied().filter(|node| admitted.is_some() && *node != own);
-        Self { awaited: others.collect(), until: now + kept.timing.failure(), doubting: BTreeSet::new(), admitted }
+        Self {
+            awaited: others.collect(),
+            until: now + kept.timing.failure(),
+            doubting: BTreeSet::new(),
+            admitted,
+            members: kept.members.keys().copied().collect(),
+        }
     }
 
     /// `node` has answered, and remembers that the store was further, or does not. Says whether it is the first that does.
@@ -43,13 +51,16 @@ impl Restart {
         self.doubting.insert(node) && self.doubting.len() == 1
     }
 
-    /// `configuration` is in force from now on: with another admission the server `own` gets what it lacks.
+    /// `configuration` is in force from now on: with another admission the server `own` gets what it lacks, and what members
+    /// remembered that are none any more nobody will send it.
     pub fn adopt(&mut self, configuration: &Configuration, own: NodeAddress) {
         let admitted = admission(configuration, own);
         if admitted.is_none() || admitted != self.admitted {
             self.doubting.clear();
         }
         self.admitted = admitted;
+        self.doubting.retain(|node| !self.members.contains(node) || configuration.members.contains_key(node));
+        self.members = configuration.members.keys().copied().collect();
         self.awaited.retain(|node| configuration.members.contains_key(node));
     }
 
@@ -122,6 +133,13 @@ mod tests {
             restart.answered(node(number), false);
         }
         assert!(restart.permits(now));
+        for doubting in [2, 9] {
+            restart.answered(node(doubting), true);
+        }
+        restart.adopt(&configuration([true, false, true]), node(1));
+        assert_eq!(restart.doubting(), &BTreeSet::from([node(9)]), "the other one has gone, and this is a manager");
+        restart.answered(node(9), false);
+        restart.adopt(&kept, node(1));
         restart.answered(node(2), true);
         restart.adopt(&configuration([false, true, true]), node(1));
         assert!(restart.permits(now));
