@@ -51,6 +51,8 @@ impl Reach {
 #[derive(Debug, Clone)]
 struct Report {
     heard: Moment,
+    /// Since when it was heard without a break.
+    there: Moment,
     /// Whom it does not reach, and since when it says so.
     unreached: BTreeMap<NodeAddress, Moment>,
 }
@@ -68,7 +70,8 @@ impl Reports {
         let before = self.0.get(&node).filter(|report| now.since(report.heard) < FRESH);
         let since = |other: &NodeAddress| before.and_then(|report| report.unreached.get(other)).copied().unwrap_or(now);
         let unreached = unreached.iter().take(NODE_LIMIT).map(|other| (*other, since(other))).collect();
-        self.0.insert(node, Report { heard: now, unreached });
+        let there = before.map_or(now, |report| report.there);
+        self.0.insert(node, Report { heard: now, there, unreached });
     }
 
     /// Whether `node` was heard lately.
@@ -100,7 +103,10 @@ impl Reports {
         let mut apart: BTreeMap<NodeAddress, BTreeSet<NodeAddress>> = BTreeMap::new();
         for one in &heard {
             let told = self.0.get(one).map(|report| &report.unreached).into_iter().flatten();
-            let lasting = told.filter(|(other, since)| heard.contains(*other) && now.since(**since) >= SUSTAINED);
+            // As long as one was silent itself, nobody can have reached it.
+            let since = |other, since: Moment| self.0.get(other).map_or(since, |report| since.max(report.there));
+            let lasting =
+                told.filter(|(other, told)| heard.contains(*other) && now.since(since(*other, **told)) >= SUSTAINED);
             for (other, _) in lasting {
                 apart.entry(*one).or_default().insert(*other);
                 apart.entry(*other).or_default().insert(*one);
@@ -181,6 +187,18 @@ mod tests {
         let members = nodes(&[1, 2]);
         assert_eq!(reports.to_remove(&members, at(2000), |one| one == node(2)), Some((node(1), nodes(&[2]))));
         assert_eq!(reports.to_remove(&members, at(2000), |_| true), None);
+    }
+
+    #[test]
+    fn one_that_was_silent_itself_has_a_second_to_be_reached_again() {
+        let members = nodes(&[1, 2, 3]);
+        let mut reports = told(&[(1, &[2]), (3, &[2])], 4000);
+        for time in [4000, 4500, 4750] {
+            reports.note(node(2), &[], at(time));
+            assert_eq!(reports.to_remove(&members, at(time), |_| false), None);
+        }
+        let reports = told(&[(1, &[2]), (2, &[]), (3, &[])], 1000);
+        assert_eq!(reports.to_remove(&members, at(1000), |_| false), Some((node(2), nodes(&[1]))));
     }
 
     #[test]
