@@ -36,8 +36,8 @@ pub(super) fn value(random: &mut Rng) -> Vec<u8> {
 
 pub(super) fn number(random: &mut Rng) -> String {
     match random.u8(..8) {
-        // Above this memcached looks for a sign in whatever lies behind the number.
-        0 => i64::MAX.to_string(),
+        // Above the 63 bits that even sums of these do not reach, memcached looks for a sign in whatever lies behind the number.
+        0 => (1_u64 << 58).to_string(),
         1 => "x1".to_owned(),
         2 => "18446744073709551616".to_owned(),
         _ => random.u64(..1500).to_string(),
